@@ -1,0 +1,31 @@
+# make train | make test: from a fresh clone, with nothing but Python and make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: train test lint suite coverage clean
+
+train: $(STAMP)  ## the main job: train on the embedded molecules, no download
+	$(BIN)/plstm-graph train --out runs/nav17
+
+test: lint suite  ## everything that has to be green
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+suite: $(STAMP)
+	$(BIN)/pytest -n auto
+
+coverage: $(STAMP)
+	$(BIN)/pytest -n auto --cov --cov-report=term-missing
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,45 @@
+"""Errors a caller may want to catch. Every message says what must hold, what came, and the likely fix."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class PLSTMGraphError(Exception):
+    """Base of all errors this package raises on purpose."""
+
+
+class CycleError(PLSTMGraphError, ValueError):
+    """The edges were declared to be a DAG (``order="given"``) but contain a directed cycle, which the message names."""
+
+
+class ShapeError(PLSTMGraphError, ValueError):
+    """A tensor does not have the shape, dtype, device or value range that its neighbours imply."""
+
+
+class BackendUnavailable(PLSTMGraphError, RuntimeError):
+    """A backend was asked for by name and cannot run here; the message says why and what to use instead."""
+
+
+class DataError(PLSTMGraphError, ValueError):
+    """A data set, file or molecule cannot be used as asked."""
+
+
+class ConfigError(PLSTMGraphError, ValueError):
+    """An option or a combination of options is not valid."""
+
+
+class CheckpointError(PLSTMGraphError, ValueError):
+    """A checkpoint is missing, truncated or from something else."""
+
+
+def unknown(kind: str, name: object, choices: Iterable[object]) -> str:
+    """Message for a name that is not among ``choices``, with the closest one if there is any."""
+    names = [str(choice) for choice in choices]
+    close = get_close_matches(str(name), names, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"unknown {kind} {name!r}; choose one of {', '.join(names)}{hint}"
+
+
+def missing_extra(package: str, extra: str) -> str:
+    """Message for an optional package that is not installed."""
+    return f"{package} is not installed; pip install 'plstm-graph[{extra}]'"
