@@ -1,0 +1,76 @@
+"""Gate: the four gates of eqs 5 and 6, their activations, the P-mode normalisation and their initial values."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from plstm_graph.errors import ConfigError, unknown
+from plstm_graph.line_dag import LineDAG
+
+MODES = ("P", "D")
+
+# Pöppel et al. 2025, table 5. Sources, marks and direct terms start almost closed.
+SOURCE_BIAS = -4.0
+MARK_BIAS = -4.0
+DIRECT_BIAS = -6.0
+# tanh of these is .76 to .995: transitions start near criticality, heads with reaches from 4 to 200 edges.
+TRANSITION_BIAS = (1.0, 3.0)
+
+
+class Gates(NamedTuple):
+    """Gates of a line graph with E edges, P pairs, N nodes and H heads.
+
+    Attributes:
+        source: how much of its src node enters an edge, [E, H].
+        transition: how much of the state of ``prev`` enters ``next``, [P, H].
+        mark: how much of an edge its dst node reads, [E, H].
+        direct: how much a node reads itself, [N, H].
+    """
+
+    source: Tensor
+    transition: Tensor
+    mark: Tensor
+    direct: Tensor
+
+
+def check_mode(mode: str) -> None:
+    """Raise ConfigError unless ``mode`` is ``"P"`` or ``"D"``."""
+    if mode not in MODES:
+        raise ConfigError(unknown("mode", mode, MODES))
+
+
+def view(dag: LineDAG, mode: str, reverse: bool) -> LineDAG:
+    """The line graph that a layer reads: pruned for D mode, against the edges if ``reverse``."""
+    check_mode(mode)
+    dag = dag.prune() if mode == "D" else dag
+    return dag.reverse() if reverse else dag
+
+
+def normalize_transition(transition: Tensor, dag: LineDAG) -> Tensor:
+    """P mode (eq. 9): divide by max(1, Σ|transition| over the pairs with the same prev), [P, H] -> [P, H].
+
+    Columns of the transition matrix then sum to at most 1, so its powers stay bounded in the 1-norm; on a chain
+    nothing is divided, and a gate can still forget.
+    """
+    total = transition.new_zeros(dag.num_edges, *transition.shape[1:]).index_add(0, dag.prev, transition.abs())
+    return transition / total.clamp(min=1.0).index_select(0, dag.prev)
+
+
+def activate(raw: Gates, dag: LineDAG, mode: str) -> Gates:
+    """Pre-activations to gates: sigmoids and a tanh, normalised in P mode; float32 at least.
+
+    ``dag`` is the line graph as it is read, see :func:`view`.
+    """
+    check_mode(mode)
+    source, transition, mark, direct = (x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in raw)
+    transition = transition.tanh()
+    if mode == "P":
+        transition = normalize_transition(transition, dag)
+    return Gates(source.sigmoid(), transition, mark.sigmoid(), direct.sigmoid())
+
+
+def initial_transition_bias(heads: int) -> Tensor:
+    """Transition biases spread over the heads, [H]."""
+    low, high = TRANSITION_BIAS
+    return torch.linspace(low, high, heads) if heads > 1 else torch.tensor([(low + high) / 2])

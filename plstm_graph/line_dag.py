@@ -1,0 +1,430 @@
+"""Line graph: a batch of DAGs, the pairs of edges that meet at a node, and their topological levels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from plstm_graph.errors import ShapeError, missing_extra
+from plstm_graph.orient import (
+    GIVEN,
+    check_edge_index,
+    graph_pointer,
+    positions,
+    rank_nodes,
+    topological_levels,
+)
+from plstm_graph.prune import multitree_pairs
+
+if TYPE_CHECKING:
+    import networkx
+
+MAX_PAIRS_PER_EDGE = 64
+"""A line graph may have at most this many pairs per edge; a hub of degree d in mid-order alone makes about d²/4."""
+
+
+class LevelPlan(NamedTuple):
+    """Pairs sorted by the level of their next edge, so that every level is one contiguous slice."""
+
+    pair: Tensor  # [P] position in the line graph's own order
+    prev: Tensor  # [P]
+    next: Tensor  # [P]
+    ptr: tuple[int, ...]  # slices, on the host; levels without pairs are left out
+
+
+@dataclass(frozen=True, eq=False)
+class LineDAG:
+    """A disjoint union of G directed acyclic graphs with its line graph. Immutable.
+
+    Build one with :meth:`from_edge_index`. Edges are sorted by (graph, rank of src, rank of dst), which is a
+    topological order; pairs by (next, prev). Letters as everywhere: N nodes, E edges, P line pairs.
+
+    Attributes:
+        src, dst: end points of each edge, [E].
+        prev, next: the pairs of edges that meet at a node, ``dst[prev] == src[next]``, [P].
+        level: topological level of each edge, [E]; every pair climbs. After ``reverse`` not always the lowest.
+        column: the edge that each column of the caller's ``edge_index`` became, [M]; -1 for a self-loop.
+        column_along: whether that column runs from src to dst, [M].
+        graph_ptr: first node of each graph and N at the end, [G+1].
+        num_nodes, num_levels, max_nodes, max_edges: sizes known on the host (the latter two of the largest graph).
+        edge_ptr: first edge of each graph and E at the end, [G+1].
+        merged: whether several columns became one edge (their attributes are averaged).
+    """
+
+    src: Tensor
+    dst: Tensor
+    prev: Tensor
+    next: Tensor
+    level: Tensor
+    column: Tensor
+    column_along: Tensor
+    graph_ptr: Tensor
+    edge_ptr: Tensor
+    num_nodes: int
+    num_levels: int
+    max_nodes: int
+    max_edges: int
+    merged: bool
+    reversed: bool = False
+    pruned: bool = False
+    # What the four views (read along or against, pruned or not) compute once and share. It holds tensors, never a
+    # LineDAG: a reference cycle would keep device memory alive until the garbage collector runs.
+    _shared: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    # ------------------------------------------------------------------ build
+
+    @classmethod
+    def from_edge_index(
+        cls,
+        edge_index: Tensor,
+        num_nodes: int | None = None,
+        *,
+        order: str | Tensor = "index",
+        batch: Tensor | None = None,
+        seed: int = 0,
+    ) -> "LineDAG":
+        """Orient a graph (or PyG's disjoint union of graphs) and take its line graph.
+
+        Each adjacent pair {u, v}, stored once or in both directions, gives one edge from lower to higher rank.
+        Self-loops are dropped (the direct term is that path), duplicate columns merged.
+
+        Args:
+            edge_index: [2, M] int64.
+            num_nodes: N; by default the highest node number plus one.
+            order: ``"index"``, ``"bfs"``, ``"dfs"``, ``"degree"``, ``"random"``, a rank tensor [N], or ``"given"``
+                (edges already form a DAG and keep their direction).
+            batch: graph of each node, sorted, [N]. Without it every piece of the node numbering that no edge
+                crosses counts as a graph.
+            seed: for ``order="random"``.
+
+        Returns:
+            The line graph on the device of ``edge_index`` (built on the host: levels are data-dependent).
+
+        Raises:
+            CycleError: ``order="given"`` with a directed cycle.
+            ShapeError: indices out of range, an unsorted batch, or more than ``64 * E`` line pairs.
+        """
+        device = edge_index.device
+        columns = edge_index.detach().cpu()
+        num_nodes = check_edge_index(columns, num_nodes)
+        plain = columns[0] != columns[1]
+        proper = columns[:, plain]
+        graph_ptr = graph_pointer(proper, num_nodes, None if batch is None else batch.detach().cpu())
+        rank = rank_nodes(proper, graph_ptr, order, seed)
+        node_at = None
+        ends = proper
+        if not (isinstance(order, str) and order == "index"):  # by index, nodes stand in order already
+            position = positions(rank, graph_ptr)
+            node_at = torch.argsort(position)
+            ends = position[proper]
+        low, high = ends.min(0).values, ends.max(0).values
+        edges, edge_of = torch.unique(low * num_nodes + high, return_inverse=True)
+        src, dst = edges // max(num_nodes, 1), edges % max(num_nodes, 1)
+        level = topological_levels(src, dst, num_nodes)[src]
+        graph_start = torch.searchsorted(src, graph_ptr)
+        if node_at is not None:
+            src, dst = node_at[src], node_at[dst]
+        column = torch.full((columns.size(1),), -1)
+        column[plain] = edge_of
+        along = columns[0] == torch.cat([src, src.new_zeros(1)])[column]
+        prev, next = _line_pairs(src, dst, num_nodes)
+        dag = cls._from_host(src, dst, prev, next, level, column, along, graph_ptr, graph_start)
+        return dag.to(device)
+
+    @classmethod
+    def _from_host(
+        cls,
+        src: Tensor,
+        dst: Tensor,
+        prev: Tensor,
+        next: Tensor,
+        level: Tensor,
+        column: Tensor,
+        column_along: Tensor,
+        graph_ptr: Tensor,
+        edge_ptr: Tensor,
+    ) -> "LineDAG":
+        """Add the sizes that callers need on the host."""
+        readings = torch.bincount((2 * column + column_along)[column >= 0])
+        return cls(
+            *(src, dst, prev, next, level, column, column_along, graph_ptr, edge_ptr),
+            num_nodes=int(graph_ptr[-1]),
+            num_levels=int(level.max()) + 1 if level.numel() else 0,
+            max_nodes=int(graph_ptr.diff().max()) if graph_ptr.numel() > 1 else 0,
+            max_edges=int(edge_ptr.diff().max()) if edge_ptr.numel() > 1 else 0,
+            merged=bool((readings > 1).any()),
+        )
+
+    @classmethod
+    def collate(cls, dags: Sequence["LineDAG"]) -> "LineDAG":
+        """Disjoint union of several line graphs, as PyG's ``Batch`` unites their graphs."""
+        if not dags:
+            raise ShapeError("collate needs at least one LineDAG")
+        if len({(d.reversed, d.pruned) for d in dags}) > 1:
+            raise ShapeError("collate needs LineDAGs of one view; collate the plain ones, then reverse() or prune()")
+
+        def join(name: str, step: str) -> Tensor:
+            offsets = [0]
+            for dag in dags:
+                offsets.append(offsets[-1] + getattr(dag, step))
+            parts = [getattr(d, name) for d in dags]
+            if name in ("graph_ptr", "edge_ptr"):
+                parts = [p[:-1] if i < len(dags) - 1 else p for i, p in enumerate(parts)]
+            return torch.cat([p + o if o else p for p, o in zip(parts, offsets, strict=False)])
+
+        column = torch.cat([d.column for d in dags])
+        shift = [0]
+        for dag in dags:
+            shift.append(shift[-1] + dag.num_edges)
+        steps = torch.repeat_interleave(torch.tensor(shift[:-1]), torch.tensor([d.column.numel() for d in dags]))
+        column = torch.where(column < 0, column, column + steps.to(column.device))
+        num_levels = max(d.num_levels for d in dags)
+        # A reversed part counts its levels down to zero; lifting the shallow ones keeps them aligned with the deep.
+        lift = [num_levels - d.num_levels if d.reversed else 0 for d in dags]
+        return cls(
+            join("src", "num_nodes"),
+            join("dst", "num_nodes"),
+            join("prev", "num_edges"),
+            join("next", "num_edges"),
+            torch.cat([d.level + up for d, up in zip(dags, lift, strict=True)]),
+            column,
+            torch.cat([d.column_along for d in dags]),
+            join("graph_ptr", "num_nodes"),
+            join("edge_ptr", "num_edges"),
+            num_nodes=sum(d.num_nodes for d in dags),
+            num_levels=num_levels,
+            max_nodes=max(d.max_nodes for d in dags),
+            max_edges=max(d.max_edges for d in dags),
+            merged=any(d.merged for d in dags),
+            reversed=dags[0].reversed,
+            pruned=dags[0].pruned,
+        )
+
+    # ------------------------------------------------------------------ views
+
+    def reverse(self) -> "LineDAG":
+        """The same edges read against their direction. Edge and pair numbers stay, so gates keep their rows."""
+        level = self._once(("level", not self.reversed), lambda: self.num_levels - 1 - self.level)
+        along = self._once(("along", not self.reversed), lambda: ~self.column_along)
+        self._once(("level", self.reversed), lambda: self.level)
+        self._once(("along", self.reversed), lambda: self.column_along)
+        return self._view(
+            src=self.dst,
+            dst=self.src,
+            prev=self.next,
+            next=self.prev,
+            level=level,
+            column_along=along,
+            reversed=not self.reversed,
+        )
+
+    def prune(self) -> "LineDAG":
+        """The line graph reduced to a multitree, for D mode: pairs go, edges and their order stay.
+
+        At most one path is left between any two edges, so that |transition| ≤ 1 bounds the state. Maximal, and
+        independent of the column order, but reachability can shrink; see :func:`plstm_graph.prune.multitree_pairs`.
+        The reversed reading is pruned to the same pairs: ``dag.prune().reverse()`` equals ``dag.reverse().prune()``.
+        """
+        if self.pruned:
+            return self
+        kept = self._once("kept", self._kept_pairs)
+        return self._view(prev=self.prev[kept], next=self.next[kept], pruned=True)
+
+    def _kept_pairs(self) -> Tensor:
+        prev, next = (self.next, self.prev) if self.reversed else (self.prev, self.next)
+        kept = multitree_pairs(prev.tolist(), next.tolist(), self.edge_ptr.tolist())
+        return torch.nonzero(torch.tensor(kept, dtype=torch.bool)).view(-1).to(self.src.device)
+
+    def with_kept_pairs(self, kept: Tensor) -> "LineDAG":
+        """Remember the result of pruning, computed earlier: numbers of the kept pairs, [P']."""
+        self._shared["kept"] = kept
+        return self
+
+    def to(self, device: torch.device | str) -> "LineDAG":
+        """This line graph on another device, with all that has been computed for it."""
+        device = torch.device(device)
+        if device == self.src.device:
+            return self
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        shared = {key: _move(value, device) for key, value in self._shared.items()}
+        return self._view(**moved, _shared=shared)
+
+    def _view(self, **changes: Any) -> "LineDAG":
+        names = [name for name in self.__dataclass_fields__ if name not in changes]
+        return LineDAG(**{name: getattr(self, name) for name in names}, **changes)
+
+    def _once(self, key: Any, compute: Any) -> Any:
+        if key not in self._shared:
+            self._shared[key] = compute()
+        return self._shared[key]
+
+    # ------------------------------------------------------------------ sizes and derived tensors
+
+    @property
+    def num_edges(self) -> int:
+        """E."""
+        return self.src.numel()
+
+    @property
+    def num_pairs(self) -> int:
+        """P."""
+        return self.prev.numel()
+
+    @property
+    def num_graphs(self) -> int:
+        """G."""
+        return self.graph_ptr.numel() - 1
+
+    @property
+    def edge_id(self) -> Tensor:
+        """Column of the caller's ``edge_index`` that runs along each edge (or the only one there is), [E]."""
+        return self._once(("edge_id", self.reversed), lambda: self._columns(self.column_along))
+
+    @property
+    def edge_id_reverse(self) -> Tensor:
+        """Column that runs against each edge (or the only one there is), [E]."""
+        return self._once(("edge_id", not self.reversed), lambda: self._columns(~self.column_along))
+
+    def _columns(self, wanted: Tensor) -> Tensor:
+        """First column of each edge among the wanted ones, else first column of all."""
+        size = self.column.numel()
+        number = torch.arange(size, device=self.column.device)
+        proper = self.column >= 0
+        score = torch.where(wanted, number, number + size)[proper]
+        best = score.new_full((self.num_edges,), 2 * size)
+        return best.scatter_reduce_(0, self.column[proper], score, "amin") % max(size, 1)
+
+    def gather_edges(self, columns: Tensor) -> Tensor:
+        """Rows of the caller's columns for each edge, [M, ...] -> [E, ...]; duplicates are averaged."""
+        if columns.size(0) != self.column.numel():
+            raise ShapeError(
+                f"one row per column of edge_index is needed, {self.column.numel()}, got {columns.size(0)}; "
+                "was the dag built from another edge_index?"
+            )
+        if not self.merged:
+            return columns.index_select(0, self.edge_id)
+        chosen, edge, count = self._once(("merge", self.reversed), self._merge)
+        rows = columns.index_select(0, chosen)
+        total = rows.new_zeros(self.num_edges, *rows.shape[1:]).index_add(0, edge, rows)
+        return total / count.to(rows.dtype).view(-1, *[1] * (rows.dim() - 1))
+
+    def _merge(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Columns to average for each edge: those that run along it, or all where none does."""
+        proper = self.column >= 0
+        has_along = torch.zeros(self.num_edges + 1, dtype=torch.bool, device=self.column.device)
+        has_along[self.column[proper & self.column_along]] = True
+        chosen = torch.nonzero(proper & (self.column_along | ~has_along[self.column])).view(-1)
+        edge = self.column[chosen]
+        return chosen, edge, torch.bincount(edge, minlength=self.num_edges)
+
+    @property
+    def edge_graph(self) -> Tensor:
+        """Graph of each edge, [E]."""
+        return self._once("edge_graph", lambda: _owners(self.edge_ptr, self.num_edges))
+
+    @property
+    def node_graph(self) -> Tensor:
+        """Graph of each node, [N]."""
+        return self._once("node_graph", lambda: _owners(self.graph_ptr, self.num_nodes))
+
+    @property
+    def level_plan(self) -> LevelPlan:
+        """Pairs by the level of their next edge; computed once (with one synchronisation on a GPU)."""
+        return self._once(("plan", self.reversed, self.pruned), self._level_plan)
+
+    def _level_plan(self) -> LevelPlan:
+        level, pair = torch.sort(self.level[self.next], stable=True)
+        sizes = torch.bincount(level, minlength=self.num_levels)
+        ends = sizes[sizes > 0].cumsum(0).tolist()
+        return LevelPlan(pair, self.prev[pair], self.next[pair], (0, *ends))
+
+    # ------------------------------------------------------------------ check and convert
+
+    def validate(self) -> "LineDAG":
+        """Check every invariant (tests, hand-made line graphs); returns itself, raises ShapeError."""
+        edges, pairs = self.num_edges, self.num_pairs
+        must = {
+            "src, dst, level have one entry per edge": self.dst.numel() == self.level.numel() == edges,
+            "prev and next have one entry per pair": self.next.numel() == pairs,
+            "end points lie in 0..N-1": _within(torch.cat([self.src, self.dst]), self.num_nodes),
+            "pairs lie in 0..E-1": _within(torch.cat([self.prev, self.next]), edges),
+            "columns lie in -1..E-1": _within(self.column + 1, edges + 1),
+            "graph_ptr ends with N": int(self.graph_ptr[-1]) == self.num_nodes,
+            "edge_ptr ends with E": int(self.edge_ptr[-1]) == edges,
+        }
+        if all(must.values()):
+            must |= {
+                "pairs meet at a node": bool((self.dst[self.prev] == self.src[self.next]).all()),
+                "every pair climbs a level": bool((self.level[self.prev] < self.level[self.next]).all()),
+                "levels lie in 0..num_levels-1": _within(self.level, self.num_levels),
+                "no edge joins two graphs": bool((self.node_graph[self.src] == self.node_graph[self.dst]).all()),
+            }
+        broken = [text for text, holds in must.items() if not holds]
+        if broken:
+            raise ShapeError("not a line graph of a DAG; broken: " + "; ".join(broken))
+        return self
+
+    @classmethod
+    def from_networkx(cls, graph: "networkx.Graph", *, order: str | Tensor | None = None) -> "LineDAG":
+        """From a networkx graph, nodes numbered in its own order; a DiGraph keeps its directions by default."""
+        numbers = {node: i for i, node in enumerate(graph)}
+        ends = [(numbers[u], numbers[v]) for u, v in graph.edges()]
+        edge_index = torch.tensor(ends, dtype=torch.long).view(-1, 2).t().contiguous()
+        order = order if order is not None else (GIVEN if graph.is_directed() else "index")
+        return cls.from_edge_index(edge_index, len(numbers), order=order)
+
+    def to_networkx(self, line: bool = False) -> "networkx.DiGraph":
+        """The DAG as a networkx DiGraph; with ``line=True`` its line graph, whose nodes are (src, dst) tuples."""
+        try:
+            import networkx as nx
+        except ImportError as error:
+            raise ImportError(missing_extra("networkx", "viz")) from error
+        ends = list(zip(self.src.tolist(), self.dst.tolist(), strict=True))
+        graph = nx.DiGraph()
+        if line:
+            graph.add_nodes_from((e, {"level": lv}) for e, lv in zip(ends, self.level.tolist(), strict=True))
+            pairs = zip(self.prev.tolist(), self.next.tolist(), strict=True)
+            graph.add_edges_from((ends[a], ends[b]) for a, b in pairs)
+        else:
+            graph.add_nodes_from(range(self.num_nodes))
+            graph.add_edges_from(ends)
+        return graph
+
+
+def _line_pairs(src: Tensor, dst: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
+    """All pairs of edges with ``dst[prev] == src[next]``, sorted by (next, prev), [P] each."""
+    arriving = torch.bincount(dst, minlength=num_nodes)
+    choices = arriving[src]
+    count = int(choices.sum())
+    if count > MAX_PAIRS_PER_EDGE * src.numel():
+        hub = int((arriving * torch.bincount(src, minlength=num_nodes)).argmax())
+        raise ShapeError(
+            f"the line graph would have {count} pairs for {src.numel()} edges, more than {MAX_PAIRS_PER_EDGE} each; "
+            f"node {hub} alone joins {int(arriving[hub])} arriving with {int((src == hub).sum())} leaving edges. "
+            "Use order='degree', which ranks hubs first, so that few edges arrive at them"
+        )
+    by_head = torch.sort(dst, stable=True).indices
+    first = arriving.cumsum(0) - arriving
+    next = torch.repeat_interleave(torch.arange(src.numel()), choices, output_size=count)
+    ends = choices.cumsum(0)
+    turn = torch.arange(count) - (ends - choices)[next]
+    return by_head[first[src[next]] + turn], next
+
+
+def _owners(ptr: Tensor, size: int) -> Tensor:
+    return torch.repeat_interleave(torch.arange(ptr.numel() - 1, device=ptr.device), ptr.diff(), output_size=size)
+
+
+def _within(values: Tensor, size: int) -> bool:
+    return values.numel() == 0 or (int(values.min()) >= 0 and int(values.max()) < size)
+
+
+def _move(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, tuple):
+        moved = [_move(v, device) for v in value]
+        return type(value)(*moved) if hasattr(value, "_fields") else tuple(moved)
+    return value

@@ -1,0 +1,77 @@
+"""Recurrent form, level by level: each level is one contiguous slice of the pairs. Any device, double backward."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from plstm_graph.gates import Gates
+from plstm_graph.line_dag import LineDAG
+
+
+class Solve(torch.autograd.Function):
+    """``(I - T)⁻¹ B``. The adjoint is the same solve on the reversed line graph, so it differentiates itself."""
+
+    @staticmethod
+    def forward(ctx: Any, right: Tensor, transition: Tensor, dag: LineDAG) -> Tensor:
+        """Solve for the states.
+
+        Args:
+            right: B, [E, H, D].
+            transition: [P, H].
+            dag: the line graph as it is read.
+
+        Returns:
+            State of every edge, [E, H, D].
+        """
+        plan = dag.level_plan
+        weight = transition.index_select(0, plan.pair).unsqueeze(-1)
+        state = right.clone()
+        for start, end in zip(plan.ptr, plan.ptr[1:], strict=False):
+            carried = state.index_select(0, plan.prev[start:end]).mul_(weight[start:end])
+            state.index_add_(0, plan.next[start:end], carried)
+        ctx.dag = dag
+        ctx.save_for_backward(transition, state)
+        return state
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        """``B̄ = (I - Tᵀ)⁻¹ C̄`` and ``T̄_p = ⟨B̄_next(p), C_prev(p)⟩``."""
+        transition, state = ctx.saved_tensors
+        adjoint = Solve.apply(grads[0], transition, ctx.dag.reverse())
+        if not ctx.needs_input_grad[1]:
+            return adjoint, None, None
+        dag = ctx.dag
+        inner = adjoint.index_select(0, dag.next) * state.index_select(0, dag.prev)
+        return adjoint, inner.sum(-1), None
+
+
+def _propagate(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    source: Tensor,
+    transition: Tensor,
+    mark: Tensor,
+    direct: Tensor,
+    dag: LineDAG,
+) -> Tensor:
+    edges, (nodes, heads, width) = dag.num_edges, value.shape
+    fed = key.index_select(0, dag.src) * source.unsqueeze(-1)
+    right = (fed.unsqueeze(-1) * value.index_select(0, dag.src).unsqueeze(-2)).view(edges, heads, -1)
+    state = Solve.apply(right, transition, dag).view(edges, heads, -1, width)
+    read = query.index_select(0, dag.dst) * mark.unsqueeze(-1)
+    message = torch.matmul(read.unsqueeze(-2), state).squeeze(-2)
+    itself = (direct * (query * key).sum(-1)).unsqueeze(-1) * value
+    return itself.index_add(0, dag.dst, message)
+
+
+def propagate(query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: LineDAG) -> Tensor:
+    """See :func:`plstm_graph.propagate`. Keeps the E·H·K·V states for the backward pass."""
+    return _propagate(query, key, value, *gates, dag)
+
+
+def propagate_recompute(query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: LineDAG) -> Tensor:
+    """See :func:`plstm_graph.propagate`. Keeps its inputs only and computes the states again in the backward pass."""
+    return checkpoint(_propagate, query, key, value, *gates, dag, use_reentrant=False, preserve_rng_state=False)

@@ -1,0 +1,200 @@
+"""Orient: rank the nodes of each graph, then point every edge from lower to higher rank."""
+
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plstm_graph.errors import ConfigError, CycleError, ShapeError, unknown
+
+GIVEN, CANONICAL = "given", "canonical"
+
+
+def check_edge_index(edge_index: Tensor, num_nodes: int | None) -> int:
+    """Number of nodes, after checking that ``edge_index`` is an integer tensor [2, M] with entries in range."""
+    if edge_index.dim() != 2 or edge_index.size(0) != 2 or edge_index.dtype != torch.long:
+        raise ShapeError(
+            f"edge_index must be an int64 tensor [2, M], got {edge_index.dtype} {list(edge_index.shape)}; "
+            "a sparse adjacency is accepted by PLSTMConv only"
+        )
+    low, high = (int(edge_index.min()), int(edge_index.max())) if edge_index.numel() else (0, -1)
+    if num_nodes is None:
+        num_nodes = high + 1
+    if low < 0 or high >= num_nodes:
+        raise ShapeError(
+            f"edge_index must hold node numbers 0 to {num_nodes - 1}, got {low} to {high}; "
+            "check num_nodes and the offsets of the batch"
+        )
+    return num_nodes
+
+
+def graph_pointer(edge_index: Tensor, num_nodes: int, batch: Tensor | None) -> Tensor:
+    """First node of each graph and the number of nodes at the end, [G+1].
+
+    Without ``batch`` the graphs are the pieces of the node numbering that no edge crosses, found by one cumulative
+    sum over the edges' end points.
+    """
+    if batch is None:
+        low, high = edge_index.min(0).values, edge_index.max(0).values
+        opened = torch.bincount(low, minlength=num_nodes) - torch.bincount(high, minlength=num_nodes)
+        ends = torch.nonzero(opened.cumsum(0) == 0).view(-1) + 1
+        return torch.cat([ends.new_zeros(1), ends])
+    if batch.shape != (num_nodes,) or batch.dtype != torch.long:
+        raise ShapeError(f"batch must be an int64 tensor [{num_nodes}], got {batch.dtype} {list(batch.shape)}")
+    if bool((batch[1:] < batch[:-1]).any()) or (num_nodes > 0 and int(batch[0]) < 0):
+        raise ShapeError("batch must be sorted and not negative: all nodes of a graph stand together, as PyG batches")
+    if bool((batch[edge_index[0]] != batch[edge_index[1]]).any()):
+        raise ShapeError("an edge joins two graphs of the batch; check the offsets of edge_index")
+    return torch.cat([batch.new_zeros(1), torch.bincount(batch).cumsum(0)])
+
+
+def _index(edge_index: Tensor, graph_ptr: Tensor, seed: int) -> Tensor:
+    return torch.arange(int(graph_ptr[-1]))
+
+
+def _degree(edge_index: Tensor, graph_ptr: Tensor, seed: int) -> Tensor:
+    """High degree first. Neighbours are counted once however often their edge is stored."""
+    num_nodes = int(graph_ptr[-1])
+    low, high = edge_index.min(0).values, edge_index.max(0).values
+    pairs = torch.unique(low * num_nodes + high)
+    return -torch.bincount(torch.cat([pairs // num_nodes, pairs % num_nodes]), minlength=num_nodes)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """The splitmix64 finaliser on int64 (products wrap around, right shifts are made logical by masks)."""
+    for shift, mask, factor in ((30, 0x3FFFFFFFF, -0x40A7B892E31B1A47), (27, 0x1FFFFFFFFF, -0x6B2FB644ECCEEE15)):
+        x = (x ^ ((x >> shift) & mask)) * factor
+    return x ^ ((x >> 31) & 0x1FFFFFFFF)
+
+
+def _random(edge_index: Tensor, graph_ptr: Tensor, seed: int) -> Tensor:
+    """Hash of (seed, the graph's own edges, node): drawn per graph, yet the same graph is ranked alike in any batch."""
+    sizes = graph_ptr.diff()
+    graph = torch.repeat_interleave(torch.arange(sizes.numel()), sizes)
+    local = torch.arange(graph.numel()) - graph_ptr[graph]
+    low, high = local[edge_index].min(0).values, local[edge_index].max(0).values
+    fingerprint = _mix(sizes + 1).index_add(0, graph[edge_index[0]], _mix(_mix(low) + high))
+    return _mix(_mix(fingerprint[graph] + _mix(torch.tensor(seed))) + local)
+
+
+def _search(edge_index: Tensor, graph_ptr: Tensor, depth_first: bool) -> Tensor:
+    """Visiting number of a search that starts at the lowest node of each component, neighbours in node order."""
+    num_nodes = int(graph_ptr[-1])
+    neighbours: list[set[int]] = [set() for _ in range(num_nodes)]
+    for u, v in edge_index.t().tolist():
+        neighbours[u].add(v)
+        neighbours[v].add(u)
+    rank = [-1] * num_nodes
+    visited = 0
+    for root in range(num_nodes):
+        waiting = deque([root])
+        while waiting:
+            node = waiting.pop() if depth_first else waiting.popleft()
+            if rank[node] >= 0:
+                continue
+            rank[node], visited = visited, visited + 1
+            waiting.extend(sorted(neighbours[node], reverse=depth_first))
+    return torch.tensor(rank, dtype=torch.long)
+
+
+ORDERS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
+    "index": _index,
+    "bfs": lambda edge_index, graph_ptr, seed: _search(edge_index, graph_ptr, depth_first=False),
+    "dfs": lambda edge_index, graph_ptr, seed: _search(edge_index, graph_ptr, depth_first=True),
+    "degree": _degree,
+    "random": _random,
+}
+
+
+def check_order(order: str | Tensor) -> None:
+    """Raise ConfigError unless ``order`` is a rank tensor or the name of an order."""
+    if isinstance(order, str) and order not in (*ORDERS, GIVEN, CANONICAL):
+        raise ConfigError(unknown("order", order, (*ORDERS, GIVEN, CANONICAL)))
+
+
+def rank_nodes(edge_index: Tensor, graph_ptr: Tensor, order: str | Tensor, seed: int = 0) -> Tensor:
+    """Rank of every node, [N]: edges will run from lower to higher rank, ties by node number.
+
+    Args:
+        edge_index: [2, M] without self-loops.
+        graph_ptr: [G+1] from :func:`graph_pointer`.
+        order: a name in :data:`ORDERS`, ``"given"``, or a rank tensor [N].
+        seed: for ``"random"``.
+
+    Raises:
+        CycleError: ``order="given"`` and the edges contain a directed cycle.
+        ConfigError: unknown order, or ``"canonical"``, which needs the molecule.
+    """
+    check_order(order)
+    num_nodes = int(graph_ptr[-1])
+    if isinstance(order, Tensor):
+        if order.shape != (num_nodes,):
+            raise ShapeError(f"a rank tensor must have one entry per node, [{num_nodes}], got {list(order.shape)}")
+        if order.is_floating_point() and bool(order.isnan().any()):
+            raise ShapeError("a rank tensor must not contain NaN")
+        return order.cpu()
+    if order == CANONICAL:
+        raise ConfigError(
+            "order 'canonical' needs the molecule: apply plstm_graph.transforms.OrientDAG('canonical') to the data "
+            "and pass order=data.rank, or a dag built from it"
+        )
+    if order == GIVEN:
+        level = topological_levels(edge_index[0], edge_index[1], num_nodes)
+        if bool((level < 0).any()):
+            raise CycleError(_cycle_message(edge_index, level))
+        return level
+    return ORDERS[order](edge_index, graph_ptr, seed)
+
+
+def positions(rank: Tensor, graph_ptr: Tensor) -> Tensor:
+    """Position of every node in the order (graph, rank, node), a permutation of 0 to N-1, [N]."""
+    sizes = graph_ptr.diff()
+    graph = torch.repeat_interleave(torch.arange(sizes.numel()), sizes)
+    by_rank = torch.sort(rank, stable=True).indices
+    by_graph = by_rank[torch.sort(graph[by_rank], stable=True).indices]
+    return torch.empty_like(by_graph).scatter_(0, by_graph, torch.arange(by_graph.numel()))
+
+
+def topological_levels(src: Tensor, dst: Tensor, num_nodes: int) -> Tensor:
+    """Length of the longest path that ends in each node, [N]; -1 for nodes on or behind a directed cycle.
+
+    Kahn's algorithm by whole levels: each edge is touched once, so deep graphs cost no more than flat ones.
+    """
+    tails, heads = src.cpu().numpy(), dst.cpu().numpy()
+    by_tail = np.argsort(tails, kind="stable")
+    heads = heads[by_tail]
+    out_degree = np.bincount(tails, minlength=num_nodes)
+    first = np.concatenate([[0], np.cumsum(out_degree)[:-1]]) if num_nodes else out_degree
+    waiting = np.bincount(heads, minlength=num_nodes)
+    level = np.full(num_nodes, -1, dtype=np.int64)
+    slot = np.empty(num_nodes, dtype=np.int64)
+    frontier, depth = np.flatnonzero(waiting == 0), 0
+    while frontier.size:
+        level[frontier] = depth
+        degree = out_degree[frontier]
+        ends = np.cumsum(degree)
+        reached = heads[np.arange(ends[-1]) + np.repeat(first[frontier] - ends + degree, degree)]
+        np.subtract.at(waiting, reached, 1)
+        ready = reached[waiting[reached] == 0]
+        slot[ready] = np.arange(ready.size)  # a node reached by several edges of this level counts once
+        frontier, depth = ready[slot[ready] == np.arange(ready.size)], depth + 1
+    return torch.from_numpy(level)
+
+
+def _cycle_message(edge_index: Tensor, level: Tensor) -> str:
+    """Walk against the edges among the nodes left over until one repeats: that is a cycle."""
+    left = (level < 0).tolist()
+    before = {v: u for u, v in edge_index.t().tolist() if left[u] and left[v]}
+    path: list[int] = []
+    node = next(iter(before))
+    while node not in path:
+        path.append(node)
+        node = before[node]
+    cycle = [node, *reversed(path[path.index(node) :])]
+    shown = " -> ".join(map(str, cycle[:12])) + (" -> ..." if len(cycle) > 12 else "")
+    return (
+        f"order 'given' needs a directed acyclic graph, but {shown} is a cycle; "
+        "use another order for undirected graphs (both directions stored count as a cycle)"
+    )
