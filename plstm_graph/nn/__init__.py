@@ -1,1 +1,22 @@
+"""Layers and models."""
 
+from plstm_graph.nn.block import PLSTMBlock
+from plstm_graph.nn.conv import PLSTMConv
+from plstm_graph.nn.encoders import AtomEncoder, BondEncoder, CategoricalEncoder, FeatureSpec
+from plstm_graph.nn.model import MODELS, PLSTM, GraphModel, ModelConfig, prepare
+from plstm_graph.nn.norm import MultiHeadRMSNorm
+
+__all__ = [
+    "MODELS",
+    "PLSTM",
+    "AtomEncoder",
+    "BondEncoder",
+    "CategoricalEncoder",
+    "FeatureSpec",
+    "GraphModel",
+    "ModelConfig",
+    "MultiHeadRMSNorm",
+    "PLSTMBlock",
+    "PLSTMConv",
+    "prepare",
+]

@@ -1,6 +1,19 @@
-"""From stored node and edge features to vectors."""
+"""From stored node and edge features to vectors: categorical columns, floats, positions."""
 
 from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn.encoding import PositionalEncoding
+from torch_geometric.utils import degree
+
+from plstm_graph.errors import ConfigError, ShapeError
+
+ATOM_SIZES = (119, 5, 12, 12, 10, 6, 6, 2, 2)
+"""Vocabulary sizes of OGB's nine atom features (``ogb.utils.features.get_atom_feature_dims``)."""
+
+BOND_SIZES = (5, 6, 2)
+"""Vocabulary sizes of OGB's three bond features."""
 
 
 @dataclass(frozen=True)
@@ -18,3 +31,119 @@ class FeatureSpec:
     edge_sizes: tuple[int, ...] = ()
     node_dim: int = 0
     edge_dim: int = 0
+
+
+class CategoricalEncoder(nn.Module):
+    """Sum of one embedding per column, held in a single table.
+
+    Args:
+        sizes: vocabulary size of each column.
+        channels: width of the embedding.
+
+    Shapes: [*, len(sizes)] int64 -> [*, channels]. Raises ShapeError on another number of columns.
+    """
+
+    def __init__(self, sizes: tuple[int, ...], channels: int) -> None:
+        super().__init__()
+        self.sizes = tuple(sizes)
+        self.embedding = nn.Embedding(sum(self.sizes), channels)
+        starts = torch.tensor((0, *self.sizes[:-1])).cumsum(0)
+        self.register_buffer("starts", starts, persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Scaled so that the sum over the columns has unit variance."""
+        nn.init.normal_(self.embedding.weight, std=len(self.sizes) ** -0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[*, columns] -> [*, channels]"""
+        if x.size(-1) != len(self.sizes):
+            raise ShapeError(f"expected {len(self.sizes)} categorical columns, got {x.size(-1)}")
+        return self.embedding(x + self.starts).sum(-2)
+
+
+class AtomEncoder(CategoricalEncoder):
+    """OGB's nine atom features to a vector, [N, 9] -> [N, channels]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(ATOM_SIZES, channels)
+
+
+class BondEncoder(CategoricalEncoder):
+    """OGB's three bond features to a vector, [M, 3] -> [M, channels]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(BOND_SIZES, channels)
+
+
+class DegreeEncoder(nn.Module):
+    """Sinusoidal encoding of node degrees (the paper's choice on TUDatasets), [2, M] -> [N, channels]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.encoding = PositionalEncoding(channels)
+
+    def forward(self, edge_index: Tensor, num_nodes: int) -> Tensor:
+        """Degrees counted over the stored columns."""
+        return self.encoding(degree(edge_index[1], num_nodes))
+
+
+class WalkEncoder(nn.Module):
+    """Random-walk return probabilities (RWSE, Dwivedi et al. 2022) to a vector, [N, steps] -> [N, channels].
+
+    The probabilities come from PyG's ``AddRandomWalkPE`` as ``data.pe``.
+    """
+
+    def __init__(self, steps: int, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(steps)
+        self.lin = nn.Linear(steps, channels)
+
+    def forward(self, walks: Tensor) -> Tensor:
+        """[N, steps] -> [N, channels]"""
+        return self.lin(self.norm(walks) if walks.size(0) > 1 or not self.training else walks)
+
+
+class FeatureEncoder(nn.Module):
+    """All node features, and all edge features, of a data set as one vector each.
+
+    Args:
+        features: what the data set stores.
+        channels: width of both.
+        walks: number of random-walk steps in ``data.pe`` (0: none).
+        degrees: add the sinusoidal degree encoding.
+    """
+
+    def __init__(self, features: FeatureSpec, channels: int, *, walks: int = 0, degrees: bool = False) -> None:
+        super().__init__()
+        self.node = _encoder(features.node_sizes, features.node_dim, channels)
+        self.edge = _encoder(features.edge_sizes, features.edge_dim, channels)
+        if self.node is None:
+            raise ConfigError("a data set needs node features (a constant column will do)")
+        self.walk = WalkEncoder(walks, channels) if walks else None
+        self.degree = DegreeEncoder(channels) if degrees else None
+
+    @property
+    def has_edges(self) -> bool:
+        """Whether there are edge features."""
+        return self.edge is not None
+
+    def forward(
+        self, x: Tensor, edge_index: Tensor, edge_attr: Tensor | None, walks: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Node vectors [N, channels] and edge vectors [M, channels] or None."""
+        assert self.node is not None
+        node = self.node(x)
+        if self.walk is not None:
+            if walks is None:
+                raise ShapeError("the model was built with random-walk encodings: apply prepare() to the data first")
+            node = node + self.walk(walks)
+        if self.degree is not None:
+            node = node + self.degree(edge_index, x.size(0))
+        return node, self.edge(edge_attr) if self.edge is not None and edge_attr is not None else None
+
+
+def _encoder(sizes: tuple[int, ...], dim: int, channels: int) -> nn.Module | None:
+    if sizes:
+        return CategoricalEncoder(sizes, channels)
+    return nn.Linear(dim, channels) if dim else None

@@ -57,7 +57,7 @@ def _propagate(
     direct: Tensor,
     dag: LineDAG,
 ) -> Tensor:
-    edges, (nodes, heads, width) = dag.num_edges, value.shape
+    edges, (_, heads, width) = dag.num_edges, value.shape
     fed = key.index_select(0, dag.src) * source.unsqueeze(-1)
     right = (fed.unsqueeze(-1) * value.index_select(0, dag.src).unsqueeze(-2)).view(edges, heads, -1)
     state = Solve.apply(right, transition, dag).view(edges, heads, -1, width)

@@ -1,0 +1,145 @@
+"""One layer of the stack: norm, pLSTM in both reading directions and a local branch, residual, feed-forward."""
+
+import inspect
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import BatchNorm
+
+from plstm_graph.errors import ConfigError, unknown
+from plstm_graph.line_dag import LineDAG
+from plstm_graph.nn.conv import PLSTMConv
+
+DIRECTIONS: dict[str, tuple[bool, ...]] = {"both": (False, True), "along": (False,), "against": (True,)}
+"""Reading directions of a block, as the ``reverse`` of each of its layers."""
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": lambda channels: BatchNorm(channels, allow_single_element=True),
+    "rms": nn.RMSNorm,
+    "layer": nn.LayerNorm,
+    "none": lambda channels: nn.Identity(),
+}
+
+
+def norm_layer(name: str, channels: int) -> nn.Module:
+    """A normalisation of node features by name."""
+    if name not in NORMS:
+        raise ConfigError(unknown("norm", name, NORMS))
+    return NORMS[name](channels)
+
+
+def edge_content(edge_attr: Tensor, dag: LineDAG) -> Tensor:
+    """Mean of the features of the edges that touch each node, [M, F] -> [N, F]."""
+    rows = dag.gather_edges(edge_attr)
+    ends = torch.cat([dag.src, dag.dst])
+    total = rows.new_zeros(dag.num_nodes, rows.size(1)).index_add(0, ends, torch.cat([rows, rows]))
+    return total / torch.bincount(ends, minlength=dag.num_nodes).clamp(min=1).to(rows.dtype).unsqueeze(-1)
+
+
+class PLSTMBlock(nn.Module):
+    """Pre-norm residual block around :class:`PLSTMConv`: ``x + mix(norm(x))``, then ``x + feed_forward(norm(x))``.
+
+    ``mix`` is the pLSTM layer (both reading directions share the heads, so that they cost what one does), projected,
+    plus the output of the local branch. Edge features reach the values too: their mean over the edges that touch a
+    node is projected and added to what the pLSTM layer reads.
+
+    Args:
+        channels: width of the node features, a multiple of ``heads``.
+        heads: number of heads of all directions together.
+        mode: ``"P"``, ``"D"``, or None for a block with a local branch only.
+        directions: ``"both"``, ``"along"`` or ``"against"`` the edges.
+        edge_dim: width of the edge features, or None.
+        local: any PyG conv ``channels -> channels``, or None; called with ``edge_attr`` if it takes that.
+        norm: ``"batch"``, ``"rms"``, ``"layer"`` or ``"none"``.
+        expansion: width of the feed-forward layer over ``channels``; 0 for none.
+        dropout: on both branches.
+        order, backend: as for :class:`PLSTMConv`.
+
+    Shapes: x [N, channels], edge_index [2, M], edge_attr [M, edge_dim] -> [N, channels].
+
+    Reference: block of Pöppel et al. 2025, appendix C; the local branch follows GPS (Rampášek et al. 2022).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int = 4,
+        mode: str | None = "P",
+        *,
+        directions: str = "both",
+        edge_dim: int | None = None,
+        local: nn.Module | None = None,
+        norm: str = "batch",
+        expansion: float = 2.0,
+        dropout: float = 0.0,
+        order: str = "index",
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        if directions not in DIRECTIONS:
+            raise ConfigError(unknown("directions", directions, DIRECTIONS))
+        if mode is None and local is None:
+            raise ConfigError("a block without a mode needs a local branch")
+        readings = DIRECTIONS[directions] if mode is not None else ()
+        if readings and (channels % heads or heads % len(readings)):
+            raise ConfigError(
+                f"channels must be a multiple of heads, and heads of the {len(readings)} reading directions, "
+                f"got channels={channels}, heads={heads}, directions={directions!r}"
+            )
+        self.channels = channels
+        self.norm = norm_layer(norm, channels)
+        self.convs = nn.ModuleList(
+            PLSTMConv(
+                *(channels, channels // heads, heads // len(readings)),
+                mode=mode or "P",
+                reverse=reverse,
+                edge_dim=edge_dim,
+                order=order,
+                backend=backend,
+            )
+            for reverse in readings
+        )
+        self.content = nn.Linear(edge_dim, channels, bias=False) if edge_dim is not None and readings else None
+        self.project = nn.Linear(channels, channels) if readings else None
+        self.local = local
+        self._local_edges = local is not None and "edge_attr" in inspect.signature(local.forward).parameters
+        hidden = int(expansion * channels)
+        self.feed_forward = (
+            nn.Sequential(
+                norm_layer(norm, channels),
+                nn.Linear(channels, hidden),
+                nn.GELU(),
+                nn.Dropout(dropout),
+                nn.Linear(hidden, channels),
+                nn.Dropout(dropout),
+            )
+            if hidden
+            else None
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
+        for module in self.modules():
+            if module is not self and hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+
+    def forward(
+        self, x: Tensor, edge_index: Tensor, edge_attr: Tensor | None = None, *, dag: LineDAG | None = None
+    ) -> Tensor:
+        """[N, channels] -> [N, channels]; ``dag`` as for :meth:`PLSTMConv.forward`."""
+        if dag is None and len(self.convs):
+            dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.convs[0].order)
+        hidden = self.norm(x)
+        mixed = torch.zeros_like(x)
+        if self.project is not None:
+            read = hidden
+            if self.content is not None and edge_attr is not None and dag is not None:
+                read = read + self.content(edge_content(edge_attr, dag))
+            mixed = self.project(torch.cat([conv(read, edge_index, edge_attr, dag=dag) for conv in self.convs], -1))
+        if self.local is not None:
+            extra = (edge_attr,) if self._local_edges and edge_attr is not None else ()
+            mixed = mixed + self.local(hidden, edge_index, *extra)
+        x = x + self.dropout(mixed)
+        return x if self.feed_forward is None else x + self.feed_forward(x)

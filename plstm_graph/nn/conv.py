@@ -1,0 +1,222 @@
+"""Gates from features, and the layer: PLSTMConv, a drop-in for PyG's GATv2Conv that sees the whole graph."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import MessagePassing
+from torch_geometric.nn.dense.linear import Linear
+from torch_geometric.typing import Adj
+from torch_geometric.utils import is_sparse, to_edge_index
+
+from plstm_graph.errors import ConfigError, ShapeError
+from plstm_graph.gates import (
+    DIRECT_BIAS,
+    MARK_BIAS,
+    SOURCE_BIAS,
+    Gates,
+    activate,
+    check_mode,
+    initial_transition_bias,
+    view,
+)
+from plstm_graph.line_dag import LineDAG
+from plstm_graph.nn.norm import MultiHeadRMSNorm
+from plstm_graph.ops import propagate
+from plstm_graph.orient import check_order
+
+GATE_STD = 0.1
+"""Gate weights start at this fraction of unit-variance pre-activations, so that the biases rule at first."""
+
+
+class PLSTMConv(MessagePassing):
+    r"""The pLSTM layer for graphs: every node reads every node that a directed path joins to it, in one layer.
+
+    .. math::
+        C_e = s_e \, k_{src(e)} \otimes v_{src(e)} + \sum_{p:\, next(p)=e} t_p \, C_{prev(p)}, \qquad
+        y_n = \sum_{e:\, dst(e)=n} m_e \, q_n^\top C_e + d_n \, (q_n \cdot k_n) \, v_n
+
+    The graph is oriented by ``order``; queries, keys and values are linear maps of the node features; source
+    :math:`s`, mark :math:`m` and direct :math:`d` are sigmoids and the transition :math:`t` a tanh of linear maps of
+    the nodes and edges that they join. Each head is RMS-normalised, then heads are concatenated or averaged.
+
+    Args:
+        in_channels: width of the node features; -1 to read it off the first input.
+        out_channels: V, width of a head.
+        heads: H.
+        concat: concatenate the heads (H · V outputs) or average them (V outputs).
+        mode: ``"P"`` (propagation: all pairs, normalised as eq. 9) or ``"D"`` (distribution: pruned to a multitree).
+        reverse: read against the edges. One layer reads one direction; use two for both.
+        edge_dim: width of the edge features, which enter the gates. None: no edge features.
+        key_channels: K, width of queries and keys; default ``out_channels``.
+        order: orientation when no ``dag`` is given to ``forward``; see :meth:`LineDAG.from_edge_index`.
+        bias: biases of the projections and of the output (gates always have theirs).
+        backend: see :func:`plstm_graph.propagate`.
+
+    Shapes:
+        - **input:** node features [N, in_channels], edge_index [2, M] or a sparse adjacency (transposed, as in PyG),
+          edge features [M, edge_dim] (optional)
+        - **output:** [N, H · out_channels], or [N, out_channels] without ``concat``
+
+    Raises:
+        ConfigError: an option of GATv2Conv that has no meaning here, or an unknown mode or order.
+        ShapeError: bipartite ``x``, or features that do not fit the graph.
+
+    Reference: Pöppel et al. 2025, "pLSTM: parallelizable Linear Source Transition Mark networks", eqs 5, 6 and 9.
+
+    Example:
+        >>> conv = PLSTMConv(16, 8, heads=4)
+        >>> edge_index = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+        >>> conv(torch.randn(3, 16), edge_index).shape
+        torch.Size([3, 32])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        heads: int = 1,
+        concat: bool = True,
+        mode: str = "P",
+        reverse: bool = False,
+        edge_dim: int | None = None,
+        key_channels: int | None = None,
+        order: str = "index",
+        bias: bool = True,
+        backend: str = "auto",
+        **unsupported: Any,
+    ) -> None:
+        _refuse(in_channels, unsupported)
+        check_mode(mode)
+        check_order(order)
+        super().__init__(aggr="sum", node_dim=0)
+        self.in_channels, self.out_channels, self.heads, self.concat = in_channels, out_channels, heads, concat
+        self.mode, self.reverse, self.order, self.backend = mode, reverse, order, backend
+        self.edge_dim = edge_dim
+        self.key_channels = key_channels or out_channels
+
+        width = heads * (2 * self.key_channels + out_channels)
+        self.lin = Linear(in_channels, width, bias=bias, weight_initializer="glorot")
+        # Per node: source as src and as dst, mark as src and as dst, transition as tail, joint and head, direct.
+        self.lin_gate = Linear(in_channels, 8 * heads, bias=False)
+        # Per edge: source, mark, transition as prev and as next.
+        self.lin_edge = Linear(edge_dim, 4 * heads, bias=False) if edge_dim is not None else None
+        self.gate_bias = nn.Parameter(torch.empty(4, heads))  # source, transition, mark, direct
+        self.norm = MultiHeadRMSNorm(heads, out_channels)
+        if bias:
+            self.bias = nn.Parameter(torch.empty(out_channels * (heads if concat else 1)))
+        else:
+            self.register_parameter("bias", None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Projections as in GATv2Conv; gates from the paper's table 5."""
+        super().reset_parameters()
+        self.lin.reset_parameters()
+        self.norm.reset_parameters()
+        for lin in (self.lin_gate, self.lin_edge):
+            if lin is not None:
+                lin.reset_parameters()
+        if self.lin_gate.in_channels > 0:
+            nn.init.normal_(self.lin_gate.weight, std=GATE_STD * self.lin_gate.in_channels**-0.5)
+        if self.lin_edge is not None:
+            nn.init.normal_(self.lin_edge.weight, std=GATE_STD * self.lin_edge.in_channels**-0.5)
+        with torch.no_grad():
+            start = torch.tensor([SOURCE_BIAS, 0.0, MARK_BIAS, DIRECT_BIAS]).unsqueeze(-1).repeat(1, self.heads)
+            start[1] = initial_transition_bias(self.heads)
+            self.gate_bias.copy_(start)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(
+        self, x: Tensor, edge_index: Adj, edge_attr: Tensor | None = None, *, dag: LineDAG | None = None
+    ) -> Tensor:
+        """Run the layer.
+
+        Args:
+            x: node features, [N, in_channels].
+            edge_index: [2, M] or a sparse adjacency; only its number of columns matters once ``dag`` is given.
+            edge_attr: edge features, [M, edge_dim] or [M].
+            dag: plain line graph (neither pruned nor reversed: the layer takes the view it needs). Built from
+                ``edge_index`` on every call if not given.
+
+        Returns:
+            [N, heads * out_channels], or [N, out_channels] without ``concat``.
+        """
+        if not isinstance(x, Tensor):
+            raise ShapeError("PLSTMConv reads one graph: x must be a tensor [N, in_channels], bipartite x is refused")
+        if is_sparse(edge_index):
+            edge_index, edge_attr = self._from_sparse(edge_index, edge_attr)
+        if dag is None:
+            dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order)
+        if dag.pruned or dag.reversed:
+            raise ShapeError("PLSTMConv takes the plain dag and derives its own view from mode and reverse")
+        dag = view(dag, self.mode, self.reverse)
+        query, key, value = self._project(x)
+        gates = self._gates(x, edge_attr, dag)
+        if self.explain:
+            gates = self._mask(gates, dag)
+        out = self.norm(propagate(query, key, value, gates, dag, backend=self.backend))
+        out = out.flatten(1) if self.concat else out.mean(1)
+        return out if self.bias is None else out + self.bias
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys [N, H, K], values [N, H, V]."""
+        keys = self.key_channels
+        query, key, value = self.lin(x).view(x.size(0), self.heads, -1).split([keys, keys, self.out_channels], -1)
+        return query * keys**-0.5, key, value
+
+    def _gates(self, x: Tensor, edge_attr: Tensor | None, dag: LineDAG) -> Gates:
+        """Linear maps per node and per edge first, added after gathering: nothing of size [P, features] exists."""
+        source_src, source_dst, mark_src, mark_dst, tail, joint, head, direct = self.lin_gate(x).chunk(8, -1)
+        # Three sums per edge: its own gates, its part in a transition it leaves, and in one it enters.
+        at_src = torch.cat([source_src, mark_src, tail, joint], -1).index_select(0, dag.src)
+        at_dst = torch.cat([source_dst, mark_dst, torch.zeros_like(tail), head], -1).index_select(0, dag.dst)
+        per_edge = at_src + at_dst
+        if edge_attr is not None:
+            per_edge = per_edge + self._edge_terms(edge_attr, dag)
+        source, mark, as_prev, as_next = per_edge.chunk(4, -1)
+        transition = as_prev.index_select(0, dag.prev) + as_next.index_select(0, dag.next)
+        source_bias, transition_bias, mark_bias, direct_bias = self.gate_bias
+        raw = Gates(source + source_bias, transition + transition_bias, mark + mark_bias, direct + direct_bias)
+        return activate(raw, dag, self.mode)
+
+    def _edge_terms(self, edge_attr: Tensor, dag: LineDAG) -> Tensor:
+        if self.lin_edge is None:
+            raise ConfigError("edge_attr was given, but the layer was built without edge_dim")
+        edge_attr = edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr
+        return dag.gather_edges(self.lin_edge(edge_attr))
+
+    def _mask(self, gates: Gates, dag: LineDAG) -> Gates:
+        """An Explainer's mask: on source and on the transition into each edge, so each path carries each mask once."""
+        if self._edge_mask is None:
+            raise ValueError("explain is on, but no edge mask was set")
+        mask = self._edge_mask.sigmoid() if self._apply_sigmoid else self._edge_mask
+        mask = dag.gather_edges(mask).unsqueeze(-1)
+        return gates._replace(source=gates.source * mask, transition=gates.transition * mask.index_select(0, dag.next))
+
+    def _from_sparse(self, adjacency: Any, edge_attr: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Columns of a transposed sparse adjacency; its values are edge features if the layer wants some."""
+        if edge_attr is not None:
+            raise ShapeError("with a sparse adjacency, edge features are its values; do not pass edge_attr as well")
+        columns, value = to_edge_index(adjacency)
+        return columns.flip(0), value if self.edge_dim is not None else None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
+
+
+def _refuse(in_channels: Any, unsupported: dict[str, Any]) -> None:
+    """Say by name what a drop-in cannot take over from GATv2Conv."""
+    if not isinstance(in_channels, int):
+        raise ConfigError(f"PLSTMConv reads one graph: in_channels must be an int, got {in_channels} (bipartite)")
+    reasons = {
+        "add_self_loops": "a node reads itself through the direct gate",
+        "dropout": "there are no attention weights to drop; put nn.Dropout after the layer",
+        "negative_slope": "there is no leaky ReLU",
+        "fill_value": "no self-loops are added",
+        "share_weights": "queries, keys and values have weights of their own",
+        "residual": "PLSTMBlock has the residual connection",
+    }
+    for name in unsupported:
+        raise ConfigError(f"PLSTMConv has no option {name!r}: {reasons.get(name, 'unknown keyword argument')}")

@@ -1,0 +1,176 @@
+"""PyG transforms: write an orientation, or a whole line graph, into the data."""
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+from torch_geometric.data.datapipes import functional_transform
+from torch_geometric.transforms import BaseTransform
+
+from plstm_graph.errors import DataError
+from plstm_graph.line_dag import LineDAG
+from plstm_graph.orient import CANONICAL, check_order, graph_pointer, positions, rank_nodes
+
+log = logging.getLogger(__name__)
+
+_BY_NODES = ("dag_src", "dag_dst")
+_BY_EDGES = ("dag_prev", "dag_next")
+_BY_PAIRS = ("dag_kept",)
+
+
+class LineDAGData(Data):
+    """Data that carries its line graph as tensors, and knows how a batch must shift each of them.
+
+    PyG increments by name (a key with ``index`` in it by num_nodes, any other not at all), hence an ``__inc__`` of
+    its own: end points move by nodes, pairs by DAG edges, kept pairs by pairs, columns by DAG edges.
+    """
+
+    def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
+        if key in _BY_NODES:
+            return self.num_nodes
+        if key in _BY_EDGES:
+            return self.dag_src.numel()
+        if key in _BY_PAIRS:
+            return self.dag_prev.numel()
+        return 0 if key.startswith("dag_") else super().__inc__(key, value, *args, **kwargs)
+
+    def __cat_dim__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
+        return 0 if key.startswith("dag_") else super().__cat_dim__(key, value, *args, **kwargs)
+
+    @property
+    def line_dag(self) -> LineDAG:
+        """The :class:`LineDAG` of this graph or batch."""
+        nodes, edges = self._pointers()
+        # Columns keep their own graph's edge numbers in a batch (-1 marks self-loops), so they are shifted here.
+        column = self.dag_column
+        shift = torch.repeat_interleave(edges[:-1], self._columns_per_graph().to(edges.device))
+        column = torch.where(column < 0, column, column + shift)
+        dag = LineDAG._from_host(
+            *(self.dag_src, self.dag_dst, self.dag_prev, self.dag_next, self.dag_level),
+            *(column, self.dag_column_along, nodes, edges),
+        )
+        return dag.with_kept_pairs(self.dag_kept) if "dag_kept" in self else dag
+
+    def _pointers(self) -> tuple[Tensor, Tensor]:
+        slices = getattr(self, "_slice_dict", None)
+        device = self.dag_src.device
+        if slices is not None and "dag_src" in slices:
+            return self.ptr.to(device), slices["dag_src"].to(device)
+        return torch.tensor([0, self.num_nodes], device=device), torch.tensor([0, self.dag_src.numel()], device=device)
+
+    def _columns_per_graph(self) -> Tensor:
+        slices = getattr(self, "_slice_dict", None)
+        if slices is not None and "dag_column" in slices:
+            return slices["dag_column"].diff()
+        return torch.tensor([self.dag_column.numel()])
+
+
+def line_dag(data: Data, order: str = "index") -> LineDAG:
+    """The line graph of a graph or batch: the one it carries, else built from its ``rank`` or by ``order``."""
+    if isinstance(data, LineDAGData):
+        return data.line_dag
+    if isinstance(data.get("line_dag"), LineDAG):
+        return data["line_dag"]
+    rank = data.get("rank")
+    return LineDAG.from_edge_index(
+        data.edge_index, data.num_nodes, order=order if rank is None else rank, batch=data.get("batch")
+    )
+
+
+@functional_transform("orient_dag")
+class OrientDAG(BaseTransform):
+    """Write ``data.rank`` [N]: edges will run from lower to higher rank.
+
+    Args:
+        order: ``"canonical"`` ranks atoms by RDKit's canonical ranks where the data has ``smiles`` (so that a
+            prediction does not depend on how the molecule was written), else by Weisfeiler-Lehman colours, then
+            degree, then node; or any order of :meth:`LineDAG.from_edge_index`.
+        seed: for ``"random"``, which draws each graph's ranks from the seed and the graph's edges.
+    """
+
+    def __init__(self, order: str = CANONICAL, seed: int = 0) -> None:
+        check_order(order)
+        self.order, self.seed = order, seed
+
+    def forward(self, data: Data) -> Data:
+        """Returns ``data`` with ``rank``."""
+        if self.order == CANONICAL:
+            data.rank = canonical_rank(data)
+            return data
+        columns = data.edge_index.cpu()
+        columns = columns[:, columns[0] != columns[1]]
+        ptr = graph_pointer(columns, data.num_nodes, torch.zeros(data.num_nodes, dtype=torch.long))
+        data.rank = positions(rank_nodes(columns, ptr, self.order, self.seed), ptr).to(data.edge_index.device)
+        return data
+
+    def __repr__(self) -> str:
+        return f"OrientDAG({self.order!r})"
+
+
+@functional_transform("add_line_dag")
+class AddLineDAG(BaseTransform):
+    """Store the line graph in the data, as :class:`LineDAGData`, so that loaders batch it like any other tensor.
+
+    Args:
+        order: as for :meth:`LineDAG.from_edge_index`; a ``data.rank`` written by :class:`OrientDAG` goes first.
+        prune: store the pairs that D mode keeps, too.
+    """
+
+    def __init__(self, order: str = "index", prune: bool = False) -> None:
+        check_order(order)
+        self.order, self.prune = order, prune
+
+    def forward(self, data: Data) -> LineDAGData:
+        """Returns a :class:`LineDAGData` with the attributes of ``data`` and the line graph."""
+        dag = line_dag(data, self.order) if not isinstance(data, LineDAGData) else line_dag(_plain(data), self.order)
+        result = LineDAGData(**{k: v for k, v in data.to_dict().items() if not k.startswith("dag_")})
+        result.dag_src, result.dag_dst, result.dag_level = dag.src, dag.dst, dag.level
+        result.dag_prev, result.dag_next = dag.prev, dag.next
+        result.dag_column, result.dag_column_along = dag.column, dag.column_along
+        if self.prune:
+            dag.prune()
+            result.dag_kept = dag._shared["kept"]
+        return result
+
+    def __repr__(self) -> str:
+        return f"AddLineDAG({self.order!r}, prune={self.prune})"
+
+
+def _plain(data: Data) -> Data:
+    return Data(**{k: v for k, v in data.to_dict().items() if not k.startswith("dag_")})
+
+
+def canonical_rank(data: Data) -> Tensor:
+    """A rank that depends on the molecule, not on its numbering, [N]; see :class:`OrientDAG`."""
+    if "smiles" in data:
+        from plstm_graph.data.molecules import canonical_rank as from_smiles
+
+        rank = from_smiles(data.smiles)
+        if len(rank) != data.num_nodes:
+            raise DataError(f"{data.smiles!r} has {len(rank)} atoms, but the graph has {data.num_nodes} nodes")
+        return torch.as_tensor(rank)
+    log.info("no molecule for the canonical order: ranking by Weisfeiler-Lehman colours, then degree")
+    return weisfeiler_lehman_rank(data)
+
+
+def weisfeiler_lehman_rank(data: Data) -> Tensor:
+    """Rank by refined colours (node features and neighbourhoods), then degree, then node, [N]."""
+    num_nodes, (src, dst) = data.num_nodes, data.edge_index
+    degrees = torch.bincount(dst, minlength=num_nodes)
+    start = (
+        degrees.unsqueeze(1)
+        if data.get("x") is None
+        else torch.cat([data.x.view(num_nodes, -1).double(), degrees.unsqueeze(1)], 1)
+    )
+    color = torch.unique(start, dim=0, return_inverse=True)[1]
+    for _ in range(num_nodes):
+        # Neighbours' colours as a sorted row of counts: equal rows mean equal neighbourhoods.
+        counts = torch.zeros(num_nodes, int(color.max()) + 1).index_put_((dst, color[src]), torch.ones(()), True)
+        refined = torch.unique(torch.cat([color.unsqueeze(1).float(), counts], 1), dim=0, return_inverse=True)[1]
+        if int(refined.max()) == int(color.max()):
+            break
+        color = refined
+    ptr = torch.tensor([0, num_nodes])
+    return positions(color * (int(degrees.max()) + 1) + degrees, ptr)
