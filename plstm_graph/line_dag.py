@@ -242,14 +242,14 @@ class LineDAG:
         self._shared["kept"] = kept
         return self
 
-    def to(self, device: torch.device | str) -> "LineDAG":
-        """This line graph on another device, with all that has been computed for it."""
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "LineDAG":
+        """This line graph on another device, with all that has been computed for it. PyG's ``Batch.to`` calls it."""
         device = torch.device(device)
         if device == self.src.device:
             return self
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        shared = {key: _move(value, device) for key, value in self._shared.items()}
-        return self._view(**moved, _shared=shared)
+        moved = {name: _move(value, device, non_blocking) for name, value in vars(self).items() if name != "_shared"}
+        shared = {key: _move(value, device, non_blocking) for key, value in self._shared.items()}
+        return LineDAG(**moved, _shared=shared)
 
     def _view(self, **changes: Any) -> "LineDAG":
         names = [name for name in self.__dataclass_fields__ if name not in changes]
@@ -340,6 +340,16 @@ class LineDAG:
         ends = sizes[sizes > 0].cumsum(0).tolist()
         return LevelPlan(pair, self.prev[pair], self.next[pair], (0, *ends))
 
+    @property
+    def pairs_by_next(self) -> tuple[Tensor, Tensor]:
+        """Pairs that enter each edge: pointers [E+1] into a list of pair numbers [P]."""
+        return self._once(("by next", self.reversed, self.pruned), lambda: _grouped(self.next, self.num_edges))
+
+    @property
+    def pairs_by_prev(self) -> tuple[Tensor, Tensor]:
+        """Pairs that leave each edge: pointers [E+1] into a list of pair numbers [P]."""
+        return self._once(("by next", not self.reversed, self.pruned), lambda: _grouped(self.prev, self.num_edges))
+
     # ------------------------------------------------------------------ check and convert
 
     def validate(self) -> "LineDAG":
@@ -417,14 +427,20 @@ def _owners(ptr: Tensor, size: int) -> Tensor:
     return torch.repeat_interleave(torch.arange(ptr.numel() - 1, device=ptr.device), ptr.diff(), output_size=size)
 
 
+def _grouped(owner: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    members = torch.sort(owner, stable=True).indices
+    counts = torch.bincount(owner, minlength=size)
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)]), members
+
+
 def _within(values: Tensor, size: int) -> bool:
     return values.numel() == 0 or (int(values.min()) >= 0 and int(values.max()) < size)
 
 
-def _move(value: Any, device: torch.device) -> Any:
+def _move(value: Any, device: torch.device, non_blocking: bool) -> Any:
     if isinstance(value, Tensor):
-        return value.to(device)
+        return value.to(device, non_blocking=non_blocking)
     if isinstance(value, tuple):
-        moved = [_move(v, device) for v in value]
+        moved = [_move(v, device, non_blocking) for v in value]
         return type(value)(*moved) if hasattr(value, "_fields") else tuple(moved)
     return value

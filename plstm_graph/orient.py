@@ -76,7 +76,7 @@ def _random(edge_index: Tensor, graph_ptr: Tensor, seed: int) -> Tensor:
     local = torch.arange(graph.numel()) - graph_ptr[graph]
     low, high = local[edge_index].min(0).values, local[edge_index].max(0).values
     fingerprint = _mix(sizes + 1).index_add(0, graph[edge_index[0]], _mix(_mix(low) + high))
-    return _mix(_mix(fingerprint[graph] + _mix(torch.tensor(seed))) + local)
+    return _mix(_mix(_mix(fingerprint)[graph] + _mix(torch.tensor(seed))) + local)
 
 
 def _search(edge_index: Tensor, graph_ptr: Tensor, depth_first: bool) -> Tensor:

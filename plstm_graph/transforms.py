@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
+from torch_geometric.utils import to_undirected
 
 from plstm_graph.errors import DataError
 from plstm_graph.line_dag import LineDAG
@@ -73,10 +74,9 @@ def line_dag(data: Data, order: str = "index") -> LineDAG:
         return data.line_dag
     if isinstance(data.get("line_dag"), LineDAG):
         return data["line_dag"]
-    rank = data.get("rank")
-    return LineDAG.from_edge_index(
-        data.edge_index, data.num_nodes, order=order if rank is None else rank, batch=data.get("batch")
-    )
+    rank, batch = data.get("rank"), data.get("batch")
+    batch = torch.zeros(data.num_nodes, dtype=torch.long) if batch is None else batch
+    return LineDAG.from_edge_index(data.edge_index, data.num_nodes, order=order if rank is None else rank, batch=batch)
 
 
 @functional_transform("orient_dag")
@@ -96,12 +96,15 @@ class OrientDAG(BaseTransform):
 
     def forward(self, data: Data) -> Data:
         """Returns ``data`` with ``rank``."""
+        if isinstance(data, Batch):
+            return Batch.from_data_list([self(graph) for graph in data.to_data_list()])
         if self.order == CANONICAL:
-            data.rank = canonical_rank(data)
+            data.rank = canonical_rank(data).to(data.edge_index.device)
             return data
         columns = data.edge_index.cpu()
         columns = columns[:, columns[0] != columns[1]]
-        ptr = graph_pointer(columns, data.num_nodes, torch.zeros(data.num_nodes, dtype=torch.long))
+        batch = torch.zeros(data.num_nodes, dtype=torch.long) if data.get("batch") is None else data.batch.cpu()
+        ptr = graph_pointer(columns, data.num_nodes, batch)
         data.rank = positions(rank_nodes(columns, ptr, self.order, self.seed), ptr).to(data.edge_index.device)
         return data
 
@@ -124,6 +127,8 @@ class AddLineDAG(BaseTransform):
 
     def forward(self, data: Data) -> LineDAGData:
         """Returns a :class:`LineDAGData` with the attributes of ``data`` and the line graph."""
+        if isinstance(data, Batch):
+            return Batch.from_data_list([self(graph) for graph in data.to_data_list()])
         dag = line_dag(data, self.order) if not isinstance(data, LineDAGData) else line_dag(_plain(data), self.order)
         result = LineDAGData(**{k: v for k, v in data.to_dict().items() if not k.startswith("dag_")})
         result.dag_src, result.dag_dst, result.dag_level = dag.src, dag.dst, dag.level
@@ -156,14 +161,17 @@ def canonical_rank(data: Data) -> Tensor:
 
 
 def weisfeiler_lehman_rank(data: Data) -> Tensor:
-    """Rank by refined colours (node features and neighbourhoods), then degree, then node, [N]."""
-    num_nodes, (src, dst) = data.num_nodes, data.edge_index
+    """Rank by refined colours (degree, node features and neighbourhoods), then node, [N].
+
+    Directions and multiplicities of the stored columns play no part, nor do self-loops.
+    """
+    num_nodes, edge_index = data.num_nodes, data.edge_index.cpu()
+    if not num_nodes:
+        return torch.zeros(0, dtype=torch.long)
+    src, dst = to_undirected(edge_index[:, edge_index[0] != edge_index[1]], num_nodes=num_nodes)
     degrees = torch.bincount(dst, minlength=num_nodes)
-    start = (
-        degrees.unsqueeze(1)
-        if data.get("x") is None
-        else torch.cat([data.x.view(num_nodes, -1).double(), degrees.unsqueeze(1)], 1)
-    )
+    features = [] if data.get("x") is None else [data.x.detach().cpu().reshape(num_nodes, -1).double()]
+    start = torch.cat([*features, degrees.unsqueeze(1).double()], 1)
     color = torch.unique(start, dim=0, return_inverse=True)[1]
     for _ in range(num_nodes):
         # Neighbours' colours as a sorted row of counts: equal rows mean equal neighbourhoods.
@@ -173,4 +181,4 @@ def weisfeiler_lehman_rank(data: Data) -> Tensor:
             break
         color = refined
     ptr = torch.tensor([0, num_nodes])
-    return positions(color * (int(degrees.max()) + 1) + degrees, ptr)
+    return positions(color, ptr)

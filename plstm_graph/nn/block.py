@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import BatchNorm
+from torch_geometric.nn.inits import reset
 
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.line_dag import LineDAG
@@ -56,7 +57,7 @@ class PLSTMBlock(nn.Module):
         dropout: on both branches.
         order, backend: as for :class:`PLSTMConv`.
 
-    Shapes: x [N, channels], edge_index [2, M], edge_attr [M, edge_dim] -> [N, channels].
+    Shapes: x [N, channels], edge_index [2, M], edge_attr [M, edge_dim] or [M] -> [N, channels].
 
     Reference: block of Pöppel et al. 2025, appendix C; the local branch follows GPS (Rampášek et al. 2022).
     """
@@ -82,7 +83,8 @@ class PLSTMBlock(nn.Module):
         if mode is None and local is None:
             raise ConfigError("a block without a mode needs a local branch")
         readings = DIRECTIONS[directions] if mode is not None else ()
-        if readings and (channels % heads or heads % len(readings)):
+        edge_dim = edge_dim or None  # 0 as in dataset.num_edge_features: none
+        if readings and (heads < 1 or channels % heads or heads % len(readings)):
             raise ConfigError(
                 f"channels must be a multiple of heads, and heads of the {len(readings)} reading directions, "
                 f"got channels={channels}, heads={heads}, directions={directions!r}"
@@ -121,9 +123,8 @@ class PLSTMBlock(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""
-        for module in self.modules():
-            if module is not self and hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+        for module in self.children():
+            reset(module)
 
     def forward(
         self, x: Tensor, edge_index: Tensor, edge_attr: Tensor | None = None, *, dag: LineDAG | None = None
@@ -131,6 +132,8 @@ class PLSTMBlock(nn.Module):
         """[N, channels] -> [N, channels]; ``dag`` as for :meth:`PLSTMConv.forward`."""
         if dag is None and len(self.convs):
             dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.convs[0].order)
+        if edge_attr is not None and edge_attr.dim() == 1:
+            edge_attr = edge_attr.unsqueeze(-1)
         hidden = self.norm(x)
         mixed = torch.zeros_like(x)
         if self.project is not None:
@@ -139,7 +142,7 @@ class PLSTMBlock(nn.Module):
                 read = read + self.content(edge_content(edge_attr, dag))
             mixed = self.project(torch.cat([conv(read, edge_index, edge_attr, dag=dag) for conv in self.convs], -1))
         if self.local is not None:
-            extra = (edge_attr,) if self._local_edges and edge_attr is not None else ()
-            mixed = mixed + self.local(hidden, edge_index, *extra)
+            extra = {"edge_attr": edge_attr} if self._local_edges and edge_attr is not None else {}
+            mixed = mixed + self.local(hidden, edge_index, **extra)
         x = x + self.dropout(mixed)
         return x if self.feed_forward is None else x + self.feed_forward(x)

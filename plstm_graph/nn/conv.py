@@ -1,5 +1,6 @@
 """Gates from features, and the layer: PLSTMConv, a drop-in for PyG's GATv2Conv that sees the whole graph."""
 
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -29,6 +30,18 @@ GATE_STD = 0.1
 """Gate weights start at this fraction of unit-variance pre-activations, so that the biases rule at first."""
 
 
+class GateLinear(Linear):
+    """A bias-free linear map that starts near zero, also when it is lazy or reset on its own."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Normal with standard deviation ``GATE_STD / sqrt(in_channels)``; nothing to do before a lazy one is sized."""
+        if self.in_channels > 0:
+            nn.init.normal_(self.weight, std=GATE_STD * self.in_channels**-0.5)
+
+
 class PLSTMConv(MessagePassing):
     r"""The pLSTM layer for graphs: every node reads every node that a directed path joins to it, in one layer.
 
@@ -47,7 +60,8 @@ class PLSTMConv(MessagePassing):
         concat: concatenate the heads (H · V outputs) or average them (V outputs).
         mode: ``"P"`` (propagation: all pairs, normalised as eq. 9) or ``"D"`` (distribution: pruned to a multitree).
         reverse: read against the edges. One layer reads one direction; use two for both.
-        edge_dim: width of the edge features, which enter the gates. None: no edge features.
+        edge_dim: width of the edge features, which enter the gates; -1 to read it off the first input. None or 0: no
+            edge features.
         key_channels: K, width of queries and keys; default ``out_channels``.
         order: orientation when no ``dag`` is given to ``forward``; see :meth:`LineDAG.from_edge_index`.
         bias: biases of the projections and of the output (gates always have theirs).
@@ -92,15 +106,15 @@ class PLSTMConv(MessagePassing):
         super().__init__(aggr="sum", node_dim=0)
         self.in_channels, self.out_channels, self.heads, self.concat = in_channels, out_channels, heads, concat
         self.mode, self.reverse, self.order, self.backend = mode, reverse, order, backend
-        self.edge_dim = edge_dim
+        self.edge_dim = edge_dim = edge_dim or None
         self.key_channels = key_channels or out_channels
 
         width = heads * (2 * self.key_channels + out_channels)
         self.lin = Linear(in_channels, width, bias=bias, weight_initializer="glorot")
         # Per node: source as src and as dst, mark as src and as dst, transition as tail, joint and head, direct.
-        self.lin_gate = Linear(in_channels, 8 * heads, bias=False)
+        self.lin_gate = GateLinear(in_channels, 8 * heads)
         # Per edge: source, mark, transition as prev and as next.
-        self.lin_edge = Linear(edge_dim, 4 * heads, bias=False) if edge_dim is not None else None
+        self.lin_edge = GateLinear(edge_dim, 4 * heads) if edge_dim is not None else None
         self.gate_bias = nn.Parameter(torch.empty(4, heads))  # source, transition, mark, direct
         self.norm = MultiHeadRMSNorm(heads, out_channels)
         if bias:
@@ -117,10 +131,6 @@ class PLSTMConv(MessagePassing):
         for lin in (self.lin_gate, self.lin_edge):
             if lin is not None:
                 lin.reset_parameters()
-        if self.lin_gate.in_channels > 0:
-            nn.init.normal_(self.lin_gate.weight, std=GATE_STD * self.lin_gate.in_channels**-0.5)
-        if self.lin_edge is not None:
-            nn.init.normal_(self.lin_edge.weight, std=GATE_STD * self.lin_edge.in_channels**-0.5)
         with torch.no_grad():
             start = torch.tensor([SOURCE_BIAS, 0.0, MARK_BIAS, DIRECT_BIAS]).unsqueeze(-1).repeat(1, self.heads)
             start[1] = initial_transition_bias(self.heads)
@@ -135,7 +145,7 @@ class PLSTMConv(MessagePassing):
 
         Args:
             x: node features, [N, in_channels].
-            edge_index: [2, M] or a sparse adjacency; only its number of columns matters once ``dag`` is given.
+            edge_index: [2, M] or a sparse adjacency; not looked at once ``dag`` is given.
             edge_attr: edge features, [M, edge_dim] or [M].
             dag: plain line graph (neither pruned nor reversed: the layer takes the view it needs). Built from
                 ``edge_index`` on every call if not given.
@@ -145,12 +155,18 @@ class PLSTMConv(MessagePassing):
         """
         if not isinstance(x, Tensor):
             raise ShapeError("PLSTMConv reads one graph: x must be a tensor [N, in_channels], bipartite x is refused")
+        if x.dim() != 2:
+            raise ShapeError(f"x must be [N, in_channels], got {list(x.shape)}")
         if is_sparse(edge_index):
             edge_index, edge_attr = self._from_sparse(edge_index, edge_attr)
         if dag is None:
             dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order)
         if dag.pruned or dag.reversed:
             raise ShapeError("PLSTMConv takes the plain dag and derives its own view from mode and reverse")
+        if dag.num_nodes != x.size(0):
+            raise ShapeError(
+                f"the dag has {dag.num_nodes} nodes, but x has {x.size(0)} rows; was it built from this graph?"
+            )
         dag = view(dag, self.mode, self.reverse)
         query, key, value = self._project(x)
         gates = self._gates(x, edge_attr, dag)
@@ -163,7 +179,8 @@ class PLSTMConv(MessagePassing):
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys [N, H, K], values [N, H, V]."""
         keys = self.key_channels
-        query, key, value = self.lin(x).view(x.size(0), self.heads, -1).split([keys, keys, self.out_channels], -1)
+        widths = [keys, keys, self.out_channels]
+        query, key, value = self.lin(x).view(x.size(0), self.heads, sum(widths)).split(widths, -1)
         return query * keys**-0.5, key, value
 
     def _gates(self, x: Tensor, edge_attr: Tensor | None, dag: LineDAG) -> Gates:
@@ -208,7 +225,7 @@ class PLSTMConv(MessagePassing):
 
 def _refuse(in_channels: Any, unsupported: dict[str, Any]) -> None:
     """Say by name what a drop-in cannot take over from GATv2Conv."""
-    if not isinstance(in_channels, int):
+    if not isinstance(in_channels, Integral):
         raise ConfigError(f"PLSTMConv reads one graph: in_channels must be an int, got {in_channels} (bipartite)")
     reasons = {
         "add_self_loops": "a node reads itself through the direct gate",

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.data import Data
-from torch_geometric.nn import GIN, GINEConv, aggr
+from torch_geometric.data import Batch, Data
+from torch_geometric.nn import GIN, GINConv, GINEConv, aggr
+from torch_geometric.nn.inits import reset
 from torch_geometric.transforms import AddRandomWalkPE
 
 from plstm_graph.errors import ConfigError, unknown
@@ -20,9 +21,11 @@ from plstm_graph.transforms import OrientDAG, line_dag
 
 
 def gine(channels: int, edge_dim: int | None) -> nn.Module:
-    """GINEConv with a two-layer perceptron, the local branch used throughout; GINConv's sum without edge features."""
+    """GINEConv with a two-layer perceptron, the local branch used throughout; GINConv without edge features."""
     perceptron = nn.Sequential(nn.Linear(channels, 2 * channels), nn.ReLU(), nn.Linear(2 * channels, channels))
-    return GINEConv(perceptron, train_eps=True, edge_dim=edge_dim or channels)
+    if not edge_dim:
+        return GINConv(perceptron, train_eps=True)
+    return GINEConv(perceptron, train_eps=True, edge_dim=edge_dim)
 
 
 LOCALS: dict[str, Callable[[int, int | None], nn.Module] | None] = {"none": None, "gine": gine}
@@ -101,9 +104,8 @@ class PLSTM(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw all weights anew."""
-        for module in self.modules():
-            if module is not self and hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+        for module in self.children():
+            reset(module)
 
     def forward(
         self,
@@ -198,7 +200,10 @@ def _plstm(config: ModelConfig, edge_dim: int | None, modes: str, local: str) ->
 
 def _gin(config: ModelConfig, edge_dim: int | None) -> nn.Module:
     norm = {"batch": "BatchNorm", "layer": "LayerNorm", "none": None}.get(config.norm, "BatchNorm")
-    return GIN(config.width, config.width, config.layers, dropout=config.dropout, norm=norm, jk="cat")
+    single = {"allow_single_element": True} if norm == "BatchNorm" else None  # one atom is a batch, too
+    return GIN(
+        *(config.width, config.width, config.layers), dropout=config.dropout, norm=norm, norm_kwargs=single, jk="cat"
+    )
 
 
 MODELS: dict[str, Callable[[ModelConfig, int | None], nn.Module]] = {
@@ -219,7 +224,7 @@ class GraphModel(nn.Module):
         num_outputs: outputs per graph.
         config: see :class:`ModelConfig`.
 
-    Shapes: a PyG batch of G graphs (prepared by :func:`prepare`) -> [G, num_outputs].
+    Shapes: a PyG batch of G graphs, or one graph (prepared by :func:`prepare`) -> [G, num_outputs].
     """
 
     def __init__(self, features: FeatureSpec, num_outputs: int, config: ModelConfig | None = None) -> None:
@@ -244,7 +249,8 @@ class GraphModel(nn.Module):
         if isinstance(self.stack, PLSTM):
             arguments = {"edge_attr": edge_attr, "dag": line_dag(data, self.stack.order)}
         x = self.stack(x, data.edge_index, **arguments)
-        return self.head(self.pool(x, data.batch, dim_size=data.num_graphs))
+        size = data.num_graphs if isinstance(data, Batch) else None  # graphs without nodes count, too
+        return self.head(self.pool(x, data.get("batch"), dim_size=size))
 
 
 def prepare(graphs: list[Data], config: ModelConfig) -> list[Data]:

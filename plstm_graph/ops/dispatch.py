@@ -1,11 +1,13 @@
 """Propagate: check once, choose a backend, run it in float32 at least."""
 
 from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
-from plstm_graph.errors import ConfigError, ShapeError, unknown
+from plstm_graph.errors import BackendUnavailable, ConfigError, ShapeError, missing_extra, unknown
 from plstm_graph.gates import Gates
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.ops import dense, reference, scatter
@@ -13,26 +15,45 @@ from plstm_graph.ops.influence import padded_bytes
 
 Backend = Callable[[Tensor, Tensor, Tensor, Gates, LineDAG], Tensor]
 
+
+def _numba(query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: LineDAG) -> Tensor:
+    """See :func:`propagate`. Compiled on first use, which takes seconds once per machine."""
+    if value.device.type != "cpu":
+        raise BackendUnavailable(f"backend 'numba' runs on the CPU, got tensors on {value.device}; use 'auto'")
+    try:
+        from plstm_graph.ops import numba
+    except ImportError as error:
+        raise BackendUnavailable(f"{missing_extra('numba', 'cpu')}, or use backend='scatter'") from error
+    return numba.propagate(query, key, value, gates, dag)
+
+
 BACKENDS: dict[str, Backend] = {
     "reference": reference.propagate,
     "scatter": scatter.propagate,
     "scatter_recompute": scatter.propagate_recompute,
     "dense": dense.propagate,
+    "numba": _numba,
 }
 """Every way to propagate, by name; add your own. All take (query, key, value, gates, dag)."""
 
 
-def choose_backend(dag: LineDAG, heads: int, width: int, itemsize: int = 4) -> str:
-    """The backend that ``"auto"`` stands for: dense where its padded matrices are small beside the states.
+@cache
+def has_numba() -> bool:
+    """Whether the compiled CPU backend can be had."""
+    return find_spec("numba") is not None
+
+
+def choose_backend(device: str, padded: int, states: int, compiled: bool) -> str:
+    """The backend that ``"auto"`` stands for.
 
     Args:
-        dag: sizes only.
-        heads: H.
-        width: K · V, the size of a state.
-        itemsize: bytes per number.
+        device: type of the device the tensors are on.
+        padded: bytes of the padded matrices of the parallel form, see :func:`influence.padded_bytes`.
+        states: bytes of the states of the recurrent form, E · H · K · V numbers.
+        compiled: whether numba is installed.
     """
-    padded = padded_bytes(dag, heads, itemsize)
-    states = dag.num_edges * heads * width * itemsize
+    if device == "cpu" and compiled:
+        return "numba"
     return "dense" if padded <= min(2 * states, 2**30) else "scatter"
 
 
@@ -61,7 +82,9 @@ def propagate(
     """
     _check(query, key, value, gates, dag)
     if backend == "auto":
-        backend = choose_backend(dag, value.size(1), key.size(2) * value.size(2), value.element_size())
+        heads, size = value.size(1), value.element_size()
+        states = dag.num_edges * heads * key.size(2) * value.size(2) * size
+        backend = choose_backend(value.device.type, padded_bytes(dag, heads, size), states, has_numba())
     if backend not in BACKENDS:
         raise ConfigError(unknown("backend", backend, ("auto", *BACKENDS)))
     dtype = torch.float64 if value.dtype == torch.float64 else torch.float32

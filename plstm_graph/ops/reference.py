@@ -21,7 +21,8 @@ def propagate(query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: Line
         for pair, prev in arriving[edge]:
             state[edge] = state[edge] + gates.transition[pair, :, None, None] * state[prev]
 
-    output = list((gates.direct * (query * key).sum(-1)).unsqueeze(-1) * value)  # of each node, [H, V]
+    itself = (gates.direct * (query * key).sum(-1)).unsqueeze(-1) * value
+    output = list(itself)  # of each node, [H, V]
     for edge, node in enumerate(dst):
         output[node] = output[node] + gates.mark[edge, :, None] * (query[node].unsqueeze(-1) * state[edge]).sum(-2)
-    return torch.stack(output) if output else torch.zeros_like(value)
+    return torch.stack(output) if output else itself

@@ -57,10 +57,9 @@ def _propagate(
     direct: Tensor,
     dag: LineDAG,
 ) -> Tensor:
-    edges, (_, heads, width) = dag.num_edges, value.shape
     fed = key.index_select(0, dag.src) * source.unsqueeze(-1)
-    right = (fed.unsqueeze(-1) * value.index_select(0, dag.src).unsqueeze(-2)).view(edges, heads, -1)
-    state = Solve.apply(right, transition, dag).view(edges, heads, -1, width)
+    right = fed.unsqueeze(-1) * value.index_select(0, dag.src).unsqueeze(-2)
+    state = Solve.apply(right.flatten(2), transition, dag).view(right.shape)
     read = query.index_select(0, dag.dst) * mark.unsqueeze(-1)
     message = torch.matmul(read.unsqueeze(-2), state).squeeze(-2)
     itself = (direct * (query * key).sum(-1)).unsqueeze(-1) * value

@@ -1,1 +1,29 @@
+"""Training, evaluation and prediction on top of pytorch-lightning.
 
+``train``, ``evaluate`` and ``predict`` load on first use: importing this package is cheap and needs no extra.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from plstm_graph.errors import PLSTMGraphError, missing_extra
+from plstm_graph.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from plstm_graph.train.infer import evaluate, predict
+    from plstm_graph.train.run import train
+
+__all__ = ["TrainConfig", "evaluate", "predict", "train"]
+
+_HOME = {"train": "run", "evaluate": "infer", "predict": "infer"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] in {"pytorch_lightning", "torchmetrics", "tomli_w", "rich"}:
+            raise PLSTMGraphError(missing_extra(error.name, "train")) from error
+        raise

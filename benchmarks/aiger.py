@@ -1,0 +1,84 @@
+"""Binary AIGER: and-inverter graphs of combinational circuits, as DAGs."""
+
+import gzip
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from plstm_graph.errors import DataError
+
+
+class Circuit(NamedTuple):
+    """An and-inverter graph. Node i is variable i: node 0 is the constant false, then inputs, then gates.
+
+    Every gate has two arriving edges; ``inverted`` says which of them carry the negation.
+    """
+
+    num_inputs: int
+    num_gates: int
+    edge_index: Tensor  # [2, 2 * gates]; a gate's edges stand side by side
+    inverted: Tensor  # [2 * gates], bool
+    outputs: Tensor  # [outputs] literals: twice the node, plus one if negated
+
+    @property
+    def num_nodes(self) -> int:
+        return 1 + self.num_inputs + self.num_gates
+
+
+def read_aiger(path: str | Path) -> Circuit:
+    """A circuit from a ``.aig`` or ``.aig.gz`` file.
+
+    Raises:
+        DataError: not binary AIGER, cut short, or with latches (it would not be a DAG).
+    """
+    path = Path(path)
+    content = path.read_bytes()
+    try:
+        return parse_aiger(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
+    except (DataError, EOFError, gzip.BadGzipFile) as error:
+        raise DataError(f"{path.name}: {error}") from error
+
+
+def parse_aiger(content: bytes) -> Circuit:
+    """See :func:`read_aiger`. Format: Biere, Heljanko and Wieringa 2011, "AIGER 1.9 and beyond", section 2."""
+    header, _, rest = content.partition(b"\n")
+    words = header.split()
+    if len(words) < 6 or words[0] != b"aig" or not all(word.isdigit() for word in words[1:]):
+        raise DataError(f"binary AIGER starts with 'aig M I L O A' (got {header[:40]!r}); ASCII 'aag' is not read")
+    maximum, inputs, latches, outputs, gates = map(int, words[1:6])
+    if latches or any(map(int, words[6:])):
+        raise DataError("only combinational circuits are DAGs; this one has latches or properties")
+    if maximum != inputs + gates:
+        raise DataError(f"the header must have M = I + L + A (got {maximum} for {inputs} + {latches} + {gates})")
+    lines = rest.split(b"\n", outputs)
+    if len(lines) <= outputs:
+        raise DataError(f"cut short: {outputs} outputs announced")
+    deltas = _numbers(lines[outputs], 2 * gates).view(-1, 2)
+    gate = torch.arange(inputs + 1, maximum + 1)
+    first = 2 * gate - deltas[:, 0]  # literals of a gate: its own > first >= second
+    literals = torch.stack([first, first - deltas[:, 1]], 1)
+    if gates and (int(deltas[:, 0].min()) < 1 or int(literals.min()) < 0):
+        raise DataError("a gate reads itself, a later gate or a negative literal")
+    edge_index = torch.stack([literals.view(-1) // 2, gate.repeat_interleave(2)])
+    readings = torch.tensor([int(line) for line in lines[:outputs]], dtype=torch.long)
+    return Circuit(inputs, gates, edge_index, literals.view(-1) % 2 == 1, readings)
+
+
+def _numbers(content: bytes, count: int) -> Tensor:
+    """``count`` numbers of seven bits a byte, lowest first; the highest bit of a byte says that more follow."""
+    numbers, position = [], 0
+    for _ in range(count):
+        value = shift = 0
+        while True:
+            if position == len(content):
+                raise DataError(f"cut short: {len(numbers)} of {count} numbers")
+            byte = content[position]
+            position += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                break
+        numbers.append(value)
+    return torch.tensor(numbers, dtype=torch.long)

@@ -1,0 +1,107 @@
+"""Rows of results: one JSON line each, with where, when and on what it was measured."""
+
+import datetime
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from plstm_graph.train.results import versions
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+CONFIGS = ROOT / "benchmarks" / "configs"
+# What a result depends on. Rows and READMEs change by recording itself, so they do not make a checkout dirty.
+CODE = ("plstm_graph", "benchmarks", "pyproject.toml", ":(exclude)benchmarks/results", ":(exclude)*.md")
+
+
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """Processor, cores this process may use, torch threads and the device of the tensors."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    return {"cpu": _cpu(), "cores": cores, "threads": torch.get_num_threads(), "device": name}
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+@lru_cache(maxsize=1)
+def commit() -> tuple[str | None, bool]:
+    """Commit of this checkout and whether its code differs from it; (None, False) outside a checkout."""
+    try:
+        head = _git("rev-parse", "HEAD").strip()
+        return head, bool(_git("status", "--porcelain", "--", *CODE).strip())
+    except (OSError, subprocess.SubprocessError):
+        return None, False
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, timeout=20, check=True)
+    return done.stdout
+
+
+def command(arguments: Sequence[str] | None = None) -> str:
+    """The command line as others would type it: from the top of the checkout, and DATA for the folder of --root."""
+    words = list(sys.argv if arguments is None else arguments)
+    for i, word in enumerate(words):
+        if word.startswith("--root="):
+            words[i] = "--root=DATA"
+        elif i and words[i - 1] == "--root":
+            words[i] = "DATA"
+        elif Path(word).is_absolute():
+            path = Path(word).resolve()
+            words[i] = str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
+    return shlex.join(["python", *words])
+
+
+def provenance(device: str = "cpu") -> dict[str, Any]:
+    """What every row ends with. Call it once the number of threads is set."""
+    head, dirty = commit()
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {
+        "date": now,
+        "machine": machine(device),
+        "versions": versions(),
+        "commit": head,
+        "dirty": dirty,
+        "command": command(),
+    }
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """Adds one line, whole and on disk when this returns; after a line that a kill cut short it starts a new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
+    with path.open("a+b") as stream:
+        if stream.tell():
+            stream.seek(-1, os.SEEK_END)
+            line = line if stream.read(1) == b"\n" else b"\n" + line
+        stream.write(line)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Rows of a file, none if there is no file; a line that is not JSON is named on stderr and left out."""
+    rows = []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            print(f"{path.name}, line {number} is cut short or not JSON; left out", file=sys.stderr)
+    return rows

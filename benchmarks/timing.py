@@ -1,0 +1,102 @@
+"""Time, after checking that what is timed is right."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from plstm_graph.line_dag import LineDAG
+
+
+class Disagreement(SystemExit):
+    """What should be timed is wrong: nothing is."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Something to time: ``run(prepare())``, of which only ``run`` counts."""
+
+    run: Callable[[Any], Any]
+    prepare: Callable[[], Any] = lambda: None
+
+
+def agree(what: str, got: Mapping[str, Tensor], want: Mapping[str, Tensor], tolerance: float) -> float:
+    """Largest ``|got - want| / (1 + |want|)`` over all entries of all tensors; raises beyond ``tolerance``."""
+    worst = 0.0
+    for name, wanted in want.items():
+        a, b = got[name].detach().double().cpu(), wanted.detach().double().cpu()
+        error = ((a - b).abs() / (1 + b.abs())).nan_to_num(nan=torch.inf)
+        largest = float(error.max()) if error.numel() else 0.0
+        if a.shape != b.shape or not largest <= tolerance:
+            raise Disagreement(
+                f"{what} disagrees with the reference in its {name}: error {largest:.2e}, at most {tolerance:.0e} is "
+                "allowed; nothing was timed"
+            )
+        worst = max(worst, largest)
+    return worst
+
+
+def measure(
+    cases: Mapping[str, Case], device: str = "cpu", *, rounds: int = 30, seconds: float = 20.0
+) -> dict[str, list[float]]:
+    """Seconds of every call. Cases take turns, so that a busy moment of the machine hits all of them alike.
+
+    Args:
+        cases: what to time, by name; each runs twice untimed first.
+        device: waited for before and after each call.
+        rounds: calls of each case, fewer (but at least 5) once ``seconds`` have passed.
+        seconds: time for all of them together.
+    """
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    for case in cases.values():
+        for _ in range(2):
+            case.run(case.prepare())
+    begin = time.perf_counter()
+    for turn in range(rounds):
+        if turn >= min(5, rounds) and time.perf_counter() - begin > seconds:
+            break
+        for name, case in cases.items():
+            given = case.prepare()
+            _wait(device)
+            start = time.perf_counter()
+            case.run(given)
+            _wait(device)
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
+def summary(times: list[float]) -> dict[str, float]:
+    """Median and spread in milliseconds."""
+    q1, median, q3 = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else 3 * times
+    spread = {"median_ms": median, "min_ms": min(times), "q1_ms": q1, "q3_ms": q3}
+    return {name: round(1e3 * value, 4) for name, value in spread.items()} | {"calls": len(times)}
+
+
+def operator_floor(dag: LineDAG, heads: int, keys: int, values: int, itemsize: int = 4) -> tuple[int, str]:
+    """Bytes that no implementation of the operator's forward and backward pass can avoid, and how they are counted."""
+    nodes, edges, pairs = dag.num_nodes, dag.num_edges, dag.num_pairs
+    vectors = nodes * heads * (6 * keys + 5 * values)
+    gates = 3 * heads * (2 * edges + pairs + nodes)
+    text = (
+        "11 passes over [N, H, K] (forward reads q, k, v and writes y; backward reads q, k, v and the gradient of y "
+        "and writes three gradients) and 3 over source and mark [E, H], transition [P, H] and direct [N, H] (read "
+        f"twice, gradient written): ({vectors} + {gates}) numbers of {itemsize} bytes; K = {keys}, V = {values}"
+    )
+    return (vectors + gates) * itemsize, text
+
+
+def bandwidth(device: str = "cpu", megabytes: int = 256) -> float:
+    """Bytes a second that a plain copy moves here (reads and writes both counted), beyond any cache."""
+    source = torch.zeros(megabytes * 2**18, device=device)
+    target = torch.empty_like(source)
+    times = measure({"copy": Case(lambda _: target.copy_(source))}, device, rounds=5)["copy"]
+    return 2 * source.numel() * source.element_size() / statistics.median(times)
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)

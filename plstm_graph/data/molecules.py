@@ -1,0 +1,202 @@
+"""Molecules as graphs: the only module that imports rdkit and ogb, and only when a function is called."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch_geometric.data import Data
+
+from plstm_graph.errors import DataError, missing_extra
+
+# Vocabulary sizes of OGB's columns, so that a model can be built without rdkit and ogb (a test compares them).
+ATOM_SIZES = (119, 5, 12, 12, 10, 6, 6, 2, 2)
+BOND_SIZES = (5, 6, 2)
+
+
+class Rejected(NamedTuple):
+    """A row of a file that did not become a graph.
+
+    ``row`` counts data rows from 1 (a header is not counted), ``text`` is the SMILES as written.
+    """
+
+    row: int
+    text: str
+    reason: str
+
+
+class Layout(NamedTuple):
+    """A flat drawing: ``coordinates`` [N, 2] in Å, ``symbols`` of the N atoms, ``bonds`` as (atom, atom, order)."""
+
+    coordinates: np.ndarray
+    symbols: list[str]
+    bonds: list[tuple[int, int, float]]
+
+
+def parse(smiles: str) -> Any:
+    """The rdkit ``Mol`` of a SMILES text; rdkit's own log stays silent.
+
+    Raises:
+        DataError: the text is not one valid molecule; the message holds rdkit's reason on one line.
+    """
+    text = _one_molecule(smiles)
+    chem, base = _import("rdkit.Chem"), _import("rdkit.rdBase")
+    with base.BlockLogs():
+        mol = chem.MolFromSmiles(text)
+    if mol is None:
+        raise DataError(f"rdkit cannot read the SMILES {text!r}: {_reason(text)}")
+    if mol.GetNumAtoms() == 0:
+        raise DataError(f"the SMILES {text!r} has no atoms")
+    return mol
+
+
+def smiles_to_data(smiles: str) -> Data:
+    """One molecule as a graph, equal to ``ogb.utils.smiles2graph`` in features and in the order of edges.
+
+    Returns:
+        Data with ``x`` [N, 9] and ``edge_attr`` [2B, 3] (categories, int64), ``edge_index`` [2, 2B] (each of the B
+        bonds as two neighbouring columns, one a direction), ``smiles`` as given and ``rank`` [N], rdkit's canonical
+        rank of every atom, ties broken.
+
+    Raises:
+        DataError: see :func:`parse`; also a bond that OGB's vocabulary does not know (an atropisomer).
+    """
+    mol = parse(smiles)
+    features = _ogb_features()
+    atoms = [features.atom_to_feature_vector(atom) for atom in mol.GetAtoms()]
+    ends: list[tuple[int, int]] = []
+    bonds: list[list[int]] = []
+    for bond in mol.GetBonds():
+        first, second = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
+        ends += [(first, second), (second, first)]
+        bonds += 2 * [_bond_features(features, bond, smiles)]
+    return Data(
+        x=torch.tensor(atoms, dtype=torch.long),
+        edge_index=torch.tensor(ends, dtype=torch.long).reshape(-1, 2).t().contiguous(),
+        edge_attr=torch.tensor(bonds, dtype=torch.long).reshape(-1, len(BOND_SIZES)),
+        rank=_rank(mol),
+        smiles=smiles,
+    )
+
+
+def read_molecules(texts: Iterable[str]) -> tuple[list[tuple[int, Data]], list[Rejected]]:
+    """Graphs of the texts that can be read, each with its row (from 1), and the rows that cannot, with the reason."""
+    _import("rdkit.Chem"), _ogb_features()  # a missing package is an error, not a reason to reject every row
+    graphs: list[tuple[int, Data]] = []
+    rejected: list[Rejected] = []
+    for row, text in enumerate(texts, start=1):
+        try:
+            graphs.append((row, smiles_to_data(text)))
+        except DataError as error:
+            rejected.append(Rejected(row, text, str(error)))
+    return graphs, rejected
+
+
+def canonical_rank(smiles: str) -> torch.Tensor:
+    """rdkit's canonical rank of every atom, ties broken: a permutation of 0 to N - 1 as int64, [N]."""
+    return _rank(parse(smiles))
+
+
+def scaffold(smiles: str) -> str:
+    """Bemis-Murcko scaffold with chirality; the empty text for a molecule without a ring."""
+    murcko = _import("rdkit.Chem.Scaffolds.MurckoScaffold")
+    return str(murcko.MurckoScaffoldSmiles(mol=parse(smiles), includeChirality=True))
+
+
+def fingerprints(smiles: Iterable[str], radius: int = 2, bits: int = 2048) -> np.ndarray:
+    """Morgan fingerprints, one row of zeros and ones (uint8) a molecule: [molecules, bits]."""
+    generator = _import("rdkit.Chem.rdFingerprintGenerator").GetMorganGenerator(radius=radius, fpSize=bits)
+    rows = [generator.GetFingerprintAsNumPy(parse(text)) for text in smiles]
+    return np.stack(rows) if rows else np.zeros((0, bits), dtype=np.uint8)
+
+
+def layout(smiles: str) -> Layout:
+    """Where to draw atoms and bonds of a molecule; atoms in the order of :func:`smiles_to_data`, aromatic order 1.5."""
+    mol = parse(smiles)
+    _import("rdkit.Chem.rdDepictor").Compute2DCoords(mol)
+    bonds = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), bond.GetBondTypeAsDouble()) for bond in mol.GetBonds()]
+    return Layout(mol.GetConformer().GetPositions()[:, :2], [atom.GetSymbol() for atom in mol.GetAtoms()], bonds)
+
+
+def contrib_folder() -> str:
+    """The folder of contributed code and data that the rdkit wheel carries."""
+    return str(_import("rdkit.RDConfig").RDContribDir)
+
+
+def _rank(mol: Any) -> torch.Tensor:
+    return torch.tensor(list(_import("rdkit.Chem").CanonicalRankAtoms(mol, breakTies=True)), dtype=torch.long)
+
+
+def _one_molecule(smiles: str) -> str:
+    """The text without surrounding blanks. rdkit takes what follows a blank as a name, so 'CC O' would be ethane."""
+    if not isinstance(smiles, str):
+        raise DataError(f"a SMILES must be a text, got {type(smiles).__name__}")
+    text = smiles.strip()
+    if not text:
+        raise DataError("the SMILES is empty")
+    rest = text.split(maxsplit=1)[1:]
+    if rest and not rest[0].startswith("|"):  # |...| is a CXSMILES extension, which rdkit reads
+        raise DataError(f"{text!r} is not one SMILES: {rest[0]!r} follows a blank; remove it or move it to a column")
+    return text
+
+
+def _reason(text: str) -> str:
+    """Why rdkit refuses a text, on one line."""
+    chem, base = _import("rdkit.Chem"), _import("rdkit.rdBase")
+    with base.BlockLogs():
+        mol = chem.MolFromSmiles(text, sanitize=False)
+        if mol is not None:
+            problems = [problem.Message() for problem in chem.DetectChemistryProblems(mol)]
+            return "; ".join(problems) if problems else "the structure cannot be sanitised"
+    if not hasattr(base, "CaptureErrorLog"):  # older rdkit: its log is the only source, and cannot be had safely
+        return "not a valid SMILES (syntax error, unclosed ring or unknown element)"
+    with base.CaptureErrorLog() as capture:
+        chem.MolFromSmiles(text, sanitize=False)
+    lines = [line.partition("] ")[2].removeprefix("SMILES Parse Error: ") for line in capture.messages.splitlines()]
+    # Of the lines of a syntax error the one with the position says most; other errors have one line.
+    where = [line.rstrip(":") for line in lines if line.startswith("check for mistakes")]
+    what = [line.partition(" for input:")[0] for line in lines if line]
+    return f"syntax error, {where[0]}" if where else (what[0] if what else "not a valid SMILES")
+
+
+def _bond_features(features: Any, bond: Any, smiles: str) -> list[int]:
+    try:
+        return list(features.bond_to_feature_vector(bond))
+    except ValueError as error:
+        raise DataError(f"a bond of {smiles!r} has stereo {bond.GetStereo()}, which OGB's features lack") from error
+
+
+@cache
+def _ogb_features() -> Any:
+    with _no_version_check():
+        return _import("ogb.utils.features")
+
+
+@contextmanager
+def _no_version_check() -> Iterator[None]:
+    """Import ogb without its thread that asks PyPI for a newer release.
+
+    ``ogb.version`` starts that thread wherever it can import ``outdated`` (which on import asks PyPI about itself as
+    well), and no setting of either turns the request off. Both skip it where ``outdated`` is not installed.
+    """
+    before = {"outdated": sys.modules["outdated"]} if "outdated" in sys.modules else {}
+    sys.modules["outdated"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["outdated"]
+        sys.modules.update(before)
+
+
+def _import(name: str) -> Any:
+    package = name.partition(".")[0]
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != package:
+            raise
+        raise DataError(missing_extra(package, "mol")) from error

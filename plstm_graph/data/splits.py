@@ -1,0 +1,117 @@
+"""Which graphs are for training, validation and test: every split is a function of the data and a seed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch_geometric.data import Data
+
+from plstm_graph.data import molecules
+from plstm_graph.errors import ConfigError, DataError, missing_extra, unknown
+
+SPLITS = ("random", "scaffold", "folds")
+FOLDS = 10
+Split = dict[str, list[int]]  # train, valid, test: indices in rising order; together every graph once
+
+
+def make_split(kind: str, graphs: Sequence[Data], task: str, *, seed: int = 0, fold: int = 0) -> Split:
+    """Split graphs by one of ``SPLITS``; ``fold`` (0 to 9) only counts for ``"folds"``.
+
+    Raises:
+        ConfigError: unknown kind, or a fold other than 0 for a split without folds.
+        DataError: the graphs do not allow this split (too few, no SMILES, no classes).
+    """
+    if kind not in SPLITS:
+        raise ConfigError(unknown("split", kind, SPLITS))
+    if kind == "folds":
+        return fold_split(_classes(graphs, task), seed=seed, fold=fold)
+    if fold != 0:
+        raise ConfigError(f"fold {fold} was asked for, but the {kind} split has no folds; use split 'folds' or fold 0")
+    if kind == "random":
+        return random_split(len(graphs), seed=seed)
+    texts = [graph.smiles for graph in graphs if "smiles" in graph]
+    if len(texts) < len(graphs):
+        raise DataError("a scaffold split needs molecules, but these graphs have no SMILES; use 'random' or 'folds'")
+    return scaffold_split(texts, seed=seed)
+
+
+def random_split(size: int, *, seed: int = 0) -> Split:
+    """80/10/10 at random, at least one graph in each part."""
+    if size < 3:
+        raise DataError(f"a split needs at least 3 graphs, one a part, got {size}")
+    part = max(1, round(0.1 * size))
+    order = np.random.default_rng(seed).permutation(size).tolist()
+    return _sorted(train=order[2 * part :], valid=order[:part], test=order[part : 2 * part])
+
+
+def scaffold_split(smiles: Sequence[str], *, seed: int = 0) -> Split:
+    """80/10/10 by Bemis-Murcko scaffold (with chirality): no scaffold stands in two parts.
+
+    Groups of molecules with one scaffold are taken by falling size and fill train, then valid, then test, so that the
+    rarest scaffolds are tested. Seed 0 takes groups of one size by falling first index, which gives the published
+    index sets of OGB exactly; any other seed shuffles among the groups of one size.
+    """
+    groups: dict[str, list[int]] = {}
+    for index, text in enumerate(smiles):
+        groups.setdefault(molecules.scaffold(text), []).append(index)
+    order = list(groups.values())
+    if seed:
+        tie = np.random.default_rng(seed).permutation(len(order)).tolist()
+        order = [order[i] for i in tie]
+        order.sort(key=len, reverse=True)  # stable: keeps the shuffled order among equals
+    else:
+        order.sort(key=lambda group: (len(group), group[0]), reverse=True)
+    parts = _fill(order, len(smiles))
+    empty = [name for name, part in parts.items() if not part]
+    if empty:
+        raise DataError(
+            f"a scaffold split of {len(smiles)} molecules with {len(order)} scaffolds leaves {' and '.join(empty)} "
+            "empty; use the random split"
+        )
+    return parts
+
+
+def fold_split(classes: Sequence[int], *, seed: int = 0, fold: int = 0) -> Split:
+    """Ten stratified folds, 8/1/1: ``fold`` is the test part and the next one (cyclic) validation.
+
+    This is the protocol of Pöppel et al. 2025 on TUDatasets (seed 42 there).
+    """
+    if not 0 <= fold < FOLDS:
+        raise ConfigError(f"fold must be from 0 to {FOLDS - 1}, got {fold}")
+    labels = np.asarray(classes)
+    rarest = int(np.unique(labels, return_counts=True)[1].min()) if len(labels) else 0
+    if rarest < FOLDS:
+        raise DataError(f"{FOLDS} stratified folds need {FOLDS} graphs of every class; the rarest has {rarest}")
+    try:
+        from sklearn.model_selection import StratifiedKFold
+    except ModuleNotFoundError as error:
+        raise DataError(missing_extra("scikit-learn", "train")) from error
+    folds: Any = StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels)
+    parts = [part.tolist() for _, part in folds]
+    test, valid = fold, (fold + 1) % FOLDS
+    train = [index for i, part in enumerate(parts) if i not in (test, valid) for index in part]
+    return _sorted(train=train, valid=parts[valid], test=parts[test])
+
+
+def _fill(groups: list[list[int]], size: int) -> Split:
+    """Greedy: a group that would overfill train goes to valid, and one that would overfill both goes to test."""
+    parts: Split = {"train": [], "valid": [], "test": []}
+    for group in groups:
+        trained, validated = len(parts["train"]), len(parts["valid"])
+        if trained + len(group) <= 0.8 * size:
+            parts["train"] += group
+        elif trained + validated + len(group) <= 0.9 * size:
+            parts["valid"] += group
+        else:
+            parts["test"] += group
+    return _sorted(**parts)
+
+
+def _classes(graphs: Sequence[Data], task: str) -> list[int]:
+    if task == "regression" or any(graph.y.numel() != 1 for graph in graphs):
+        raise DataError("stratified folds need one class label a graph; use the random or scaffold split")
+    return [int(graph.y) for graph in graphs]
+
+
+def _sorted(**parts: list[int]) -> Split:
+    return {name: sorted(part) for name, part in parts.items()}

@@ -1,0 +1,146 @@
+"""Text files of molecules: CSV with named columns, and .smi."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from plstm_graph.errors import DataError, unknown
+
+SMILES_COLUMNS = ("smiles", "canonical_smiles", "isomeric_smiles")
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})  # cells without a label, in any case
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV file as texts: ``rows[i][j]`` is row i + 1 (header not counted) of ``columns[j]``."""
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def column(self, name: str) -> list[str]:
+        """All cells of a column, by its name; upper and lower case count as equal where that is unambiguous."""
+        exact = [i for i, column in enumerate(self.columns) if column == name]
+        found = exact or [i for i, column in enumerate(self.columns) if column.casefold() == name.casefold()]
+        if not found:
+            raise DataError(f"{self.path.name}: {unknown('column', name, self.columns)}")
+        if len(found) > 1:
+            raise DataError(f"{self.path.name} has {len(found)} columns named {name!r}; rename all but one")
+        return [row[found[0]] for row in self.rows]
+
+    def smiles(self, column: str | None = None) -> list[str]:
+        """The column of SMILES: the given one, or else the first of ``SMILES_COLUMNS`` that is there."""
+        if column is not None:
+            return self.column(column)
+        present = {name.casefold() for name in self.columns}
+        for name in SMILES_COLUMNS:
+            if name in present:
+                return self.column(name)
+        raise DataError(
+            f"{self.path.name} has no column named {' or '.join(SMILES_COLUMNS)}; its columns are "
+            f"{', '.join(self.columns)}; say which one holds the SMILES (smiles_column, --smiles-column)"
+        )
+
+    def labels(self, targets: Sequence[str]) -> list[list[float]]:
+        """Numbers of the target columns, row by row; NaN where a cell is empty."""
+        if not targets:
+            raise DataError(f"name the target column(s) of {self.path.name}; its columns are {', '.join(self.columns)}")
+        if len(set(targets)) < len(targets):
+            raise DataError(f"a target column is named twice: {', '.join(targets)}")
+        columns = [self._numbers(name) for name in targets]
+        return [list(row) for row in zip(*columns, strict=True)]
+
+    def _numbers(self, name: str) -> list[float]:
+        values = [self._number(cell, row, name) for row, cell in enumerate(self.column(name), start=1)]
+        if values and all(math.isnan(value) for value in values):
+            raise DataError(f"{self.path.name}: no row has a label in column {name!r}")
+        return values
+
+    def _number(self, cell: str, row: int, name: str) -> float:
+        if cell.casefold() in MISSING:
+            return math.nan
+        try:
+            value = float(cell)
+        except ValueError:
+            value = math.inf
+        if not math.isfinite(value):
+            raise DataError(
+                f"{self.path.name}, row {row} (header not counted), column {name!r}: a label must be a finite number, "
+                f"or empty where there is none; got {cell!r}"
+            )
+        return value
+
+
+def read_table(path: str | Path) -> Table:
+    """Read a CSV file (UTF-8, header first; semicolons or tabs are noticed in the header).
+
+    Blank lines at the end are ignored; elsewhere a blank line is a row of empty cells, so that row numbers agree with
+    the lines of the file. Rows shorter than the header get empty cells.
+
+    Raises:
+        DataError: the file is missing, unreadable, empty, without data rows or header, or has a row longer than it.
+    """
+    path = Path(path)
+    text = _read_text(path)
+    header = text.lstrip().partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)  # the first of them where there is just one column
+    try:
+        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        raise DataError(f"{path.name} is not valid CSV: {error}; is a quotation mark left open?") from error
+    while lines and not any(cell.strip() for cell in lines[0]):
+        lines.pop(0)
+    while lines and not lines[-1]:
+        lines.pop()
+    if len(lines) < 2:
+        raise DataError(f"{path.name} holds {'a header but no rows' if lines else 'no rows'}")
+    columns = tuple(cell.strip() for cell in lines[0])
+    rows = tuple(_fit(line, len(columns), row, path) for row, line in enumerate(lines[1:], start=1))
+    return Table(path, columns, rows)
+
+
+def read_smiles(path: str | Path, smiles_column: str | None = None) -> list[str]:
+    """The SMILES texts of a file, one a row and in order, including those that cannot be parsed.
+
+    Args:
+        path: a CSV file with a SMILES column, or an ``.smi`` file: one SMILES a line, optionally a blank and an id.
+            A blank line between others is a row with an empty text.
+        smiles_column: name of the column; by default the first of ``SMILES_COLUMNS`` that the file has.
+
+    Raises:
+        DataError: see :func:`read_table`.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".smi", ".smiles"):
+        return read_table(path).smiles(smiles_column)
+    if smiles_column is not None:
+        raise DataError(f"{path.name} is an .smi file, which has no named columns; leave out {smiles_column!r}")
+    lines = _read_text(path).rstrip().split("\n")
+    return [next(iter(line.split()), "") for line in lines]
+
+
+def _fit(line: list[str], width: int, row: int, path: Path) -> tuple[str, ...]:
+    cells = [cell.strip() for cell in line]
+    if any(cells[width:]):
+        raise DataError(
+            f"{path.name}, row {row} (header not counted) has {len(cells)} cells but the header has {width}; "
+            "put quotation marks around a text that holds the delimiter"
+        )
+    return tuple(cells[:width] + [""] * (width - len(cells)))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {path}") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path.name} is not UTF-8 text (byte {error.start}); save it as CSV in UTF-8") from error
+    if not text.strip():
+        raise DataError(f"{path.name} is empty")
+    return text

@@ -1,0 +1,182 @@
+"""What happens around an epoch: the same random numbers again, history, checkpoints, the progress bar."""
+
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
+from torch import Tensor
+
+from plstm_graph.train.data import mixed_seed
+
+State = dict[str, Tensor]
+
+
+class Reseed(Callback):
+    """Random numbers of an epoch (dropout) are a pure function of seed and epoch, on every device of its own.
+
+    So a resumed epoch draws what an uninterrupted one would, whatever was drawn in between.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        number = mixed_seed(self.seed + 7919 * (trainer.global_rank + 1), trainer.current_epoch)
+        torch.manual_seed(number)
+        np.random.seed(number % 2**32)
+        random.seed(number)
+
+
+class Keeper(Checkpoint):
+    """Keeps history and best weights and, with a folder, writes ``best.ckpt`` and ``last.ckpt``, every epoch.
+
+    Lightning runs a ``Checkpoint`` after all other callbacks, so what is stored is the finished epoch: weights,
+    optimiser, schedule, early stopping, history. ``best.ckpt`` is written first: killed between the two, a run resumes
+    from the epoch before and writes the same best once more.
+
+    Args:
+        metric: logged name of the validation metric.
+        higher: whether more is better.
+        folder: for the checkpoints; best weights are kept in memory without one.
+    """
+
+    def __init__(self, metric: str, higher: bool, folder: Path | None = None) -> None:
+        self.metric, self.higher, self.folder = metric, higher, folder
+        self.history: list[dict[str, float]] = []
+        self.best_epoch = -1
+        self.best_score = float("nan")
+        self.best_state: State | None = None
+        self.finished = False
+        self.seconds = 0.0
+        self._since = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        names = ("history", "best_epoch", "best_score", "finished", "seconds")
+        return {name: getattr(self, name) for name in names}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for name, value in state_dict.items():
+            setattr(self, name, value)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._since = time.perf_counter()
+        for row in self.history:  # a logger starts anew with each process: give it the epochs before the resumption
+            self._log(trainer, row)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        logged = trainer.callback_metrics
+        names = ("loss", "valid_loss", self.metric)
+        row = {"epoch": trainer.current_epoch} | {name: float(logged[name]) for name in names}
+        row["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
+        self.history.append(row)
+        self._log(trainer, row)
+        self.finished = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        now = time.perf_counter()
+        self.seconds, self._since = self.seconds + now - self._since, now
+        if self._improved(row[self.metric]):
+            self.best_epoch, self.best_score = trainer.current_epoch, row[self.metric]
+            self._keep(trainer, pl_module)
+        if self.folder is not None:
+            trainer.save_checkpoint(self.folder / "last.ckpt")
+
+    def _improved(self, value: float) -> bool:
+        if self.best_epoch < 0 or self.best_score != self.best_score:  # nothing yet, or NaN
+            return True
+        return value > self.best_score if self.higher else value < self.best_score
+
+    def _keep(self, trainer: pl.Trainer, learner: pl.LightningModule) -> None:
+        if self.folder is not None:
+            trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
+        else:
+            self.best_state = {key: value.detach().clone() for key, value in learner.state_dict().items()}
+
+    @staticmethod
+    def _log(trainer: pl.Trainer, row: dict[str, float]) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics({key: value for key, value in row.items() if key != "epoch"}, step=int(row["epoch"]))
+            logger.save()
+
+
+class Bar(ProgressBar):
+    """One bar for the whole run: loss, validation metric and its best. Lines now and then where there is no terminal.
+
+    Args:
+        keeper: where the numbers come from.
+        label: the metric as a reader knows it.
+        every: seconds between lines when the output is not a terminal.
+    """
+
+    def __init__(self, keeper: Keeper, label: str, every: float = 10.0) -> None:
+        super().__init__()
+        self.keeper, self.label, self.every = keeper, label, every
+        self._progress: Any = None
+        self._task: Any = None
+        self._said = 0.0
+        self._enabled = True
+
+    def disable(self) -> None:  # Lightning calls it on all devices but the first
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self._enabled or not sys.stderr.isatty():
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.table import Column
+
+        whole = Column(no_wrap=True)  # in a narrow terminal only the bar gives way
+        words = [TextColumn(text, table_column=whole) for text in ("{task.description}", "{task.fields[numbers]}")]
+        rest = TimeRemainingColumn(compact=True, table_column=whole)
+        self._progress = Progress(words[0], BarColumn(20), rest, words[1], console=Console(stderr=True))
+        total = int(trainer.num_training_batches) * int(trainer.max_epochs or 0)
+        self._task = self._progress.add_task(self._epoch(trainer), total=total, numbers=self._numbers())
+        self._progress.update(self._task, completed=trainer.global_step)
+        self._progress.start()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._progress:  # here the keeper has the epoch before in its history
+            self._progress.update(self._task, description=self._epoch(trainer), numbers=self._numbers())
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        if self._progress:
+            self._progress.update(self._task, completed=trainer.global_step)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._enabled and not self._progress and self.keeper.history and time.monotonic() - self._said > self.every:
+            self._said = time.monotonic()
+            print(f"epoch {len(self.keeper.history)}/{trainer.max_epochs}  {self._numbers()}", file=sys.stderr)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._progress:
+            self._progress.update(self._task, numbers=self._numbers())
+        elif self._enabled and self.keeper.history:
+            print(f"epoch {len(self.keeper.history)}/{trainer.max_epochs}  {self._numbers()}", file=sys.stderr)
+        self._stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._progress:
+            self._progress.stop()
+            self._progress = None
+
+    @staticmethod
+    def _epoch(trainer: pl.Trainer) -> str:
+        return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+
+    def _numbers(self) -> str:
+        if not self.keeper.history:
+            return ""
+        row, keeper = self.keeper.history[-1], self.keeper
+        best = f"best {keeper.best_score:.3f} at {keeper.best_epoch + 1}"
+        return f"loss {row['loss']:.3f}  valid {self.label} {row[keeper.metric]:.3f}  {best}"

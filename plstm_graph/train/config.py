@@ -1,0 +1,203 @@
+"""Every choice of a training run, as plain values that a TOML file and a ``weights_only`` checkpoint can hold."""
+
+import hashlib
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from plstm_graph.errors import ConfigError, unknown
+from plstm_graph.files import atomic_write
+from plstm_graph.nn.model import ModelConfig
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run. The defaults are the main job: activity of 1,017 molecules that ship with RDKit.
+
+    Args:
+        data: name of a data set, or path of a CSV file with SMILES and targets.
+        root: folder with public benchmark files; only read.
+        targets: label columns (CSV).
+        smiles_column: column with the molecules (CSV); guessed when not given.
+        task: "regression", "binary" or "multiclass"; the data set's own when not given.
+        metric: what validation is judged by; the data set's own when not given.
+        split: kind of split ("random", "scaffold", "folds"); the data set's own when not given.
+        split_seed: seed of the split; ``seed`` when not given.
+        fold: which fold, for a split in folds.
+        seed: initial weights, order of the data, dropout.
+        epochs: passes over the training split.
+        batch_size: graphs a step and device.
+        lr: highest learning rate, reached after the warm-up, then a cosine down to 0.
+        weight_decay: of AdamW.
+        warmup_epochs: epochs of linear warm-up.
+        clip: largest norm of the gradient; 0 turns clipping off.
+        patience: stop after so many epochs without a better validation metric; 0 never stops early.
+        accelerator, devices, num_nodes, precision: as pytorch-lightning's Trainer takes them.
+        out: folder for results; nothing is written without one.
+        model: the network.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+
+    data: str = "nav17"
+    root: str | None = None
+    targets: tuple[str, ...] = ()
+    smiles_column: str | None = None
+    task: str | None = None
+    metric: str | None = None
+    split: str | None = None
+    split_seed: int | None = None
+    fold: int = 0
+    seed: int = 0
+    epochs: int = 100
+    batch_size: int = 64
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    warmup_epochs: int = 5
+    clip: float = 1.0
+    patience: int = 0
+    accelerator: str = "auto"
+    devices: str = "auto"
+    num_nodes: int = 1
+    precision: str = "32-true"
+    out: str | None = None
+    model: ModelConfig = field(default_factory=ModelConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("data", "root", "out"):  # a Path is welcome, and kept as text
+            if isinstance(getattr(self, name), os.PathLike):
+                object.__setattr__(self, name, os.fspath(getattr(self, name)))
+        lowest = {"epochs": 1, "batch_size": 1, "num_nodes": 1}
+        lowest |= dict.fromkeys(("seed", "fold", "warmup_epochs", "patience", "weight_decay", "clip"), 0)
+        for name, low in lowest.items():
+            if getattr(self, name) < low:
+                raise ConfigError(f"{name} must be at least {low} (got {getattr(self, name)})")
+        if not self.lr > 0:
+            raise ConfigError(f"lr must be above 0 (got {self.lr})")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain nested dict; unset (None) values are left out, since TOML has no word for them."""
+    result: dict[str, Any] = {}
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if value is None:
+            continue
+        result[item.name] = (
+            to_dict(value) if is_dataclass(value) else list(value) if isinstance(value, tuple) else value
+        )
+    return result
+
+
+def flat(config: TrainConfig) -> dict[str, Any]:
+    """``{"lr": ..., "model.width": ...}``, unset values included."""
+    own = {item.name: getattr(config, item.name) for item in fields(config) if item.name != "model"}
+    return own | {f"model.{item.name}": getattr(config.model, item.name) for item in fields(config.model)}
+
+
+def override(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
+    """Copy of ``config`` with values set by flat name (``lr``, ``model.width``), typed by the field they go to.
+
+    Raises:
+        ConfigError: no such field (the message names the closest), or a value that does not fit its type.
+    """
+    own: dict[str, Any] = {}
+    model: dict[str, Any] = {}
+    names = flat(config)
+    hints = get_type_hints(TrainConfig), get_type_hints(ModelConfig)
+    for key, value in values.items():
+        if key not in names:
+            raise ConfigError(unknown("option", key, names))
+        nested = key.startswith("model.")
+        name = key.removeprefix("model.")
+        (model if nested else own)[name] = convert(key, value, hints[nested][name])
+    return replace(config, **own, model=replace(config.model, **model))
+
+
+def from_dict(values: Mapping[str, Any], base: TrainConfig | None = None) -> TrainConfig:
+    """The inverse of :func:`to_dict`; what is left out keeps the value it has in ``base``, or its default.
+
+    Raises:
+        ConfigError: as :func:`override`.
+    """
+    nested = values.get("model", {})
+    if not isinstance(nested, Mapping):  # model = "gin" at top level: a likely slip
+        raise ConfigError(f"model must be a table (got {nested!r}); write [model] and below it model = {nested!r}")
+    own = {key: value for key, value in values.items() if key != "model"}
+    return override(base or TrainConfig(), own | {f"model.{key}": value for key, value in nested.items()})
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Content of a config file.
+
+    Raises:
+        ConfigError: the file is missing or is not TOML.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read config file {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config file {path} is not valid TOML: {error}") from error
+
+
+def write_toml(config: TrainConfig, path: str | Path) -> None:
+    """Writes the config where ``--config`` and ``--resume`` read it."""
+    import tomli_w
+
+    with atomic_write(path) as temp:
+        temp.write_text(tomli_w.dumps(to_dict(config)), encoding="utf-8")
+
+
+def differences(asked: TrainConfig, stored: TrainConfig) -> list[str]:
+    """What differs, one phrase a field; ``out`` may differ, since a folder may be moved."""
+    old, new = flat(stored), flat(asked)
+    return [f"{key} is {old[key]!r}, not {new[key]!r}" for key in old if key != "out" and old[key] != new[key]]
+
+
+def config_hash(config: TrainConfig) -> str:
+    """Twelve hex digits that name the run, wherever its results are written."""
+    text = json.dumps(to_dict(replace(config, out=None)), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def convert(key: str, value: Any, hint: Any) -> Any:
+    """``value`` (text of a command line, or a TOML value) as the type ``hint`` of field ``key``."""
+    if get_origin(hint) in (Union, UnionType):
+        options = [option for option in get_args(hint) if option is not NoneType]
+        if value is None or (isinstance(value, str) and value.lower() == "none" and options != get_args(hint)):
+            return None
+        hint = options[0]
+    if get_origin(hint) is tuple:
+        parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value)
+        return tuple(convert(key, part, get_args(hint)[0]) for part in parts)
+    try:
+        return _scalar(value, hint)
+    except (TypeError, ValueError) as error:
+        kind = getattr(hint, "__name__", str(hint))
+        raise ConfigError(f"{key} must be {_KIND.get(kind, kind)} (got {value!r})") from error
+
+
+_KIND = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+_BOOL = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def _scalar(value: Any, hint: Any) -> Any:
+    if hint is bool:
+        return value if isinstance(value, bool) else _BOOL[value.lower()] if str(value).lower() in _BOOL else _reject()
+    if hint is str:
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+        return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else _reject()
+    if isinstance(value, bool) or (hint is int and isinstance(value, float)):
+        _reject()
+    return hint(value)
+
+
+def _reject() -> Any:
+    raise ValueError

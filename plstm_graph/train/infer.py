@@ -1,0 +1,173 @@
+"""From a checkpoint to numbers: evaluate on a data set, predict for molecules."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from plstm_graph.data.datasets import GraphDataset
+from plstm_graph.data.molecules import Rejected, read_molecules
+from plstm_graph.errors import CheckpointError, ConfigError, DataError, unknown
+from plstm_graph.nn.model import prepare
+from plstm_graph.train.checkpoint import MOLECULES, Meta, load_weights, locate, read, read_meta
+from plstm_graph.train.config import override
+from plstm_graph.train.data import batches, labels, load_data, split_of
+from plstm_graph.train.metrics import scores
+from plstm_graph.train.module import Learner
+from plstm_graph.train.results import write_rows
+
+PARTS = ("train", "valid", "test", "all")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One row per input row, in order.
+
+    Attributes:
+        smiles: the texts as given.
+        columns: what the values are: targets in their own units, probabilities, or ``class`` and one column a class.
+        values: [rows, columns], NaN where the text is not a molecule.
+        rejected: rows without a prediction, with the reason.
+    """
+
+    smiles: list[str]
+    columns: list[str]
+    values: Tensor
+    rejected: list[Rejected]
+
+    def write(self, path: str | PathLike[str]) -> None:
+        """CSV with ``smiles``, the columns and ``error``; empty cells where there is no prediction."""
+        reasons = {row.row - 1: row.reason for row in self.rejected}
+        empty = [""] * len(self.columns)
+        rows = (
+            [text, *(empty if index in reasons else _cells(self.columns, values)), reasons.get(index, "")]
+            for index, (text, values) in enumerate(zip(self.smiles, self.values.tolist(), strict=True))
+        )
+        write_rows(path, ["smiles", *self.columns, "error"], rows)
+
+
+def _cells(columns: list[str], values: list[float]) -> list[str]:
+    return [f"{int(v)}" if name == "class" else f"{v:.6g}" for name, v in zip(columns, values, strict=True)]
+
+
+def restore(checkpoint: str | PathLike[str], device: str = "auto") -> tuple[Learner, Meta]:
+    """The trained model of a checkpoint file (or the best one of a run's folder), ready to predict.
+
+    Raises:
+        CheckpointError: missing, truncated or foreign file.
+        ConfigError: there is no such device here.
+    """
+    content = read(checkpoint)
+    meta = read_meta(content, locate(checkpoint))
+    learner = Learner(meta.build(), meta.plain())
+    load_weights(learner.model, content["state_dict"], locate(checkpoint))
+    return learner.to(pick_device(device)).eval(), meta
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is the GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        raise ConfigError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
+@torch.inference_mode()
+def outputs(learner: Learner, graphs: Sequence[Data], batch_size: int = 256) -> Tensor:
+    """Predictions in original units (probabilities for classes) in float32 on the CPU: [graphs, outputs].
+
+    ``graphs`` have gone through ``prepare``.
+    """
+    training = learner.training
+    learner.eval()
+    found = [learner(batch.to(learner.device)).cpu() for batch in batches(graphs, batch_size)]
+    learner.train(training)
+    return torch.cat(found) if found else torch.empty(0, int(learner.meta["num_outputs"]))
+
+
+def evaluate(
+    checkpoint: str | PathLike[str],
+    data: str | GraphDataset | None = None,
+    *,
+    part: str = "test",
+    device: str = "auto",
+    **options: Any,
+) -> dict[str, Any]:
+    """Metrics of a checkpoint on a part of a data set, split as in training unless told otherwise.
+
+    Args:
+        checkpoint: file, or folder of a run.
+        data: name, path or data set; the one it was trained on when not given.
+        part: "train", "valid", "test" or "all".
+        device: "auto", "cpu", "cuda", ...
+        options: fields of TrainConfig that say what to load (``root``, ``targets``, ``smiles_column``, ``task``) and
+            how to split it (``split``, ``split_seed``, ``fold``).
+
+    Raises:
+        CheckpointError, ConfigError, DataError: the checkpoint, an option or the data cannot be used.
+    """
+    if part not in PARTS:
+        raise ConfigError(unknown("part of the split", part, PARTS))
+    learner, meta = restore(checkpoint, device)
+    config = meta.train_config
+    if isinstance(data, str) and data != config.data:
+        file = data.lower().endswith(".csv")  # what has a name brings its own targets and task
+        own = {"targets": tuple(meta.targets) if file else (), "task": meta.task if file else None}
+        config = override(config, {"data": data, "smiles_column": None, **own})
+    config = override(config, {key: value for key, value in options.items() if value is not None})
+    dataset = data if isinstance(data, GraphDataset) else load_data(config)
+    _check_same_kind(dataset, meta)
+    chosen = range(len(dataset.graphs)) if part == "all" else split_of(config, dataset)[part]
+    graphs = prepare([dataset.graphs[index] for index in chosen], meta.model_config)
+    if not graphs:
+        raise DataError(f"the {part} part of {dataset.name} is empty; give another --split-part")
+    found = scores(meta.task, outputs(learner, graphs), labels(graphs))
+    return {"data": dataset.name, "part": part, "graphs": len(graphs), "rejected": len(dataset.rejected), **found}
+
+
+def _check_same_kind(dataset: GraphDataset, meta: Meta) -> None:
+    asked = (dataset.task, dataset.num_outputs, _tuples(asdict(dataset.features)))
+    trained = (meta.task, meta.num_outputs, _tuples(meta.features))
+    if asked != trained:
+        names = ("task", "number of outputs", "features")
+        differing = [
+            f"{n} {new} instead of {old}" for n, new, old in zip(names, asked, trained, strict=True) if new != old
+        ]
+        raise DataError(f"{dataset.name} does not suit the checkpoint: {'; '.join(differing)}")
+
+
+def _tuples(features: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in features.items()}
+
+
+def predict(
+    checkpoint: str | PathLike[str], smiles: Sequence[str], *, batch_size: int = 256, device: str = "auto"
+) -> Predictions:
+    """Predictions for molecules; a text that is none gets NaN and a reason, and the rest goes on.
+
+    Raises:
+        CheckpointError: the file cannot be used, or its model was not trained on molecules.
+    """
+    learner, meta = restore(checkpoint, device)
+    if meta.featuriser != MOLECULES:
+        raise CheckpointError(
+            f"{checkpoint} was trained on the graphs of {meta.train_config.data!r}, not on molecules given as SMILES; "
+            "use evaluate"
+        )
+    read_rows, rejected = read_molecules(smiles)
+    columns = list(meta.targets)
+    if meta.task == "multiclass":
+        columns = ["class", *(f"p_{number}" for number in range(meta.num_outputs))]
+    values = torch.full((len(smiles), len(columns)), torch.nan)
+    if read_rows:
+        found = outputs(learner, prepare([graph for _, graph in read_rows], meta.model_config), batch_size)
+        if meta.task == "multiclass":
+            found = torch.cat([found.argmax(-1, keepdim=True).float(), found], dim=1)
+        values[torch.tensor([row - 1 for row, _ in read_rows])] = found
+    return Predictions(list(smiles), columns, values, rejected)

@@ -1,0 +1,121 @@
+"""The Lightning module: losses, scaling of labels, optimiser and schedule."""
+
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch_geometric.data import Batch
+
+from plstm_graph.train.metrics import score
+
+
+class Learner(pl.LightningModule):
+    """A graph model with its task.
+
+    Args:
+        model: maps a batch to [graphs, outputs].
+        meta: what the checkpoint says about itself (see ``checkpoint.Meta``).
+        lr, weight_decay, warmup_steps, total_steps: of AdamW and its schedule.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        meta: dict[str, Any],
+        *,
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
+        warmup_steps: int = 0,
+        total_steps: int = 1,
+    ) -> None:
+        super().__init__()
+        self.model, self.meta = model, meta
+        self.task, self.metric = str(meta["task"]), str(meta["metric"])
+        self.lr, self.weight_decay = lr, weight_decay
+        self.warmup_steps, self.total_steps = warmup_steps, total_steps
+        # Not persistent: the checkpoint's meta is the one place where the scaling is stored.
+        self.register_buffer("mean", torch.tensor(meta["mean"]), persistent=False)
+        self.register_buffer("deviation", torch.tensor(meta["deviation"]), persistent=False)
+        self._loss_sum = torch.zeros(())
+        self._count = 0
+        self._seen: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Predictions in original units, probabilities for classes: [graphs, outputs]."""
+        return self.readable(self.model(batch))
+
+    def readable(self, output: Tensor) -> Tensor:
+        """The model's output [graphs, outputs] as a user reads it."""
+        if self.task == "regression":
+            return output.float() * self.deviation.float() + self.mean.float()
+        return output.float().sigmoid() if self.task == "binary" else output.float().softmax(-1)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean loss over the labels that are there.
+
+        Args:
+            output: [graphs, outputs] as the model gives it.
+            target: [graphs, targets] in original units, NaN where missing; [graphs] class numbers.
+        """
+        output = output.float()
+        if self.task == "multiclass":
+            return F.cross_entropy(output, target)
+        known = ~target.isnan()
+        if not known.any():  # a batch without labels: no gradient, but still a graph for DDP to walk
+            return output.sum() * 0.0
+        if self.task == "binary":
+            return F.binary_cross_entropy_with_logits(output[known], target[known].float())
+        scaled = (target.float() - self.mean.float()) / self.deviation.float()
+        function = F.l1_loss if self.metric == "mae" else F.mse_loss
+        return function(output[known], scaled[known])
+
+    def on_train_epoch_start(self) -> None:
+        self._loss_sum, self._count = torch.zeros((), device=self.device), 0
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        loss = self.loss(self.model(batch), batch.y)
+        self._loss_sum += loss.detach() * batch.num_graphs
+        self._count += batch.num_graphs
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self._seen = []
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        self._seen.append((self.model(batch).float(), batch.y))
+
+    def on_validation_epoch_end(self) -> None:
+        # Every device sees the whole validation split, so nothing has to be gathered and all agree on the best epoch.
+        output, target = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
+        self._seen = []
+        value = score(self.metric, self.readable(output), target)
+        self.log("valid_loss", self.loss(output, target), batch_size=len(output), logger=False)
+        self.log(f"valid_{self.metric}", value, batch_size=len(output), logger=False)
+
+    def on_train_epoch_end(self) -> None:
+        loss = self._loss_sum / max(self._count, 1)
+        self.log("loss", loss, batch_size=max(self._count, 1), logger=False, sync_dist=self.trainer.world_size > 1)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: warmup_cosine(step, self.warmup_steps, self.total_steps)
+        )
+        # Stepped after each batch: when the epoch ends and the checkpoint is written, nothing of it is pending.
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["plstm_graph"] = self.meta
+
+
+def warmup_cosine(step: int, warmup: int, total: int) -> float:
+    """Factor of the learning rate: up to 1 over ``warmup`` steps, then half a cosine that reaches 0 at ``total``."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))

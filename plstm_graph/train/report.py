@@ -1,0 +1,104 @@
+"""What a run found: metrics of the best and the last epoch, and the files that show them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from plstm_graph import plots
+from plstm_graph.data.datasets import GraphDataset
+from plstm_graph.train import results
+from plstm_graph.train.callbacks import Keeper
+from plstm_graph.train.checkpoint import load_weights, read
+from plstm_graph.train.config import TrainConfig, config_hash
+from plstm_graph.train.data import labels
+from plstm_graph.train.infer import outputs
+from plstm_graph.train.metrics import METRICS, scores
+from plstm_graph.train.module import Learner
+
+
+@dataclass
+class Run:
+    """A run and its parts; ``parts`` are the prepared graphs of train, valid and test."""
+
+    config: TrainConfig
+    dataset: GraphDataset
+    parts: dict[str, list[Data]]
+    learner: Learner
+    keeper: Keeper
+    out: Path | None
+    command: str | None
+
+
+Found = dict[str, tuple[Tensor, Tensor]]  # by part: prediction and target
+
+
+def report(run: Run, *, write: bool = True) -> dict[str, Any]:
+    """Scores the last and the best weights in float32, writes the folder if there is one, returns ``metrics.json``."""
+    run.learner.float()
+    test = run.parts["test"]
+    last_epoch = scores(run.dataset.task, outputs(run.learner, test), _target(run, "test"))
+    load_weights(run.learner.model, _best_state(run), "best.ckpt")
+    found = {name: (outputs(run.learner, graphs), _target(run, name)) for name, graphs in run.parts.items()}
+    content = _content(run, found, last_epoch)
+    if run.out is not None and write:
+        _write(run, run.out, found, content)
+    return content
+
+
+def _target(run: Run, part: str) -> Tensor:
+    return labels(run.parts[part]) if run.parts[part] else torch.empty(0, len(run.dataset.targets))
+
+
+def _best_state(run: Run) -> dict[str, Tensor]:
+    if run.keeper.best_state is not None:
+        return run.keeper.best_state
+    assert run.out is not None
+    return read(run.out)["state_dict"]
+
+
+def _content(run: Run, found: Found, last_epoch: dict[str, float]) -> dict[str, Any]:
+    config, dataset, keeper = run.config, run.dataset, run.keeper
+    return {
+        "metric": run.learner.metric,
+        **{name: scores(dataset.task, prediction, target) for name, (prediction, target) in found.items()},
+        "test_last_epoch": last_epoch,
+        "best_epoch": keeper.best_epoch + 1,
+        "epochs": len(keeper.history),
+        "graphs": {name: len(graphs) for name, graphs in run.parts.items()},
+        "rejected": len(dataset.rejected),
+        "parameters": sum(weights.numel() for weights in run.learner.model.parameters() if weights.requires_grad),
+        "minutes": round(keeper.seconds / 60, 4),
+        "data": dataset.name,
+        "task": dataset.task,
+        "targets": list(dataset.targets),
+        "seed": config.seed,
+        "config_hash": config_hash(config),
+        "device": run.learner.device.type,
+        "command": run.command,
+        "commit": results.commit(),
+        "versions": results.versions(),
+    }
+
+
+def _write(run: Run, out: Path, found: Found, content: dict[str, Any]) -> None:
+    """Pictures first: a folder with ``metrics.json`` is complete."""
+    dataset, metric = run.dataset, run.learner.metric
+    plots.curves(
+        run.keeper.history,
+        out / "curves.png",
+        metric=metric,
+        label=METRICS[metric].label,
+        best_epoch=run.keeper.best_epoch,
+    )
+    arrays = {name: (prediction.numpy(), target.numpy()) for name, (prediction, target) in found.items() if len(target)}
+    part = "test" if "test" in arrays else "valid"
+    note = f"{dataset.name}: {part} {METRICS[metric].label} {content[part][metric]:.3f}"
+    if dataset.task == "regression":
+        plots.parity(arrays, out / "parity.png", targets=dataset.targets, note=note)
+    else:
+        plots.roc(arrays, out / "roc.png", targets=dataset.targets, note=note)
+    results.write_json(out / results.METRICS, content)

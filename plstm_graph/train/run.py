@@ -1,0 +1,198 @@
+"""A training run from config to results. Read top to bottom: data, model, trainer, fit, report."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback, EarlyStopping
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch_geometric.data import Data
+
+from plstm_graph.data.datasets import GraphDataset
+from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.nn.model import prepare
+from plstm_graph.train import results
+from plstm_graph.train.callbacks import Bar, Keeper, Reseed
+from plstm_graph.train.checkpoint import MOLECULES, AtomicCheckpointIO, Meta, load_weights, read
+from plstm_graph.train.config import TrainConfig, to_dict
+from plstm_graph.train.data import Collated, labels, load_data, scaling, split_of, train_loader
+from plstm_graph.train.infer import outputs
+from plstm_graph.train.metrics import check_defined, metric_for
+from plstm_graph.train.module import Learner
+from plstm_graph.train.report import Run, report
+
+
+def train(
+    config: TrainConfig,
+    dataset: GraphDataset | None = None,
+    *,
+    graphs: Sequence[Data] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = False,
+    command: str | None = None,
+) -> dict[str, Any]:
+    """Trains, tests the weights of the best validation epoch, and returns what ``metrics.json`` holds.
+
+    Without ``config.out`` nothing is written, so that a benchmark can call this many times in one process. The
+    random state of the caller is left as it was.
+
+    Args:
+        config: every choice of the run.
+        dataset: instead of the one ``config.data`` names.
+        graphs: ``dataset.graphs`` after ``prepare``, to spare preparing them again in a series of runs.
+        resume: go on from ``last.ckpt`` in ``config.out``.
+        overwrite: replace the run in ``config.out``.
+        progress: show a bar on stderr.
+        command: for the record.
+
+    Raises:
+        ConfigError, DataError: before any training starts.
+        CheckpointError: a checkpoint cannot be read or written.
+        KeyboardInterrupt: after Ctrl-C; ``last.ckpt`` holds the last finished epoch.
+    """
+    if (resume or overwrite) and config.out is None:
+        raise ConfigError("resume and overwrite need an output folder; set out")
+    # Processes of other devices start once the first has filled the folder: they must not find fault with that.
+    if config.out and first_process():
+        results.check_folder(config, resume=resume, overwrite=overwrite)
+    with isolate_rng(), _quiet():
+        run, trainer, loader = _assemble(config, dataset or load_data(config), graphs, progress, command)
+        outputs(run.learner.to(trainer.strategy.root_device), run.parts["valid"][:1])  # a backend may refuse the model
+        last = None
+        if config.out and first_process():
+            last = results.open_folder(config, resume=resume, rejected=run.dataset.rejected)
+        elif config.out and resume:
+            last = results.last_checkpoint(config.out)
+        _fit(trainer, run, loader, last)
+        return report(run, write=first_process())
+
+
+def first_process() -> bool:
+    """Whether this process is the one that writes and speaks, when several train together."""
+    return getattr(rank_zero_only, "rank", 0) in (0, None)
+
+
+def _assemble(
+    config: TrainConfig, dataset: GraphDataset, graphs: Sequence[Data] | None, progress: bool, command: str | None
+) -> tuple[Run, pl.Trainer, Any]:
+    """Everything up to the first step, so that whatever is wrong with options or data shows before training."""
+    metric = config.metric or dataset.metric
+    rule = metric_for(metric, dataset.task)
+    parts = _parts(config, dataset, graphs)
+    check_defined(metric, labels(parts["valid"]), "valid")
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    meta = _meta(config, dataset, metric, parts)
+    model = meta.build()
+
+    out = Path(config.out) if config.out else None
+    keeper = Keeper(f"valid_{metric}", rule.higher_is_better, out / "checkpoints" if out else None)
+    callbacks: list[Callback] = [Reseed(config.seed), keeper]
+    if config.patience:
+        mode = "max" if rule.higher_is_better else "min"
+        callbacks.append(EarlyStopping(f"valid_{metric}", patience=config.patience, mode=mode))
+    if progress:
+        callbacks.append(Bar(keeper, rule.label))
+    trainer = _trainer(config, callbacks, out, progress)
+    loader = train_loader(
+        parts["train"], config.batch_size, config.seed, rank=trainer.global_rank, world_size=trainer.world_size
+    )
+    learner = Learner(
+        model,
+        meta.plain(),
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        warmup_steps=config.warmup_epochs * len(loader),
+        total_steps=config.epochs * len(loader),
+    )
+    return Run(config, dataset, parts, learner, keeper, out, command), trainer, loader
+
+
+def _parts(config: TrainConfig, dataset: GraphDataset, graphs: Sequence[Data] | None) -> dict[str, list[Data]]:
+    prepared = prepare(dataset.graphs, config.model) if graphs is None else graphs
+    parts = {name: [prepared[index] for index in chosen] for name, chosen in split_of(config, dataset).items()}
+    for name in ("train", "valid"):
+        if not parts[name]:
+            raise DataError(f"the {name} split of {dataset.name} is empty ({len(prepared)} graphs); use another split")
+    return parts
+
+
+def _meta(config: TrainConfig, dataset: GraphDataset, metric: str, parts: dict[str, list[Data]]) -> Meta:
+    mean, deviation = scaling(labels(parts["train"]), dataset.targets) if dataset.task == "regression" else ([], [])
+    return Meta(
+        config=to_dict(config),
+        features=asdict(dataset.features),
+        task=dataset.task,
+        metric=metric,
+        targets=list(dataset.targets),
+        num_outputs=dataset.num_outputs,
+        mean=mean,
+        deviation=deviation,
+        featuriser=MOLECULES if "smiles" in dataset.graphs[0] else None,
+        versions=results.versions(),
+    )
+
+
+def _trainer(config: TrainConfig, callbacks: list[Callback], out: Path | None, progress: bool) -> pl.Trainer:
+    devices: Any = int(config.devices) if config.devices.lstrip("-").isdigit() else config.devices
+    try:
+        return pl.Trainer(
+            accelerator=config.accelerator,
+            devices=devices,
+            num_nodes=config.num_nodes,
+            precision=config.precision,  # type: ignore[arg-type]  # a wrong one is Lightning's to refuse
+            max_epochs=config.epochs,
+            gradient_clip_val=config.clip or None,
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=out,
+            logger=CSVLogger(out, name="", version="") if out else False,
+            enable_progress_bar=progress,
+            # What follows costs milliseconds an epoch, which is most of the time on small data sets.
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=10**9,
+            use_distributed_sampler=False,  # ours knows about devices: see EpochSampler
+        )
+    except Exception as error:  # Lightning has several kinds for options it refuses
+        raise ConfigError(f"the trainer refuses its options: {str(error).splitlines()[0]}") from error
+
+
+def _fit(trainer: pl.Trainer, run: Run, loader: Any, last: Path | None) -> None:
+    """Runs or resumes training; afterwards the learner has the weights of the last epoch, on the device it ran on."""
+    if last is not None:
+        content = read(last)
+        run.keeper.load_state_dict(content["callbacks"][run.keeper.state_key])
+        if run.keeper.finished:  # it was interrupted after its last epoch: only the results are missing
+            load_weights(run.learner.model, content["state_dict"], last)
+            run.learner.to(trainer.strategy.root_device)
+            return
+    valid = Collated(run.parts["valid"], run.config.batch_size)
+    try:
+        trainer.fit(run.learner, loader, valid, ckpt_path=last)
+    except SystemExit as error:  # how Lightning ends after SIGINT and SIGTERM
+        raise KeyboardInterrupt from error
+    run.learner.to(trainer.strategy.root_device)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's advice: loaders without workers and few steps an epoch are meant."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\..*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

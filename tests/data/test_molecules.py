@@ -1,0 +1,193 @@
+"""SMILES to graphs, against OGB's own functions."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from plstm_graph.data import load
+from plstm_graph.data.molecules import (
+    ATOM_SIZES,
+    BOND_SIZES,
+    Rejected,
+    canonical_rank,
+    fingerprints,
+    layout,
+    parse,
+    read_molecules,
+    scaffold,
+    smiles_to_data,
+)
+from plstm_graph.errors import DataError
+
+ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
+
+IMPORT_WITHOUT_NETWORK = """
+import builtins, socket, threading
+reached = []
+def refuse(what):
+    def record(*args, **kwargs):
+        reached.append(what)
+        raise AssertionError(what)
+    return record
+socket.socket.connect = refuse("connect")
+socket.getaddrinfo = refuse("getaddrinfo")
+builtins.input = refuse("input")
+threading.Thread.start = refuse("thread")
+import plstm_graph.data
+import sys
+assert "rdkit" not in sys.modules and "ogb" not in sys.modules, "imported before they are needed"
+from plstm_graph.data.molecules import smiles_to_data
+assert smiles_to_data("CCO").num_nodes == 3
+assert "ogb" in sys.modules and "outdated" not in sys.modules
+assert not reached, reached
+"""
+
+
+def test_vocabularies_are_ogbs() -> None:
+    load("nav17")  # imports ogb as the package does, so that this test does not ask the network either
+    from ogb.utils.features import get_atom_feature_dims, get_bond_feature_dims
+
+    assert tuple(get_atom_feature_dims()) == ATOM_SIZES
+    assert tuple(get_bond_feature_dims()) == BOND_SIZES
+
+
+def test_graphs_of_nav17_are_ogbs() -> None:
+    graphs = load("nav17").graphs
+    from ogb.utils import smiles2graph
+
+    for graph in graphs:
+        expected = smiles2graph(graph.smiles)
+        assert np.array_equal(graph.x.numpy(), expected["node_feat"])
+        assert np.array_equal(graph.edge_index.numpy(), expected["edge_index"])
+        assert np.array_equal(graph.edge_attr.numpy(), expected["edge_feat"])
+
+
+def test_a_molecule_by_hand() -> None:
+    graph = smiles_to_data("C=O")
+    assert graph.edge_index.tolist() == [[0, 1], [1, 0]]
+    assert graph.edge_attr.tolist() == [[1, 0, 0], [1, 0, 0]]
+    # atomic number - 1, chirality, degree with H, charge + 5, H, radicals, sp2, aromatic, ring
+    assert graph.x.tolist() == [[5, 0, 3, 5, 2, 0, 1, 0, 0], [7, 0, 1, 5, 0, 0, 1, 0, 0]]
+    assert graph.smiles == "C=O"
+    assert {graph.x.dtype, graph.edge_index.dtype, graph.edge_attr.dtype, graph.rank.dtype} == {torch.int64}
+
+
+@pytest.mark.parametrize(("smiles", "nodes"), [("C", 1), ("[Na+].[Cl-]", 2)])
+def test_molecule_without_bonds(smiles: str, nodes: int) -> None:
+    graph = smiles_to_data(smiles)
+    assert graph.x.shape == (nodes, 9)
+    assert graph.edge_index.shape == (2, 0)
+    assert graph.edge_attr.shape == (0, 3)
+    assert graph.edge_index.dtype == graph.edge_attr.dtype == torch.int64
+
+
+def test_rank_is_a_permutation_and_does_not_depend_on_the_writing() -> None:
+    from rdkit.Chem import MolToRandomSmilesVect
+
+    def ranked(smiles: str) -> tuple:
+        graph = smiles_to_data(smiles)
+        assert torch.equal(graph.rank, canonical_rank(smiles))
+        assert sorted(graph.rank.tolist()) == list(range(graph.num_nodes))
+        edges = torch.cat([graph.rank[graph.edge_index].t(), graph.edge_attr], dim=1).tolist()
+        return graph.x[graph.rank.argsort()].tolist(), sorted(edges)
+
+    for graph in load("nav17").graphs[::100]:
+        if "@" in graph.smiles:
+            continue  # OGB's chirality column is rdkit's tag, which itself depends on the writing
+        expected = ranked(graph.smiles)
+        for other in MolToRandomSmilesVect(parse(graph.smiles), 5, randomSeed=1):
+            assert ranked(other) == expected
+
+
+@pytest.mark.parametrize(
+    ("smiles", "reason"),
+    [
+        ("CC(", "syntax error"),
+        ("not a molecule", "follows a blank"),
+        ("CC O", "'O' follows a blank"),
+        ("C(C)(C)(C)(C)C", "Explicit valence for atom # 0 C, 5"),
+        ("c1cccc1", "kekulize"),
+        ("CC1", "unclosed ring"),
+        ("", "empty"),
+        ("   ", "empty"),
+        (float("nan"), "must be a text, got float"),
+        (None, "must be a text, got NoneType"),
+    ],
+)
+def test_reason_of_a_refusal_is_one_line(smiles: str, reason: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(DataError, match=reason.replace("(", r"\(")) as caught:
+        smiles_to_data(smiles)
+    assert "\n" not in str(caught.value)
+    assert "[" not in str(caught.value)  # no time stamp of rdkit's log
+    assert capfd.readouterr() == ("", "")
+
+
+def test_reason_without_rdkits_capture_of_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rdkit import rdBase
+
+    monkeypatch.delattr(rdBase, "CaptureErrorLog", raising=False)
+    with pytest.raises(DataError, match="not a valid SMILES"):
+        parse("CC(")
+
+
+def test_surrounding_blanks_and_cxsmiles_are_read() -> None:
+    assert parse("  CCO \n").GetNumAtoms() == 3
+    assert parse("CCO |$a;b;c$|").GetNumAtoms() == 3
+
+
+def test_bond_stereo_that_ogb_does_not_know() -> None:
+    text = "Cc1cccc(I)c1-c1c(C)cccc1Br |wU:7.6|"
+    if "ATROP" not in {str(bond.GetStereo())[6:11] for bond in parse(text).GetBonds()}:
+        pytest.skip("this rdkit does not read atropisomers")
+    with pytest.raises(DataError, match="STEREOATROP"):
+        smiles_to_data(text)
+
+
+def test_read_molecules_goes_on_after_a_bad_row() -> None:
+    graphs, rejected = read_molecules(["CC", "xyz", "", "CCC"])
+    assert [(row, graph.num_nodes) for row, graph in graphs] == [(1, 2), (4, 3)]
+    assert [(bad.row, bad.text) for bad in rejected] == [(2, "xyz"), (3, "")]
+    assert isinstance(rejected[0], Rejected)
+
+
+def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rdkit", None)
+    monkeypatch.setitem(sys.modules, "rdkit.Chem", None)
+    with pytest.raises(DataError, match=r"rdkit is not installed; pip install .*\[mol\]"):
+        read_molecules(["CC"])
+
+
+def test_importing_ogb_reaches_no_network_and_asks_nothing() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORT_WITHOUT_NETWORK], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_scaffold() -> None:
+    assert scaffold("CCCC") == ""
+    assert scaffold(ASPIRIN) == "c1ccccc1"
+
+
+def test_fingerprints() -> None:
+    bits = fingerprints([ASPIRIN, "CCO", "OCC"], bits=512)
+    assert bits.shape == (3, 512)
+    assert set(np.unique(bits)) == {0, 1}
+    assert np.array_equal(bits[1], bits[2])
+    assert not np.array_equal(bits[0], bits[1])
+    assert fingerprints([]).shape == (0, 2048)
+
+
+def test_layout() -> None:
+    drawing = layout("C1CC1=O")
+    assert drawing.symbols == ["C", "C", "C", "O"]
+    assert sorted((a, b, order) for a, b, order in drawing.bonds) == [
+        (0, 1, 1.0),
+        (1, 2, 1.0),
+        (2, 0, 1.0),
+        (2, 3, 2.0),
+    ]
+    assert drawing.coordinates.shape == (4, 2)
+    assert np.linalg.norm(drawing.coordinates[0] - drawing.coordinates[1]) > 0.5
+    assert {order for *_, order in layout("c1ccccc1").bonds} == {1.5}

@@ -1,0 +1,121 @@
+"""Encoders: one embedding per column, degrees, random walks, and whole feature specifications."""
+
+from dataclasses import asdict
+
+import pytest
+import torch
+from torch_geometric.data import Data
+from torch_geometric.transforms import AddRandomWalkPE
+
+from plstm_graph.data import molecules
+from plstm_graph.errors import ConfigError, ShapeError
+from plstm_graph.nn.encoders import (
+    ATOM_SIZES,
+    BOND_SIZES,
+    AtomEncoder,
+    BondEncoder,
+    CategoricalEncoder,
+    DegreeEncoder,
+    FeatureEncoder,
+    FeatureSpec,
+    WalkEncoder,
+)
+
+
+def test_sizes_are_those_of_ogb() -> None:
+    features = molecules._ogb_features()
+    assert list(ATOM_SIZES) == features.get_atom_feature_dims()
+    assert list(BOND_SIZES) == features.get_bond_feature_dims()
+    assert (ATOM_SIZES, BOND_SIZES) == (molecules.ATOM_SIZES, molecules.BOND_SIZES)
+
+
+def test_one_embedding_per_column() -> None:
+    encoder = CategoricalEncoder((3, 1, 4), 6)
+    assert encoder.embedding.weight.shape == (8, 6)
+    tables = encoder.embedding.weight.split([3, 1, 4])
+    x = torch.tensor([[2, 0, 3], [0, 0, 0], [1, 0, 2]])
+    want = torch.stack([sum(table[i] for table, i in zip(tables, row, strict=True)) for row in x.tolist()])
+    torch.testing.assert_close(encoder(x), want)
+
+
+def test_every_entry_of_a_molecule_vocabulary_has_its_own_row() -> None:
+    for encoder, sizes in ((AtomEncoder(4), ATOM_SIZES), (BondEncoder(4), BOND_SIZES)):
+        x = torch.zeros(1, len(sizes), dtype=torch.long)
+        encoder(x).sum().backward()
+        encoder(torch.tensor([sizes]) - 1).sum().backward()
+        touched = encoder.embedding.weight.grad.abs().sum(1).gt(0).sum()
+        assert touched == 2 * len(sizes) - sum(size == 1 for size in sizes)
+
+
+def test_start_and_state() -> None:
+    encoder = CategoricalEncoder((50,) * 9, 64)
+    assert float(encoder(torch.randint(50, (500, 9))).detach().std()) == pytest.approx(1, abs=0.1)
+    assert list(encoder.state_dict()) == ["embedding.weight"]
+    before = encoder.embedding.weight.detach().clone()
+    encoder.reset_parameters()
+    assert not torch.equal(encoder.embedding.weight, before)
+
+
+def test_wrong_number_of_columns() -> None:
+    with pytest.raises(ShapeError, match="expected 9 categorical columns, got 3"):
+        AtomEncoder(8)(torch.zeros(4, 3, dtype=torch.long))
+    with pytest.raises(ShapeError, match="expected 3 categorical columns, got 9"):
+        BondEncoder(8)(torch.zeros(4, 9, dtype=torch.long))
+
+
+def test_no_rows() -> None:
+    assert BondEncoder(8)(torch.zeros(0, 3, dtype=torch.long)).shape == (0, 8)
+    assert DegreeEncoder(8)(torch.zeros(2, 0, dtype=torch.long), 3).shape == (3, 8)
+
+
+def test_degree_encoding_depends_on_the_degree_alone() -> None:
+    star = torch.tensor([[0, 1, 0, 2, 0, 3, 4, 5], [1, 0, 2, 0, 3, 0, 5, 4]])
+    out = DegreeEncoder(8)(star, 7)
+    assert torch.equal(out[1], out[4])
+    assert not torch.allclose(out[0], out[1])
+    assert not torch.allclose(out[6], out[1])
+
+
+def test_walks_are_return_probabilities() -> None:
+    """On a path of three nodes an end comes back in two steps with probability 1/2, the middle surely."""
+    path = Data(edge_index=torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]), num_nodes=3)
+    walks = AddRandomWalkPE(3, attr_name="pe")(path).pe
+    torch.testing.assert_close(walks, torch.tensor([[0, 0.5, 0], [0, 1, 0], [0, 0.5, 0]]))
+    assert WalkEncoder(3, 8)(walks).shape == (3, 8)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("nodes", [0, 1, 2])
+def test_walk_encoder_takes_any_number_of_nodes(nodes: int, training: bool) -> None:
+    encoder = WalkEncoder(4, 8).train(training)
+    out = encoder(torch.rand(nodes, 4))
+    assert out.shape == (nodes, 8)
+    assert out.isfinite().all()
+
+
+def test_feature_encoder_adds_its_parts() -> None:
+    features = FeatureSpec(node_sizes=(4, 2), edge_dim=3)
+    encoder = FeatureEncoder(features, 8, walks=5, degrees=True).eval()
+    x, edge_index, walks = torch.tensor([[3, 1], [0, 0]]), torch.tensor([[0, 1], [1, 0]]), torch.rand(2, 5)
+    node, edge = encoder(x, edge_index, torch.rand(2, 3), walks)
+    assert encoder.has_edges
+    torch.testing.assert_close(node, encoder.node(x) + encoder.walk(walks) + encoder.degree(edge_index, 2))
+    assert edge.shape == (2, 8)
+    assert encoder(x, edge_index, None, walks)[1] is None
+    with pytest.raises(ShapeError, match=r"prepare\(\)"):
+        encoder(x, edge_index, None, None)
+
+
+def test_float_and_missing_features() -> None:
+    encoder = FeatureEncoder(FeatureSpec(node_dim=3), 8)
+    node, edge = encoder(torch.rand(4, 3), torch.zeros(2, 0, dtype=torch.long), None, None)
+    assert node.shape == (4, 8)
+    assert edge is None
+    assert not encoder.has_edges
+    with pytest.raises(ConfigError, match="constant column"):
+        FeatureEncoder(FeatureSpec(), 8)
+
+
+def test_feature_spec_is_plain() -> None:
+    spec = FeatureSpec(node_sizes=(3, 4), edge_dim=2)
+    assert FeatureSpec(**asdict(spec)) == spec

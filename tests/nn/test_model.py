@@ -1,0 +1,285 @@
+"""PLSTM is called like a BasicGNN; GraphModel predicts graphs, however they are batched or written."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Batch, Data
+from torch_geometric.explain import Explainer, GNNExplainer
+from torch_geometric.nn import GCN, GATv2Conv, summary
+
+from plstm_graph import PLSTM, LineDAG
+from plstm_graph.data import smiles_to_data
+from plstm_graph.errors import ConfigError, ShapeError
+from plstm_graph.nn import MODELS, FeatureSpec, GraphModel, ModelConfig, prepare
+from plstm_graph.nn.encoders import ATOM_SIZES, BOND_SIZES
+from plstm_graph.nn.model import POOLINGS
+from plstm_graph.transforms import AddLineDAG, LineDAGData
+
+EDGE_INDEX = torch.tensor([[0, 1, 1, 2, 2, 3, 0, 2, 3, 4], [1, 0, 2, 1, 3, 2, 2, 0, 4, 3]])
+NODES, FEATURES, EDGE_FEATURES = 5, 6, 3
+MOLECULES = FeatureSpec(node_sizes=ATOM_SIZES, edge_sizes=BOND_SIZES)
+
+
+def inputs() -> tuple[Tensor, Tensor]:
+    return torch.randn(NODES, FEATURES), torch.randn(EDGE_INDEX.size(1), EDGE_FEATURES)
+
+
+# ---------------------------------------------------------------------- PLSTM
+
+
+@pytest.mark.parametrize("in_channels", [FEATURES, -1])
+@pytest.mark.parametrize("out_channels", [None, 2])
+def test_called_like_a_basic_gnn(in_channels: int, out_channels: int | None) -> None:
+    x, _ = inputs()
+    batch = torch.zeros(NODES, dtype=torch.long)
+    for model in (PLSTM(in_channels, 16, 3, out_channels, 0.1), GCN(in_channels, 16, 3, out_channels, 0.1)):
+        out = model(x, EDGE_INDEX, batch=batch, batch_size=1)
+        assert out.shape == (NODES, out_channels or 16)
+        assert str(model).endswith(f"({in_channels}, {out_channels or 16}, num_layers=3)")
+        assert not model.supports_edge_weight or isinstance(model, GCN)
+    assert PLSTM.supports_edge_attr
+
+
+def test_edge_weight_is_refused() -> None:
+    x, _ = inputs()
+    weight = torch.rand(EDGE_INDEX.size(1))
+    with pytest.raises(ConfigError, match="edge_dim=1"):
+        PLSTM(FEATURES, 16, 2)(x, EDGE_INDEX, weight)
+    assert PLSTM(FEATURES, 16, 2, edge_dim=1)(x, EDGE_INDEX, edge_attr=weight).shape == (NODES, 16)
+
+
+@pytest.mark.parametrize(
+    ("modes", "layers", "want"),
+    [("PD", 4, "PDPD"), ("P", 3, "PPP"), ("PPD", 4, "PPDP"), ("P-", 4, "P-P-"), ("D", 1, "D")],
+)
+def test_modes_repeat(modes: str, layers: int, want: str) -> None:
+    model = PLSTM(FEATURES, 16, layers, modes=modes, local="gine")
+    assert "".join(block.convs[0].mode if len(block.convs) else "-" for block in model.blocks) == want
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        ({"modes": ""}, "at least one mode"),
+        ({"modes": "PX"}, "unknown mode 'X'"),
+        ({"modes": "-"}, "needs a local branch"),
+        ({"local": "gin"}, "unknown local branch 'gin'.*did you mean 'gine'"),
+        ({"heads": 5}, "multiple of heads"),
+        ({"order": "breadth"}, "unknown order"),
+    ],
+)
+def test_refusals(arguments: dict, match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        PLSTM(FEATURES, 16, 2, **arguments)
+
+
+@pytest.mark.parametrize(("modes", "builds"), [("PD", 1), ("-", 0)])
+def test_line_graph_is_built_once(modes: str, builds: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, _ = inputs()
+    calls = []
+    build, prune = LineDAG.from_edge_index, LineDAG._kept_pairs
+    monkeypatch.setattr(LineDAG, "from_edge_index", lambda *a, **k: calls.append("build") or build(*a, **k))
+    monkeypatch.setattr(LineDAG, "_kept_pairs", lambda dag: calls.append("prune") or prune(dag))
+    model = PLSTM(FEATURES, 16, 6, modes=modes, local="gine")
+    model(x, EDGE_INDEX)
+    assert calls.count("build") == builds
+    assert calls.count("prune") == builds
+    calls.clear()
+    model(x, EDGE_INDEX, dag=build(EDGE_INDEX, NODES))
+    assert "build" not in calls
+
+
+def test_local_branch_by_function_and_by_name() -> None:
+    x, edge_attr = inputs()
+
+    def gat(channels: int, edge_dim: int | None) -> nn.Module:
+        return GATv2Conv(channels, channels // 2, heads=2, edge_dim=edge_dim)
+
+    for local in (gat, "gine", "none", None):
+        model = PLSTM(FEATURES, 16, 2, edge_dim=EDGE_FEATURES, local=local)
+        assert model(x, EDGE_INDEX, edge_attr=edge_attr).shape == (NODES, 16)
+        assert model.blocks[0].local is None or local in (gat, "gine")
+    # without edge features the named branch sums neighbours alone
+    assert PLSTM(FEATURES, 16, 2, local="gine")(x, EDGE_INDEX).shape == (NODES, 16)
+
+
+def test_every_parameter_has_a_gradient() -> None:
+    x, edge_attr = inputs()
+    model = PLSTM(FEATURES, 16, 2, 3, edge_dim=EDGE_FEATURES, local="gine")
+    (model(x, EDGE_INDEX, edge_attr=edge_attr) * torch.randn(NODES, 3)).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_reset_redraws_every_weight_from_its_own_distribution() -> None:
+    model = PLSTM(32, 64, 2, 8, edge_dim=16, local="gine")
+    first = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(123.0)
+    torch.manual_seed(3)
+    model.reset_parameters()
+    again = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
+    for name, tensor in again.items():
+        assert (tensor != 123).all(), name
+        if tensor.numel() > 500:
+            assert float(tensor.std()) == pytest.approx(float(first[name].std()), rel=0.15), name
+    torch.manual_seed(3)
+    model.reset_parameters()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in model.named_parameters())
+
+
+def test_same_seed_same_output() -> None:
+    x, edge_attr = inputs()
+    outputs = []
+    for _ in range(2):
+        torch.manual_seed(11)
+        model = PLSTM(FEATURES, 16, 2, dropout=0.3, edge_dim=EDGE_FEATURES, local="gine")
+        outputs.append(model(x, EDGE_INDEX, edge_attr=edge_attr))
+    assert torch.equal(*outputs)
+
+
+def test_order_within_a_batch() -> None:
+    """Orders are taken per graph: with and without the batch vector, and graph by graph."""
+    x, _ = inputs()
+    model = PLSTM(FEATURES, 16, 2, order="random").eval()
+    columns = torch.cat([EDGE_INDEX, EDGE_INDEX + NODES], 1)
+    batch = torch.tensor([0] * NODES + [1] * NODES)
+    want = model(x, EDGE_INDEX)
+    both = torch.cat([x, x])
+    for out in (model(both, columns, batch=batch), model(both, columns)):
+        torch.testing.assert_close(out, torch.cat([want, want]), rtol=1e-4, atol=1e-5)
+
+
+def test_summary_and_explainer() -> None:
+    x, _ = inputs()
+    model = PLSTM(FEATURES, 8, 2, 1, heads=2, modes="P", norm="layer")
+    assert "PLSTMBlock" in summary(model, x, EDGE_INDEX)
+    explainer = Explainer(
+        model=model,
+        algorithm=GNNExplainer(epochs=5),
+        explanation_type="model",
+        edge_mask_type="object",
+        model_config={"mode": "regression", "task_level": "node", "return_type": "raw"},
+    )
+    mask = explainer(x, EDGE_INDEX).edge_mask
+    assert mask.isfinite().all()
+    assert mask.std() > 0
+
+
+# ---------------------------------------------------------------------- GraphModel
+
+
+def config(**changes: object) -> ModelConfig:
+    return ModelConfig(**{"width": 16, "heads": 4, "layers": 2, "order": "canonical", **changes})
+
+
+def molecules() -> list[Data]:
+    """A ring, a chain, one atom, and two parts that no bond joins (salt), one of them a single atom."""
+    return [smiles_to_data(text) for text in ("c1ccccc1C(=O)O", "CCOC(C)=O", "[Na+]", "CC(=O)[O-].[K+]", "[He].[He]")]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("model", MODELS)
+def test_molecules_without_bonds(model: str, pooling: str, training: bool) -> None:
+    chosen = config(model=model, pooling=pooling)
+    network = GraphModel(MOLECULES, 2, chosen).train(training)
+    graphs = prepare(molecules(), chosen)
+    for batch in (graphs, graphs[2:3], graphs[4:], graphs[2:4]):
+        out = network(Batch.from_data_list(batch))
+        assert out.shape == (len(batch), 2)
+        out.sum().backward()
+        assert out.isfinite().all()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("order", ["canonical", "degree", "random"])
+@pytest.mark.parametrize("model", MODELS)
+def test_batch_equals_graphs_one_by_one(model: str, order: str) -> None:
+    chosen = config(model=model, order=order)
+    network = GraphModel(MOLECULES, 2, chosen).eval()
+    graphs = prepare(molecules(), chosen)
+    together = network(Batch.from_data_list(graphs))
+    single = torch.cat([network(Batch.from_data_list([graph])) for graph in graphs])
+    torch.testing.assert_close(together, single, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(torch.cat([network(graph) for graph in graphs]), single, rtol=1e-4, atol=1e-5)
+
+
+def test_stored_line_graphs_change_nothing() -> None:
+    chosen = config()
+    network = GraphModel(MOLECULES, 1, chosen).eval()
+    graphs = prepare(molecules(), chosen)
+    stored = [AddLineDAG(prune=True)(graph) for graph in graphs]
+    assert all(isinstance(graph, LineDAGData) for graph in stored)
+    want = network(Batch.from_data_list(graphs))
+    assert torch.equal(network(Batch.from_data_list(stored)), want)
+
+
+@pytest.mark.parametrize("local", ["none", "gine"])
+def test_prediction_does_not_depend_on_how_the_molecule_is_written(local: str) -> None:
+    """Renumbered molecules, some of them symmetric. (OGB's chirality column does depend on it; see below.)"""
+    from rdkit import Chem
+
+    chosen = config(local=local)
+    network = GraphModel(MOLECULES, 1, chosen).eval()
+    for text in ("CC(=O)Oc1ccccc1C(=O)O", "CN1C=NC2=C1C(=O)N(C(=O)N2C)C", "C1CC2CCC1CC2", "F/C=C/F", "CCO.[Na+].[Cl-]"):
+        written = [text, *Chem.MolToRandomSmilesVect(Chem.MolFromSmiles(text), 8, 7)]
+        assert len(set(written)) > 2
+        out = network(Batch.from_data_list(prepare([smiles_to_data(w) for w in written], chosen)))
+        torch.testing.assert_close(out, out[:1].expand_as(out), rtol=1e-5, atol=1e-6)
+
+
+def test_chirality_tags_alone_depend_on_the_writing() -> None:
+    """rdkit's CW/CCW tags count neighbours in the order they are written, and OGB's column holds the tag."""
+    from rdkit import Chem
+
+    chosen = config()
+    network = GraphModel(MOLECULES, 1, chosen).eval()
+    text = "CC(C)C[C@H](NC(=O)[C@@H](C)N)C(=O)O"
+    graphs = [smiles_to_data(w) for w in (text, *Chem.MolToRandomSmilesVect(Chem.MolFromSmiles(text), 8, 7))]
+    for graph in graphs:
+        graph.x[:, 1] = 0
+    out = network(Batch.from_data_list(prepare(graphs, chosen)))
+    torch.testing.assert_close(out, out[:1].expand_as(out), rtol=1e-5, atol=1e-6)
+
+
+def test_prepare_leaves_its_input_alone() -> None:
+    graphs = molecules()
+    before = [{key: value.clone() if isinstance(value, Tensor) else value for key, value in g} for g in graphs]
+    prepared = prepare(graphs, config(order="degree", walks=4))
+    for graph, kept, new in zip(graphs, before, prepared, strict=True):
+        assert set(graph.keys()) == set(kept)
+        assert all(torch.equal(graph[key], value) for key, value in kept.items() if isinstance(value, Tensor))
+        assert new.pe.shape == (graph.num_nodes, 4)
+        assert sorted(new.rank.tolist()) == list(range(graph.num_nodes))
+
+
+def test_edge_features_are_optional() -> None:
+    """The default model on a data set without edge features, as PROTEINS is."""
+    chosen = config(order="index", degrees=True)
+    network = GraphModel(FeatureSpec(node_dim=FEATURES), 2, chosen)
+    graphs = prepare([Data(x=inputs()[0], edge_index=EDGE_INDEX) for _ in range(3)], chosen)
+    assert network(Batch.from_data_list(graphs)).shape == (3, 2)
+
+
+def test_graph_without_nodes_in_a_batch() -> None:
+    chosen = config(walks=0, order="index")
+    network = GraphModel(FeatureSpec(node_dim=FEATURES), 2, chosen).eval()
+    empty = Data(x=torch.zeros(0, FEATURES), edge_index=torch.zeros(2, 0, dtype=torch.long))
+    full = Data(x=inputs()[0], edge_index=EDGE_INDEX)
+    out = network(Batch.from_data_list([full, empty]))
+    assert out.shape == (2, 2)
+    torch.testing.assert_close(out[:1], network(Batch.from_data_list([full])), rtol=1e-4, atol=1e-5)
+
+
+def test_unknown_names_and_missing_encodings() -> None:
+    with pytest.raises(ConfigError, match=r"unknown model 'plst'.*did you mean 'plstm'"):
+        GraphModel(MOLECULES, 1, config(model="plst"))
+    with pytest.raises(ConfigError, match="unknown pooling"):
+        GraphModel(MOLECULES, 1, config(pooling="men"))
+    with pytest.raises(ShapeError, match="prepare"):
+        GraphModel(MOLECULES, 1, config())(Batch.from_data_list(molecules()))
+    with pytest.raises(ConfigError, match="unknown order"):
+        prepare(molecules(), config(order="canonic"))

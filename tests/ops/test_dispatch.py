@@ -1,0 +1,159 @@
+import pytest
+import torch
+
+from plstm_graph import Gates, propagate
+from plstm_graph.errors import ConfigError, ShapeError
+from plstm_graph.ops import BACKENDS, choose_backend, dispatch
+from plstm_graph.testing import Inputs, grid_dag, random_dag, random_inputs
+
+EVERY = pytest.mark.parametrize("backend", BACKENDS)
+
+
+@pytest.mark.parametrize(
+    ("device", "padded", "states", "compiled", "expected"),
+    [
+        ("cpu", 0, 0, True, "numba"),
+        ("cpu", 2**40, 1, True, "numba"),
+        ("cuda", 100, 100, True, "dense"),  # numba is for the CPU
+        ("cpu", 200, 100, False, "dense"),
+        ("cpu", 201, 100, False, "scatter"),
+        ("cuda", 201, 100, False, "scatter"),
+        ("cuda", 2**30, 2**40, False, "dense"),
+        ("cuda", 2**30 + 1, 2**40, False, "scatter"),  # never more than 1 GiB unasked
+    ],
+)
+def test_choose_backend(device, padded, states, compiled, expected):
+    assert choose_backend(device, padded, states, compiled) == expected
+
+
+@pytest.fixture
+def called(monkeypatch) -> list[str]:
+    """Names of the backends that ran."""
+    names: list[str] = []
+    for name, run in list(BACKENDS.items()):
+        monkeypatch.setitem(BACKENDS, name, lambda *args, name=name, run=run: (names.append(name), run(*args))[1])
+    return names
+
+
+@pytest.mark.parametrize(
+    ("dag", "widths", "expected"),
+    [
+        (random_dag(0, nodes=12, density=0.2, graphs=20), (2, 16, 16), "dense"),  # molecules with wide states
+        (random_dag(0, nodes=12, density=0.2, graphs=20), (2, 2, 2), "scatter"),  # states smaller than matrices
+        (grid_dag(1, 400), (1, 4, 4), "scatter"),  # one long chain
+        (grid_dag(20, 20), (1, 4, 4), "scatter"),  # one image
+        (random_dag(0, density=0), (2, 3, 4), "scatter"),  # no edge, nothing to solve
+    ],
+)
+def test_auto_weighs_matrices_against_states(monkeypatch, called, dag, widths, expected):
+    monkeypatch.setattr(dispatch, "has_numba", lambda: False)
+    propagate(*random_inputs(dag, *widths), dag)
+    assert called == [expected]
+
+
+def test_a_name_is_taken_at_its_word(called):
+    dag = random_dag(0)
+    propagate(*random_inputs(dag), dag, backend="reference")
+    assert called == ["reference"]
+
+
+def test_a_backend_of_ones_own(monkeypatch):
+    monkeypatch.setitem(BACKENDS, "zero", lambda query, key, value, gates, dag: torch.zeros_like(value))
+    dag = random_dag(0)
+    assert not propagate(*random_inputs(dag), dag, backend="zero").any()
+
+
+def test_unknown_backend_names_the_closest():
+    dag = random_dag(0)
+    with pytest.raises(ConfigError, match=r"unknown backend 'scater'; choose one of auto, .*did you mean 'scatter'"):
+        propagate(*random_inputs(dag), dag, backend="scater")
+
+
+# ---------------------------------------------------------------------- dtypes
+
+
+@EVERY
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_propagated_in_float32(backend, dtype):
+    dag = random_dag(4, nodes=8)
+    inputs = random_inputs(dag, dtype=dtype)
+    wide = Inputs.of([x.float() for x in inputs.flat()])
+    output = propagate(*inputs, dag, backend=backend)
+    assert output.dtype == dtype
+    assert torch.equal(output, propagate(*wide, dag, backend=backend).to(dtype))
+
+
+@EVERY
+def test_float32_gates_of_half_precision_values_stay_float32(backend):
+    """As a layer under autocast calls it: the output has the dtype of the values, the gates lose nothing."""
+    dag = random_dag(4, nodes=8)
+    query, key, value, gates = random_inputs(dag, dtype=torch.float32)
+    low = [x.bfloat16() for x in (query, key, value)]
+    output = propagate(*low, gates, dag, backend=backend)
+    assert torch.equal(output, propagate(*(x.float() for x in low), gates, dag, backend=backend).bfloat16())
+
+
+@EVERY
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_autocast_changes_no_bit(backend, dtype):
+    dag = random_dag(4, nodes=8)
+    inputs = random_inputs(dag, dtype=dtype)
+
+    def results(under_autocast: bool) -> list[torch.Tensor]:
+        leaves = [x.clone().requires_grad_() for x in inputs.flat()]
+        with torch.autocast("cpu", torch.bfloat16, enabled=under_autocast):
+            output = propagate(*Inputs.of(leaves), dag, backend=backend)
+        output.sin().sum().backward()
+        return [output, *(x.grad for x in leaves)]
+
+    for under, plain in zip(results(True), results(False), strict=True):
+        assert under.dtype == dtype
+        assert torch.equal(under, plain)
+
+
+# ---------------------------------------------------------------------- input checks
+
+
+def shapes(**changes):
+    """Arguments of ``propagate`` with some of them replaced by a function of the right ones."""
+    dag = random_dag(0)
+    inputs = dict(zip(("query", "key", "value", *Gates._fields), random_inputs(dag).flat(), strict=True))
+    inputs |= {name: change(inputs[name]) for name, change in changes.items()}
+    return Inputs.of(list(inputs.values())), dag
+
+
+def cut(x):
+    return x[:-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"query": lambda x: x[0]}, r"query and key must be \[N, H, K\]"),
+        ({"query": lambda x: x[..., 1:]}, r"got \[7, 2, 2\], \[7, 2, 3\] and \[7, 2, 4\]"),
+        ({"value": lambda x: x[0]}, r"value \[N, H, V\]"),
+        ({"value": lambda x: x[:, 1:]}, r"value \[N, H, V\]"),
+        ({"query": cut, "key": cut, "value": cut}, "the dag has 7 nodes, but query, key and value have 6"),
+        ({"source": cut}, r"gate source must be \[6, 2\] for this dag, got \[5, 2\]"),
+        ({"transition": cut}, "gate transition must be .* was it rebuilt, pruned or reordered"),
+        ({"mark": lambda x: x[:, :1]}, r"gate mark must be \[6, 2\] for this dag, got \[6, 1\]"),
+        ({"direct": lambda x: x[:, 0]}, r"gate direct must be \[7, 2\] for this dag, got \[7\]"),
+        ({"mark": lambda x: x.to("meta")}, "gate mark is on meta, value on cpu"),
+    ],
+)
+def test_wrong_shapes(changes, message):
+    inputs, dag = shapes(**changes)
+    with pytest.raises(ShapeError, match=message):
+        propagate(*inputs, dag)
+
+
+def test_gates_computed_before_the_dag_was_pruned():
+    dag = grid_dag(3, 3)
+    with pytest.raises(ShapeError, match=r"gate transition .* was it rebuilt, pruned"):
+        propagate(*random_inputs(dag), dag.prune())
+
+
+def test_dag_on_another_device():
+    dag = random_dag(0)
+    with pytest.raises(ShapeError, match=r"the dag is on meta, value on cpu; use dag.to\('cpu'\)"):
+        propagate(*random_inputs(dag), dag.to("meta"))

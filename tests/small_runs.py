@@ -1,0 +1,47 @@
+"""Runs small enough for tests: a few dozen molecules, a network of a few hundred weights."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from plstm_graph.data import load
+from plstm_graph.data.datasets import GraphDataset
+from plstm_graph.train.config import TrainConfig, override
+
+RINGS = ("c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CC1")
+SMALL = {"epochs": 4, "batch_size": 8, "warmup_epochs": 1, "lr": 0.01, "accelerator": "cpu"}
+SMALL_MODEL = {"width": 8, "layers": 1, "heads": 4, "walks": 0, "dropout": 0.2, "head_layers": 1}
+
+
+def molecules(count: int = 40) -> list[str]:
+    """Chains with a ring and a hetero atom; no two are the same."""
+    return ["C" * (1 + index // 8) + "NO"[index // 4 % 2] + RINGS[index % 4] for index in range(count)]
+
+
+def write_csv(path: Path, *, task: str = "regression", count: int = 40) -> Path:
+    """SMILES with ``y`` and ``z``: numbers, or zeros and ones, that the molecule determines."""
+    lines = ["smiles,y,z"]
+    for text in molecules(count):
+        size, aromatic = len(text), "c" in text
+        values = (5 + 0.3 * size + aromatic, 100.0 * size) if task == "regression" else (int(aromatic), size % 2)
+        lines.append(f"{text},{values[0]},{values[1]}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def small_dataset(folder: Path, task: str = "regression", targets: tuple[str, ...] = ("y",)) -> GraphDataset:
+    return load(str(write_csv(folder / "small.csv", task=task)), targets=targets)
+
+
+def three_classes(dataset: GraphDataset) -> GraphDataset:
+    """The same graphs with classes 0, 1, 2 instead of labels."""
+    graphs = [graph.clone() for graph in dataset.graphs]
+    for index, graph in enumerate(graphs):
+        graph.y = graph.y.new_tensor([index % 3]).long()
+    return replace(dataset, graphs=graphs, task="multiclass", metric="accuracy", targets=("class",), num_outputs=3)
+
+
+def small_config(**values: Any) -> TrainConfig:
+    """A quick run; keyword ``model_width`` sets ``model.width``."""
+    given = {"model." + key.removeprefix("model_") if key.startswith("model_") else key: v for key, v in values.items()}
+    return override(TrainConfig(), SMALL | {f"model.{key}": v for key, v in SMALL_MODEL.items()} | given)

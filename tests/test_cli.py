@@ -1,0 +1,204 @@
+import csv
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_runs import molecules, write_csv
+from typer.testing import CliRunner
+
+from plstm_graph import __version__
+from plstm_graph.cli import CHOICES, app
+from plstm_graph.train.config import TrainConfig, flat
+
+Invoke = Callable[..., Any]
+SMALL = ["--epochs", 2, "--batch-size", 8, "--accelerator", "cpu"]
+SMALL += ["--width", 8, "--layers", 1, "--heads", 4, "--rwse", 0]
+
+
+@pytest.fixture
+def invoke() -> Invoke:
+    runner = CliRunner()
+    return lambda *words: runner.invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    data = write_csv(folder / "my.csv")
+    words = ["train", "--data", data, "--target", "y", "--out", folder / "run", *SMALL, "--set", "model.head_layers=1"]
+    found = CliRunner().invoke(app, [str(word) for word in words])
+    assert found.exit_code == 0, found.output
+    assert "r2: train " in found.stdout
+    assert "epoch 2/2" in found.stderr
+    return folder / "run"
+
+
+def one_line(found: Any, text: str) -> None:
+    """An error a user can act on: one line on stderr, exit code 2, no traceback."""
+    assert found.exit_code == 2, found.output
+    assert found.stderr.startswith("error: ")
+    assert found.stderr.count("\n") == 1
+    assert text in found.stderr
+    assert found.stdout == ""
+
+
+def test_every_option_sets_a_field_of_the_config() -> None:
+    fields = flat(TrainConfig())
+    for choice in CHOICES:
+        assert (choice.field or choice.name) in fields
+    assert len({choice.flag for choice in CHOICES}) == len(CHOICES)
+
+
+def test_version_and_help(invoke: Invoke) -> None:
+    assert invoke("--version").stdout == f"plstm-graph {__version__}\n"
+    text = invoke("train", "--help").stdout
+    assert all(choice.flag in text for choice in CHOICES)
+
+
+def test_train_writes_its_folder(run: Path) -> None:
+    found = json.loads((run / "metrics.json").read_text())
+    assert found["command"].startswith("plstm-graph ")
+    config = tomllib.loads((run / "config.toml").read_text())
+    assert config["targets"] == ["y"]
+    assert config["model"]["width"] == 8
+    assert config["model"]["head_layers"] == 1
+
+
+def test_config_file_and_options_over_it(run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    words = ["--config", run / "config.toml", "--out", tmp_path / "again", "--epochs", 1, "--quiet"]
+    found = invoke("train", *words)
+    assert (found.exit_code, found.output) == (0, "")
+    config = tomllib.loads((tmp_path / "again" / "config.toml").read_text())
+    assert config["epochs"] == 1
+    assert config["model"]["width"] == 8
+
+
+def test_resume_takes_the_options_of_the_run(run: Path, invoke: Invoke) -> None:
+    before = json.loads((run / "metrics.json").read_text())
+    assert invoke("train", "--resume", "--out", run, "--epochs", 2).exit_code == 0
+    after = json.loads((run / "metrics.json").read_text())
+    assert {**before, "command": "", "minutes": 0} == {**after, "command": "", "minutes": 0}
+    one_line(invoke("train", "--resume", "--out", run, "--epochs", 9), "epochs is 2, not 9")
+    one_line(invoke("train", "--out", run, *SMALL), "is not empty; give --resume, --overwrite or another --out")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--data", "nav71"], "did you mean 'nav17'?"),
+        (["--data", "my.csv"], "my.csv"),
+        (["--split", "skaffold"], "did you mean 'scaffold'?"),
+        (["--order", "canonicle"], "did you mean 'canonical'?"),
+        (["--set", "model.widht=3"], "did you mean 'model.width'?"),
+        (["--set", "model.backend=scater"], "did you mean 'scatter'?"),
+        (["--set", "width"], "--set takes key=value"),
+        (["--config", "no.toml"], "cannot read config file no.toml"),
+        (["--epochs", "0"], "epochs must be at least 1 (got 0)"),
+        (["--precision", "7"], "the trainer refuses its options"),
+        (["--resume"], "nothing to resume in"),
+    ],
+)
+def test_wrong_options_are_one_line(
+    words: list[str], text: str, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one_line(invoke("train", *words), text)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_data_is_one_line(tmp_path: Path, invoke: Invoke) -> None:
+    data = write_csv(tmp_path / "my.csv")
+    one_line(invoke("train", "--data", data, "--target", "yy", "--out", tmp_path / "run"), "unknown column 'yy'")
+    one_line(invoke("train", "--data", data, "--target", "y", "--out", data / "run"), "cannot write to output folder")
+    assert not (tmp_path / "run").exists()
+
+
+def test_rejected_rows_are_kept_and_counted(tmp_path: Path, invoke: Invoke) -> None:
+    data = write_csv(tmp_path / "my.csv")
+    data.write_text(data.read_text() + "C1CC,1,2\nCCCCO,,\n")
+    found = invoke("train", "--data", data, "--target", "y", "--out", tmp_path / "run", *SMALL)
+    assert found.exit_code == 0, found.output
+    assert "2 rows rejected, see rejected.csv" in found.stdout
+    rows = list(csv.DictReader((tmp_path / "run" / "rejected.csv").open()))
+    assert [(row["row"], row["text"]) for row in rows] == [("41", "C1CC"), ("42", "CCCCO")]
+
+
+def test_predict(run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    (tmp_path / "in.smi").write_text("CCO ethanol\nC1CC broken\nc1ccccc1\n")
+    out = tmp_path / "pred.csv"
+    found = invoke("predict", "--checkpoint", run, "--input", tmp_path / "in.smi", "--out", out)
+    assert found.exit_code == 0, found.output
+    assert found.stdout == f"3 rows, 1 without a prediction (see column error); wrote {out}\n"
+    rows = list(csv.DictReader(out.open()))
+    assert [row["smiles"] for row in rows] == ["CCO", "C1CC", "c1ccccc1"]
+    assert [row["y"] == "" for row in rows] == [False, True, False]
+    one_line(invoke("predict", "--checkpoint", run, "--input", tmp_path / "no.csv", "--out", out), "no.csv")
+    one_line(invoke("predict", "--checkpoint", tmp_path, "--input", tmp_path / "in.smi", "--out", out), "best.ckpt")
+    missing = tmp_path / "no" / "pred.csv"
+    one_line(invoke("predict", "--checkpoint", run, "--input", tmp_path / "in.smi", "--out", missing), "No such file")
+
+
+def test_predict_from_csv_with_a_column_of_another_name(run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    (tmp_path / "in.csv").write_text("id,structure\n" + "".join(f"{i},{text}\n" for i, text in enumerate(molecules(4))))
+    words = ["--checkpoint", run / "checkpoints" / "last.ckpt", "--input", tmp_path / "in.csv"]
+    assert invoke("predict", *words, "--out", tmp_path / "p.csv", "--smiles-column", "structure").exit_code == 0
+    assert len(list(csv.DictReader((tmp_path / "p.csv").open()))) == 4
+    one_line(invoke("predict", *words, "--out", tmp_path / "p.csv"), "smiles")
+
+
+def test_evaluate(run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    found = invoke("evaluate", "--checkpoint", run, "--split-part", "valid", "--out", tmp_path / "e.json")
+    assert found.exit_code == 0, found.output
+    stored = json.loads((run / "metrics.json").read_text())["valid"]
+    result = json.loads((tmp_path / "e.json").read_text())
+    assert result["r2"] == pytest.approx(stored["r2"], abs=1e-5)
+    assert f"r2         {result['r2']:.4f}" in found.stdout
+    one_line(invoke("evaluate", "--checkpoint", run, "--data", "MUTAGG"), "unknown data set")
+
+
+def test_datasets(invoke: Invoke) -> None:
+    text = invoke("datasets").stdout
+    assert "nav17" in text
+    assert "MUTAG" in text
+
+
+def test_debug_shows_the_traceback(tmp_path: Path, invoke: Invoke) -> None:
+    found = invoke("train", "--data", "nav71", "--out", tmp_path / "run", "--debug")
+    assert found.exit_code == 1
+    assert type(found.exception).__name__ == "DataError"
+
+
+def test_an_interruption_before_training_leaves_nothing(
+    tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("plstm_graph.train.run.load_data", interrupted)
+    found = invoke("train", "--out", tmp_path / "run")
+    assert found.exit_code == 130
+    assert found.stderr == "interrupted; nothing was written\n"
+    monkeypatch.setattr("plstm_graph.train.infer.restore", interrupted)
+    (tmp_path / "in.smi").write_text("C\n")
+    found = invoke("predict", "--checkpoint", "x", "--input", tmp_path / "in.smi", "--out", tmp_path / "p.csv")
+    assert (found.exit_code, found.stderr) == (130, "interrupted\n")
+
+
+def test_draw(tmp_path: Path, invoke: Invoke) -> None:
+    pytest.importorskip("plstm_graph.draw")
+    found = invoke("draw", "CCO", "--out", tmp_path / "x.svg")
+    assert found.exit_code == 0, found.output
+    assert "<svg" in (tmp_path / "x.svg").read_text()
+    one_line(invoke("draw", "C1CC", "--out", tmp_path / "y.svg"), "C1CC")
+
+
+def test_help_needs_no_heavy_import() -> None:
+    heavy = {"pytorch_lightning", "rdkit", "matplotlib"}
+    code = f"import sys, plstm_graph.cli; print({heavy} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"

@@ -1,0 +1,117 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from plstm_graph import Gates, LineDAG
+from plstm_graph.errors import ConfigError
+from plstm_graph.gates import (
+    DIRECT_BIAS,
+    MARK_BIAS,
+    SOURCE_BIAS,
+    TRANSITION_BIAS,
+    activate,
+    check_mode,
+    initial_transition_bias,
+    normalize_transition,
+    view,
+)
+from plstm_graph.testing import check_propagation, grid_dag, random_dag, random_inputs, transition_matrix
+
+FEW = settings(max_examples=40, deadline=None, derandomize=True)
+
+
+def raw_gates(dag: LineDAG, dtype=torch.float64, scale=3.0) -> Gates:
+    return Gates(*((scale * torch.randn(g.shape, dtype=torch.float64)).to(dtype) for g in random_inputs(dag).gates))
+
+
+def test_laws_of_p_mode():
+    check_propagation()
+
+
+@FEW
+@given(st.integers(0, 10**6), st.floats(0.1, 1), st.floats(0, 20), st.booleans())
+def test_columns_never_exceed_one(seed, density, scale, reverse):
+    dag = view(random_dag(seed, nodes=7, density=density), "P", reverse)
+    transition = activate(raw_gates(dag, scale=scale), dag, "P").transition
+    sums = transition_matrix(transition, dag).abs().sum(1)
+    assert sums.numel() == 0 or sums.max() <= 1 + 1e-12
+
+
+def test_normalisation_by_hand():
+    # 0 -> 1, then 1 -> 2 and 1 -> 3: the pairs (0, 1) and (0, 2) share their prev
+    dag = LineDAG.from_edge_index(torch.tensor([[0, 1, 1], [1, 2, 3]]))
+    raw = torch.tensor([[0.75, 0.25], [-0.75, 0.5]])
+    assert normalize_transition(raw, dag).tolist() == [[0.5, 0.25], [-0.5, 0.5]]
+    # read against the edges the two pairs have different prevs: nothing to share
+    assert torch.equal(normalize_transition(raw, dag.reverse()), raw)
+
+
+def test_on_a_chain_p_equals_d():
+    dag = grid_dag(1, 9)
+    raw = raw_gates(dag)
+    for p, d in zip(activate(raw, dag, "P"), activate(raw, dag.prune(), "D"), strict=True):
+        assert torch.equal(p, d)
+
+
+def test_activations():
+    dag = grid_dag(3, 3).prune()
+    raw = raw_gates(dag)
+    gates = activate(raw, dag, "D")
+    expected = (raw.source.sigmoid(), raw.transition.tanh(), raw.mark.sigmoid(), raw.direct.sigmoid())
+    for name, got, want in zip(Gates._fields, gates, expected, strict=True):
+        assert torch.equal(got, want), name
+
+
+@pytest.mark.parametrize("mode", ["P", "D"])
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ],
+)
+def test_gates_are_float32_at_least(mode, dtype, expected):
+    dag = view(grid_dag(3, 3), mode, reverse=False)
+    raw = raw_gates(dag, dtype)
+    gates = activate(raw, dag, mode)
+    assert {gate.dtype for gate in gates} == {expected}
+    wide = activate(Gates(*(gate.to(expected) for gate in raw)), dag, mode)
+    assert all(torch.equal(got, want) for got, want in zip(gates, wide, strict=True))
+
+
+def test_gradient_of_the_normalisation():
+    dag = grid_dag(3, 3)
+    raw = raw_gates(dag).transition.requires_grad_()
+    assert torch.autograd.gradcheck(lambda t: normalize_transition(t.tanh(), dag), raw)
+
+
+def test_view():
+    dag = grid_dag(3, 3)
+    assert view(dag, "P", False) is dag
+    assert (view(dag, "P", True).reversed, view(dag, "P", True).pruned) == (True, False)
+    assert (view(dag, "D", False).reversed, view(dag, "D", False).pruned) == (False, True)
+    assert (view(dag, "D", True).reversed, view(dag, "D", True).pruned) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "call", [check_mode, lambda m: view(grid_dag(2, 2), m, False), lambda m: activate((), None, m)]
+)
+def test_unknown_mode(call):
+    with pytest.raises(ConfigError, match="unknown mode 'PD'; choose one of P, D"):
+        call("PD")
+
+
+def test_initial_values():
+    """Table 5 of the paper; transitions near criticality, spread over the heads."""
+    assert (SOURCE_BIAS, MARK_BIAS, DIRECT_BIAS) == (-4, -4, -6)
+    assert initial_transition_bias(1).tolist() == [2.0]
+    bias = initial_transition_bias(5)
+    assert bias.tolist() == [1.0, 1.5, 2.0, 2.5, 3.0]
+    assert (bias[0], bias[-1]) == TRANSITION_BIAS
+    # half-lives in edges as the comment beside the constant says: 1 / (1 - tanh) from 4 to 200
+    reach = 1 / (1 - bias.tanh())
+    assert 4 < reach[0] < 5
+    assert 195 < reach[-1] < 205

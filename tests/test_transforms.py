@@ -1,0 +1,295 @@
+"""OrientDAG and AddLineDAG: functional, and the same in a batch, taken out of it again, or built from the union."""
+
+import logging
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch, Data
+from torch_geometric.loader import DataLoader
+from torch_geometric.transforms import Compose
+
+from plstm_graph import LineDAG
+from plstm_graph.data import smiles_to_data
+from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.orient import ORDERS
+from plstm_graph.transforms import (
+    AddLineDAG,
+    LineDAGData,
+    OrientDAG,
+    canonical_rank,
+    line_dag,
+    weisfeiler_lehman_rank,
+)
+
+TENSORS = ("src", "dst", "prev", "next", "level", "column", "column_along", "graph_ptr", "edge_ptr")
+SIZES = ("num_nodes", "num_levels", "max_nodes", "max_edges", "merged")
+
+
+def graph(nodes: int, *columns: tuple[int, int], **more: Tensor) -> Data:
+    edge_index = torch.tensor(columns, dtype=torch.long).view(-1, 2).t().contiguous()
+    return Data(x=torch.randn(nodes, 2), edge_index=edge_index, **more)
+
+
+GRAPHS: dict[str, Callable[[], Data]] = {
+    "ring with a cross-bar": lambda: graph(5, (0, 1), (1, 2), (2, 3), (3, 0), (3, 1), (1, 3), (4, 0)),
+    "self-loops and duplicates": lambda: graph(4, (1, 1), (0, 1), (1, 0), (0, 1), (3, 3), (2, 1), (2, 1)),
+    "no edge": lambda: graph(3),
+    "no node": lambda: graph(0),
+    "one node with a loop": lambda: graph(1, (0, 0)),
+    "chain": lambda: graph(6, *((i, i + 1) for i in range(5))),
+}
+
+
+def same(got: LineDAG, want: LineDAG) -> None:
+    got.validate()
+    for name in TENSORS if want.num_nodes else TENSORS[:-2]:  # a batch vector without nodes shows no graph
+        assert torch.equal(getattr(got, name), getattr(want, name)), name
+    for name in SIZES:
+        assert getattr(got, name) == getattr(want, name), name
+    for side in (got.prune().prev, got.prune().next), (got.reverse().prune().prev, got.reverse().prune().next):
+        assert all(part.numel() <= got.num_pairs for part in side)
+    assert torch.equal(got.prune().prev, want.prune().prev)
+    assert torch.equal(got.prune().next, want.prune().next)
+
+
+def snapshot(data: Data) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in data.to_dict().items()}
+
+
+def batches() -> dict[str, list[Data]]:
+    every = [make() for make in GRAPHS.values()]
+    return {
+        "all": every,
+        "empty ones first": [every[3], every[2], *every],
+        "only without edges": [every[2], every[3], every[4]],
+        "one": every[:1],
+        "one, empty": [every[3]],
+        "the same twice": [every[1], every[1]],
+    }
+
+
+# ---------------------------------------------------------------------- AddLineDAG
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("prune", [False, True])
+@pytest.mark.parametrize("order", ORDERS)
+def test_carries_the_line_graph(name: str, prune: bool, order: str) -> None:
+    data = GRAPHS[name]()
+    before = snapshot(data)
+    stored = AddLineDAG(order, prune)(data)
+    zeros = torch.zeros(data.num_nodes, dtype=torch.long)
+    same(stored.line_dag, LineDAG.from_edge_index(data.edge_index, data.num_nodes, order=order, batch=zeros))
+    assert type(data) is Data
+    assert set(data.keys()) == set(before)
+    assert all(torch.equal(data[key], value) for key, value in before.items())
+    assert all(torch.equal(stored[key], value) for key, value in before.items())
+    assert ("dag_kept" in stored) == prune
+
+
+@pytest.mark.parametrize("name", batches())
+@pytest.mark.parametrize("prune", [False, True])
+def test_a_batch_equals_the_union(name: str, prune: bool) -> None:
+    graphs = batches()[name]
+    union = Batch.from_data_list(graphs)
+    batch = Batch.from_data_list([AddLineDAG(prune=prune)(g) for g in graphs])
+    want = LineDAG.from_edge_index(union.edge_index, union.num_nodes, batch=union.batch)
+    assert batch.num_graphs == len(graphs)
+    got = batch.line_dag
+    # Graphs without nodes at the end are counted by the batch, but cannot be seen in the batch vector.
+    trailing = len(graphs) - want.num_graphs
+    if trailing:
+        assert torch.equal(got.graph_ptr[: want.graph_ptr.numel()], want.graph_ptr)
+        want = LineDAG.collate([line_dag(AddLineDAG()(g)) for g in graphs])
+    same(got, want)
+    for dag in (got, got.reverse()):
+        columns = torch.arange(union.num_edges, dtype=torch.float64)
+        other = want if dag is got else want.reverse()
+        torch.testing.assert_close(dag.gather_edges(columns), other.gather_edges(columns))
+
+
+@pytest.mark.parametrize("prune", [False, True])
+def test_taken_out_of_a_batch(prune: bool) -> None:
+    stored = [AddLineDAG(prune=prune)(make()) for make in GRAPHS.values()]
+    batch = Batch.from_data_list(stored)
+    for i, original in enumerate(stored):
+        for taken in (batch[i], batch.to_data_list()[i], batch.get_example(i)):
+            assert isinstance(taken, LineDAGData)
+            assert set(taken.keys()) == set(original.keys())
+            assert all(torch.equal(taken[key], original[key]) for key in original.keys())  # noqa: SIM118
+            same(taken.line_dag, original.line_dag)
+    again = Batch.from_data_list(batch[[4, 0, 1]])
+    same(again.line_dag, Batch.from_data_list([stored[4], stored[0], stored[1]]).line_dag)
+
+
+def test_a_batch_that_was_pruned_remembers_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = Batch.from_data_list([AddLineDAG(prune=True)(make()) for make in GRAPHS.values()])
+
+    def fail(dag: LineDAG) -> Tensor:
+        raise AssertionError("pruned again")
+
+    monkeypatch.setattr(LineDAG, "_kept_pairs", fail)
+    dag = batch.line_dag
+    assert dag.prune().num_pairs < dag.num_pairs
+    assert dag.reverse().prune().num_pairs == dag.prune().num_pairs
+
+
+def test_transforms_take_batches() -> None:
+    graphs = batches()["all"]
+    batch = Batch.from_data_list(graphs)
+    ranked = OrientDAG("degree")(batch)
+    stored = AddLineDAG(prune=True)(ranked)
+    assert stored.num_graphs == len(graphs)
+    assert "rank" not in batch
+    single = [AddLineDAG(prune=True)(OrientDAG("degree")(g)) for g in graphs]
+    same(stored.line_dag, Batch.from_data_list(single).line_dag)
+    assert isinstance(stored[1], LineDAGData)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_data_loader(workers: int) -> None:
+    stored = [AddLineDAG(prune=True)(make()) for make in GRAPHS.values()]
+    loader = DataLoader(stored, batch_size=3, num_workers=workers)
+    for i, batch in enumerate(loader):
+        same(batch.line_dag, Batch.from_data_list(stored[3 * i : 3 * i + 3]).line_dag)
+
+
+def test_to_and_clone() -> None:
+    data = AddLineDAG(prune=True)(GRAPHS["ring with a cross-bar"]())
+    batch = Batch.from_data_list([data, data])
+    for copy in (batch.to("cpu"), batch.clone(), batch.contiguous()):
+        same(copy.line_dag, batch.line_dag)
+    cloned = data.clone()
+    cloned.dag_src += 1
+    assert not torch.equal(cloned.dag_src, data.dag_src)
+    elsewhere = batch.clone().to("meta")
+    assert all(elsewhere[key].device.type == "meta" for key in ("dag_src", "dag_kept", "dag_column"))
+
+
+def test_a_rank_goes_first_and_a_second_call_replaces() -> None:
+    data = GRAPHS["chain"]()
+    turned = data.clone()
+    turned.rank = torch.arange(6).flip(0)
+    assert torch.equal(AddLineDAG("index")(turned).line_dag.src, torch.arange(5, 0, -1))
+    stored = AddLineDAG("index", prune=True)(data)
+    stored.rank = turned.rank
+    again = AddLineDAG("index")(stored)
+    assert torch.equal(again.line_dag.src, torch.arange(5, 0, -1))
+    assert "dag_kept" not in again
+
+
+def test_graphs_without_features_keep_their_number_of_nodes() -> None:
+    data = Data(edge_index=torch.tensor([[0], [1]]), num_nodes=4)
+    stored = AddLineDAG()(data)
+    assert stored.line_dag.num_nodes == 4
+    batch = Batch.from_data_list([stored, stored])
+    assert batch.line_dag.num_nodes == 8
+    assert batch.line_dag.src.tolist() == [0, 4]
+    assert batch[1].num_nodes == 4
+
+
+def test_line_dag_finds_or_builds() -> None:
+    data = GRAPHS["chain"]()
+    carried = LineDAG.from_edge_index(data.edge_index, 6, order="degree")
+    with_attribute = data.clone()
+    with_attribute.line_dag = carried
+    assert line_dag(with_attribute) is carried
+    zeros = torch.zeros(6, dtype=torch.long)
+    same(line_dag(data, "degree"), LineDAG.from_edge_index(data.edge_index, 6, order="degree", batch=zeros))
+    union = Batch.from_data_list([data, data])
+    same(line_dag(union), LineDAG.from_edge_index(union.edge_index, 12, batch=union.batch))
+
+
+# ---------------------------------------------------------------------- OrientDAG
+
+
+@pytest.mark.parametrize("order", [*ORDERS, "canonical"])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_writes_a_permutation(name: str, order: str) -> None:
+    data = GRAPHS[name]()
+    ranked = OrientDAG(order)(data)
+    assert "rank" not in data
+    assert sorted(ranked.rank.tolist()) == list(range(data.num_nodes))
+    if order != "canonical":
+        zeros = torch.zeros(data.num_nodes, dtype=torch.long)
+        want = LineDAG.from_edge_index(data.edge_index, data.num_nodes, order=order, batch=zeros)
+        same(AddLineDAG()(ranked).line_dag, want)
+
+
+@pytest.mark.parametrize("order", ["degree", "random", "bfs"])
+def test_ranks_are_drawn_per_graph(order: str) -> None:
+    """A union that PyG did not make: plain data with a batch vector."""
+    one = GRAPHS["ring with a cross-bar"]()
+    union = Data(
+        x=torch.cat([one.x, one.x]),
+        edge_index=torch.cat([one.edge_index, one.edge_index + 5], 1),
+        batch=torch.tensor([0] * 5 + [1] * 5),
+    )
+    single = OrientDAG(order)(one).rank
+    assert torch.equal(OrientDAG(order)(union).rank, torch.cat([single, single + 5]))
+
+
+def test_given_and_seed() -> None:
+    data = graph(4, (3, 1), (1, 0), (0, 2))
+    assert OrientDAG("given")(data).rank.tolist() == [2, 1, 3, 0]
+    ranks = {tuple(OrientDAG("random", seed)(GRAPHS["chain"]()).rank.tolist()) for seed in range(8)}
+    assert len(ranks) > 4
+
+
+def test_unknown_order() -> None:
+    for transform in (OrientDAG, AddLineDAG):
+        with pytest.raises(ConfigError, match="did you mean 'canonical'"):
+            transform("canonicl")
+    with pytest.raises(ConfigError, match="OrientDAG"):
+        AddLineDAG("canonical")(GRAPHS["chain"]())
+    assert str(OrientDAG("bfs")) == "OrientDAG('bfs')"
+    assert str(AddLineDAG(prune=True)) == "AddLineDAG('index', prune=True)"
+
+
+def test_registered_and_composable() -> None:
+    data = Compose([OrientDAG("degree"), AddLineDAG(prune=True)])(GRAPHS["chain"]())
+    assert isinstance(data, LineDAGData)
+    assert "dag_kept" in data
+
+
+def test_canonical_rank_of_a_molecule() -> None:
+    data = smiles_to_data("OC(=O)c1ccccc1")
+    expected = data.rank
+    del data.rank
+    assert torch.equal(OrientDAG()(data).rank, expected)
+    data.smiles = "CC"
+    with pytest.raises(DataError, match="2 atoms, but the graph has 9 nodes"):
+        canonical_rank(data)
+    batch = Batch.from_data_list([smiles_to_data(text) for text in ("CCO", "C#N")])
+    assert torch.equal(OrientDAG()(batch).rank, batch.rank)
+
+
+def test_fallback_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="plstm_graph"):
+        OrientDAG()(GRAPHS["chain"]())
+    assert "Weisfeiler-Lehman" in caplog.text
+
+
+def test_weisfeiler_lehman_is_invariant() -> None:
+    """A graph without symmetry: renumbered, or stored another way, every node keeps its rank."""
+    columns = torch.tensor([[0, 1, 2, 0, 1, 4, 5], [1, 2, 0, 3, 4, 5, 6]])  # a triangle with unlike tails
+    for x in (None, torch.tensor([2.0, 0, 0, 1, 0, 3, 0]).unsqueeze(1)):
+        data = Data(edge_index=columns, x=x, num_nodes=7)
+        want = weisfeiler_lehman_rank(data)
+        assert sorted(want.tolist()) == list(range(7))
+        for _ in range(10):
+            perm = torch.randperm(7)
+            stored = perm[columns][:, torch.randperm(7)]
+            flip = torch.rand(7) < 0.5
+            stored = torch.where(flip, stored.flip(0), stored)
+            stored = torch.cat([stored, stored[:, :3].flip(0), torch.tensor([[2], [2]])], 1)
+            moved = None if x is None else torch.empty_like(x).index_copy_(0, perm, x)
+            got = weisfeiler_lehman_rank(Data(edge_index=stored, x=moved, num_nodes=7))
+            assert torch.equal(got[perm], want)
+
+
+def test_weisfeiler_lehman_breaks_ties_by_node() -> None:
+    ring = Data(edge_index=torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]]), num_nodes=4)
+    assert weisfeiler_lehman_rank(ring).tolist() == [0, 1, 2, 3]

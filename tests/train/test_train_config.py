@@ -1,0 +1,87 @@
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from plstm_graph.errors import ConfigError
+from plstm_graph.train.config import (
+    TrainConfig,
+    config_hash,
+    differences,
+    from_dict,
+    override,
+    read_toml,
+    to_dict,
+    write_toml,
+)
+
+
+def test_a_config_survives_toml(tmp_path: Path) -> None:
+    config = override(TrainConfig(), {"targets": "y,z", "lr": "3e-4", "model.width": "32", "split_seed": 42})
+    write_toml(config, tmp_path / "config.toml")
+    assert from_dict(read_toml(tmp_path / "config.toml")) == config
+    assert tomllib.loads((tmp_path / "config.toml").read_text())["model"]["width"] == 32
+    assert from_dict(to_dict(TrainConfig())) == TrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("epochs", "7", 7),
+        ("lr", "1e-2", 0.01),
+        ("lr", 1, 1.0),
+        ("root", "none", None),
+        ("split_seed", "42", 42),
+        ("targets", "a, b", ("a", "b")),
+        ("targets", ["a"], ("a",)),
+        ("devices", 2, "2"),
+        ("model.degrees", "true", True),
+        ("model.degrees", "no", False),
+    ],
+)
+def test_text_is_typed_by_its_field(key: str, text: object, value: object) -> None:
+    config = override(TrainConfig(), {key: text})
+    found = getattr(config.model, key.removeprefix("model.")) if "." in key else getattr(config, key)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model.widht": "3"}, "did you mean 'model.width'"),
+        ({"epoch": 3}, "did you mean 'epochs'"),
+        ({"epochs": "many"}, "epochs must be a whole number .got 'many'."),
+        ({"epochs": 1.5}, "epochs must be a whole number"),
+        ({"epochs": True}, "epochs must be a whole number"),
+        ({"lr": "fast"}, "lr must be a number"),
+        ({"model.degrees": "perhaps"}, "must be true or false"),
+        ({"data": 1.5}, "data must be text"),
+        ({"epochs": 0}, "epochs must be at least 1 .got 0."),
+        ({"lr": 0}, "lr must be above 0"),
+        ({"seed": -1}, "seed must be at least 0"),
+    ],
+)
+def test_what_is_wrong_is_named(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        override(TrainConfig(), values)
+
+
+def test_toml_slips(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read config file"):
+        read_toml(tmp_path / "no.toml")
+    (tmp_path / "bad.toml").write_text("epochs = = 3")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        read_toml(tmp_path / "bad.toml")
+    with pytest.raises(ConfigError, match="model must be a table"):
+        from_dict({"model": "gin"})
+
+
+def test_differences_and_hash_do_not_depend_on_the_folder() -> None:
+    first = TrainConfig(out="a")
+    second = override(first, {"out": "b"})
+    assert differences(second, first) == []
+    assert config_hash(second) == config_hash(first)
+    third = override(first, {"epochs": 3, "model.layers": 1})
+    assert differences(third, first) == ["epochs is 100, not 3", "model.layers is 4, not 1"]
+    assert config_hash(third) != config_hash(first)

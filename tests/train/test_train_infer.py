@@ -1,0 +1,175 @@
+import csv
+import errno
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import molecules, small_config, small_dataset, three_classes, write_csv
+
+from plstm_graph.data import load
+from plstm_graph.errors import CheckpointError, ConfigError, DataError
+from plstm_graph.train import evaluate, predict, train
+from plstm_graph.train.checkpoint import AtomicCheckpointIO, read
+from plstm_graph.train.infer import restore
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished regression run with two targets."""
+    folder = tmp_path_factory.mktemp("regression")
+    config = small_config(out=folder / "run", data=write_csv(folder / "small.csv"), targets="y,z", epochs=2)
+    train(config)
+    return folder / "run"
+
+
+def test_checkpoints_hold_only_plain_values(run: Path) -> None:
+    for name in ("best.ckpt", "last.ckpt"):
+        content = torch.load(run / "checkpoints" / name, weights_only=True)
+        meta = content["plstm_graph"]
+        assert meta["featuriser"] == "ogb-molecule"
+        assert meta["targets"] == ["y", "z"]
+        assert len(meta["mean"]) == len(meta["deviation"]) == 2
+        assert meta["config"]["model"]["width"] == 8
+        assert "torch" in meta["versions"]
+    assert "optimizer_states" in torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def test_predictions_are_those_of_training_in_order_and_units(run: Path) -> None:
+    dataset = load(str(run.parent / "small.csv"), targets=("y", "z"))
+    found = predict(run, molecules())
+    target = torch.cat([graph.y for graph in dataset.graphs])
+    rows = dataset.split("random", seed=0)["test"]
+    expected = evaluate(run)
+    assert expected["mae"] == pytest.approx((found.values - target)[rows].abs().mean().item(), rel=1e-5)
+    assert found.columns == ["y", "z"]
+    assert torch.allclose(predict(run, molecules()[::-1], batch_size=3).values.flip(0), found.values, atol=1e-4)
+
+
+def test_rows_that_are_no_molecules_keep_their_place(run: Path, tmp_path: Path) -> None:
+    texts = ["CCO", "C1CC", "", "c1ccccc1", "not a molecule, at all"]
+    found = predict(run, texts)
+    assert [row.row for row in found.rejected] == [2, 3, 5]
+    assert found.values.isnan().all(1).tolist() == [False, True, True, False, True]
+    found.write(tmp_path / "pred.csv")
+    with (tmp_path / "pred.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["smiles"] for row in rows] == texts
+    assert [row["y"] == "" for row in rows] == [False, True, True, False, True]
+    assert [bool(row["error"]) for row in rows] == [False, True, True, False, True]
+    assert float(rows[0]["z"]) == pytest.approx(found.values[0, 1].item(), rel=1e-4)
+
+
+def test_only_rows_that_are_no_molecules(run: Path, tmp_path: Path) -> None:
+    found = predict(run, ["C1CC"])
+    found.write(tmp_path / "pred.csv")
+    assert (tmp_path / "pred.csv").read_text().splitlines()[1].startswith("C1CC,,,")
+    assert predict(run, []).values.shape == (0, 2)
+
+
+def test_probabilities_and_classes(tmp_path: Path) -> None:
+    train(small_config(out=tmp_path / "binary", epochs=1), small_dataset(tmp_path, "binary"))
+    found = predict(tmp_path / "binary", molecules(5))
+    assert found.columns == ["y"]
+    assert ((found.values > 0) & (found.values < 1)).all()
+    dataset = three_classes(small_dataset(tmp_path))
+    train(small_config(out=tmp_path / "classes", epochs=1), dataset)
+    found = predict(tmp_path / "classes", molecules(5))
+    assert found.columns == ["class", "p_0", "p_1", "p_2"]
+    assert torch.equal(found.values[:, 0].long(), found.values[:, 1:].argmax(1))
+    assert torch.allclose(found.values[:, 1:].sum(1), torch.ones(5))
+
+
+def test_evaluate(run: Path, tmp_path: Path) -> None:
+    stored = json.loads((run / "metrics.json").read_text())
+    for part in ("train", "valid", "test"):
+        found = evaluate(run / "checkpoints" / "best.ckpt", part=part)
+        assert {name: found[name] for name in stored[part]} == pytest.approx(stored[part], abs=1e-5)
+        assert found["graphs"] == stored["graphs"][part]
+    other = write_csv(tmp_path / "other.csv", count=12)
+    assert evaluate(run, str(other), part="all")["graphs"] == 12
+    assert set(evaluate(run, str(other), part="all", targets=["z", "y"])) >= {"r2", "rmse", "mae"}
+    assert evaluate(run, split_seed=5)["mae"] != stored["test"]["mae"]
+
+
+def test_evaluate_refuses_what_does_not_suit(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown part of the split 'tset'.*did you mean 'test'"):
+        evaluate(run, part="tset")
+    with pytest.raises(DataError, match="does not suit the checkpoint: task binary instead of regression"):
+        evaluate(run, small_dataset(tmp_path, "binary", ("y", "z")))
+    with pytest.raises(DataError, match="number of outputs 1 instead of 2"):
+        evaluate(run, small_dataset(tmp_path))
+
+
+def test_graphs_that_are_no_molecules_cannot_be_predicted_from_smiles(tmp_path: Path) -> None:
+    dataset = small_dataset(tmp_path)
+    for graph in dataset.graphs:
+        del graph.smiles
+    train(small_config(out=tmp_path / "run", epochs=1), dataset)
+    with pytest.raises(CheckpointError, match="not on molecules given as SMILES; use evaluate"):
+        predict(tmp_path / "run", ["CCO"])
+
+
+def test_bad_checkpoints(run: Path, tmp_path: Path) -> None:
+    good = (run / "checkpoints" / "best.ckpt").read_bytes()
+    bad = tmp_path / "bad.ckpt"
+    with pytest.raises(CheckpointError, match=r"cannot read checkpoint .*bad.ckpt: No such file"):
+        predict(bad, ["CCO"])
+    with pytest.raises(CheckpointError, match=r"cannot read checkpoint .*best.ckpt: No such file"):
+        predict(tmp_path, ["CCO"])
+    for content in (b"", b"hello", good[: len(good) // 2], good[:-10]):
+        bad.write_bytes(content)
+        with pytest.raises(CheckpointError, match="is truncated, or not a checkpoint of plstm-graph") as error:
+            predict(bad, ["CCO"])
+        assert "\n" not in str(error.value)
+    torch.save({"state_dict": {}}, bad)
+    with pytest.raises(CheckpointError, match="was not written by plstm-graph"):
+        predict(bad, ["CCO"])
+    torch.save(read(run) | {"plstm_graph": {"format": 99}}, bad)
+    with pytest.raises(CheckpointError, match="has checkpoint format 99, this version reads 1"):
+        predict(bad, ["CCO"])
+    content = read(run)
+    content["state_dict"].popitem()
+    torch.save(content, bad)
+    with pytest.raises(CheckpointError, match="do not fit its model config"):
+        predict(bad, ["CCO"])
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    import pickle
+
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return (Path.touch, (str(tmp_path / "pwned"),))  # type: ignore[return-value]
+
+    (tmp_path / "evil.ckpt").write_bytes(pickle.dumps({"plstm_graph": Evil(), "state_dict": {}}))
+    with pytest.raises(CheckpointError):
+        read(tmp_path / "evil.ckpt")
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_unknown_device(run: Path) -> None:
+    with pytest.raises(ConfigError, match="device 'abacus' cannot be used here"):
+        restore(run, "abacus")
+
+
+def test_nan_is_written_as_nothing(run: Path) -> None:
+    assert math.isnan(predict(run, ["x"]).values[0, 0].item())
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"epoch": 1}, path)
+    before = path.read_bytes()
+
+    def full(content: object, temp: Path) -> None:
+        temp.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("torch.save", full)
+    with pytest.raises(CheckpointError, match="No space left on device; an earlier one is untouched"):
+        AtomicCheckpointIO().save_checkpoint({"epoch": 2}, path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]

@@ -1,0 +1,60 @@
+import math
+
+import pytest
+import torch
+from sklearn import metrics as sk
+
+from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.train.metrics import METRICS, check_defined, metric_for, score, scores
+
+
+def test_values_are_those_of_scikit_learn() -> None:
+    target, noise = torch.randn(50, 1), torch.randn(50, 1)
+    prediction = target + 0.3 * noise
+    found = scores("regression", prediction, target)
+    assert found["r2"] == pytest.approx(sk.r2_score(target, prediction), abs=1e-5)
+    assert found["rmse"] == pytest.approx(sk.root_mean_squared_error(target, prediction), abs=1e-5)
+    assert found["mae"] == pytest.approx(sk.mean_absolute_error(target, prediction), abs=1e-5)
+    label, chance = (target > 0).float(), prediction.sigmoid()
+    found = scores("binary", chance, label)
+    assert found["rocauc"] == pytest.approx(sk.roc_auc_score(label, chance), abs=1e-5)
+    assert found["ap"] == pytest.approx(sk.average_precision_score(label, chance), abs=1e-5)
+    assert found["accuracy"] == pytest.approx(sk.accuracy_score(label, chance > 0.5), abs=1e-5)
+
+
+def test_classes() -> None:
+    prediction = torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.5, 0.3], [0.1, 0.6, 0.3]])
+    assert score("accuracy", prediction, torch.tensor([0, 1, 2])) == pytest.approx(2 / 3)
+
+
+def test_missing_labels_do_not_count_and_targets_are_averaged() -> None:
+    target = torch.tensor([[1.0, math.nan], [2.0, 10.0], [math.nan, 20.0]])
+    prediction = torch.tensor([[1.5, 7e9], [2.5, 11.0], [7e9, 21.0]])
+    assert score("mae", prediction, target) == pytest.approx((0.5 + 1.0) / 2)
+
+
+def test_a_target_without_both_classes_is_left_out() -> None:
+    target = torch.tensor([[0.0, 1.0], [1.0, 1.0]])
+    prediction = torch.tensor([[0.1, 0.2], [0.9, 0.3]])
+    assert score("rocauc", prediction, target) == 1.0
+    assert math.isnan(score("rocauc", prediction[:, 1:], target[:, 1:]))
+
+
+def test_empty_split() -> None:
+    for name in ("r2", "mae", "rocauc"):
+        assert math.isnan(score(name, torch.empty(0, 1), torch.empty(0, 1)))
+
+
+def test_unknown_metric_names_the_choices_of_the_task() -> None:
+    with pytest.raises(ConfigError, match="choose one of r2, rmse, mae"):
+        metric_for("rocauc", "regression")
+    assert metric_for("rmse", "regression") is METRICS["rmse"]
+
+
+def test_a_split_that_cannot_be_scored_is_refused() -> None:
+    with pytest.raises(DataError, match="ROC-AUC needs at least two different labels in the valid split"):
+        check_defined("rocauc", torch.ones(5, 1), "valid")
+    with pytest.raises(DataError, match="R²"):
+        check_defined("r2", torch.ones(5, 1), "valid")
+    check_defined("accuracy", torch.tensor([1, 1]), "valid")
+    check_defined("mae", torch.ones(5, 1), "valid")

@@ -1,0 +1,57 @@
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from plstm_graph.train.module import Learner, warmup_cosine
+
+
+def learner(task: str, metric: str = "r2", mean: float = 2.0, deviation: float = 4.0) -> Learner:
+    scale = {"mean": [mean], "deviation": [deviation]} if task == "regression" else {"mean": [], "deviation": []}
+    return Learner(nn.Identity(), {"task": task, "metric": metric, **scale})
+
+
+def test_regression_is_learnt_in_standard_deviations_and_read_in_units() -> None:
+    output = torch.tensor([[0.5], [-1.0]])
+    assert learner("regression").readable(output).tolist() == [[4.0], [-2.0]]
+    assert learner("regression").loss(output, torch.tensor([[4.0], [2.0]])) == pytest.approx(0.5)  # (0² + 1²) / 2
+    assert learner("regression", "mae").loss(output, torch.tensor([[4.0], [6.0]])) == pytest.approx(1.0)
+
+
+def test_missing_labels_have_no_part_in_loss_and_gradient() -> None:
+    output = torch.randn(3, 2, requires_grad=True)
+    target = torch.tensor([[1.0, math.nan], [0.0, 1.0], [math.nan, 1.0]])
+    known = ~target.isnan()
+    loss = learner("binary").loss(output, target)
+    assert torch.equal(loss, F.binary_cross_entropy_with_logits(output[known], target[known]))
+    loss.backward()
+    assert output.grad is not None
+    assert (output.grad[~known] == 0).all()
+    assert (output.grad[known] != 0).all()
+
+
+def test_a_batch_without_labels_still_has_a_gradient() -> None:
+    output = torch.randn(2, 1, requires_grad=True)
+    learner("regression").loss(output, torch.full((2, 1), math.nan)).backward()
+    assert output.grad is not None
+    assert (output.grad == 0).all()
+
+
+def test_classes() -> None:
+    output, target = torch.randn(4, 3), torch.tensor([0, 2, 1, 1])
+    assert learner("multiclass").loss(output, target) == F.cross_entropy(output, target)
+    assert torch.allclose(learner("multiclass").readable(output).sum(1), torch.ones(4))
+
+
+def test_schedule_rises_then_falls_to_zero() -> None:
+    factors = [warmup_cosine(step, 10, 100) for step in range(101)]
+    assert 0 < factors[0] < 0.1
+    assert factors[10] == 1.0
+    assert all(a < b for a, b in pairwise(factors[:11]))
+    assert all(a > b for a, b in pairwise(factors[10:]))
+    assert factors[100] == pytest.approx(0.0, abs=1e-12)
+    assert warmup_cosine(0, 0, 10) == 1.0
+    assert warmup_cosine(3, 5, 2) > 0  # warm-up longer than the run

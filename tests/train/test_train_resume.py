@@ -1,0 +1,191 @@
+"""A run that was interrupted, wherever and however, ends as one that was not: bit for bit."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import small_config, small_dataset, write_csv
+
+from plstm_graph.data.datasets import GraphDataset
+from plstm_graph.errors import CheckpointError, ConfigError
+from plstm_graph.train import train
+from plstm_graph.train.callbacks import Keeper
+from plstm_graph.train.checkpoint import read
+from plstm_graph.train.module import Learner
+from plstm_graph.train.results import stored_config
+
+EPOCHS = 6
+
+
+def artefacts(out: Path) -> dict[str, Any]:
+    """Everything that must not depend on an interruption."""
+    found = json.loads((out / "metrics.json").read_text())
+    found.pop("minutes")
+    found.pop("command")
+    states = {name: read(out / "checkpoints" / name)["state_dict"] for name in ("best.ckpt", "last.ckpt")}
+    with (out / "metrics.csv").open() as stream:
+        return {"metrics": found, "history": list(csv.DictReader(stream)), "states": states}
+
+
+def assert_same(first: dict[str, Any], second: dict[str, Any]) -> None:
+    assert first["metrics"] == second["metrics"]
+    assert first["history"] == second["history"]
+    assert [row["step"] for row in first["history"]] == [str(epoch) for epoch in range(first["metrics"]["epochs"])]
+    for name, state in first["states"].items():
+        assert state.keys() == second["states"][name].keys()
+        for key, value in state.items():
+            assert torch.equal(value, second["states"][name][key]), f"{name}: {key}"
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> GraphDataset:
+    return small_dataset(tmp_path)
+
+
+Interruption = Callable[[pytest.MonkeyPatch], None]
+
+
+def in_a_batch(number: int) -> Interruption:
+    def arm(patch: pytest.MonkeyPatch) -> None:
+        step, calls = Learner.training_step, [0]
+
+        def interrupted(self: Learner, *args: Any) -> Any:
+            calls[0] += 1
+            if calls[0] == number:
+                raise KeyboardInterrupt
+            return step(self, *args)
+
+        patch.setattr(Learner, "training_step", interrupted)
+
+    return arm
+
+
+def between_best_and_last(number: int) -> Interruption:
+    def arm(patch: pytest.MonkeyPatch) -> None:
+        keep, calls = Keeper._keep, [0]
+
+        def interrupted(self: Keeper, *args: Any) -> None:
+            keep(self, *args)
+            calls[0] += 1
+            if calls[0] == number:
+                raise KeyboardInterrupt
+
+        patch.setattr(Keeper, "_keep", interrupted)
+
+    return arm
+
+
+def in_the_report(patch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    patch.setattr("plstm_graph.train.run.report", interrupted)
+
+
+@pytest.mark.parametrize("patience", [0, 2])
+@pytest.mark.parametrize(
+    "interruption",
+    [in_a_batch(2), in_a_batch(5), in_a_batch(11), between_best_and_last(1), in_the_report],
+    ids=["first epoch", "second epoch", "third epoch", "first best", "after the last epoch"],
+)
+def test_interrupted_anywhere(tmp_path: Path, dataset: GraphDataset, interruption: Interruption, patience: int) -> None:
+    options = {"epochs": EPOCHS, "patience": patience, "model_norm": "batch"}
+    whole, cut = small_config(out=tmp_path / "whole", **options), small_config(out=tmp_path / "cut", **options)
+    train(whole, dataset)
+    with pytest.MonkeyPatch.context() as patch:
+        interruption(patch)
+        with pytest.raises(KeyboardInterrupt):
+            train(cut, dataset)
+    assert not (tmp_path / "cut" / "metrics.json").exists()
+    train(cut, dataset, resume=True)
+    assert_same(artefacts(tmp_path / "whole"), artefacts(tmp_path / "cut"))
+
+
+def test_interrupted_twice(tmp_path: Path, dataset: GraphDataset) -> None:
+    whole, cut = (small_config(out=tmp_path / name, epochs=EPOCHS) for name in ("whole", "cut"))
+    train(whole, dataset)
+    for number, resume in ((7, False), (6, True)):
+        with pytest.MonkeyPatch.context() as patch:
+            in_a_batch(number)(patch)
+            with pytest.raises(KeyboardInterrupt):
+                train(cut, dataset, resume=resume)
+    train(cut, dataset, resume=True)
+    assert_same(artefacts(tmp_path / "whole"), artefacts(tmp_path / "cut"))
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path, dataset: GraphDataset) -> None:
+    config = small_config(out=tmp_path / "run")
+    train(config, dataset)
+    before = artefacts(tmp_path / "run")
+    train(config, dataset, resume=True)
+    assert_same(before, artefacts(tmp_path / "run"))
+
+
+SCRIPT = """
+import os, signal, sys
+import torch
+from plstm_graph import cli
+from plstm_graph.train.module import Learner
+torch.set_num_threads(1)
+step, calls = Learner.training_step, [0]
+def struck(self, *args):
+    calls[0] += 1
+    if calls[0] == 14:
+        os.kill(os.getpid(), int(os.environ["STRIKE"]))
+    return step(self, *args)
+Learner.training_step = struck
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("strike", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_process_that_is_struck_down(tmp_path: Path, strike: signal.Signals) -> None:
+    data, out = write_csv(tmp_path / "small.csv"), tmp_path / "cut"
+    words = ["train", "--data", data, "--target", "y", "--out", out, "--epochs", EPOCHS, "--batch-size", 8, "--quiet"]
+    words += ["--width", 8, "--layers", 1, "--heads", 4, "--rwse", 0, "--accelerator", "cpu", "--lr", 0.01]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "STRIKE": str(int(strike))}
+    run = [sys.executable, "-c", SCRIPT, *map(str, words)]
+    struck = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    if strike == signal.SIGKILL:
+        assert struck.returncode == -signal.SIGKILL
+    else:
+        assert struck.returncode == 130
+        assert struck.stderr.strip() == f"interrupted; resume with: plstm-graph train --resume --out {out}"
+    assert not (out / "metrics.json").exists()
+
+    config = stored_config(out)
+    train(replace(config, out=str(out)), resume=True)
+    train(replace(config, out=str(tmp_path / "whole")))
+    assert_same(artefacts(tmp_path / "whole"), artefacts(out))
+
+
+def test_other_options_are_named(tmp_path: Path, dataset: GraphDataset) -> None:
+    train(small_config(out=tmp_path / "run"), dataset)
+    with pytest.raises(ConfigError, match=r"has other options: epochs is 4, not 9; model\.width is 8, not 16; "):
+        train(small_config(out=tmp_path / "run", epochs=9, model_width=16), dataset, resume=True)
+
+
+def test_nothing_to_resume(tmp_path: Path, dataset: GraphDataset) -> None:
+    with pytest.raises(ConfigError, match=r"nothing to resume in .*leave out --resume"):
+        train(small_config(out=tmp_path / "run"), dataset, resume=True)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(ConfigError, match="need an output folder"):
+        train(small_config(), dataset, resume=True)
+
+
+def test_a_truncated_checkpoint_is_not_trained_over(tmp_path: Path, dataset: GraphDataset) -> None:
+    train(small_config(out=tmp_path / "run"), dataset)
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"last.ckpt is truncated"):
+        train(small_config(out=tmp_path / "run"), dataset, resume=True)
+    assert last.stat().st_size == 1000

@@ -1,0 +1,209 @@
+import csv
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import small_config, small_dataset, three_classes
+
+from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.nn.model import prepare
+from plstm_graph.train import train
+from plstm_graph.train.checkpoint import read
+from plstm_graph.train.results import commit
+
+
+def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Equal but for the time it took; ``out`` is no part of the result."""
+    return {**first, "minutes": 0} == {**second, "minutes": 0}
+
+
+def test_a_run_without_folder_writes_nothing_and_repeats_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    dataset = small_dataset(tmp_path)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    state = torch.get_rng_state()
+    first = train(small_config(), dataset)
+    torch.rand(3)
+    second = train(small_config(), dataset, graphs=prepare(dataset.graphs, small_config().model))
+    assert same(first, second)
+    assert not same(first, train(small_config(seed=1, split_seed=0), dataset))
+    assert os.listdir(empty) == []
+    assert capfd.readouterr() == ("", "")
+    torch.set_rng_state(state)
+    before = torch.rand(1)
+    torch.set_rng_state(state)
+    train(small_config(epochs=1), dataset)
+    assert torch.equal(before, torch.rand(1))  # the caller's random numbers are left alone
+
+
+def test_it_learns_in_the_units_of_the_labels(tmp_path: Path) -> None:
+    dataset = small_dataset(tmp_path, targets=("z",))  # hundreds: 100 times the length of the SMILES
+    found = train(small_config(epochs=60, lr=0.03, model_dropout=0.0), dataset)
+    assert found["metric"] == "r2"
+    assert found["train"]["r2"] > 0.8
+    assert 1 < found["train"]["rmse"] < 300
+
+
+@pytest.mark.parametrize(
+    ("task", "metric"),
+    [("regression", "r2"), ("regression", "mae"), ("regression", "rmse"), ("binary", "rocauc"), ("binary", "ap")],
+)
+def test_tasks_and_metrics(tmp_path: Path, task: str, metric: str) -> None:
+    found = train(small_config(metric=metric, out=tmp_path / "run"), small_dataset(tmp_path, task, ("y", "z")))
+    assert found["metric"] == metric
+    history = read_history(tmp_path / "run")
+    values = [row[f"valid_{metric}"] for row in history]
+    best = max(values) if metric in ("r2", "rocauc", "ap") else min(values)
+    assert values.index(best) + 1 == found["best_epoch"]
+    assert found["valid"][metric] == pytest.approx(best, abs=1e-5)
+    picture = "parity.png" if task == "regression" else "roc.png"
+    assert (tmp_path / "run" / picture).stat().st_size > 5000
+
+
+def test_classes(tmp_path: Path) -> None:
+    found = train(small_config(out=tmp_path / "run", split="random"), three_classes(small_dataset(tmp_path)))
+    assert set(found["test"]) == {"accuracy"}
+    assert (tmp_path / "run" / "roc.png").exists()
+
+
+def test_missing_labels(tmp_path: Path) -> None:
+    dataset = small_dataset(tmp_path, targets=("y", "z"))
+    for graph in dataset.graphs[::3]:
+        graph.y[0, 1] = math.nan
+    found = train(small_config(), dataset)
+    assert all(math.isfinite(value) for part in ("train", "valid", "test") for value in found[part].values())
+
+
+def read_history(out: Path) -> list[dict[str, float]]:
+    with (out / "metrics.csv").open() as stream:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)]
+
+
+def test_the_folder_holds_everything(tmp_path: Path) -> None:
+    out = tmp_path / "runs" / "small"
+    dataset = small_dataset(tmp_path)
+    dataset = replace(dataset, rejected=[("3", "C1CC", "ring 1 is not closed")])
+    found = train(small_config(out=out), dataset, command="plstm-graph train")
+    files = {"metrics.json", "metrics.csv", "config.toml", "curves.png", "parity.png", "rejected.csv", "checkpoints"}
+    assert set(os.listdir(out)) == files
+    assert sorted(os.listdir(out / "checkpoints")) == ["best.ckpt", "last.ckpt"]
+    assert (out / "rejected.csv").read_text() == "row,text,reason\n3,C1CC,ring 1 is not closed\n"
+    stored = json.loads((out / "metrics.json").read_text())
+    assert stored == found
+    assert stored["rejected"] == 1
+    assert stored["command"] == "plstm-graph train"
+    assert stored["graphs"] == {"train": 32, "valid": 4, "test": 4}
+    assert {"torch", "plstm_graph", "python"} <= stored["versions"].keys()
+    assert [row["step"] for row in read_history(out)] == [0, 1, 2, 3]
+
+
+def test_best_and_last_epoch_are_both_tested(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    found = train(small_config(out=out, epochs=8, lr=0.1), small_dataset(tmp_path))
+    best, last = (read(out / "checkpoints" / name)["state_dict"] for name in ("best.ckpt", "last.ckpt"))
+    assert found["best_epoch"] < found["epochs"] == 8
+    assert not all(torch.equal(best[key], last[key]) for key in best)
+    assert found["test"] != found["test_last_epoch"]
+
+
+def test_runs_with_and_without_folder_agree(tmp_path: Path) -> None:
+    dataset = small_dataset(tmp_path)
+    within = train(small_config(out=tmp_path / "run"), dataset)
+    assert same(within, train(small_config(), dataset))
+
+
+def test_early_stopping(tmp_path: Path) -> None:
+    found = train(small_config(epochs=200, patience=2, lr=0.2), small_dataset(tmp_path))
+    assert found["epochs"] == found["best_epoch"] + 2 < 200
+
+
+def test_a_file_where_the_folder_should_be(tmp_path: Path, no_training: None) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"cannot write to output folder .*choose another --out"):
+        train(small_config(out=tmp_path / "file" / "run"), small_dataset(tmp_path))
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path, no_training: None) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write anywhere")
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(ConfigError, match=r"cannot write to output folder .*Permission denied"):
+        train(small_config(out=tmp_path / "closed"), small_dataset(tmp_path))
+
+
+def test_a_folder_in_use_is_not_touched_unless_told(tmp_path: Path) -> None:
+    dataset, out = small_dataset(tmp_path), tmp_path / "run"
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="is not empty; give --resume, --overwrite or another --out"):
+        train(small_config(out=out), dataset)
+    train(small_config(out=out, epochs=1), dataset, overwrite=True)
+    train(small_config(out=out, epochs=2), dataset, overwrite=True)
+    assert (out / "thesis.txt").read_text() == "mine"
+    assert json.loads((out / "metrics.json").read_text())["epochs"] == 2
+    with pytest.raises(ConfigError, match="give one of them"):
+        train(small_config(out=out), dataset, overwrite=True, resume=True)
+
+
+def test_what_is_wrong_shows_before_training_and_leaves_no_folder(tmp_path: Path, no_training: None) -> None:
+    dataset, out = small_dataset(tmp_path), tmp_path / "runs" / "run"
+    with pytest.raises(ConfigError, match="unknown metric 'accuracy'"):
+        train(small_config(out=out, metric="accuracy"), dataset)
+    with pytest.raises(ConfigError, match="the trainer refuses its options"):
+        train(small_config(out=out, precision="12-bit"), dataset)
+    with pytest.raises(DataError, match="unknown data set"):
+        train(small_config(out=out, data="nav71"))
+    with pytest.raises(ConfigError, match="unknown model"):
+        train(small_config(out=out, model_model="plstn"), dataset)
+    for graph in dataset.graphs:
+        graph.y = torch.ones(1, 1)
+    with pytest.raises(DataError, match="at least two different labels in the valid split"):
+        train(small_config(out=out), dataset)
+    assert not out.parent.exists()
+
+
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        pytest.fail("training started")
+
+    monkeypatch.setattr("pytorch_lightning.Trainer.fit", refuse)
+
+
+def test_bf16(tmp_path: Path) -> None:
+    found = train(small_config(precision="bf16-mixed"), small_dataset(tmp_path))
+    assert math.isfinite(found["test"]["r2"])
+
+
+def test_commit_is_a_hash_or_nothing() -> None:
+    found = commit()
+    assert found is None or len(found.removesuffix("-dirty")) == 40
+
+
+def test_progress_goes_to_stderr_line_by_line_without_a_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], checked: Callable[[str], None]
+) -> None:
+    train(small_config(), small_dataset(tmp_path), progress=True)
+    text = capsys.readouterr()
+    assert text.out == ""
+    checked(text.err)
+
+
+@pytest.fixture
+def checked() -> Callable[[str], None]:
+    def check(text: str) -> None:
+        last = text.strip().splitlines()[-1]
+        assert last.startswith("epoch 4/4  loss ")
+        assert "valid R² " in last
+        assert "best " in last
+
+    return check
