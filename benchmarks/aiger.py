@@ -68,7 +68,8 @@ def parse_aiger(content: bytes) -> Circuit:
 
 def _numbers(content: bytes, count: int) -> Tensor:
     """``count`` numbers of seven bits a byte, lowest first; the highest bit of a byte says that more follow."""
-    numbers, position = [], 0
+    numbers: list[int] = []
+    position = 0
     for _ in range(count):
         value = shift = 0
         while True:

@@ -2,7 +2,7 @@
 
 import argparse
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class Bench:
 
     options: argparse.Namespace
     molecules: Molecules
+    started: str = field(default_factory=records.now)  # names the run in its rows
 
     @property
     def device(self) -> str:
@@ -40,10 +41,20 @@ class Bench:
         edge_index, batch = self.molecules.batch(self.molecules.draw(count, atoms=atoms))
         return edge_index.to(self.device), batch.to(self.device)
 
-    def record(self, group: str, case: str, name: str, times: list[float], **content: Any) -> None:
+    def record(
+        self, group: str, case: str, name: str, times: list[float], found: dict[str, Any], shape: dict[str, int]
+    ) -> None:
         """Prints and stores one row; ``case`` is what was measured on, ``name`` what was measured."""
-        row = {"group": group, "case": case, "name": name, **summary(times), **content}
-        print(f"  {name:26}{_line(row)}", flush=True)
+        row = {
+            "run": self.started,
+            "group": group,
+            "case": case,
+            "name": name,
+            **summary(times),
+            **found,
+            "sizes": shape,
+        }
+        print(f"  {name:32}{_line(row)}", flush=True)
         if not self.options.no_record:
             records.append(Path(self.options.out), row | records.provenance(self.device))
 

@@ -68,12 +68,16 @@ def command(arguments: Sequence[str] | None = None) -> str:
     return shlex.join(["python", *words])
 
 
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
 def provenance(device: str = "cpu") -> dict[str, Any]:
     """What every row ends with. Call it once the number of threads is set."""
     head, dirty = commit()
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {
-        "date": now,
+        "date": now(),
         "machine": machine(device),
         "versions": versions(),
         "commit": head,

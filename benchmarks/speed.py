@@ -49,11 +49,12 @@ def operator(bench: Bench) -> None:
         found = ratios(times, name, [REFERENCE, "scatter"])
         target = {"target": ">= 10x reference", "met": found[REFERENCE] >= 10} if name == "scatter" else {}
         bench.record(
-            *("operator", f"{count} molecules of 20 to 30 atoms ({bench.molecules.source})", name, times[name]),
-            ratios=found,
-            error=error,
-            sizes=sizes(dag) | {"H": HEADS, "K": width, "V": width},
-            **{**bound, "floor_count": text, **target},
+            "operator",
+            f"{count} molecules of 20 to 30 atoms ({bench.molecules.source})",
+            name,
+            times[name],
+            {"ratios": found, "error": error, **bound, "floor_count": text, **target},
+            sizes(dag) | {"H": HEADS, "K": width, "V": width},
         )
 
 
@@ -138,10 +139,13 @@ def layer(bench: Bench) -> None:
         print(f"  {count} molecules")
         for name in times:
             bench.record(
-                *("layer", f"{count} molecules ({bench.molecules.source})", name, times[name]),
-                ratios=ratios(times, name, ["GINEConv", "GATv2Conv"]),
-                sizes=sizes(dag) | {"width": WIDTH, "H": HEADS},
-                **({"error": max(errors.values())} if name in own else {}),
+                "layer",
+                f"{count} molecules ({bench.molecules.source})",
+                name,
+                times[name],
+                {"ratios": ratios(times, name, ["GINEConv", "GATv2Conv"])}
+                | ({"error": max(errors.values())} if name in own else {}),
+                sizes(dag) | {"width": WIDTH, "H": HEADS},
             )
 
 
@@ -161,7 +165,7 @@ def line_dag(bench: Bench) -> None:
         target = (
             {"target": "< 3 ms", "met": statistics.median(times) < 3e-3} if (name, size) == ("LineDAG", 128) else {}
         )
-        bench.record("line-dag", case, name, times, sizes=sizes(build()), **target)
+        bench.record("line-dag", case, name, times, target, sizes(build()))
     every_molecule(bench, size)
 
 
@@ -179,8 +183,9 @@ def every_molecule(bench: Bench, size: int) -> None:
         pruned.append(time.perf_counter() - middle)
     shape = {"graphs": count, "E": sum(dag.num_edges for dag in dags), "P": pairs, "P_pruned": kept}
     case = f"all {count} molecules in batches of {size} ({bench.molecules.source})"
-    bench.record("line-dag", case, "LineDAG", built, sizes=shape)
-    bench.record("line-dag", case, "prune", pruned, sizes=shape)
+    print(f"  {case}, one pass:")
+    bench.record("line-dag", case, "LineDAG", built, {}, shape)
+    bench.record("line-dag", case, "prune", pruned, {}, shape)
 
 
 def circuit_dag(circuit: Circuit, gates: int | None = None) -> LineDAG:
@@ -213,10 +218,12 @@ def circuit(bench: Bench) -> None:
     times = measure({"scatter": case}, bench.device, rounds=min(5, options.rounds), seconds=options.seconds)["scatter"]
     print(f"  {sizes(dag)}; LineDAG built in {build:.2f} s")
     bench.record(
-        *("circuit", options.circuit, "scatter", times),
-        error=error,
-        sizes=sizes(dag) | {"H": 1, "K": 4, "V": 4, "checked_edges": head.num_edges},
-        build_ms=round(1e3 * build, 2),
+        "circuit",
+        options.circuit,
+        "scatter",
+        times,
+        {"error": error, "checked_edges": head.num_edges, "build_ms": round(1e3 * build, 2)},
+        sizes(dag) | {"H": 1, "K": 4, "V": 4},
     )
 
 

@@ -258,7 +258,7 @@ def prepare(graphs: list[Data], config: ModelConfig) -> list[Data]:
     if config.walks:
         walk = AddRandomWalkPE(config.walks, attr_name="pe")
         graphs = [walk(graph) if graph.num_edges else _no_walk(graph, config.walks) for graph in graphs]
-    if config.model == "plstm" and config.order != "index":
+    if config.model == "plstm":
         orient = OrientDAG(config.order)
         graphs = [orient(graph) for graph in graphs]
     return graphs

@@ -3,6 +3,7 @@
 Imported on first use only: numba is an extra, and compiling takes seconds (once per machine, kept on disk).
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import numba
@@ -15,14 +16,17 @@ from torch.autograd.function import once_differentiable
 from plstm_graph.gates import Gates
 from plstm_graph.line_dag import LineDAG
 
-# Sums may be reordered for SIMD, and products fused into them; infinities and NaN stay what they are.
+# ``inputs`` are query, key, value and the four gates, ``gradients`` theirs, ``lines`` as in ``_lines``. A ``row`` is an edge
+# counted within its graph. Sums may be reordered for SIMD and products fused into them.
 _compile = njit(parallel=True, cache=True, fastmath={"reassoc", "contract"}, error_model="numpy")
 _inline = njit(cache=True, fastmath={"reassoc", "contract"}, error_model="numpy", inline="always")
 
 
 @_inline
-def _carry(edge, head, first, key, value, source, transition, src, arrive_ptr, arrive, prev, state):  # type: ignore[no-untyped-def]
+def _carry(edge, head, first, inputs, lines, state):  # type: ignore[no-untyped-def]
     """State of one edge into its row of ``state`` [edges of the graph, K, V]."""
+    _, key, value, source, transition, _, _ = inputs
+    src, _, prev, _, arrive_ptr, arrive, _, _ = lines
     node, row, gate = src[edge], edge - first, source[edge, head]
     for k in range(key.shape[2]):
         fed = gate * key[node, head, k]
@@ -36,8 +40,10 @@ def _carry(edge, head, first, key, value, source, transition, src, arrive_ptr, a
 
 
 @_compile
-def _forward(query, key, value, source, transition, mark, direct, src, dst, prev, arrive_ptr, arrive, nodes, edges, step, output):  # type: ignore[no-untyped-def]  # fmt: skip
-    """Fill ``output`` [N, H, V]. ``step`` is 1, or -1 on a reversed line graph (edges then run down)."""
+def _forward(inputs, lines, nodes, edges, step, output):  # type: ignore[no-untyped-def]
+    """Fill ``output`` [N, H, V]. ``step`` is 1, or -1 on a reversed line graph, whose edges run down."""
+    query, key, value, _, _, mark, direct = inputs
+    dst = lines[1]
     heads = value.shape[1]
     for item in prange((nodes.shape[0] - 1) * heads):
         graph, head = item // heads, item % heads
@@ -51,7 +57,7 @@ def _forward(query, key, value, source, transition, mark, direct, src, dst, prev
         state = np.empty((count, key.shape[2], value.shape[2]), value.dtype)
         for i in range(count):
             edge = first + (i if step > 0 else count - 1 - i)
-            _carry(edge, head, first, key, value, source, transition, src, arrive_ptr, arrive, prev, state)
+            _carry(edge, head, first, inputs, lines, state)
             node, row = dst[edge], edge - first
             for k in range(key.shape[2]):
                 read = mark[edge, head] * query[node, head, k]
@@ -60,8 +66,11 @@ def _forward(query, key, value, source, transition, mark, direct, src, dst, prev
 
 
 @_compile
-def _backward(query, key, value, source, transition, mark, direct, src, dst, prev, next, arrive_ptr, arrive, leave_ptr, leave, nodes, edges, step, grad, d_query, d_key, d_value, d_source, d_transition, d_mark, d_direct):  # type: ignore[no-untyped-def]  # fmt: skip
+def _backward(inputs, lines, nodes, edges, step, grad, gradients):  # type: ignore[no-untyped-def]
     """Fill the seven gradients. States are computed again (in cache), then their adjoints against the order."""
+    query, key, value, source, transition, mark, direct = inputs
+    d_query, d_key, d_value, d_source, d_transition, d_mark, d_direct = gradients
+    src, dst, _, next, _, _, leave_ptr, leave = lines
     heads, keys, width = value.shape[1], key.shape[2], value.shape[2]
     for item in prange((nodes.shape[0] - 1) * heads):
         graph, head = item // heads, item % heads
@@ -81,7 +90,7 @@ def _backward(query, key, value, source, transition, mark, direct, src, dst, pre
         adjoint = np.empty((count, keys, width), value.dtype)
         for i in range(count):
             edge = first + (i if step > 0 else count - 1 - i)
-            _carry(edge, head, first, key, value, source, transition, src, arrive_ptr, arrive, prev, state)
+            _carry(edge, head, first, inputs, lines, state)
         for i in range(count):
             edge = first + (count - 1 - i if step > 0 else i)
             row, tail, node = edge - first, src[edge], dst[edge]
@@ -124,13 +133,8 @@ class _Propagate(torch.autograd.Function):
         """``inputs``: query, key, value, source, transition, mark, direct."""
         arrays = [x.detach().contiguous() for x in inputs]
         output = torch.empty_like(arrays[2])
-        arrive = dag.pairs_by_next
         _with_torch_threads()
-        _forward(
-            *_numpy(*arrays, dag.src, dag.dst, dag.prev, *arrive, dag.graph_ptr, dag.edge_ptr),
-            _step(dag),
-            output.numpy(),
-        )
+        _forward(_numpy(arrays), _lines(dag), *_numpy((dag.graph_ptr, dag.edge_ptr)), _step(dag), output.numpy())
         ctx.dag = dag
         ctx.save_for_backward(*inputs)
         return output
@@ -141,18 +145,19 @@ class _Propagate(torch.autograd.Function):
         """All seven gradients in one sweep."""
         dag, arrays = ctx.dag, [x.contiguous() for x in ctx.saved_tensors]
         gradients = [torch.empty_like(x) for x in arrays]
-        arrive, leave = dag.pairs_by_next, dag.pairs_by_prev
+        pointers, grad = _numpy((dag.graph_ptr, dag.edge_ptr)), grads[0].contiguous().numpy()
         _with_torch_threads()
-        _backward(
-            *_numpy(*arrays, dag.src, dag.dst, dag.prev, dag.next, *arrive, *leave, dag.graph_ptr, dag.edge_ptr),
-            _step(dag),
-            *_numpy(grads[0].contiguous(), *gradients),
-        )
+        _backward(_numpy(arrays), _lines(dag), *pointers, _step(dag), grad, _numpy(gradients))
         return None, *gradients
 
 
-def _numpy(*tensors: Tensor) -> list[np.ndarray]:
-    return [x.numpy() for x in tensors]
+def _numpy(tensors: Iterable[Tensor]) -> tuple[np.ndarray, ...]:
+    return tuple(x.numpy() for x in tensors)
+
+
+def _lines(dag: LineDAG) -> tuple[np.ndarray, ...]:
+    """End points, pairs, and the pairs grouped by next and by prev."""
+    return _numpy((dag.src, dag.dst, dag.prev, dag.next, *dag.pairs_by_next, *dag.pairs_by_prev))
 
 
 def _step(dag: LineDAG) -> int:
@@ -161,7 +166,10 @@ def _step(dag: LineDAG) -> int:
 
 def _with_torch_threads() -> None:
     """As many threads as torch may use, so that one setting rules both."""
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    threads = torch.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    if torch.get_num_threads() != threads:  # numba starts its pool by setting OpenMP's threads, which are torch's too
+        torch.set_num_threads(threads)
 
 
 def propagate(query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: LineDAG) -> Tensor:

@@ -69,6 +69,14 @@ def test_unknown_backend_names_the_closest():
         propagate(*random_inputs(dag), dag, backend="scater")
 
 
+@EVERY
+def test_no_backend_changes_the_number_of_threads_of_torch(backend):
+    """The suite runs with one thread; a pool that resets it makes all that follows many times slower."""
+    dag = random_dag(0)
+    propagate(*random_inputs(dag), dag, backend=backend)
+    assert torch.get_num_threads() == 1
+
+
 # ---------------------------------------------------------------------- dtypes
 
 

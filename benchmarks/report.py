@@ -1,0 +1,94 @@
+"""Fill the tables of the READMEs from stored rows: ``python benchmarks/report.py [--check]``.
+
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; NAME is a config of ``configs/`` or a group of
+``speed.py`` after ``speed-``.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import records
+from plan import read_plan, stored
+from tables import leaderboard_table, speed_table
+
+from plstm_graph.errors import ConfigError, PLSTMGraphError, unknown
+from plstm_graph.files import atomic_write
+
+READMES = (records.ROOT / "README.md", records.ROOT / "benchmarks" / "README.md")
+GROUPS = ("operator", "layer", "line-dag", "circuit")
+OPEN, CLOSE = re.compile(r"^<!-- table: (\S+) -->$"), "<!-- end -->"
+
+Tables = Mapping[str, Callable[[], str]]
+
+
+def tables(configs: Path = records.CONFIGS, results: Path = records.RESULTS) -> Tables:
+    """Every table there is, by name; made when called."""
+
+    def board(config: Path) -> str:
+        plan = read_plan(config)
+        return leaderboard_table(plan, stored(plan, results / f"{plan.name}.jsonl"))
+
+    def speed(group: str) -> str:
+        return speed_table(records.read(results / "speed.jsonl"), group)
+
+    boards = {config.stem: partial(board, config) for config in sorted(configs.glob("*.toml"))}
+    return {**boards, **{f"speed-{group}": partial(speed, group) for group in GROUPS}}
+
+
+def fill(text: str, found: Tables) -> str:
+    """``text`` with every table replaced by what the rows say now; filling twice changes nothing.
+
+    Raises:
+        ConfigError: a table of no such name, or without its end.
+    """
+    lines: list[str] = []
+    inside: str | None = None
+    for line in text.splitlines():
+        start = OPEN.match(line)
+        if inside and start:
+            break
+        if start:
+            inside = start[1]
+            if inside not in found:
+                raise ConfigError(unknown("table", inside, found))
+            lines += [line, "", found[inside](), ""]
+        elif line == CLOSE and inside:
+            inside = None
+        if not inside:
+            lines.append(line)
+    if inside:
+        raise ConfigError(f"table {inside!r} has no end; put a line {CLOSE} after it")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Writes the READMEs, or with ``--check`` says which of them are stale."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", type=Path, default=list(READMES))
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a table is stale")
+    parser.add_argument("--results", type=Path, default=records.RESULTS)
+    options = parser.parse_args(arguments)
+    stale = []
+    try:
+        for path in options.files:
+            text = path.read_text(encoding="utf-8")
+            filled = fill(text, tables(results=options.results))
+            if filled == text:
+                continue
+            stale.append(path.name)
+            if not options.check:
+                with atomic_write(path) as temp:
+                    temp.write_text(filled, encoding="utf-8")
+    except (PLSTMGraphError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{'stale' if options.check else 'written'}: {', '.join(stale)}" if stale else "all tables are current")
+    return 1 if stale and options.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
