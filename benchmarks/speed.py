@@ -27,7 +27,7 @@ from plstm_graph.errors import BackendUnavailable, PLSTMGraphError
 from plstm_graph.ops import BACKENDS
 
 WIDTH, HEADS = 128, 8  # of the layers; heads of the operator too
-LAYER_TOLERANCE = 2e-4  # float32 layer against float64; weight gradients add up thousands of nodes
+LAYER_TOLERANCE = 1e-4  # float32 against float64; a gate that is off by 1 % in one row shows as 1e-3
 
 
 def operator(bench: Bench) -> None:
@@ -87,7 +87,7 @@ def layer_outcome(conv: nn.Module, x: Tensor, edge_index: Tensor, edge_attr: Ten
     output = conv(x, edge_index, edge_attr, dag=dag)
     named = {"x": x, "edge_attr": edge_attr, **dict(conv.named_parameters())}
     weight = torch.randn(output.shape, generator=torch.Generator().manual_seed(1)).to(output)
-    grads = torch.autograd.grad(output, list(named.values()), weight / len(x))
+    grads = torch.autograd.grad(output, list(named.values()), weight)
     return {"output": output, **{f"gradient of {name}": grad for name, grad in zip(named, grads, strict=True)}}
 
 

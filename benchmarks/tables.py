@@ -67,7 +67,8 @@ def leaderboard_table(plan: Plan, rows: dict[str, Row]) -> str:
             ]
         )
     what = f"{', '.join(sorted(metrics))}, mean ± standard error over runs" if metrics else "no runs yet"
-    return "\n\n".join([f"{plan.title} ({what})", "\n".join(_line(line) for line in lines)])
+    origin = [_where([rows[job.key] for job in plan.jobs if job.key in rows])] if metrics else []
+    return "\n\n".join([f"{plan.title} ({what})", "\n".join(_line(line) for line in lines), *origin])
 
 
 def speed_table(rows: list[Row], group: str) -> str:
@@ -105,12 +106,16 @@ def _case(row: Row) -> str:
 
 def _where(rows: list[Row]) -> str:
     """Machine, versions and commit, once for each combination."""
-    lines = {
-        f"{row['date'][:10]}, commit {(row['commit'] or 'unknown')[:10]}{' with local changes' if row['dirty'] else ''}; "
-        f"{row['machine']['cpu']}, {row['machine']['threads']} threads; torch {row['versions'].get('torch')}, "
-        f"torch-geometric {row['versions'].get('torch_geometric')}: `{row['command']}`"
-        for row in rows
-    }
+    lines = set()
+    for row in rows:
+        commit = (row["commit"] or "unknown")[:10] + (" with local changes" if row["dirty"] else "")
+        machine, versions = row["machine"], row["versions"]
+        hardware = machine["cpu"] if machine["device"] == "cpu" else machine["device"]
+        packages = f"torch {versions.get('torch')}, torch-geometric {versions.get('torch_geometric')}"
+        text = (
+            f"{row['date'][:10]}, commit {commit}; {hardware}, {machine['cores']} cores, {machine['threads']} threads"
+        )
+        lines.add(f"- {text}; {packages}: `{row['command']}`")
     return "\n".join(sorted(lines))
 
 

@@ -89,7 +89,7 @@ class PLSTMBlock(nn.Module):
                 f"channels must be a multiple of heads, and heads of the {len(readings)} reading directions, "
                 f"got channels={channels}, heads={heads}, directions={directions!r}"
             )
-        self.channels = channels
+        self.channels, self.order = channels, order
         self.norm = norm_layer(norm, channels)
         self.convs = nn.ModuleList(
             PLSTMConv(
@@ -131,7 +131,7 @@ class PLSTMBlock(nn.Module):
     ) -> Tensor:
         """[N, channels] -> [N, channels]; ``dag`` as for :meth:`PLSTMConv.forward`."""
         if dag is None and len(self.convs):
-            dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.convs[0].order)
+            dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order)
         if edge_attr is not None and edge_attr.dim() == 1:
             edge_attr = edge_attr.unsqueeze(-1)
         hidden = self.norm(x)

@@ -43,6 +43,8 @@ class CategoricalEncoder(nn.Module):
     Shapes: [*, len(sizes)] int64 -> [*, channels]. Raises ShapeError on another number of columns.
     """
 
+    starts: Tensor
+
     def __init__(self, sizes: tuple[int, ...], channels: int) -> None:
         super().__init__()
         self.sizes = tuple(sizes)

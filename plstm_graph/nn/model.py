@@ -85,6 +85,8 @@ class PLSTM(nn.Module):
         self.order = order
         make_local = _local(local)
         self.embed = nn.LazyLinear(hidden_channels) if in_channels == -1 else nn.Linear(in_channels, hidden_channels)
+        patterns = _modes(modes, num_layers)
+        self._reads_dag = any(mode is not None for mode in patterns)
         self.blocks = nn.ModuleList(
             PLSTMBlock(
                 *(hidden_channels, heads, mode),
@@ -97,7 +99,7 @@ class PLSTM(nn.Module):
                 order=order,
                 backend=backend,
             )
-            for mode in _modes(modes, num_layers)
+            for mode in patterns
         )
         self.norm = norm_layer(norm, hidden_channels)
         self.lin = nn.Linear(hidden_channels, out_channels) if out_channels is not None else None
@@ -121,7 +123,7 @@ class PLSTM(nn.Module):
         """[N, in_channels] -> [N, out_channels]; arguments as for PyG's ``BasicGNN``, and the plain ``dag``."""
         if edge_weight is not None:
             raise ConfigError("PLSTM takes no edge_weight; pass weights as edge_attr [M, 1] with edge_dim=1")
-        if dag is None and any(len(block.convs) for block in self.blocks):
+        if dag is None and self._reads_dag:
             dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order, batch=batch)
         x = self.embed(x)
         for block in self.blocks:
@@ -165,7 +167,7 @@ class ModelConfig:
     """
 
     model: str = "plstm"
-    width: int = 96
+    width: int = 64
     layers: int = 4
     heads: int = 8
     modes: str = "PD"
@@ -173,8 +175,8 @@ class ModelConfig:
     local: str = "gine"
     norm: str = "batch"
     expansion: float = 2.0
-    dropout: float = 0.1
-    order: str = "index"
+    dropout: float = 0.2
+    order: str = "canonical"
     pooling: str = "mean"
     walks: int = 16
     degrees: bool = False

@@ -16,8 +16,8 @@ from torch.autograd.function import once_differentiable
 from plstm_graph.gates import Gates
 from plstm_graph.line_dag import LineDAG
 
-# ``inputs`` are query, key, value and the four gates, ``gradients`` theirs, ``lines`` as in ``_lines``. A ``row`` is an edge
-# counted within its graph. Sums may be reordered for SIMD and products fused into them.
+# ``inputs`` are query, key, value and the four gates, ``gradients`` theirs, ``lines`` as in ``_lines``. A ``row`` is an
+# edge counted within its graph. Sums may be reordered for SIMD and products fused into them.
 _compile = njit(parallel=True, cache=True, fastmath={"reassoc", "contract"}, error_model="numpy")
 _inline = njit(cache=True, fastmath={"reassoc", "contract"}, error_model="numpy", inline="always")
 

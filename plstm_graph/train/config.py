@@ -55,7 +55,7 @@ class TrainConfig:
     split_seed: int | None = None
     fold: int = 0
     seed: int = 0
-    epochs: int = 100
+    epochs: int = 60
     batch_size: int = 64
     lr: float = 1e-3
     weight_decay: float = 1e-2

@@ -1,0 +1,210 @@
+"""Leaderboards: what a config asks for, what is skipped, how runs are summarised."""
+
+import json
+import math
+from itertools import product
+
+import leaderboard
+import pytest
+import records
+from baselines import ForestConfig, forest
+from plan import read_plan, stored
+from small_runs import small_config, small_dataset, three_classes
+from tables import leaderboard_table, score
+
+from plstm_graph.errors import ConfigError, DataError
+
+CONFIG = """
+title = "A small one"
+[data]
+name = "nav17"
+split = "random"
+seeds = [0, 1]
+[train]
+lr = 0.01
+model.width = 8
+[[entry]]
+name = "own"
+[[entry]]
+name = "deep"
+model.layers = 7
+[[entry]]
+name = "forest"
+kind = "fingerprint-forest"
+trees = 3
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(CONFIG)
+    return path
+
+
+class FakeTrainer:
+    """Counts its calls; fails for the entries it is told to."""
+
+    def __init__(self, *failing):
+        self.failing, self.calls = failing, []
+
+    def __call__(self, job):
+        self.calls.append((job.entry, job.config.seed))
+        if job.entry in self.failing:
+            raise RuntimeError("out of memory")
+        value = 0.5 + 0.1 * job.config.seed
+        found = {"metric": "r2", "valid": {"r2": value}, "test": {"r2": value - 0.2}, "minutes": 0.1, "device": "cpu"}
+        return leaderboard.row_of(job, found | {"parameters": 1234, "best_epoch": 3})
+
+
+def todo(path, rows):
+    plan = read_plan(path)
+    done = stored(plan, rows)
+    return [job for job in plan.jobs if job.key not in done]
+
+
+def test_a_plan_has_every_seed_of_every_entry(config):
+    plan = read_plan(config, "data/")
+    assert [(job.entry, job.config.seed) for job in plan.jobs] == [
+        (entry, seed) for entry in ("own", "deep", "forest") for seed in (0, 1)
+    ]
+    own, deep, trees = plan.jobs[0], plan.jobs[2], plan.jobs[4]
+    assert (own.config.lr, own.config.model.width, own.config.root) == (0.01, 8, "data/")
+    assert (deep.config.model.layers, deep.config.model.width) == (7, 8)
+    assert trees.forest == ForestConfig(trees=3)
+    assert len({job.key for job in plan.jobs}) == 6
+
+
+def test_where_the_data_lie_does_not_name_a_run(config):
+    assert [job.key for job in read_plan(config, "here").jobs] == [job.key for job in read_plan(config).jobs]
+    assert "root" not in read_plan(config, "here").jobs[0].content()
+
+
+def test_stored_runs_are_skipped_and_failed_ones_are_not(config, tmp_path):
+    rows, fake = tmp_path / "small.jsonl", FakeTrainer("deep")
+    failed = leaderboard.run_all(todo(config, rows), rows, run=fake)
+    assert [job.entry for job, _ in failed] == ["deep", "deep"]
+    assert len(fake.calls) == 6
+
+    again = FakeTrainer()
+    assert leaderboard.run_all(todo(config, rows), rows, run=again) == []
+    assert again.calls == [("deep", 0), ("deep", 1)]
+    assert todo(config, rows) == []
+
+
+def test_a_changed_setting_runs_anew_and_the_old_rows_stay(config, tmp_path):
+    rows = tmp_path / "small.jsonl"
+    leaderboard.run_all(todo(config, rows), rows, run=FakeTrainer())
+    config.write_text(CONFIG.replace("layers = 7", "layers = 8"))
+    fake = FakeTrainer()
+    leaderboard.run_all(todo(config, rows), rows, run=fake)
+    assert fake.calls == [("deep", 0), ("deep", 1)]
+    assert len(rows.read_text().splitlines()) == 8
+
+
+def test_a_setting_younger_than_the_row_counts_as_its_default(config, tmp_path):
+    rows = tmp_path / "small.jsonl"
+    leaderboard.run_all(todo(config, rows), rows, run=FakeTrainer())
+    content = [json.loads(line) for line in rows.read_text().splitlines()]
+    for row in content:
+        row["config"].pop("clip", None)
+    rows.write_text("".join(json.dumps(row) + "\n" for row in content))
+    assert todo(config, rows) == []
+    content[0]["config"]["gone"] = 1  # and a row with a setting that is no more is nobody's
+    rows.write_text("".join(json.dumps(row) + "\n" for row in content))
+    assert [(job.entry, job.config.seed) for job in todo(config, rows)] == [("own", 0)]
+
+
+def test_a_line_cut_short_costs_that_line_only(config, tmp_path, capsys):
+    rows = tmp_path / "small.jsonl"
+    leaderboard.run_all(todo(config, rows), rows, run=FakeTrainer())
+    rows.write_text(rows.read_text()[:-40])
+    assert [job.entry for job in todo(config, rows)] == ["forest"]
+    leaderboard.run_all(todo(config, rows), rows, run=FakeTrainer())
+    assert todo(config, rows) == []
+    assert "line 6 is cut short" in capsys.readouterr().err
+
+
+def test_the_table_counts_what_is_missing(config, tmp_path):
+    rows = tmp_path / "small.jsonl"
+    leaderboard.run_all(todo(config, rows)[:3], rows, run=FakeTrainer())
+    plan = read_plan(config)
+    lines = leaderboard_table(plan, stored(plan, rows)).splitlines()
+    assert lines[0] == "A small one (r2, mean ± standard error over runs)"
+    assert lines[4].startswith("| own | 1,234 | 0.5500 ± 0.0500 | 0.3500 ± 0.0500 | 0.0707 | - | 2 |")
+    assert "| 1/2 |" in lines[5]
+    assert lines[6] == "| forest | - | - | - | - | - | 0/2 | - |"
+
+
+def test_a_score_by_hand():
+    found = score([(42, 0.8), (42, 0.9), (43, 0.6), (43, 0.7), (44, 0.9), (44, 1.0)])
+    assert found.mean == pytest.approx((0.85 + 0.65 + 0.95) / 3)
+    assert found.deviation == pytest.approx(math.sqrt(0.10833333333 / 5))
+    assert found.error == pytest.approx(found.deviation / math.sqrt(6))
+    assert found.error_repeats == pytest.approx(
+        math.sqrt((0.0333333333**2 + 0.1666666667**2 + 0.1333333333**2) / 2 / 3)
+    )
+    assert (found.runs, found.repeats) == (6, 3)
+    assert math.isnan(score([(0, 0.5)]).error)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ('kind = "fingerprint-forest"', 'kind = "fingerprint-forrest"', "did you mean 'fingerprint-forest'"),
+        ("trees = 3", "tree = 3", "did you mean 'trees'"),
+        ("model.layers", "model.layer", "did you mean 'model.layers'"),
+        ('name = "deep"', 'name = "own"', "a name of its own"),
+        ('name = "nav17"', "", "'name' is missing"),
+        ("[train]", "[train", "cannot read"),
+    ],
+)
+def test_slips_in_a_config(config, old, new, reason):
+    config.write_text(CONFIG.replace(old, new, 1))
+    with pytest.raises(ConfigError, match=reason):
+        read_plan(config)
+
+
+def test_the_committed_configs_keep_their_protocols():
+    plans = {path.stem: read_plan(path) for path in records.CONFIGS.glob("*.toml")}
+    for entry in plans["nav17"].entries:
+        jobs = [job for job in plans["nav17"].jobs if job.entry == entry]
+        assert [(job.config.data, job.config.split, job.config.seed) for job in jobs] == [
+            ("nav17", "random", seed) for seed in (0, 1, 2)
+        ]
+    for entry in plans["mutag"].entries:
+        jobs = [job for job in plans["mutag"].jobs if job.entry == entry]
+        assert [(job.config.seed, job.config.fold) for job in jobs] == list(product((42, 43, 44), range(10)))
+        assert {job.config.split for job in jobs} == {"folds"}
+    for plan in plans.values():
+        assert len({job.key for job in plan.jobs}) == len(plan.jobs)
+
+
+def test_the_command_line(config, tmp_path, capsys):
+    arguments = [str(config), "--results", str(tmp_path), "--dry-run"]
+    assert leaderboard.main(arguments) == 0
+    assert "6 runs, 0 done, 6 to do" in capsys.readouterr().out
+    assert leaderboard.main([*arguments, "--only", "depp"]) == 1
+    assert "did you mean 'deep'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", ["regression", "binary", "multiclass"])
+def test_a_forest_returns_what_the_trainer_returns(tmp_path, task):
+    dataset = small_dataset(tmp_path, "regression" if task == "multiclass" else task)
+    dataset = three_classes(dataset) if task == "multiclass" else dataset
+    config = small_config(split="random")
+    found = forest(config, dataset, ForestConfig(trees=5, counts=task == "binary"))
+    assert found["metric"] == dataset.metric
+    assert set(found["valid"]) == set(found["test"]) == set(found["train"])
+    assert found["graphs"] == {"train": 32, "valid": 4, "test": 4}
+    assert found == forest(config, dataset, ForestConfig(trees=5, counts=task == "binary")) | {
+        "minutes": found["minutes"]
+    }
+
+
+def test_a_forest_needs_molecules(tmp_path):
+    dataset = small_dataset(tmp_path)
+    for graph in dataset.graphs:
+        del graph.smiles
+    with pytest.raises(DataError, match="no SMILES"):
+        forest(small_config(split="random"), dataset)
