@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 .PHONY: train test lint suite coverage clean
 
 train: $(STAMP)  ## the main job: train on the embedded molecules, no download
-	$(BIN)/plstm-graph train --out runs/nav17
+	$(BIN)/plstm-graph train --out runs/nav17 --overwrite
 
 test: lint suite  ## everything that has to be green
 

@@ -273,7 +273,7 @@ def datasets(debug: Debug = False) -> None:
 @_guarded
 def draw(
     smiles: Annotated[str, typer.Argument(help="Molecule.")],
-    out: Annotated[Path, typer.Option("--out", help="Picture to write (.svg, .png, .pdf).")],
+    out: Annotated[Path, typer.Option("--out", help="Picture to write (.svg or .png).")],
     order: Annotated[str, typer.Option(help="How bonds are oriented.")] = "canonical",
     debug: Debug = False,
 ) -> None:

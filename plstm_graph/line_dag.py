@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from plstm_graph.errors import ShapeError, missing_extra
+from plstm_graph.line_pairs import LevelPlan, grouped, level_plan, line_pairs, move, owners, within
 from plstm_graph.orient import (
     GIVEN,
     check_edge_index,
@@ -20,18 +21,6 @@ from plstm_graph.prune import multitree_pairs
 
 if TYPE_CHECKING:
     import networkx
-
-MAX_PAIRS_PER_EDGE = 64
-"""A line graph may have at most this many pairs per edge; a hub of degree d in mid-order alone makes about d²/4."""
-
-
-class LevelPlan(NamedTuple):
-    """Pairs sorted by the level of their next edge, so that every level is one contiguous slice."""
-
-    pair: Tensor  # [P] position in the line graph's own order
-    prev: Tensor  # [P]
-    next: Tensor  # [P]
-    ptr: tuple[int, ...]  # slices, on the host; levels without pairs are left out
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +118,7 @@ class LineDAG:
         column = torch.full((columns.size(1),), -1)
         column[plain] = edge_of
         along = columns[0] == torch.cat([src, src.new_zeros(1)])[column]
-        prev, next = _line_pairs(src, dst, num_nodes)
+        prev, next = line_pairs(src, dst, num_nodes)
         dag = cls._from_host(src, dst, prev, next, level, column, along, graph_ptr, graph_start)
         return dag.to(device)
 
@@ -244,11 +233,11 @@ class LineDAG:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "LineDAG":
         """This line graph on another device, with all that has been computed for it. PyG's ``Batch.to`` calls it."""
-        device = torch.device(device)
+        device = torch.empty(0, device=device).device  # "cuda" to "cuda:0"
         if device == self.src.device:
             return self
-        moved = {name: _move(value, device, non_blocking) for name, value in vars(self).items() if name != "_shared"}
-        shared = {key: _move(value, device, non_blocking) for key, value in self._shared.items()}
+        moved = {name: move(value, device, non_blocking) for name, value in vars(self).items() if name != "_shared"}
+        shared = {key: move(value, device, non_blocking) for key, value in self._shared.items()}
         return LineDAG(**moved, _shared=shared)
 
     def _view(self, **changes: Any) -> "LineDAG":
@@ -322,33 +311,30 @@ class LineDAG:
     @property
     def edge_graph(self) -> Tensor:
         """Graph of each edge, [E]."""
-        return self._once("edge_graph", lambda: _owners(self.edge_ptr, self.num_edges))
+        return self._once("edge_graph", lambda: owners(self.edge_ptr, self.num_edges))
 
     @property
     def node_graph(self) -> Tensor:
         """Graph of each node, [N]."""
-        return self._once("node_graph", lambda: _owners(self.graph_ptr, self.num_nodes))
+        return self._once("node_graph", lambda: owners(self.graph_ptr, self.num_nodes))
 
     @property
     def level_plan(self) -> LevelPlan:
         """Pairs by the level of their next edge; computed once (with one synchronisation on a GPU)."""
-        return self._once(("plan", self.reversed, self.pruned), self._level_plan)
-
-    def _level_plan(self) -> LevelPlan:
-        level, pair = torch.sort(self.level[self.next], stable=True)
-        sizes = torch.bincount(level, minlength=self.num_levels)
-        ends = sizes[sizes > 0].cumsum(0).tolist()
-        return LevelPlan(pair, self.prev[pair], self.next[pair], (0, *ends))
+        return self._once(
+            ("plan", self.reversed, self.pruned),
+            lambda: level_plan(self.level, self.prev, self.next, self.num_levels),
+        )
 
     @property
     def pairs_by_next(self) -> tuple[Tensor, Tensor]:
         """Pairs that enter each edge: pointers [E+1] into a list of pair numbers [P]."""
-        return self._once(("by next", self.reversed, self.pruned), lambda: _grouped(self.next, self.num_edges))
+        return self._once(("by next", self.reversed, self.pruned), lambda: grouped(self.next, self.num_edges))
 
     @property
     def pairs_by_prev(self) -> tuple[Tensor, Tensor]:
         """Pairs that leave each edge: pointers [E+1] into a list of pair numbers [P]."""
-        return self._once(("by next", not self.reversed, self.pruned), lambda: _grouped(self.prev, self.num_edges))
+        return self._once(("by next", not self.reversed, self.pruned), lambda: grouped(self.prev, self.num_edges))
 
     # ------------------------------------------------------------------ check and convert
 
@@ -358,9 +344,9 @@ class LineDAG:
         must = {
             "src, dst, level have one entry per edge": self.dst.numel() == self.level.numel() == edges,
             "prev and next have one entry per pair": self.next.numel() == pairs,
-            "end points lie in 0..N-1": _within(torch.cat([self.src, self.dst]), self.num_nodes),
-            "pairs lie in 0..E-1": _within(torch.cat([self.prev, self.next]), edges),
-            "columns lie in -1..E-1": _within(self.column + 1, edges + 1),
+            "end points lie in 0..N-1": within(torch.cat([self.src, self.dst]), self.num_nodes),
+            "pairs lie in 0..E-1": within(torch.cat([self.prev, self.next]), edges),
+            "columns lie in -1..E-1": within(self.column + 1, edges + 1),
             "graph_ptr ends with N": int(self.graph_ptr[-1]) == self.num_nodes,
             "edge_ptr ends with E": int(self.edge_ptr[-1]) == edges,
         }
@@ -368,7 +354,7 @@ class LineDAG:
             must |= {
                 "pairs meet at a node": bool((self.dst[self.prev] == self.src[self.next]).all()),
                 "every pair climbs a level": bool((self.level[self.prev] < self.level[self.next]).all()),
-                "levels lie in 0..num_levels-1": _within(self.level, self.num_levels),
+                "levels lie in 0..num_levels-1": within(self.level, self.num_levels),
                 "no edge joins two graphs": bool((self.node_graph[self.src] == self.node_graph[self.dst]).all()),
             }
         broken = [text for text, holds in must.items() if not holds]
@@ -392,7 +378,7 @@ class LineDAG:
         except ImportError as error:
             raise ImportError(missing_extra("networkx", "viz")) from error
         ends = list(zip(self.src.tolist(), self.dst.tolist(), strict=True))
-        graph = nx.DiGraph()
+        graph: networkx.DiGraph = nx.DiGraph()
         if line:
             graph.add_nodes_from((e, {"level": lv}) for e, lv in zip(ends, self.level.tolist(), strict=True))
             pairs = zip(self.prev.tolist(), self.next.tolist(), strict=True)
@@ -401,46 +387,3 @@ class LineDAG:
             graph.add_nodes_from(range(self.num_nodes))
             graph.add_edges_from(ends)
         return graph
-
-
-def _line_pairs(src: Tensor, dst: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
-    """All pairs of edges with ``dst[prev] == src[next]``, sorted by (next, prev), [P] each."""
-    arriving = torch.bincount(dst, minlength=num_nodes)
-    choices = arriving[src]
-    count = int(choices.sum())
-    if count > MAX_PAIRS_PER_EDGE * src.numel():
-        hub = int((arriving * torch.bincount(src, minlength=num_nodes)).argmax())
-        raise ShapeError(
-            f"the line graph would have {count} pairs for {src.numel()} edges, more than {MAX_PAIRS_PER_EDGE} each; "
-            f"node {hub} alone joins {int(arriving[hub])} arriving with {int((src == hub).sum())} leaving edges. "
-            "Use order='degree', which ranks hubs first, so that few edges arrive at them"
-        )
-    by_head = torch.sort(dst, stable=True).indices
-    first = arriving.cumsum(0) - arriving
-    next = torch.repeat_interleave(torch.arange(src.numel()), choices, output_size=count)
-    ends = choices.cumsum(0)
-    turn = torch.arange(count) - (ends - choices)[next]
-    return by_head[first[src[next]] + turn], next
-
-
-def _owners(ptr: Tensor, size: int) -> Tensor:
-    return torch.repeat_interleave(torch.arange(ptr.numel() - 1, device=ptr.device), ptr.diff(), output_size=size)
-
-
-def _grouped(owner: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    members = torch.sort(owner, stable=True).indices
-    counts = torch.bincount(owner, minlength=size)
-    return torch.cat([counts.new_zeros(1), counts.cumsum(0)]), members
-
-
-def _within(values: Tensor, size: int) -> bool:
-    return values.numel() == 0 or (int(values.min()) >= 0 and int(values.max()) < size)
-
-
-def _move(value: Any, device: torch.device, non_blocking: bool) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=non_blocking)
-    if isinstance(value, tuple):
-        moved = [_move(v, device, non_blocking) for v in value]
-        return type(value)(*moved) if hasattr(value, "_fields") else tuple(moved)
-    return value

@@ -1,6 +1,7 @@
 """Prune a line graph to a multitree: at most one directed path between any two edges (D mode)."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from plstm_graph.errors import ShapeError
 
@@ -22,14 +23,14 @@ def multitree_pairs(prev: Sequence[int], next: Sequence[int], edge_ptr: Sequence
     Raises:
         ShapeError: a graph has more than ``MAX_EDGES`` edges.
     """
-    widest = max((end - start for start, end in zip(edge_ptr, edge_ptr[1:], strict=False)), default=0)
+    widest = max((end - start for start, end in pairwise(edge_ptr)), default=0)
     if widest > MAX_EDGES:
         raise ShapeError(
             f"D mode prunes graphs of at most {MAX_EDGES} edges (memory grows with their square), got {widest}; "
             "use mode='P' for this graph"
         )
     # Python integers are the bit sets: bit i is edge i of the same graph.
-    ancestors = [1 << i for start, end in zip(edge_ptr, edge_ptr[1:], strict=False) for i in range(end - start)]
+    ancestors = [1 << i for start, end in pairwise(edge_ptr) for i in range(end - start)]
     kept = []
     for tail, head in zip(prev, next, strict=True):
         disjoint = not ancestors[tail] & ancestors[head]

@@ -10,11 +10,11 @@ import torch
 from torch_geometric.data import Data
 
 from plstm_graph.data import tu
-from plstm_graph.data.molecules import ATOM_SIZES, BOND_SIZES, Rejected, contrib_folder, read_molecules
+from plstm_graph.data.molecules import Rejected, contrib_folder, read_molecules
 from plstm_graph.data.splits import Split, make_split
 from plstm_graph.data.tables import Table, read_smiles, read_table
 from plstm_graph.errors import ConfigError, DataError, unknown
-from plstm_graph.nn.encoders import FeatureSpec
+from plstm_graph.nn.encoders import ATOM_SIZES, BOND_SIZES, FeatureSpec
 
 METRICS = {"regression": "r2", "binary": "rocauc", "multiclass": "accuracy"}  # tasks, and how each is scored
 MOLECULE = FeatureSpec(node_sizes=ATOM_SIZES, edge_sizes=BOND_SIZES)

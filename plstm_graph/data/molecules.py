@@ -12,10 +12,7 @@ import torch
 from torch_geometric.data import Data
 
 from plstm_graph.errors import DataError, missing_extra
-
-# Vocabulary sizes of OGB's columns, so that a model can be built without rdkit and ogb (a test compares them).
-ATOM_SIZES = (119, 5, 12, 12, 10, 6, 6, 2, 2)
-BOND_SIZES = (5, 6, 2)
+from plstm_graph.nn.encoders import BOND_SIZES
 
 
 class Rejected(NamedTuple):

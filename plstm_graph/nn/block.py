@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import BatchNorm
+from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.nn.inits import reset
 
 from plstm_graph.errors import ConfigError, unknown
@@ -102,7 +103,7 @@ class PLSTMBlock(nn.Module):
             )
             for reverse in readings
         )
-        self.content = nn.Linear(edge_dim, channels, bias=False) if edge_dim is not None and readings else None
+        self.content = Linear(edge_dim, channels, bias=False) if edge_dim is not None and readings else None
         self.project = nn.Linear(channels, channels) if readings else None
         self.local = local
         self._local_edges = local is not None and "edge_attr" in inspect.signature(local.forward).parameters

@@ -44,6 +44,7 @@ class CategoricalEncoder(nn.Module):
     """
 
     starts: Tensor
+    limits: Tensor
 
     def __init__(self, sizes: tuple[int, ...], channels: int) -> None:
         super().__init__()
@@ -51,6 +52,7 @@ class CategoricalEncoder(nn.Module):
         self.embedding = nn.Embedding(sum(self.sizes), channels)
         starts = torch.tensor((0, *self.sizes[:-1])).cumsum(0)
         self.register_buffer("starts", starts, persistent=False)
+        self.register_buffer("limits", torch.tensor(self.sizes), persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -61,6 +63,8 @@ class CategoricalEncoder(nn.Module):
         """[*, columns] -> [*, channels]"""
         if x.size(-1) != len(self.sizes):
             raise ShapeError(f"expected {len(self.sizes)} categorical columns, got {x.size(-1)}")
+        if x.device.type == "cpu" and bool(((x < 0) | (x >= self.limits)).any()):  # on a GPU this would wait for it
+            raise ShapeError(f"a category lies outside its vocabulary; columns must be below {list(self.sizes)}")
         return self.embedding(x + self.starts).sum(-2)
 
 

@@ -201,7 +201,10 @@ def _plstm(config: ModelConfig, edge_dim: int | None, modes: str, local: str) ->
 
 
 def _gin(config: ModelConfig, edge_dim: int | None) -> nn.Module:
-    norm = {"batch": "BatchNorm", "layer": "LayerNorm", "none": None}.get(config.norm, "BatchNorm")
+    norms = {"batch": "BatchNorm", "layer": "LayerNorm", "none": None}
+    if config.norm not in norms:
+        raise ConfigError(unknown("norm of model 'gin'", config.norm, norms))
+    norm = norms[config.norm]
     single = {"allow_single_element": True} if norm == "BatchNorm" else None  # one atom is a batch, too
     return GIN(
         *(config.width, config.width, config.layers), dropout=config.dropout, norm=norm, norm_kwargs=single, jk="cat"

@@ -9,8 +9,6 @@ import torch
 
 from plstm_graph.data import load
 from plstm_graph.data.molecules import (
-    ATOM_SIZES,
-    BOND_SIZES,
     Rejected,
     canonical_rank,
     fingerprints,
@@ -44,14 +42,6 @@ assert smiles_to_data("CCO").num_nodes == 3
 assert "ogb" in sys.modules and "outdated" not in sys.modules
 assert not reached, reached
 """
-
-
-def test_vocabularies_are_ogbs() -> None:
-    load("nav17")  # imports ogb as the package does, so that this test does not ask the network either
-    from ogb.utils.features import get_atom_feature_dims, get_bond_feature_dims
-
-    assert tuple(get_atom_feature_dims()) == ATOM_SIZES
-    assert tuple(get_bond_feature_dims()) == BOND_SIZES
 
 
 def test_graphs_of_nav17_are_ogbs() -> None:

@@ -83,5 +83,5 @@ def test_differences_and_hash_do_not_depend_on_the_folder() -> None:
     assert differences(second, first) == []
     assert config_hash(second) == config_hash(first)
     third = override(first, {"epochs": 3, "model.layers": 1})
-    assert differences(third, first) == ["epochs is 100, not 3", "model.layers is 4, not 1"]
+    assert differences(third, first) == ["epochs is 60, not 3", "model.layers is 4, not 1"]
     assert config_hash(third) != config_hash(first)

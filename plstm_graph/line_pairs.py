@@ -1,0 +1,75 @@
+"""Pairs of edges that meet at a node, and their groupings: the tensor work behind LineDAG."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from plstm_graph.errors import ShapeError
+
+MAX_PAIRS_PER_EDGE = 64
+"""A line graph may have at most this many pairs per edge; a hub of degree d in mid-order alone makes about d²/4."""
+
+
+class LevelPlan(NamedTuple):
+    """Pairs sorted by the level of their next edge, so that every level is one contiguous slice."""
+
+    pair: Tensor  # [P] position in the line graph's own order
+    prev: Tensor  # [P]
+    next: Tensor  # [P]
+    ptr: tuple[int, ...]  # slices, on the host; levels without pairs are left out
+
+
+def line_pairs(src: Tensor, dst: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
+    """All pairs of edges with ``dst[prev] == src[next]``, sorted by (next, prev), [P] each."""
+    arriving = torch.bincount(dst, minlength=num_nodes)
+    choices = arriving[src]
+    count = int(choices.sum())
+    if count > MAX_PAIRS_PER_EDGE * src.numel():
+        hub = int((arriving * torch.bincount(src, minlength=num_nodes)).argmax())
+        raise ShapeError(
+            f"the line graph would have {count} pairs for {src.numel()} edges, more than {MAX_PAIRS_PER_EDGE} each; "
+            f"node {hub} alone joins {int(arriving[hub])} arriving with {int((src == hub).sum())} leaving edges. "
+            "Use order='degree', which ranks hubs first, so that few edges arrive at them"
+        )
+    by_head = torch.sort(dst, stable=True).indices
+    first = arriving.cumsum(0) - arriving
+    next = torch.repeat_interleave(torch.arange(src.numel()), choices, output_size=count)
+    ends = choices.cumsum(0)
+    turn = torch.arange(count) - (ends - choices)[next]
+    return by_head[first[src[next]] + turn], next
+
+
+def level_plan(level: Tensor, prev: Tensor, next: Tensor, num_levels: int) -> LevelPlan:
+    """Sort the pairs by the level of their next edge (one synchronisation on a GPU)."""
+    climbed, pair = torch.sort(level[next], stable=True)
+    sizes = torch.bincount(climbed, minlength=num_levels)
+    ends = sizes[sizes > 0].cumsum(0).tolist()
+    return LevelPlan(pair, prev[pair], next[pair], (0, *ends))
+
+
+def owners(ptr: Tensor, size: int) -> Tensor:
+    """Group of each of ``size`` members, from the groups' pointers."""
+    return torch.repeat_interleave(torch.arange(ptr.numel() - 1, device=ptr.device), ptr.diff(), output_size=size)
+
+
+def grouped(owner: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Members of each of ``size`` groups in order: pointers [size+1] into a list of member numbers."""
+    members = torch.sort(owner, stable=True).indices
+    counts = torch.bincount(owner, minlength=size)
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)]), members
+
+
+def within(values: Tensor, size: int) -> bool:
+    """Whether all values lie in 0 to size-1."""
+    return values.numel() == 0 or (int(values.min()) >= 0 and int(values.max()) < size)
+
+
+def move(value: Any, device: torch.device, non_blocking: bool) -> Any:
+    """Tensors, also inside tuples, to another device."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=non_blocking)
+    if isinstance(value, tuple):
+        moved = [move(v, device, non_blocking) for v in value]
+        return type(value)(*moved) if hasattr(value, "_fields") else tuple(moved)
+    return value
