@@ -1,7 +1,7 @@
 """Fill the tables of the READMEs from stored rows: ``python benchmarks/report.py [--check]``.
 
 A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; NAME is a config of ``configs/`` or a group of
-``speed.py`` after ``speed-``.
+``speed.py`` after ``speed-``, or a data set after ``trials-``.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import records
 from plan import read_plan, stored
-from tables import leaderboard_table, speed_table
+from tables import leaderboard_table, speed_table, trials_table
 
 from plstm_graph.errors import ConfigError, PLSTMGraphError, unknown
 from plstm_graph.files import atomic_write
@@ -35,8 +35,12 @@ def tables(configs: Path = records.CONFIGS, results: Path = records.RESULTS) -> 
     def speed(group: str) -> str:
         return speed_table(records.read(results / "speed.jsonl"), group)
 
+    def trials(data: str) -> str:
+        return trials_table(records.read(results / "trials.jsonl"), data)
+
     boards = {config.stem: partial(board, config) for config in sorted(configs.glob("*.toml"))}
-    return {**boards, **{f"speed-{group}": partial(speed, group) for group in GROUPS}}
+    speeds = {f"speed-{group}": partial(speed, group) for group in GROUPS}
+    return {**boards, **speeds, **{f"trials-{data}": partial(trials, data) for data in ("nav17", "MUTAG")}}
 
 
 def fill(text: str, found: Tables) -> str:

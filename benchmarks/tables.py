@@ -96,6 +96,27 @@ def speed_table(rows: list[Row], group: str) -> str:
     return "\n\n".join([*parts, _where(found)])
 
 
+def trials_table(rows: list[Row], data: str) -> str:
+    """Settings tried while choosing, by their mean validation metric; only what differs between them is named."""
+    groups: dict[str, list[Row]] = {}
+    chosen = [row for row in rows if row["data"] == data]
+    settings = [{**row["model"], "epochs": row["epochs"]} for row in chosen]
+    varied = sorted(key for key in settings[0] if len({str(setting[key]) for setting in settings}) > 1)
+    for row, setting in zip(chosen, settings, strict=True):
+        name = ", ".join(f"{key} {setting[key]}" for key in varied if not _unused(setting, key))
+        groups.setdefault(name, []).append(row)
+    lines = [["setting", "parameters", "valid", "test", "runs"], ["---"] + ["---:"] * 4]
+    for name, found in sorted(groups.items(), key=lambda item: -statistics.fmean(r["valid"] for r in item[1])):
+        means = [f"{statistics.fmean(row[part] for row in found):.4f}" for part in ("valid", "test")]
+        lines.append([name, f"{found[0]['params']:,}", *means, str(len(found))])
+    return "\n".join(_line(line) for line in lines)
+
+
+def _unused(setting: Row, key: str) -> bool:
+    """Whether a model without pLSTM layers does not look at this setting."""
+    return setting["model"] != "plstm" and key in ("local", "heads", "modes", "order")
+
+
 def _case(row: Row) -> str:
     sizes = ", ".join(f"{name} = {value:,}" for name, value in row["sizes"].items())
     text = f"**{row['case']}**, {row['machine']['device']}; {sizes}"
