@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -154,39 +155,31 @@ class LineDAG:
         if len({(d.reversed, d.pruned) for d in dags}) > 1:
             raise ShapeError("collate needs LineDAGs of one view; collate the plain ones, then reverse() or prune()")
 
-        def join(name: str, step: str) -> Tensor:
-            offsets = [0]
-            for dag in dags:
-                offsets.append(offsets[-1] + getattr(dag, step))
-            parts = [getattr(d, name) for d in dags]
-            if name in ("graph_ptr", "edge_ptr"):
-                parts = [p[:-1] if i < len(dags) - 1 else p for i, p in enumerate(parts)]
-            return torch.cat([p + o if o else p for p, o in zip(parts, offsets, strict=False)])
+        nodes, edges = (
+            list(accumulate((getattr(dag, size) for dag in dags), initial=0)) for size in ("num_nodes", "num_edges")
+        )
 
-        column = torch.cat([d.column for d in dags])
-        shift = [0]
-        for dag in dags:
-            shift.append(shift[-1] + dag.num_edges)
-        steps = torch.repeat_interleave(torch.tensor(shift[:-1]), torch.tensor([d.column.numel() for d in dags]))
-        column = torch.where(column < 0, column, column + steps.to(column.device))
-        num_levels = max(d.num_levels for d in dags)
+        def join(name: str, offsets: Sequence[int]) -> Tensor:
+            return torch.cat([getattr(dag, name) + offset for dag, offset in zip(dags, offsets, strict=False)])
+
+        def pointers(name: str, offsets: Sequence[int]) -> Tensor:
+            starts = [getattr(dag, name)[:-1] + offset for dag, offset in zip(dags, offsets, strict=False)]
+            return torch.cat([*starts, dags[0].src.new_tensor(offsets[-1:])])
+
+        num_levels = max(dag.num_levels for dag in dags)
         # A reversed part counts its levels down to zero; lifting the shallow ones keeps them aligned with the deep.
-        lift = [num_levels - d.num_levels if d.reversed else 0 for d in dags]
+        lift = [num_levels - dag.num_levels if dag.reversed else 0 for dag in dags]
+        columns = zip((dag.column for dag in dags), edges, strict=False)
         return cls(
-            join("src", "num_nodes"),
-            join("dst", "num_nodes"),
-            join("prev", "num_edges"),
-            join("next", "num_edges"),
-            torch.cat([d.level + up for d, up in zip(dags, lift, strict=True)]),
-            column,
-            torch.cat([d.column_along for d in dags]),
-            join("graph_ptr", "num_nodes"),
-            join("edge_ptr", "num_edges"),
-            num_nodes=sum(d.num_nodes for d in dags),
+            *(join("src", nodes), join("dst", nodes), join("prev", edges), join("next", edges), join("level", lift)),
+            torch.cat([torch.where(column < 0, column, column + offset) for column, offset in columns]),
+            torch.cat([dag.column_along for dag in dags]),
+            *(pointers("graph_ptr", nodes), pointers("edge_ptr", edges)),
+            num_nodes=nodes[-1],
             num_levels=num_levels,
-            max_nodes=max(d.max_nodes for d in dags),
-            max_edges=max(d.max_edges for d in dags),
-            merged=any(d.merged for d in dags),
+            max_nodes=max(dag.max_nodes for dag in dags),
+            max_edges=max(dag.max_edges for dag in dags),
+            merged=any(dag.merged for dag in dags),
             reversed=dags[0].reversed,
             pruned=dags[0].pruned,
         )
@@ -218,8 +211,13 @@ class LineDAG:
         """
         if self.pruned:
             return self
-        kept = self._once("kept", self._kept_pairs)
+        kept = self.kept_pairs
         return self._view(prev=self.prev[kept], next=self.next[kept], pruned=True)
+
+    @property
+    def kept_pairs(self) -> Tensor:
+        """Numbers of the pairs that :meth:`prune` keeps, [P']."""
+        return self._once("kept", self._kept_pairs)
 
     def _kept_pairs(self) -> Tensor:
         prev, next = (self.next, self.prev) if self.reversed else (self.prev, self.next)

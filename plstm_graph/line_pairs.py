@@ -12,12 +12,15 @@ MAX_PAIRS_PER_EDGE = 64
 
 
 class LevelPlan(NamedTuple):
-    """Pairs sorted by the level of their next edge, so that every level is one contiguous slice."""
+    """Pairs sorted by the level of their next edge, then by that edge: levels and edges are contiguous slices."""
 
     pair: Tensor  # [P] position in the line graph's own order
     prev: Tensor  # [P]
     next: Tensor  # [P]
-    ptr: tuple[int, ...]  # slices, on the host; levels without pairs are left out
+    ptr: tuple[int, ...]  # slices of the levels, on the host; levels without pairs are left out
+    head: Tensor  # [Q] every edge that some pair enters
+    head_ptr: tuple[int, ...]  # slices of the levels in ``head``, on the host
+    run: Tensor  # [Q+1] first pair of each head, and P
 
 
 def line_pairs(src: Tensor, dst: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
@@ -41,11 +44,14 @@ def line_pairs(src: Tensor, dst: Tensor, num_nodes: int) -> tuple[Tensor, Tensor
 
 
 def level_plan(level: Tensor, prev: Tensor, next: Tensor, num_levels: int) -> LevelPlan:
-    """Sort the pairs by the level of their next edge (one synchronisation on a GPU)."""
-    climbed, pair = torch.sort(level[next], stable=True)
-    sizes = torch.bincount(climbed, minlength=num_levels)
-    ends = sizes[sizes > 0].cumsum(0).tolist()
-    return LevelPlan(pair, prev[pair], next[pair], (0, *ends))
+    """Sort the pairs by level and edge (one synchronisation on a GPU)."""
+    pair = torch.sort(level[next] * level.numel() + next, stable=True).indices
+    prev, next = prev[pair], next[pair]
+    head, length = torch.unique_consecutive(next, return_counts=True)
+    run = torch.cat([length.new_zeros(1), length.cumsum(0)])
+    sizes = torch.stack([torch.bincount(level[edges], minlength=num_levels) for edges in (next, head)])
+    pairs, heads = sizes[:, sizes[0] > 0].cumsum(1).tolist() if next.numel() else ([], [])
+    return LevelPlan(pair, prev, next, (0, *pairs), head, (0, *heads), run)
 
 
 def owners(ptr: Tensor, size: int) -> Tensor:

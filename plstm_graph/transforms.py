@@ -135,8 +135,7 @@ class AddLineDAG(BaseTransform):
         result.dag_prev, result.dag_next = dag.prev, dag.next
         result.dag_column, result.dag_column_along = dag.column, dag.column_along
         if self.prune:
-            dag.prune()
-            result.dag_kept = dag._shared["kept"]
+            result.dag_kept = dag.kept_pairs
         return result
 
     def __repr__(self) -> str:

@@ -112,5 +112,6 @@ def _check(query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: LineDAG
             )
         if gate.device != value.device:
             raise ShapeError(f"gate {name} is on {gate.device}, value on {value.device}; move both to one device")
-    if dag.src.device != value.device:
-        raise ShapeError(f"the dag is on {dag.src.device}, value on {value.device}; use dag.to({str(value.device)!r})")
+    for name, other in (("query", query), ("key", key), ("the dag", dag.src)):
+        if other.device != value.device:
+            raise ShapeError(f"{name} is on {other.device}, value on {value.device}; move both to one device")

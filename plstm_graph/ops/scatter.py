@@ -1,5 +1,11 @@
-"""Recurrent form, level by level: each level is one contiguous slice of the pairs. Any device, double backward."""
+"""Recurrent form, level by level: each level is one contiguous slice of the pairs. Any device, double backward.
 
+With torch-scatter installed, the sums of a level run over contiguous segments instead of through atomics.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -8,6 +14,16 @@ from torch.utils.checkpoint import checkpoint
 
 from plstm_graph.gates import Gates
 from plstm_graph.line_dag import LineDAG
+
+
+@cache
+def _segment_csr() -> Callable[..., Tensor] | None:
+    """torch-scatter's sum over contiguous segments, where that package is installed and loads."""
+    try:
+        from torch_scatter import segment_csr
+    except (ImportError, OSError):  # built for another torch, its library does not load
+        return None
+    return segment_csr
 
 
 class Solve(torch.autograd.Function):
@@ -28,9 +44,14 @@ class Solve(torch.autograd.Function):
         plan = dag.level_plan
         weight = transition.index_select(0, plan.pair).unsqueeze(-1)
         state = right.clone()
-        for start, end in zip(plan.ptr, plan.ptr[1:], strict=False):
+        segment_csr = _segment_csr()
+        for (start, end), (top, bottom) in zip(pairwise(plan.ptr), pairwise(plan.head_ptr), strict=True):
             carried = state.index_select(0, plan.prev[start:end]).mul_(weight[start:end])
-            state.index_add_(0, plan.next[start:end], carried)
+            if segment_csr is None:
+                state.index_add_(0, plan.next[start:end], carried)
+            else:  # each head is met once: no two sums race for one row
+                total = segment_csr(carried, plan.run[top : bottom + 1] - start, reduce="sum")
+                state.index_add_(0, plan.head[top:bottom], total)
         ctx.dag = dag
         ctx.save_for_backward(transition, state)
         return state

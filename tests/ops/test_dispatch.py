@@ -1,10 +1,12 @@
+import sys
+
 import pytest
 import torch
 
 from plstm_graph import Gates, propagate
-from plstm_graph.errors import ConfigError, ShapeError
+from plstm_graph.errors import BackendUnavailable, ConfigError, ShapeError
 from plstm_graph.ops import BACKENDS, choose_backend, dispatch
-from plstm_graph.testing import Inputs, grid_dag, random_dag, random_inputs
+from plstm_graph.testing import DAGS, Inputs, grid_dag, random_dag, random_inputs
 
 EVERY = pytest.mark.parametrize("backend", BACKENDS)
 
@@ -163,5 +165,35 @@ def test_gates_computed_before_the_dag_was_pruned():
 
 def test_dag_on_another_device():
     dag = random_dag(0)
-    with pytest.raises(ShapeError, match=r"the dag is on meta, value on cpu; use dag.to\('cpu'\)"):
+    with pytest.raises(ShapeError, match="the dag is on meta, value on cpu; move both"):
         propagate(*random_inputs(dag), dag.to("meta"))
+
+
+def test_query_on_another_device():
+    dag = random_dag(0)
+    inputs = random_inputs(dag)
+    with pytest.raises(ShapeError, match="query is on meta, value on cpu; move both"):
+        propagate(inputs.query.to("meta"), inputs.key, inputs.value, inputs.gates, dag)
+
+
+def test_numba_missing_names_the_extra_and_a_way_out(monkeypatch):
+    dag = DAGS["diamond"]()
+    monkeypatch.setitem(sys.modules, "plstm_graph.ops.numba", None)  # what an import without the package comes to
+    monkeypatch.delattr("plstm_graph.ops.numba", raising=False)
+    with pytest.raises(BackendUnavailable, match=r"plstm-graph\[cpu\].*backend='scatter'"):
+        propagate(*random_inputs(dag), dag, backend="numba")
+
+
+def test_numba_is_for_the_cpu():
+    dag = DAGS["diamond"]()
+    inputs = random_inputs(dag)
+    query, key, value = (x.to("meta") for x in inputs[:3])
+    with pytest.raises(BackendUnavailable, match="runs on the CPU, got tensors on meta"):
+        dispatch.BACKENDS["numba"](query, key, value, inputs.gates, dag)
+
+
+def test_whether_numba_is_installed(monkeypatch):
+    dispatch.has_numba.cache_clear()
+    monkeypatch.setattr(dispatch, "find_spec", lambda name: None)
+    assert dispatch.has_numba() is False
+    dispatch.has_numba.cache_clear()

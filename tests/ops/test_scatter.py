@@ -1,8 +1,10 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
 from plstm_graph.ops import scatter
-from plstm_graph.testing import DAGS, VIEWS, Inputs, grid_dag, random_dag, random_inputs, transition_matrix
+from plstm_graph.testing import DAGS, LAWS, VIEWS, Inputs, grid_dag, random_dag, random_inputs, transition_matrix
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -84,3 +86,25 @@ def test_plan_makes_each_level_one_slice():
         assert [len(level) for level in levels] == [1] * len(levels), name
         assert sorted(levels, key=min) == levels, name
         assert plan.ptr[-1] == dag.num_pairs
+
+
+def _segments(source, pointers, reduce):
+    """What torch-scatter's segment_csr does, in a line of Python per segment."""
+    assert reduce == "sum"
+    ends = pointers.tolist()
+    assert ends[0] == 0
+    assert ends[-1] == source.size(0)
+    return torch.stack([source[a:b].sum(0) for a, b in pairwise(ends)])
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_laws_hold_with_segment_sums(law, monkeypatch):
+    """With torch-scatter where it is installed, and with a stand-in everywhere."""
+    monkeypatch.setattr(scatter, "_segment_csr", lambda: _segments)
+    LAWS[law]("scatter", dtype=torch.float64, device="cpu")
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_laws_hold_without_segment_sums(law, monkeypatch):
+    monkeypatch.setattr(scatter, "_segment_csr", lambda: None)
+    LAWS[law]("scatter", dtype=torch.float64, device="cpu")
