@@ -31,7 +31,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
     data = write_csv(folder / "my.csv")
     words = ["train", "--data", data, "--target", "y", "--out", folder / "run", *SMALL, "--set", "model.head_layers=1"]
-    found = CliRunner().invoke(app, [str(word) for word in words])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["/anywhere/plstm-graph", *map(str, words)])
+        found = CliRunner().invoke(app, [str(word) for word in words])
     assert found.exit_code == 0, found.output
     assert "r2: train " in found.stdout
     assert "epoch 2/2" in found.stderr
@@ -62,7 +64,7 @@ def test_version_and_help(invoke: Invoke) -> None:
 
 def test_train_writes_its_folder(run: Path) -> None:
     found = json.loads((run / "metrics.json").read_text())
-    assert found["command"].startswith("plstm-graph ")
+    assert found["command"].startswith("plstm-graph train --data ")
     config = tomllib.loads((run / "config.toml").read_text())
     assert config["targets"] == ["y"]
     assert config["model"]["width"] == 8
