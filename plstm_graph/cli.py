@@ -259,11 +259,12 @@ def evaluate(
 def datasets(debug: Debug = False) -> None:
     """List the data sets that have a name."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from plstm_graph.data import DATASETS
 
-    table = Table("name", "graphs", "task", "metric", "split", "licence", "source")
+    whole = [Column(name, no_wrap=True) for name in ("name", "graphs", "task", "metric", "split")]
+    table = Table(*whole, "licence", "source", box=None, pad_edge=False)
     for row in DATASETS.values():
         table.add_row(row.name, f"{row.graphs:,}", row.task, row.metric, row.split, row.licence, row.source)
     Console().print(table)

@@ -97,7 +97,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         raise CheckpointError(f"cannot read checkpoint {where}: {error.strerror or error}") from error
     except Exception as error:  # torch raises whatever its unpickler met: EOFError, RuntimeError, UnpicklingError, ...
-        raise CheckpointError(f"{where} is truncated, or not a checkpoint of plstm-graph ({_first(error)})") from error
+        kind = type(error).__name__
+        raise CheckpointError(f"{where} is truncated, or not a checkpoint of plstm-graph ({kind})") from error
     if not isinstance(content, dict) or not {"plstm_graph", "state_dict"} <= content.keys():
         raise CheckpointError(f"{where} was not written by plstm-graph; give best.ckpt or last.ckpt of a run")
     return content

@@ -136,6 +136,7 @@ import torch
 from plstm_graph import cli
 from plstm_graph.train.module import Learner
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite run in the background hands down SIGINT ignored
 step, calls = Learner.training_step, [0]
 def struck(self, *args):
     calls[0] += 1
