@@ -1,0 +1,33 @@
+"""What the README and docstrings show is what happens."""
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import plstm_graph
+from plstm_graph.nn import conv, model
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+def test_the_code_of_the_readme_prints_what_it_says(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    exec(code, {})
+    assert capsys.readouterr().out.strip() == re.search(r"print\(.*\)  # (.*)", code)[1]
+
+
+def test_every_link_of_the_readme_leads_somewhere():
+    links = re.findall(r"\]\((?!http)([^)]+)\)", README.read_text(encoding="utf-8"))
+    assert len(links) > 5
+    assert [link for link in links if not (README.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("module", [conv, model])
+def test_docstring_examples(module):
+    names = {name: getattr(plstm_graph, name) for name in plstm_graph.__all__} | {"torch": torch}
+    found = doctest.testmod(module, extraglobs=names)
+    assert found.attempted > 2
+    assert found.failed == 0
