@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from plstm_graph.errors import ConfigError, unknown
+from plstm_graph.errors import ConfigError, ShapeError, unknown
 from plstm_graph.line_dag import LineDAG
 
 MODES = ("P", "D")
@@ -32,6 +32,19 @@ class Gates(NamedTuple):
     transition: Tensor
     mark: Tensor
     direct: Tensor
+
+
+def check_gates(gates: Gates, dag: LineDAG, heads: int) -> None:
+    """Raise ShapeError unless ``gates`` belong to a line graph of this size, on its device."""
+    rows = {"source": dag.num_edges, "transition": dag.num_pairs, "mark": dag.num_edges, "direct": dag.num_nodes}
+    for (name, count), gate in zip(rows.items(), gates, strict=True):
+        if gate.shape != (count, heads):
+            raise ShapeError(
+                f"gate {name} must be [{count}, {heads}] for this dag, got {list(gate.shape)}; "
+                "gates belong to one line graph: was it rebuilt, pruned or reordered after they were computed?"
+            )
+        if gate.device != dag.src.device:
+            raise ShapeError(f"gate {name} is on {gate.device}, the dag on {dag.src.device}; move both to one device")
 
 
 def check_mode(mode: str) -> None:

@@ -66,6 +66,7 @@ class LineDAG:
     # ------------------------------------------------------------------ build
 
     @classmethod
+    @torch.inference_mode(False)  # a line graph made while evaluating must serve training, too
     def from_edge_index(
         cls,
         edge_index: Tensor,
@@ -97,8 +98,7 @@ class LineDAG:
             ShapeError: indices out of range, an unsorted batch, or more than ``64 * E`` line pairs.
         """
         device = edge_index.device
-        columns = edge_index.detach().cpu()
-        num_nodes = check_edge_index(columns, num_nodes)
+        columns, num_nodes = check_edge_index(edge_index, num_nodes)
         plain = columns[0] != columns[1]
         proper = columns[:, plain]
         graph_ptr = graph_pointer(proper, num_nodes, None if batch is None else batch.detach().cpu())
@@ -148,6 +148,7 @@ class LineDAG:
         )
 
     @classmethod
+    @torch.inference_mode(False)
     def collate(cls, dags: Sequence["LineDAG"]) -> "LineDAG":
         """Disjoint union of several line graphs, as PyG's ``Batch`` unites their graphs."""
         if not dags:
@@ -229,6 +230,7 @@ class LineDAG:
         self._shared["kept"] = kept
         return self
 
+    @torch.inference_mode(False)
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "LineDAG":
         """This line graph on another device, with all that has been computed for it. PyG's ``Batch.to`` calls it."""
         device = torch.empty(0, device=device).device  # "cuda" to "cuda:0"
@@ -244,7 +246,8 @@ class LineDAG:
 
     def _once(self, key: Any, compute: Any) -> Any:
         if key not in self._shared:
-            self._shared[key] = compute()
+            with torch.inference_mode(False):  # it may be kept for training
+                self._shared[key] = compute()
         return self._shared[key]
 
     # ------------------------------------------------------------------ sizes and derived tensors
@@ -349,7 +352,12 @@ class LineDAG:
             "edge_ptr ends with E": int(self.edge_ptr[-1]) == edges,
         }
         if all(must.values()):
+            low, high = (self.next, self.prev) if self.reversed else (self.prev, self.next)
+            place = high * edges + low
             must |= {
+                "edges stand in topological order": bool((low < high).all()),
+                "pairs are sorted by (next, prev), before any reversal": bool((place[1:] > place[:-1]).all()),
+                "edges stand graph by graph": bool((self.node_graph[self.src] == self.edge_graph).all()),
                 "pairs meet at a node": bool((self.dst[self.prev] == self.src[self.next]).all()),
                 "every pair climbs a level": bool((self.level[self.prev] < self.level[self.next]).all()),
                 "levels lie in 0..num_levels-1": within(self.level, self.num_levels),

@@ -30,10 +30,12 @@ def line_pairs(src: Tensor, dst: Tensor, num_nodes: int) -> tuple[Tensor, Tensor
     count = int(choices.sum())
     if count > MAX_PAIRS_PER_EDGE * src.numel():
         hub = int((arriving * torch.bincount(src, minlength=num_nodes)).argmax())
+        crowded = 2 * int(arriving[hub]) * int((src == hub).sum()) > count
+        advice = "Use order='degree', which ranks hubs first" if crowded else "The graph is dense: split or sparsify it"
         raise ShapeError(
             f"the line graph would have {count} pairs for {src.numel()} edges, more than {MAX_PAIRS_PER_EDGE} each; "
             f"node {hub} alone joins {int(arriving[hub])} arriving with {int((src == hub).sum())} leaving edges. "
-            "Use order='degree', which ranks hubs first, so that few edges arrive at them"
+            f"{advice}"
         )
     by_head = torch.sort(dst, stable=True).indices
     first = arriving.cumsum(0) - arriving

@@ -12,13 +12,16 @@ from plstm_graph.errors import ConfigError, CycleError, ShapeError, unknown
 GIVEN, CANONICAL = "given", "canonical"
 
 
-def check_edge_index(edge_index: Tensor, num_nodes: int | None) -> int:
-    """Number of nodes, after checking that ``edge_index`` is an integer tensor [2, M] with entries in range."""
-    if edge_index.dim() != 2 or edge_index.size(0) != 2 or edge_index.dtype != torch.long:
+def check_edge_index(edge_index: Tensor, num_nodes: int | None) -> tuple[Tensor, int]:
+    """``edge_index`` on the host as int64, and the number of nodes, once both are known to be in range."""
+    if edge_index.layout != torch.strided:
+        raise ShapeError("edge_index must be a dense tensor [2, M]; a sparse adjacency is accepted by PLSTMConv only")
+    whole = not (edge_index.is_floating_point() or edge_index.is_complex() or edge_index.dtype == torch.bool)
+    if edge_index.dim() != 2 or edge_index.size(0) != 2 or not whole:
         raise ShapeError(
-            f"edge_index must be an int64 tensor [2, M], got {edge_index.dtype} {list(edge_index.shape)}; "
-            "a sparse adjacency is accepted by PLSTMConv only"
+            f"edge_index must be an integer tensor [2, M], got {edge_index.dtype} {list(edge_index.shape)}"
         )
+    edge_index = edge_index.detach().cpu().long()
     low, high = (int(edge_index.min()), int(edge_index.max())) if edge_index.numel() else (0, -1)
     if num_nodes is None:
         num_nodes = high + 1
@@ -27,7 +30,7 @@ def check_edge_index(edge_index: Tensor, num_nodes: int | None) -> int:
             f"edge_index must hold node numbers 0 to {num_nodes - 1}, got {low} to {high}; "
             "check num_nodes and the offsets of the batch"
         )
-    return num_nodes
+    return edge_index, num_nodes
 
 
 def graph_pointer(edge_index: Tensor, num_nodes: int, batch: Tensor | None) -> Tensor:
@@ -63,7 +66,7 @@ def _degree(edge_index: Tensor, graph_ptr: Tensor, seed: int) -> Tensor:
 
 
 def _mix(x: Tensor) -> Tensor:
-    """The splitmix64 finaliser on int64 (products wrap around, right shifts are made logical by masks)."""
+    """Scatter the bits: the splitmix64 finaliser on int64 (products wrap around, masks make shifts logical)."""
     for shift, mask, factor in ((30, 0x3FFFFFFFF, -0x40A7B892E31B1A47), (27, 0x1FFFFFFFFF, -0x6B2FB644ECCEEE15)):
         x = (x ^ ((x >> shift) & mask)) * factor
     return x ^ ((x >> 31) & 0x1FFFFFFFF)
@@ -110,7 +113,7 @@ ORDERS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
 
 def check_order(order: str | Tensor) -> None:
     """Raise ConfigError unless ``order`` is a rank tensor or the name of an order."""
-    if isinstance(order, str) and order not in (*ORDERS, GIVEN, CANONICAL):
+    if not isinstance(order, Tensor) and order not in (*ORDERS, GIVEN, CANONICAL):
         raise ConfigError(unknown("order", order, (*ORDERS, GIVEN, CANONICAL)))
 
 

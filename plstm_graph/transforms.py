@@ -72,8 +72,11 @@ def line_dag(data: Data, order: str = "index") -> LineDAG:
     """The line graph of a graph or batch: the one it carries, else built from its ``rank`` or by ``order``."""
     if isinstance(data, LineDAGData):
         return data.line_dag
-    if isinstance(data.get("line_dag"), LineDAG):
-        return data["line_dag"]
+    stored = data.get("line_dag")
+    if isinstance(stored, LineDAG):
+        return stored
+    if isinstance(stored, list):  # what a Batch makes of one object per graph
+        return LineDAG.collate(stored)
     rank, batch = data.get("rank"), data.get("batch")
     batch = torch.zeros(data.num_nodes, dtype=torch.long) if batch is None else batch
     return LineDAG.from_edge_index(data.edge_index, data.num_nodes, order=order if rank is None else rank, batch=batch)
@@ -98,6 +101,8 @@ class OrientDAG(BaseTransform):
         """Returns ``data`` with ``rank``."""
         if isinstance(data, Batch):
             return Batch.from_data_list([self(graph) for graph in data.to_data_list()])
+        if isinstance(data, LineDAGData):  # its line graph follows another orientation
+            data = _plain(data)
         if self.order == CANONICAL:
             data.rank = canonical_rank(data).to(data.edge_index.device)
             return data
@@ -172,10 +177,15 @@ def weisfeiler_lehman_rank(data: Data) -> Tensor:
     features = [] if data.get("x") is None else [data.x.detach().cpu().reshape(num_nodes, -1).double()]
     start = torch.cat([*features, degrees.unsqueeze(1).double()], 1)
     color = torch.unique(start, dim=0, return_inverse=True)[1]
+    first = degrees.cumsum(0) - degrees
     for _ in range(num_nodes):
-        # Neighbours' colours as a sorted row of counts: equal rows mean equal neighbourhoods.
-        counts = torch.zeros(num_nodes, int(color.max()) + 1).index_put_((dst, color[src]), torch.ones(()), True)
-        refined = torch.unique(torch.cat([color.unsqueeze(1).float(), counts], 1), dim=0, return_inverse=True)[1]
+        # A row of a node's own colour and its neighbours', sorted: equal rows mean equal neighbourhoods.
+        by_node = torch.argsort(dst * num_nodes + color[src])
+        place = torch.arange(dst.numel()) - first[dst[by_node]] + 1
+        rows = torch.full((num_nodes, int(degrees.max()) + 1), -num_nodes)
+        rows[:, 0] = color
+        rows[dst[by_node], place] = -color[src[by_node]]
+        refined = torch.unique(rows, dim=0, return_inverse=True)[1]
         if int(refined.max()) == int(color.max()):
             break
         color = refined

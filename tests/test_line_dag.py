@@ -285,6 +285,10 @@ def test_to_moves_everything_that_is_known():
         ({"graph_ptr": torch.tensor([0, 3])}, "graph_ptr ends with N"),
         ({"edge_ptr": torch.tensor([0, 2])}, "edge_ptr ends with E"),
         ({"prev": torch.tensor([1, 0])}, "pairs meet at a node"),
+        ({"src": torch.tensor([0, 2, 2]), "dst": torch.tensor([1, 1, 3])}, "pairs meet"),
+        ({"prev": torch.tensor([1, 0]), "next": torch.tensor([2, 1])}, "pairs are sorted"),
+        ({"prev": torch.tensor([1, 1]), "next": torch.tensor([0, 2])}, "edges stand in topological order"),
+        ({"edge_ptr": torch.tensor([0, 1, 3]), "graph_ptr": torch.tensor([0, 4, 4])}, "edges stand graph by graph"),
         ({"level": torch.tensor([0, 0, 1])}, "every pair climbs a level"),
         ({"level": torch.tensor([0, 1, 3])}, r"levels lie in 0..num_levels-1"),
         ({"graph_ptr": torch.tensor([0, 2, 4])}, "no edge joins two graphs"),
@@ -302,6 +306,21 @@ def test_too_many_pairs_name_the_hub():
     with pytest.raises(ShapeError, match=r"90000 pairs for 600 .* node 300 alone joins 300 arriving with 300 leaving"):
         LineDAG.from_edge_index(star)
     assert LineDAG.from_edge_index(star, order="degree").num_pairs == 0  # the likely fix of the message
+
+
+def test_too_many_pairs_of_a_dense_graph_have_no_hub_to_blame():
+    everyone = torch.triu_indices(300, 300, 1)
+    with pytest.raises(ShapeError, match="The graph is dense: split or sparsify it"):
+        LineDAG.from_edge_index(everyone)
+
+
+def test_what_is_made_while_evaluating_serves_training():
+    dag = random_dag(1, nodes=8)
+    with torch.inference_mode():
+        made = [LineDAG.from_edge_index(torch.stack([dag.src, dag.dst]), dag.num_nodes), LineDAG.collate([dag, dag])]
+        for one in made:
+            assert not one.prune().level_plan.pair.is_inference()
+            assert not one.reverse().edge_id.is_inference()
 
 
 def test_pairs_up_to_the_limit_are_allowed():

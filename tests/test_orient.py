@@ -69,6 +69,11 @@ def test_unknown_order_names_the_closest():
         LineDAG.from_edge_index(columns((0, 1)), order="degre")
 
 
+def test_no_order_is_an_unknown_order():
+    with pytest.raises(ConfigError, match="unknown order None"):
+        LineDAG.from_edge_index(columns((0, 1)), order=None)
+
+
 def test_canonical_says_what_it_needs():
     with pytest.raises(ConfigError, match=r"needs the molecule: apply plstm_graph.transforms.OrientDAG"):
         LineDAG.from_edge_index(columns((0, 1)), order="canonical")
@@ -195,9 +200,11 @@ def test_wrong_batch(batch, message):
 @pytest.mark.parametrize(
     ("edge_index", "num_nodes", "message"),
     [
-        (torch.zeros(3, 2, dtype=torch.long), None, r"int64 tensor \[2, M\], got torch.int64 \[3, 2\]"),
+        (torch.zeros(3, 2, dtype=torch.long), None, r"integer tensor \[2, M\], got torch.int64 \[3, 2\]"),
         (torch.zeros(2, dtype=torch.long), None, r"got torch.int64 \[2\]"),
-        (torch.zeros(2, 2), None, r"got torch.float32 \[2, 2\]; a sparse adjacency"),
+        (torch.zeros(2, 2), None, r"got torch.float32 \[2, 2\]"),
+        (torch.zeros(2, 2, dtype=torch.bool), None, r"got torch.bool \[2, 2\]"),
+        (torch.eye(2).to_sparse(), None, "a sparse adjacency is accepted by PLSTMConv only"),
         (columns((0, 3)), 3, "node numbers 0 to 2, got 0 to 3; check num_nodes and the offsets"),
         (columns((-1, 1)), 3, "node numbers 0 to 2, got -1 to 1"),
         (columns((-1, 1)), None, "node numbers 0 to 1, got -1 to 1"),
@@ -210,6 +217,13 @@ def test_wrong_edge_index(edge_index, num_nodes, message):
 
 
 def test_number_of_nodes():
-    assert check_edge_index(columns((0, 3)), None) == 4
-    assert check_edge_index(columns((0, 3)), 7) == 7
-    assert check_edge_index(columns(), None) == 0
+    assert check_edge_index(columns((0, 3)), None)[1] == 4
+    assert check_edge_index(columns((0, 3)), 7)[1] == 7
+    assert check_edge_index(columns(), None)[1] == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
+def test_narrow_integers_are_widened(dtype):
+    dag = LineDAG.from_edge_index(columns((0, 1), (1, 2)).to(dtype))
+    assert dag.src.dtype == torch.long
+    assert dag.num_pairs == 1

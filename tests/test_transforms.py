@@ -200,6 +200,8 @@ def test_line_dag_finds_or_builds() -> None:
     assert line_dag(with_attribute) is carried
     zeros = torch.zeros(6, dtype=torch.long)
     same(line_dag(data, "degree"), LineDAG.from_edge_index(data.edge_index, 6, order="degree", batch=zeros))
+    attributes = Batch.from_data_list([with_attribute, with_attribute])
+    same(line_dag(attributes), LineDAG.collate([carried, carried]))
     union = Batch.from_data_list([data, data])
     same(line_dag(union), LineDAG.from_edge_index(union.edge_index, 12, batch=union.batch))
 
@@ -231,6 +233,14 @@ def test_ranks_are_drawn_per_graph(order: str) -> None:
     )
     single = OrientDAG(order)(one).rank
     assert torch.equal(OrientDAG(order)(union).rank, torch.cat([single, single + 5]))
+
+
+def test_another_orientation_drops_the_line_graph() -> None:
+    data = AddLineDAG(order="index")(GRAPHS["chain"]())
+    turned = OrientDAG("degree")(data)
+    assert not isinstance(turned, LineDAGData)
+    assert not [key for key in turned.keys() if key.startswith("dag_")]  # noqa: SIM118 (PyG's Data is no dict)
+    same(AddLineDAG()(turned).line_dag, AddLineDAG(order="degree")(GRAPHS["chain"]()).line_dag)
 
 
 def test_given_and_seed() -> None:

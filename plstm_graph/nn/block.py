@@ -11,7 +11,7 @@ from torch_geometric.nn.inits import reset
 
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.nn.conv import PLSTMConv
+from plstm_graph.nn.conv import PLSTMConv, check_dag
 
 DIRECTIONS: dict[str, tuple[bool, ...]] = {"both": (False, True), "along": (False,), "against": (True,)}
 """Reading directions of a block, as the ``reverse`` of each of its layers."""
@@ -133,6 +133,8 @@ class PLSTMBlock(nn.Module):
         """[N, channels] -> [N, channels]; ``dag`` as for :meth:`PLSTMConv.forward`."""
         if dag is None and len(self.convs):
             dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order)
+        if dag is not None:
+            check_dag(x, dag)
         if edge_attr is not None and edge_attr.dim() == 1:
             edge_attr = edge_attr.unsqueeze(-1)
         hidden = self.norm(x)
@@ -140,10 +142,16 @@ class PLSTMBlock(nn.Module):
         if self.project is not None:
             read = hidden
             if self.content is not None and edge_attr is not None and dag is not None:
-                read = read + self.content(edge_content(edge_attr, dag))
+                read = read + self.content(edge_content(self._masked(edge_attr), dag))
             mixed = self.project(torch.cat([conv(read, edge_index, edge_attr, dag=dag) for conv in self.convs], -1))
         if self.local is not None:
             extra = {"edge_attr": edge_attr} if self._local_edges and edge_attr is not None else {}
             mixed = mixed + self.local(hidden, edge_index, **extra)
         x = x + self.dropout(mixed)
         return x if self.feed_forward is None else x + self.feed_forward(x)
+
+    def _masked(self, edge_attr: Tensor) -> Tensor:
+        """An Explainer's mask hides the content of an edge, too."""
+        conv = self.convs[0]
+        assert isinstance(conv, PLSTMConv)
+        return edge_attr * conv.column_mask().unsqueeze(-1) if conv.explain else edge_attr

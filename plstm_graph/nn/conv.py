@@ -158,15 +158,10 @@ class PLSTMConv(MessagePassing):
         if x.dim() != 2:
             raise ShapeError(f"x must be [N, in_channels], got {list(x.shape)}")
         if is_sparse(edge_index):
-            edge_index, edge_attr = self._from_sparse(edge_index, edge_attr)
+            edge_index, edge_attr = self._from_sparse(edge_index, edge_attr, dag)
         if dag is None:
             dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order)
-        if dag.pruned or dag.reversed:
-            raise ShapeError("PLSTMConv takes the plain dag and derives its own view from mode and reverse")
-        if dag.num_nodes != x.size(0):
-            raise ShapeError(
-                f"the dag has {dag.num_nodes} nodes, but x has {x.size(0)} rows; was it built from this graph?"
-            )
+        check_dag(x, dag)
         dag = view(dag, self.mode, self.reverse)
         query, key, value = self._project(x)
         gates = self._gates(x, edge_attr, dag)
@@ -206,21 +201,40 @@ class PLSTMConv(MessagePassing):
 
     def _mask(self, gates: Gates, dag: LineDAG) -> Gates:
         """An Explainer's mask: on source and on the transition into each edge, so each path carries each mask once."""
-        if self._edge_mask is None:
-            raise ValueError("explain is on, but no edge mask was set")
-        mask = self._edge_mask.sigmoid() if self._apply_sigmoid else self._edge_mask
-        mask = dag.gather_edges(mask).unsqueeze(-1)
+        mask = dag.gather_edges(self.column_mask()).unsqueeze(-1)
         return gates._replace(source=gates.source * mask, transition=gates.transition * mask.index_select(0, dag.next))
 
-    def _from_sparse(self, adjacency: Any, edge_attr: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def column_mask(self) -> Tensor:
+        """The Explainer's mask, one weight per column of ``edge_index``, [M]."""
+        if self._edge_mask is None:
+            raise ValueError("explain is on, but no edge mask was set")
+        return self._edge_mask.sigmoid() if self._apply_sigmoid else self._edge_mask
+
+    def _from_sparse(
+        self, adjacency: Any, edge_attr: Tensor | None, dag: LineDAG | None
+    ) -> tuple[Tensor, Tensor | None]:
         """Columns of a transposed sparse adjacency; its values are edge features if the layer wants some."""
         if edge_attr is not None:
             raise ShapeError("with a sparse adjacency, edge features are its values; do not pass edge_attr as well")
+        if dag is not None and self.edge_dim is not None:
+            raise ShapeError("the values of a sparse adjacency have an order of their own; give dag with an edge_index")
         columns, value = to_edge_index(adjacency)
         return columns.flip(0), value if self.edge_dim is not None else None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
+
+
+def check_dag(x: Tensor, dag: LineDAG) -> None:
+    """Raise ShapeError unless ``dag`` is the plain line graph of the nodes in ``x``, on its device."""
+    if dag.pruned or dag.reversed:
+        raise ShapeError("layers take the plain dag and derive their own view from mode and reverse")
+    if dag.num_nodes != x.size(0):
+        raise ShapeError(
+            f"the dag has {dag.num_nodes} nodes, but x has {x.size(0)} rows; was it built from this graph?"
+        )
+    if dag.src.device != x.device:
+        raise ShapeError(f"the dag is on {dag.src.device}, x on {x.device}; move it with dag.to(x.device)")
 
 
 def _refuse(in_channels: Any, unsupported: dict[str, Any]) -> None:

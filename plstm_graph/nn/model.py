@@ -252,7 +252,9 @@ class GraphModel(nn.Module):
         x, edge_attr = self.encoder(data.x, data.edge_index, data.get("edge_attr"), data.get("pe"))
         arguments: dict[str, Any] = {}
         if isinstance(self.stack, PLSTM):
-            arguments = {"edge_attr": edge_attr, "dag": line_dag(data, self.stack.order)}
+            arguments = {"edge_attr": edge_attr}
+            if self.config.model == "plstm":
+                arguments["dag"] = line_dag(data, self.config.order)
         x = self.stack(x, data.edge_index, **arguments)
         size = data.num_graphs if isinstance(data, Batch) else None  # graphs without nodes count, too
         return self.head(self.pool(x, data.get("batch"), dim_size=size))

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from functools import cache
-from importlib.util import find_spec
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from plstm_graph.errors import BackendUnavailable, ConfigError, ShapeError, missing_extra, unknown
-from plstm_graph.gates import Gates
+from plstm_graph.gates import Gates, check_gates
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.ops import dense, reference, scatter
 from plstm_graph.ops.influence import padded_bytes
@@ -20,11 +20,15 @@ def _numba(query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: LineDAG
     """See :func:`propagate`. Compiled on first use, which takes seconds once per machine."""
     if value.device.type != "cpu":
         raise BackendUnavailable(f"backend 'numba' runs on the CPU, got tensors on {value.device}; use 'auto'")
-    try:
-        from plstm_graph.ops import numba
-    except ImportError as error:
-        raise BackendUnavailable(f"{missing_extra('numba', 'cpu')}, or use backend='scatter'") from error
-    return numba.propagate(query, key, value, gates, dag)
+    module = _load_numba()
+    if isinstance(module, str):
+        raise BackendUnavailable(f"{module}, or use backend='scatter'")
+    if not module.runs_here():
+        raise BackendUnavailable(
+            "backend 'numba' ran before this process was forked, and its threads did not come along; "
+            "use 'auto' or 'scatter' here, or start processes by spawn"
+        )
+    return module.propagate(query, key, value, gates, dag)
 
 
 BACKENDS: dict[str, Backend] = {
@@ -38,9 +42,21 @@ BACKENDS: dict[str, Backend] = {
 
 
 @cache
+def _load_numba() -> ModuleType | str:
+    """The compiled CPU backend, or why it cannot be had."""
+    try:
+        from plstm_graph.ops import numba
+    except ModuleNotFoundError:
+        return missing_extra("numba", "cpu")
+    except Exception as error:  # built for another numpy, say
+        return f"numba does not load: {error}; mend it"
+    return numba
+
+
 def has_numba() -> bool:
-    """Whether the compiled CPU backend can be had."""
-    return find_spec("numba") is not None
+    """Whether the compiled CPU backend can run in this process."""
+    module = _load_numba()
+    return isinstance(module, ModuleType) and module.runs_here()
 
 
 def choose_backend(device: str, padded: int, states: int, compiled: bool) -> str:
@@ -50,7 +66,7 @@ def choose_backend(device: str, padded: int, states: int, compiled: bool) -> str
         device: type of the device the tensors are on.
         padded: bytes of the padded matrices of the parallel form, see :func:`influence.padded_bytes`.
         states: bytes of the states of the recurrent form, E · H · K · V numbers.
-        compiled: whether numba is installed.
+        compiled: whether numba can run here.
     """
     if device == "cpu" and compiled:
         return "numba"
@@ -84,7 +100,8 @@ def propagate(
     if backend == "auto":
         heads, size = value.size(1), value.element_size()
         states = dag.num_edges * heads * key.size(2) * value.size(2) * size
-        backend = choose_backend(value.device.type, padded_bytes(dag, heads, size), states, has_numba())
+        device = value.device.type
+        backend = choose_backend(device, padded_bytes(dag, heads, size), states, device == "cpu" and has_numba())
     if backend not in BACKENDS:
         raise ConfigError(unknown("backend", backend, ("auto", *BACKENDS)))
     dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
@@ -103,15 +120,7 @@ def _check(query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: LineDAG
     nodes, heads = value.shape[:2]
     if nodes != dag.num_nodes:
         raise ShapeError(f"the dag has {dag.num_nodes} nodes, but query, key and value have {nodes}")
-    rows = {"source": dag.num_edges, "transition": dag.num_pairs, "mark": dag.num_edges, "direct": nodes}
-    for (name, count), gate in zip(rows.items(), gates, strict=True):
-        if gate.shape != (count, heads):
-            raise ShapeError(
-                f"gate {name} must be [{count}, {heads}] for this dag, got {list(gate.shape)}; "
-                "gates belong to one line graph: was it rebuilt, pruned or reordered after they were computed?"
-            )
-        if gate.device != value.device:
-            raise ShapeError(f"gate {name} is on {gate.device}, value on {value.device}; move both to one device")
     for name, other in (("query", query), ("key", key), ("the dag", dag.src)):
         if other.device != value.device:
             raise ShapeError(f"{name} is on {other.device}, value on {value.device}; move both to one device")
+    check_gates(gates, dag, heads)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from plstm_graph.errors import BackendUnavailable
-from plstm_graph.gates import Gates
+from plstm_graph.gates import Gates, check_gates
 from plstm_graph.line_dag import LineDAG
 
 MAX_BYTES = 2**31
@@ -29,11 +29,19 @@ def influence(gates: Gates, dag: LineDAG) -> tuple[Tensor, Tensor]:
         dag: line graph as it is read, G graphs of at most n nodes.
 
     Returns:
-        The matrices [G, H, n, n], and which rows are nodes, bool [G, n].
+        The matrices [G, H, n, n], in float32 at least, and which rows are nodes, bool [G, n].
 
     Raises:
+        ShapeError: the gates do not fit the dag.
         BackendUnavailable: the padded matrices would exceed ``MAX_BYTES`` (2 GiB).
     """
+    check_gates(gates, dag, gates.source.size(-1))
+    dtype = torch.float64 if gates.source.dtype == torch.float64 else torch.float32
+    with torch.autocast(gates.source.device.type, enabled=False):
+        return _influence(Gates(*(gate.to(dtype) for gate in gates)), dag)
+
+
+def _influence(gates: Gates, dag: LineDAG) -> tuple[Tensor, Tensor]:
     heads, size = gates.source.size(1), gates.source.element_size()
     needed = padded_bytes(dag, heads, size)
     if needed > MAX_BYTES:

@@ -3,6 +3,7 @@
 Imported on first use only: numba is an extra, and compiling takes seconds (once per machine, kept on disk).
 """
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,6 +21,8 @@ from plstm_graph.line_dag import LineDAG
 # edge counted within its graph. Sums may be reordered for SIMD and products fused into them.
 _compile = njit(parallel=True, cache=True, fastmath={"reassoc", "contract"}, error_model="numpy")
 _inline = njit(cache=True, fastmath={"reassoc", "contract"}, error_model="numpy", inline="always")
+
+_pool: int | None = None  # the process that has started numba's threads
 
 
 @_inline
@@ -164,8 +167,15 @@ def _step(dag: LineDAG) -> int:
     return -1 if dag.reversed else 1
 
 
+def runs_here() -> bool:
+    """Whether a thread pool can be had: not in a child forked from a process that had started one."""
+    return _pool in (None, os.getpid())
+
+
 def _with_torch_threads() -> None:
     """As many threads as torch may use, so that one setting rules both."""
+    global _pool
+    _pool = os.getpid()
     threads = torch.get_num_threads()
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     if torch.get_num_threads() != threads:  # numba starts its pool by setting OpenMP's threads, which are torch's too

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
+from torch_geometric.explain.algorithm.utils import clear_masks, set_masks
 from torch_geometric.nn import GATv2Conv, GCNConv, GINConv, GINEConv, SAGEConv
 from torch_geometric.testing import assert_module
 
@@ -179,3 +180,26 @@ def test_edge_features_that_were_not_announced() -> None:
     with pytest.raises(ShapeError):
         PLSTMBlock(CHANNELS, 4, edge_dim=EDGE_FEATURES)(x, EDGE_INDEX, edge_attr[:-1])
     assert PLSTMBlock(CHANNELS, 4, edge_dim=0)(x, EDGE_INDEX).shape == x.shape
+
+
+def test_a_dag_of_another_graph_is_refused() -> None:
+    x, edge_attr = inputs()
+    block = PLSTMBlock(CHANNELS, 4, edge_dim=EDGE_FEATURES)
+    dag = LineDAG.from_edge_index(EDGE_INDEX, NODES)
+    with pytest.raises(ShapeError, match=f"the dag has {NODES} nodes, but x has {NODES - 1}"):
+        block(x[:-1], EDGE_INDEX, edge_attr, dag=dag)
+    with pytest.raises(ShapeError, match="plain dag"):
+        block(x, EDGE_INDEX, edge_attr, dag=dag.prune())
+
+
+def test_a_masked_edge_says_nothing() -> None:
+    """With every edge masked away, neither gates, nor paths, nor the content of bonds reach the output."""
+    x, edge_attr = inputs()
+    block = PLSTMBlock(CHANNELS, 4, edge_dim=EDGE_FEATURES).eval()
+    set_masks(block, torch.zeros(EDGE_INDEX.size(1)), EDGE_INDEX, apply_sigmoid=False)
+    first = block(x, EDGE_INDEX, edge_attr)
+    assert torch.equal(first, block(x, EDGE_INDEX, torch.randn_like(edge_attr)))
+    moved = torch.cat([x[:1] + 1, x[1:]])
+    assert torch.equal(first[1:], block(moved, EDGE_INDEX, edge_attr)[1:])
+    clear_masks(block)
+    assert not torch.equal(first, block(x, EDGE_INDEX, edge_attr))

@@ -333,6 +333,11 @@ def test_bad_input_is_refused() -> None:
     for wrong in (dag.prune(), dag.reverse(), dag.prune().reverse()):
         with pytest.raises(ShapeError, match="plain dag"):
             plain(x, EDGE_INDEX, dag=wrong)
+    with pytest.raises(ShapeError, match="dag is on meta, x on cpu"):
+        plain(x, EDGE_INDEX, dag=dag.to("meta"))
+    adjacency = torch.sparse_coo_tensor(EDGE_INDEX, edge_attr[:, 0], (NODES, NODES)).coalesce()
+    with pytest.raises(ShapeError, match="order of their own"):
+        PLSTMConv(FEATURES, 4, edge_dim=1)(x, adjacency, dag=dag)
     with pytest.raises(ConfigError, match="OrientDAG"):
         PLSTMConv(FEATURES, 4, order="canonical")(x, EDGE_INDEX)
 

@@ -1,3 +1,6 @@
+import builtins
+import os
+import subprocess
 import sys
 
 import pytest
@@ -148,7 +151,7 @@ def cut(x):
         ({"transition": cut}, "gate transition must be .* was it rebuilt, pruned or reordered"),
         ({"mark": lambda x: x[:, :1]}, r"gate mark must be \[6, 2\] for this dag, got \[6, 1\]"),
         ({"direct": lambda x: x[:, 0]}, r"gate direct must be \[7, 2\] for this dag, got \[7\]"),
-        ({"mark": lambda x: x.to("meta")}, "gate mark is on meta, value on cpu"),
+        ({"mark": lambda x: x.to("meta")}, "gate mark is on meta, the dag on cpu"),
     ],
 )
 def test_wrong_shapes(changes, message):
@@ -176,12 +179,60 @@ def test_query_on_another_device():
         propagate(inputs.query.to("meta"), inputs.key, inputs.value, inputs.gates, dag)
 
 
+def without(monkeypatch, error: ImportError) -> None:
+    """As if importing numba raised ``error``."""
+
+    def load(name, *args, **kwargs):
+        if name == "plstm_graph.ops" and args[2] and "numba" in args[2]:
+            raise error
+        return real(name, *args, **kwargs)
+
+    real = builtins.__import__
+    monkeypatch.setattr(builtins, "__import__", load)
+    monkeypatch.setattr(dispatch, "_load_numba", dispatch._load_numba.__wrapped__)
+
+
 def test_numba_missing_names_the_extra_and_a_way_out(monkeypatch):
     dag = DAGS["diamond"]()
-    monkeypatch.setitem(sys.modules, "plstm_graph.ops.numba", None)  # what an import without the package comes to
-    monkeypatch.delattr("plstm_graph.ops.numba", raising=False)
+    without(monkeypatch, ModuleNotFoundError("No module named 'numba'"))
     with pytest.raises(BackendUnavailable, match=r"plstm-graph\[cpu\].*backend='scatter'"):
         propagate(*random_inputs(dag), dag, backend="numba")
+    assert not dispatch.has_numba()
+    propagate(*random_inputs(dag), dag)
+
+
+def test_numba_that_does_not_load_says_why(monkeypatch):
+    dag = DAGS["diamond"]()
+    without(monkeypatch, ImportError("Numba needs NumPy 2.4 or less"))
+    with pytest.raises(BackendUnavailable, match=r"does not load: Numba needs NumPy 2.4 or less.*backend='scatter'"):
+        propagate(*random_inputs(dag), dag, backend="numba")
+    propagate(*random_inputs(dag), dag)
+
+
+def test_numba_in_a_forked_child_gives_way(monkeypatch, called):
+    """Its threads stay behind; OpenMP would end the child."""
+    dag = DAGS["diamond"]()
+    propagate(*random_inputs(dag), dag, backend="numba")
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    with pytest.raises(BackendUnavailable, match="before this process was forked"):
+        propagate(*random_inputs(dag), dag, backend="numba")
+    propagate(*random_inputs(dag), dag)
+    assert called[-1] != "numba"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_loader_worker_runs_the_layer():
+    script = """
+import torch
+from plstm_graph import PLSTMConv
+conv, x, edges = PLSTMConv(4, 4), torch.randn(3, 4), torch.tensor([[0, 1], [1, 2]])
+want = conv(x, edges)
+run = lambda _: conv(x, edges).detach()
+loader = torch.utils.data.DataLoader([0], num_workers=1, collate_fn=run, multiprocessing_context="fork", timeout=60)
+torch.testing.assert_close(next(iter(loader)), want)
+"""
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    assert subprocess.run([sys.executable, "-c", script], env=environment, timeout=120).returncode == 0
 
 
 def test_numba_is_for_the_cpu():
@@ -190,10 +241,3 @@ def test_numba_is_for_the_cpu():
     query, key, value = (x.to("meta") for x in inputs[:3])
     with pytest.raises(BackendUnavailable, match="runs on the CPU, got tensors on meta"):
         dispatch.BACKENDS["numba"](query, key, value, inputs.gates, dag)
-
-
-def test_whether_numba_is_installed(monkeypatch):
-    dispatch.has_numba.cache_clear()
-    monkeypatch.setattr(dispatch, "find_spec", lambda name: None)
-    assert dispatch.has_numba() is False
-    dispatch.has_numba.cache_clear()

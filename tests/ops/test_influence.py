@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from plstm_graph import influence
-from plstm_graph.errors import BackendUnavailable
+from plstm_graph.errors import BackendUnavailable, ShapeError
 from plstm_graph.gates import Gates
 from plstm_graph.ops.influence import local_numbers, padded_bytes
 from plstm_graph.testing import DAGS, VIEWS, grid_dag, path_sum, random_dag, random_inputs
@@ -63,3 +63,19 @@ def test_local_numbers_restart_in_every_graph():
     node, edge = local_numbers(DAGS["empty graph in the batch"]())
     assert node.tolist() == [0, 1, 2, 0, 1, 2]
     assert edge.tolist() == [0, 1, 0, 1, 2]
+
+
+def test_gates_of_another_view_are_refused():
+    dag = grid_dag(3, 3)
+    with pytest.raises(ShapeError, match=r"gate transition .* was it rebuilt, pruned"):
+        influence(random_inputs(dag).gates, dag.prune())
+
+
+def test_half_precision_and_autocast_are_solved_in_float32():
+    dag = random_dag(3, nodes=6, density=0.6)
+    gates = Gates(*(gate.float() for gate in random_inputs(dag).gates))
+    with torch.autocast("cpu", torch.bfloat16):
+        under = influence(gates, dag)[0]
+    assert torch.equal(under, influence(gates, dag)[0])
+    low = Gates(*(gate.bfloat16() for gate in gates))
+    assert torch.equal(influence(low, dag)[0], influence(Gates(*(gate.float() for gate in low)), dag)[0])
