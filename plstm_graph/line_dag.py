@@ -18,6 +18,7 @@ from plstm_graph.orient import (
     rank_nodes,
     topological_levels,
 )
+from plstm_graph.plan import Plan, make_plan, with_large
 from plstm_graph.prune import multitree_pairs
 
 if TYPE_CHECKING:
@@ -325,6 +326,18 @@ class LineDAG:
         return self._once(
             ("plan", self.reversed, self.pruned),
             lambda: level_plan(self.level, self.prev, self.next, self.num_levels),
+        )
+
+    def plan(self, classes: int) -> Plan:
+        """Tables for kernels, as the edges point; both reading directions share them. See :class:`Plan`.
+
+        Args:
+            classes: graphs beyond this many size classes count as large.
+        """
+        plain = self.reverse() if self.reversed else self
+        base = self._once(("tables", self.pruned), lambda: make_plan(plain))
+        return self._once(
+            ("tables", self.pruned, classes), lambda: with_large(base, plain.level, self.num_levels, classes)
         )
 
     @property

@@ -1,0 +1,172 @@
+"""Plan: everything a kernel looks up, as a few int32 tables that one line graph computes once and all layers share.
+
+The tables are written for the edges as they point; a reversed reading swaps rows (src with dst, lists of entering with
+lists of exiting pairs), so that one plan serves both directions.
+"""
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from plstm_graph.line_pairs import grouped
+
+if TYPE_CHECKING:
+    from plstm_graph.line_dag import LineDAG
+
+TILES = (32, 64, 128, 256, 512)
+"""Widths of a program of the parallel form: a graph takes the first one that holds its nodes, see ``size_class``."""
+EDGES_PER_COLUMN = 4
+"""A graph of a tile has at most this many edges for each of its columns, since a program walks them one by one."""
+TILE_NUMBERS = 16384
+"""Keys and values that a program of a wide tile may hold; the two narrowest tiles are always served."""
+
+
+class Graph(IntEnum):
+    """Rows of ``Plan.graphs``: first node, edge and place in the pair lists of each graph, and how many it has."""
+
+    NODE, NODES, EDGE, EDGES, PAIR, PAIRS = range(6)
+
+
+class Node(IntEnum):
+    """Rows of ``Plan.nodes``: where in ``Edge.BY_DST`` the edges stand that arrive and in ``Edge.BY_SRC`` those that
+    leave, and how many there are."""
+
+    ARRIVING, ARRIVE, LEAVING, LEAVE = range(4)
+
+
+class Edge(IntEnum):
+    """Rows of ``Plan.edges``: end points; where in the pair lists the pairs stand that enter and exit, and how many;
+    edges sorted by dst and by src; the caller's columns along and against each edge."""
+
+    SRC, DST, ENTERING, ENTER, EXITING, EXIT, BY_DST, BY_SRC, ALONG, AGAINST = range(10)
+
+
+class Pair(IntEnum):
+    """Rows of ``Plan.pairs``, two lists: pairs by their next edge (number, prev, next), by prev (number, next, prev)."""
+
+    BY_NEXT, BY_NEXT_PREV, BY_NEXT_NEXT, BY_PREV, BY_PREV_NEXT, BY_PREV_PREV = range(6)
+
+
+class Large(IntEnum):
+    """Rows of ``Plan.large``: the node, and how far the number of an edge of its graph lies above the edge's place
+    among the edges of all large graphs."""
+
+    NODE, SHIFT = range(2)
+
+
+class Host(IntEnum):
+    """Rows of ``Plan.host``, one column per class: graphs, nodes and edges, and the most edges of one graph."""
+
+    GRAPHS, NODES, EDGES, MOST = range(4)
+
+
+class Plan(NamedTuple):
+    """Tables of a line graph. G graphs, N nodes, E edges, P pairs; int32 on the dag's device, except ``host``.
+
+    Attributes:
+        graphs: [6, G], rows as in :class:`Graph`.
+        nodes: [4, N], :class:`Node`.
+        edges: [10, E], :class:`Edge`.
+        pairs: [6, P], :class:`Pair`.
+        work: graphs class by class (see :func:`size_class`), in each the one with the most edges first, [G].
+        host: sizes of each class on the host, int64 [4, len(TILES) + 1], :class:`Host`.
+        large: nodes of the N' nodes of large graphs, level by level, :class:`Large`; two unused columns at the end,
+            so that compiled code need not tell none and one from many, [2, N' + 2].
+        levels: first place of each level in ``large``, and N' at the end, [levels + 1].
+    """
+
+    graphs: Tensor
+    nodes: Tensor
+    edges: Tensor
+    pairs: Tensor
+    work: Tensor
+    host: Tensor
+    large: Tensor
+    levels: Tensor
+
+
+def size_class(nodes: Tensor, edges: Tensor) -> Tensor:
+    """Class of each graph from its own size alone: the number of the first tile that holds it, or ``len(TILES)``."""
+    width = torch.maximum(nodes, -(-edges // EDGES_PER_COLUMN))
+    return torch.bucketize(width, torch.tensor(TILES, device=nodes.device))
+
+
+def served_classes(keys: int, values: int) -> int:
+    """How many classes the parallel form serves for this K and V; graphs beyond are large: the recurrent form's."""
+    padded = sum(max(16, 1 << (width - 1).bit_length()) for width in (keys, values))
+    return max(2, sum(tile * padded <= TILE_NUMBERS for tile in TILES))
+
+
+def classify(nodes: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
+    """``work`` and ``host`` of a plan from the sizes of its graphs, [G] each, on the host."""
+    classes = size_class(nodes, edges)
+    by_size = torch.sort(edges, stable=True, descending=True).indices
+    work = by_size[torch.sort(classes[by_size], stable=True).indices]
+    count = len(TILES) + 1
+    host = torch.zeros(len(Host), count, dtype=torch.long)
+    host[Host.GRAPHS] = torch.bincount(classes, minlength=count)
+    host[Host.NODES].index_add_(0, classes, nodes.long())
+    host[Host.EDGES].index_add_(0, classes, edges.long())
+    host[Host.MOST].scatter_reduce_(0, classes, edges.long(), "amax")
+    return work.int(), host
+
+
+def make_plan(dag: "LineDAG") -> Plan:
+    """The plan of a line graph as its edges point, none of its graphs counted as large.
+
+    On a GPU this waits for the sizes once.
+    """
+    assert not dag.reversed
+    src, dst, prev, next = dag.src, dag.dst, dag.prev, dag.next
+    arrive, by_dst = grouped(dst, dag.num_nodes)
+    leave, by_src = grouped(src, dag.num_nodes)
+    enter, by_next = dag.pairs_by_next
+    exit, by_prev = dag.pairs_by_prev
+    pointers = (dag.graph_ptr, dag.edge_ptr, enter[dag.edge_ptr])
+    rows = (
+        [x for ptr in pointers for x in (ptr[:-1], ptr.diff())],
+        [arrive[:-1], arrive.diff(), leave[:-1], leave.diff()],
+        [
+            *(src, dst, enter[:-1], enter.diff(), exit[:-1], exit.diff(), by_dst, by_src),
+            *(dag.edge_id, dag.edge_id_reverse),
+        ],
+        [by_next, prev[by_next], next[by_next], by_prev, next[by_prev], prev[by_prev]],
+    )
+    tables = [torch.stack(row).int() for row in rows]
+    sizes = tables[0].cpu()
+    work, host = classify(sizes[Graph.NODES], sizes[Graph.EDGES])
+    return Plan(*tables, work.to(src.device), host, tables[0].new_zeros(2, 2), tables[0].new_zeros(2))
+
+
+def with_large(plan: Plan, level: Tensor, num_levels: int, classes: int) -> Plan:
+    """The plan with the graphs beyond the first ``classes`` classes counted as large. Waits for no GPU.
+
+    Args:
+        plan: from :func:`make_plan`.
+        level: level of each edge as it points, [E].
+        num_levels: of the edges.
+        classes: see :func:`served_classes`.
+    """
+    graphs, nodes = plan.host[: Host.EDGES, classes:].sum(1).tolist()
+    if not nodes:
+        return plan
+    chosen = plan.graphs[:, plan.work[plan.work.numel() - graphs :]].long()
+    node = ragged(chosen[Graph.NODE], chosen[Graph.NODES], nodes)
+    place = chosen[Graph.EDGES].cumsum(0) - chosen[Graph.EDGES]
+    shift = torch.repeat_interleave(chosen[Graph.EDGE] - place, chosen[Graph.NODES], output_size=nodes)
+    # A node stands above all edges that arrive: every edge climbs at least one level of nodes.
+    height = level.new_zeros(plan.nodes.size(1))
+    height.scatter_reduce_(0, plan.edges[Edge.DST].long(), level + 1, "amax")
+    height, order = torch.sort(height[node], stable=True)
+    large = plan.large.new_zeros(2, nodes + 2)
+    large[:, :nodes] = torch.stack([node, shift])[:, order]
+    steps = torch.arange(num_levels + 2, device=height.device)
+    return plan._replace(large=large, levels=torch.searchsorted(height, steps).int())
+
+
+def ragged(first: Tensor, count: Tensor, total: int) -> Tensor:
+    """``first[i], first[i] + 1, ...`` (``count[i]`` of them) for every i, one after the other, [total]."""
+    shift = first - (count.cumsum(0) - count)
+    return torch.arange(total, device=first.device) + torch.repeat_interleave(shift, count, output_size=total)
