@@ -44,7 +44,7 @@ class Edge(IntEnum):
 
 
 class Pair(IntEnum):
-    """Rows of ``Plan.pairs``, two lists: pairs by their next edge (number, prev, next), by prev (number, next, prev)."""
+    """Rows of ``Plan.pairs``, two lists: pairs by next (number, prev, next) and by prev (number, next, prev)."""
 
     BY_NEXT, BY_NEXT_PREV, BY_NEXT_NEXT, BY_PREV, BY_PREV_NEXT, BY_PREV_PREV = range(6)
 
