@@ -134,10 +134,11 @@ def make_plan(dag: "LineDAG") -> Plan:
         ],
         [by_next, prev[by_next], next[by_next], by_prev, next[by_prev], prev[by_prev]],
     )
-    tables = [torch.stack(row).int() for row in rows]
-    sizes = tables[0].cpu()
+    graphs, nodes, edges, pairs = (torch.stack(row).int() for row in rows)
+    sizes = graphs.cpu()
     work, host = classify(sizes[Graph.NODES], sizes[Graph.EDGES])
-    return Plan(*tables, work.to(src.device), host, tables[0].new_zeros(2, 2), tables[0].new_zeros(2))
+    none = graphs.new_zeros(2, 2)
+    return Plan(graphs, nodes, edges, pairs, work.to(src.device), host, large=none, levels=none[0])
 
 
 def with_large(plan: Plan, level: Tensor, num_levels: int, classes: int) -> Plan:
