@@ -1,27 +1,35 @@
-"""Graphs to time on: the molecules of ogbg-molhiv from their raw files, or random ones of the same kind."""
+"""Graphs to time on: molecules and circuits (from raw files or a carried file), random molecules and random DAGs."""
 
-import gzip
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import carry
 import numpy as np
 import torch
+from aiger import Circuit, parse_aiger
 from torch import Tensor
+from torch_geometric.data import Data
 
 from plstm_graph.errors import DataError
+from plstm_graph.nn.encoders import ATOM_SIZES, BOND_SIZES
 
 
 @dataclass(frozen=True)
 class Molecules:
     """Many molecules: ``bonds`` [2, B] number atoms inside their molecule, each bond stands once.
 
-    ``node_ptr`` and ``bond_ptr`` [molecules + 1] say where each molecule starts.
+    ``node_ptr`` and ``bond_ptr`` [molecules + 1] say where each molecule starts; ``x`` [atoms, 9] and ``edge_attr``
+    [B, 3] are OGB's features, ``y`` [molecules, targets] labels of zero and one; ``split`` is 0 for training.
     """
 
     source: str
     bonds: Tensor
     node_ptr: Tensor
     bond_ptr: Tensor
+    x: Tensor
+    edge_attr: Tensor
+    y: Tensor
+    split: Tensor
 
     def __len__(self) -> int:
         return self.node_ptr.numel() - 1
@@ -52,47 +60,97 @@ class Molecules:
         edge_index = torch.stack([bonds, bonds.flip(0)], -1).view(2, -1)
         return edge_index, torch.repeat_interleave(torch.arange(len(numbers)), sizes)
 
+    def data(self, numbers: list[int]) -> list[Data]:
+        """Molecules as PyG's data, with features and labels."""
+        found = []
+        for number in numbers:
+            atoms = slice(int(self.node_ptr[number]), int(self.node_ptr[number + 1]))
+            bonds = slice(int(self.bond_ptr[number]), int(self.bond_ptr[number + 1]))
+            ends = self.bonds[:, bonds]
+            found.append(
+                Data(
+                    x=self.x[atoms].long(),
+                    edge_index=torch.stack([ends, ends.flip(0)], -1).view(2, -1),
+                    edge_attr=self.edge_attr[bonds].long().repeat_interleave(2, 0),
+                    y=self.y[number : number + 1].float(),
+                )
+            )
+        return found
 
-def load_molecules(root: str | None, fallback: int = 2000) -> Molecules:
-    """ogbg-molhiv below ``root``; without a root, random graphs with the sizes of drug-like molecules."""
-    if root is None:
-        return random_molecules(fallback)
-    folder = Path(root) / "ogb" / "ogbg_molhiv" / "raw"
-    if not folder.is_dir():
-        raise DataError(f"no ogb/ogbg_molhiv/raw below {root}; leave out --root to time on random graphs")
-    nodes, counts = _read(folder / "num-node-list.csv.gz"), _read(folder / "num-edge-list.csv.gz")
-    bonds = _read(folder / "edge.csv.gz").view(-1, 2).t().contiguous()
-    molecules = Molecules("ogbg-molhiv", bonds, _pointer(nodes), _pointer(counts))
-    if bonds.size(1) != int(molecules.bond_ptr[-1]) or len(nodes) != len(counts):
-        raise DataError(
-            f"the files in ogbg_molhiv/raw do not fit together: {bonds.size(1)} edges, {int(counts.sum())} announced"
-        )
-    return molecules
+
+@dataclass
+class GraphSets:
+    """What there is to time on: small molecules, large ones, and circuits by name."""
+
+    molecules: Molecules
+    large: Molecules
+    circuits: dict[str, Circuit] = field(default_factory=dict)
 
 
-def random_molecules(count: int, seed: int = 0) -> Molecules:
-    """Trees of bounded degree with a few ring closures, numbered along their chains; 12 to 40 atoms."""
+def load_sets(root: str | None = None, file: str | None = None, fallback: int = 2000) -> GraphSets:
+    """Graphs from a file that ``carry.py`` wrote, or from raw files below ``root``, or so many random molecules."""
+    tables: dict[str, carry.Table] = {}
+    if file is not None:
+        tables = carry.read(Path(file))
+    elif root is not None:
+        tables = {carry.MOLHIV: carry.molhiv(Path(root)), carry.CIRCUITS: carry.circuits(Path(root))}
+    small, large = (tables.get(name) for name in (carry.MOLHIV, carry.PEPTIDES))
+    return GraphSets(
+        random_molecules(fallback) if small is None else unpacked(carry.MOLHIV, small),
+        random_molecules(256, atoms=150, spread=3) if large is None else unpacked(carry.PEPTIDES, large),
+        {name: parse_aiger(content.tobytes()) for name, content in tables.get(carry.CIRCUITS, {}).items()},
+    )
+
+
+def unpacked(source: str, table: carry.Table) -> Molecules:
+    """Molecules from one of the tables of ``carry.py``."""
+    found = {name: torch.from_numpy(column) for name, column in table.items()}
+    pointers = _pointer(found["nodes"]), _pointer(found["counts"])
+    return Molecules(source, found["bonds"].long(), *pointers, *(found[n] for n in ("x", "edge_attr", "y", "split")))
+
+
+def random_molecules(count: int, seed: int = 0, atoms: int = 25, spread: float = 6) -> Molecules:
+    """Trees of bounded degree with a few ring closures, numbered along their chains; features at random."""
     rng = np.random.default_rng(seed)
     ends: list[tuple[int, int]] = []
     nodes, counts = [], []
     for _ in range(count):
-        size = int(np.clip(rng.normal(25, 6), 12, 40))
+        size = int(np.clip(rng.normal(atoms, spread), atoms // 2, atoms * 8 // 5))
         # Mostly the last atom, sometimes a branch a few atoms back: what reading a SMILES gives.
         tree = [(max(0, i - 1 - int(rng.geometric(0.75) - 1)), i) for i in range(1, size)]
-        rings = [(max(0, i - int(rng.choice([4, 5]))), i) for i in rng.choice(np.arange(5, size), 3, replace=False)]
+        closures = rng.choice(np.arange(5, size), 3 * size // 25 + 1, replace=False)
+        rings = [(max(0, i - int(rng.choice([4, 5]))), i) for i in closures]
         bonds = sorted({*tree, *((int(a), int(b)) for a, b in rings)})
         ends += bonds
         nodes.append(size)
         counts.append(len(bonds))
+    x, edge_attr = (
+        torch.from_numpy(rng.integers(0, sizes, (rows, len(sizes)), np.uint8))
+        for sizes, rows in ((ATOM_SIZES, sum(nodes)), (BOND_SIZES, len(ends)))
+    )
     pointers = _pointer(torch.tensor(nodes)), _pointer(torch.tensor(counts))
-    return Molecules("random graphs", torch.tensor(ends).t().contiguous(), *pointers)
+    y = torch.from_numpy(rng.integers(0, 2, (count, 1), np.uint8))
+    split = torch.zeros(count, dtype=torch.uint8)
+    return Molecules("random graphs", torch.tensor(ends).t().contiguous(), *pointers, x, edge_attr, y, split)
+
+
+def layered_edges(edges: int, levels: int, seed: int = 0) -> tuple[Tensor, int]:
+    """About ``edges`` edges of a random DAG, [2, E], and its number of nodes, half of that.
+
+    Nodes stand in ``levels`` ranks of equal width; each reads two different nodes of the rank before its own, so that
+    edges run from low to high numbers, the longest path has ``levels - 1`` of them, and there are about 2 E pairs.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    width = max(2, edges // 2 // levels)
+    shape = (levels - 1, width)
+    first = torch.randint(width, shape, generator=generator)
+    second = (first + 1 + torch.randint(width - 1, shape, generator=generator)) % width
+    start = width * torch.arange(levels - 1).unsqueeze(-1)
+    dst = start + width + torch.arange(width)
+    src = torch.stack([start + first, start + second], -1)
+    return torch.stack([src.reshape(-1), dst.reshape(-1).repeat_interleave(2)]), width * levels
 
 
 def _pointer(sizes: Tensor) -> Tensor:
-    return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-
-
-def _read(path: Path) -> Tensor:
-    """All whole numbers of a compressed CSV file."""
-    text = gzip.decompress(path.read_bytes()).decode().replace("\n", ",").rstrip(",")
-    return torch.from_numpy(np.fromstring(text, dtype=np.int64, sep=","))
+    ends = sizes.long().cumsum(0)
+    return torch.cat([ends.new_zeros(1), ends])

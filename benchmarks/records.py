@@ -1,6 +1,7 @@
 """Rows of results: one JSON line each, with where, when and on what it was measured."""
 
 import datetime
+import importlib.metadata
 import json
 import os
 import platform
@@ -8,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -68,19 +70,31 @@ def command(arguments: Sequence[str] | None = None) -> str:
     return shlex.join(["python", *words])
 
 
+def _gpu_versions() -> dict[str, str]:
+    found = {"cuda": torch.version.cuda or "none"}
+    with suppress(importlib.metadata.PackageNotFoundError):
+        found["triton"] = importlib.metadata.version("triton")
+    return found
+
+
 def now() -> str:
     """The time in UTC, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def provenance(device: str = "cpu") -> dict[str, Any]:
-    """What every row ends with. Call it once the number of threads is set."""
+def provenance(device: str = "cpu", given: str | None = None) -> dict[str, Any]:
+    """What every row ends with. Call it once the number of threads is set.
+
+    Args:
+        device: of what was measured.
+        given: the commit of these files, for where git cannot tell (a copy without history).
+    """
     head, dirty = commit()
     return {
         "date": now(),
         "machine": machine(device),
-        "versions": versions(),
-        "commit": head,
+        "versions": versions() | (_gpu_versions() if device.startswith("cuda") else {}),
+        "commit": head or given,
         "dirty": dirty,
         "command": command(),
     }
@@ -109,3 +123,12 @@ def read(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             print(f"{path.name}, line {number} is cut short or not JSON; left out", file=sys.stderr)
     return rows
+
+
+def merge(source: Path, target: Path) -> int:
+    """Adds the rows of one file that another does not have, and returns how many."""
+    known = read(target)
+    new = [row for row in read(source) if row not in known]
+    for row in new:
+        append(target, row)
+    return len(new)

@@ -1,7 +1,8 @@
-"""Fill the tables of the READMEs from stored rows: ``python benchmarks/report.py [--check]``.
+"""Fill the tables of the READMEs from stored rows, draw cost against size: ``python benchmarks/report.py [--check]``.
 
-A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; NAME is a config of ``configs/`` or a group of
-``speed.py`` after ``speed-``, or a data set after ``trials-``.
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; NAME is a config of ``configs/``, a group of
+``speed.py`` after ``speed-``, a data set after ``trials-``, or ``gpu-suite``. ``--merge FILE`` first takes over rows
+that were recorded elsewhere.
 """
 
 import argparse
@@ -13,13 +14,15 @@ from pathlib import Path
 
 import records
 from plan import read_plan, stored
-from tables import leaderboard_table, speed_table, trials_table
+from plot import draw
+from tables import leaderboard_table, speed_table, suite_table, trials_table
 
 from plstm_graph.errors import ConfigError, PLSTMGraphError, unknown
 from plstm_graph.files import atomic_write
 
 READMES = (records.ROOT / "README.md", records.ROOT / "benchmarks" / "README.md")
-GROUPS = ("operator", "layer", "line-dag", "circuit")
+GROUPS = ("operator", "layer", "block", "step", "epoch", "line-dag", "circuit", "random")
+PLOT = "cost_against_size.png"
 OPEN, CLOSE = re.compile(r"^<!-- table: (\S+) -->$"), "<!-- end -->"
 
 Tables = Mapping[str, Callable[[], str]]
@@ -40,7 +43,12 @@ def tables(configs: Path = records.CONFIGS, results: Path = records.RESULTS) -> 
 
     boards = {config.stem: partial(board, config) for config in sorted(configs.glob("*.toml"))}
     speeds = {f"speed-{group}": partial(speed, group) for group in GROUPS}
-    return {**boards, **speeds, **{f"trials-{data}": partial(trials, data) for data in ("nav17", "MUTAG")}}
+    return {
+        **boards,
+        **speeds,
+        **{f"trials-{data}": partial(trials, data) for data in ("nav17", "MUTAG")},
+        "gpu-suite": lambda: suite_table(records.read(results / "gpu_suite.jsonl")),
+    }
 
 
 def fill(text: str, found: Tables) -> str:
@@ -75,9 +83,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("files", nargs="*", type=Path, default=list(READMES))
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a table is stale")
     parser.add_argument("--results", type=Path, default=records.RESULTS)
+    parser.add_argument("--merge", type=Path, nargs="+", default=[], help="rows for the file of that name in --results")
     options = parser.parse_args(arguments)
     stale = []
     try:
+        for path in options.merge:
+            print(f"{records.merge(path, options.results / path.name)} new rows from {path.name}")
+        if not options.check:
+            draw(records.read(options.results / "speed.jsonl"), options.results / PLOT)
         for path in options.files:
             text = path.read_text(encoding="utf-8")
             filled = fill(text, tables(results=options.results))

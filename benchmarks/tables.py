@@ -1,7 +1,7 @@
 """Markdown tables from stored rows."""
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from plan import Plan
@@ -72,28 +72,78 @@ def leaderboard_table(plan: Plan, rows: dict[str, Row]) -> str:
 
 
 def speed_table(rows: list[Row], group: str) -> str:
-    """The latest run of a group on each device. ``vs`` columns: how many times as fast as that, by medians."""
-    found = [row for row in rows if row["group"] == group]
-    latest = {row["machine"]["device"]: row["run"] for row in found}
-    found = [row for row in found if row["run"] == latest[row["machine"]["device"]]]
-    if not found:
-        return "No rows yet."
-    others = list(dict.fromkeys(other for row in found for other in row.get("ratios", {})))
-    floors, goals = any("floor_ms" in row for row in found), any("target" in row for row in found)
-    heads = ["what", "median", "quartiles", "min", *(f"vs {other}" for other in others)]
-    heads += ["x byte floor"] * floors + ["target"] * goals
-    parts, last = [], None
-    for row in found:
-        case = (row["case"], row["machine"]["device"])
-        if case != last:
-            parts.append(_case(row) + "\n\n" + _line(heads) + "\n" + _line(["---"] + ["---:"] * (len(heads) - 1)))
-            last = case
-        cells = [row["name"], _time(row["median_ms"]), f"{_time(row['q1_ms'])} to {_time(row['q3_ms'])}"]
-        cells += [_time(row["min_ms"]), *(_ratio(row.get("ratios", {}).get(other)) for other in others)]
-        cells += [_ratio(row["median_ms"] / row["floor_ms"] if "floor_ms" in row else None)] * floors
-        cells += [f"{row['target']}: {'met' if row['met'] else 'missed'}" if "target" in row else ""] * goals
+    """The latest run of every case, devices apart. ``vs``: how many times as fast as that, by medians."""
+    found = latest([row for row in rows if row["group"] == group])
+    devices = list(dict.fromkeys(row["machine"]["device"] for row in found))
+    parts = [_on_device(device, [row for row in found if row["machine"]["device"] == device]) for device in devices]
+    return "\n\n".join(parts) or "No rows yet."
+
+
+def latest(rows: list[Row]) -> list[Row]:
+    """Rows of the latest run of each case on each device, small cases first."""
+    runs = {(row["machine"]["device"], row["case"]): row["run"] for row in rows}
+    kept = [row for row in rows if row["run"] == runs[row["machine"]["device"], row["case"]]]
+    return sorted(kept, key=lambda row: row["sizes"].get("E", 0))
+
+
+def _on_device(device: str, rows: list[Row]) -> str:
+    columns = [column for column in SPEED if column.always or any(column.has(row) for row in rows)]
+    others = list(dict.fromkeys(other for row in rows for other in row.get("ratios", {})))
+    heads = ["what", *(column.head for column in columns), *(f"vs {other}" for other in others)]
+    goals = any(_targets(row) for row in rows)
+    heads += ["target"] * goals
+    rule = _line(["---"] + ["---:"] * (len(heads) - 1))
+    parts, last = [f"On {device}:"], None
+    for row in rows:
+        if row["case"] != last:
+            parts.append("\n".join([_case(row) + "\n", _line(heads), rule]))
+            last = row["case"]
+        cells = [row["name"], *(column.cell(row) if column.has(row) else "" for column in columns)]
+        cells += [_ratio(row.get("ratios", {}).get(other)) for other in others]
+        cells += ["; ".join(f"{goal}: {'met' if met else 'missed'}" for goal, met in _targets(row).items())] * goals
         parts[-1] += "\n" + _line(cells)
-    return "\n\n".join([*parts, _where(found)])
+    return "\n\n".join([*parts, _where(rows)])
+
+
+class Column(NamedTuple):
+    """A column of a speed table: what a row must have to fill it, and how."""
+
+    head: str
+    key: str
+    cell: Callable[[Row], str]
+    always: bool = False
+
+    def has(self, row: Row) -> bool:
+        return self.key in row
+
+
+SPEED = (
+    Column("median", "median_ms", lambda row: _time(row["median_ms"]), True),
+    Column("quartiles", "q1_ms", lambda row: f"{_time(row['q1_ms'])} to {_time(row['q3_ms'])}", True),
+    Column("device", "device_ms", lambda row: _time(row["device_ms"])),
+    Column("extra memory", "extra_mib", lambda row: f"{row['extra_mib']:,.0f} MiB"),
+    Column("GPU busy", "busy", lambda row: f"{100 * row['busy']:.0f} %"),
+    Column("x byte floor", "floor_ms", lambda row: _ratio(row["median_ms"] / row["floor_ms"])),
+)
+
+
+def _targets(row: Row) -> dict[str, bool]:
+    """What the row should reach and whether it does; older rows have one at most."""
+    return row.get("targets") or ({row["target"]: row["met"]} if "target" in row else {})
+
+
+def suite_table(rows: list[Row]) -> str:
+    """Runs of the tests on a GPU, latest first."""
+    if not rows:
+        return "No runs yet."
+    heads = ["date", "device", "versions", "commit", "passed", "failed", "skipped", "minutes", "command"]
+    lines = [heads, ["---"] * 4 + ["---:"] * 4 + ["---"]]
+    for row in reversed(rows):
+        versions = ", ".join(f"{name} {row['versions'].get(name)}" for name in ("python", "torch", "triton"))
+        counts = [f"{row[name]:,}" for name in ("passed", "failed", "skipped")]
+        where = [row["date"][:10], row["machine"]["device"], versions, (row["commit"] or "unknown")[:10]]
+        lines.append([*where, *counts, f"{row['seconds'] / 60:.1f}", f"`{row['command']}`"])
+    return "\n".join(_line(line) for line in lines)
 
 
 def trials_table(rows: list[Row], data: str) -> str:
@@ -119,9 +169,11 @@ def _unused(setting: Row, key: str) -> bool:
 
 def _case(row: Row) -> str:
     sizes = ", ".join(f"{name} = {value:,}" for name, value in row["sizes"].items())
-    text = f"**{row['case']}**, {row['machine']['device']}; {sizes}"
+    text = f"**{row['case']}**; {sizes}"
+    if "build_ms" in row:
+        text += f"; LineDAG built in {_time(row['build_ms'])}"
     if "floor_bytes" in row:
-        text += f"; byte floor {row['floor_bytes'] / 2**20:.2f} MiB: {row['floor_count']}"
+        text += f"; byte floor {row['floor_bytes'] / 2**20:.2f} MiB, {row['floor_count']}"
     return text
 
 
@@ -133,6 +185,7 @@ def _where(rows: list[Row]) -> str:
         machine, versions = row["machine"], row["versions"]
         hardware = machine["cpu"] if machine["device"] == "cpu" else machine["device"]
         packages = f"torch {versions.get('torch')}, torch-geometric {versions.get('torch_geometric')}"
+        packages += f", triton {versions['triton']}" if "triton" in versions else ""
         text = (
             f"{row['date'][:10]}, commit {commit}; {hardware}, {machine['cores']} cores, {machine['threads']} threads"
         )

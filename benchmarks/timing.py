@@ -1,4 +1,4 @@
-"""Time, after checking that what is timed is right."""
+"""Time and memory, after checking that what is timed is right."""
 
 import statistics
 import time
@@ -11,6 +11,13 @@ from torch import Tensor
 
 from plstm_graph.line_dag import LineDAG
 
+FLOOR = (
+    "11 passes over [N, H, K] (forward reads q, k, v and writes y; backward reads q, k, v and the gradient of y and "
+    "writes three gradients) and 3 over source and mark [E, H], transition [P, H] and direct [N, H] (read twice, "
+    "gradient written)"
+)
+"""The bytes that :func:`operator_floor` counts, in words."""
+
 
 class Disagreement(SystemExit):
     """What should be timed is wrong: nothing is."""
@@ -18,7 +25,7 @@ class Disagreement(SystemExit):
 
 @dataclass(frozen=True)
 class Case:
-    """Something to time: ``run(prepare())``, of which only ``run`` counts."""
+    """Something to time: ``run(prepare())``, of which only ``run`` counts. It returns all that it leaves behind."""
 
     run: Callable[[Any], Any]
     prepare: Callable[[], Any] = lambda: None
@@ -28,10 +35,15 @@ def agree(what: str, got: Mapping[str, Tensor], want: Mapping[str, Tensor], tole
     """Largest ``|got - want| / (1 + |want|)`` over all entries of all tensors; raises beyond ``tolerance``."""
     worst = 0.0
     for name, wanted in want.items():
-        a, b = got[name].detach().double().cpu(), wanted.detach().double().cpu()
-        error = ((a - b).abs() / (1 + b.abs())).nan_to_num(nan=torch.inf)
+        b = wanted.detach().double()
+        a = got[name].detach().to(b.device).double()
+        error = (
+            ((a - b).abs() / (1 + b.abs())).nan_to_num(nan=torch.inf)
+            if a.shape == b.shape
+            else b.new_full((1,), torch.inf)
+        )
         largest = float(error.max()) if error.numel() else 0.0
-        if a.shape != b.shape or not largest <= tolerance:
+        if not largest <= tolerance:
             raise Disagreement(
                 f"{what} disagrees with the reference in its {name}: error {largest:.2e}, at most {tolerance:.0e} is "
                 "allowed; nothing was timed"
@@ -61,10 +73,10 @@ def measure(
             break
         for name, case in cases.items():
             given = case.prepare()
-            _wait(device)
+            wait(device)
             start = time.perf_counter()
             case.run(given)
-            _wait(device)
+            wait(device)
             times[name].append(time.perf_counter() - start)
     return times
 
@@ -76,27 +88,54 @@ def summary(times: list[float]) -> dict[str, float]:
     return {name: round(1e3 * value, 4) for name, value in spread.items()} | {"calls": len(times)}
 
 
+def device_costs(case: Case, device: str, calls: int) -> dict[str, float]:
+    """What a GPU says of a case that has run before; nothing on a CPU.
+
+    Returns:
+        ``device_ms``: between two events around calls in a row, so that launches overlap with what was launched
+        before; ``peak_mib``: the highest sum of all tensors during a call; ``extra_mib``: how far that is above the
+        sum just after it, when only inputs and what the call returned (outputs, gradients) are there.
+    """
+    if not device.startswith("cuda"):
+        return {}
+    wait(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    kept = case.run(case.prepare())
+    wait(device)
+    peak, after = torch.cuda.max_memory_allocated(device), torch.cuda.memory_allocated(device)
+    del kept
+    given = [case.prepare() for _ in range(calls)]
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for each in given:
+        case.run(each)
+    end.record()
+    wait(device)
+    found = {
+        "device_ms": start.elapsed_time(end) / calls,
+        "peak_mib": peak / 2**20,
+        "extra_mib": (peak - after) / 2**20,
+    }
+    return {name: round(value, 4) for name, value in found.items()}
+
+
 def operator_floor(dag: LineDAG, heads: int, keys: int, values: int, itemsize: int = 4) -> tuple[int, str]:
-    """Bytes that no implementation of the operator's forward and backward pass can avoid, and how they are counted."""
+    """Bytes that no implementation of the operator's forward and backward pass can avoid, and their count; FLOOR."""
     nodes, edges, pairs = dag.num_nodes, dag.num_edges, dag.num_pairs
     vectors = nodes * heads * (6 * keys + 5 * values)
     gates = 3 * heads * (2 * edges + pairs + nodes)
-    text = (
-        "11 passes over [N, H, K] (forward reads q, k, v and writes y; backward reads q, k, v and the gradient of y "
-        "and writes three gradients) and 3 over source and mark [E, H], transition [P, H] and direct [N, H] (read "
-        f"twice, gradient written): ({vectors} + {gates}) numbers of {itemsize} bytes; K = {keys}, V = {values}"
-    )
-    return (vectors + gates) * itemsize, text
+    return (vectors + gates) * itemsize, f"({vectors:,} + {gates:,}) numbers of {itemsize} bytes"
 
 
 def bandwidth(device: str = "cpu", megabytes: int = 256) -> float:
     """Bytes a second that a plain copy moves here (reads and writes both counted), beyond any cache."""
-    source = torch.zeros(megabytes * 2**18, device=device)
+    source = torch.zeros(megabytes * 2**18 * (8 if device.startswith("cuda") else 1), device=device)
     target = torch.empty_like(source)
     times = measure({"copy": Case(lambda _: target.copy_(source))}, device, rounds=5)["copy"]
     return 2 * source.numel() * source.element_size() / statistics.median(times)
 
 
-def _wait(device: str) -> None:
+def wait(device: str) -> None:
+    """Until a GPU has done all it was given."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)

@@ -18,7 +18,7 @@ from plstm_graph.orient import (
     rank_nodes,
     topological_levels,
 )
-from plstm_graph.plan import Plan, make_plan, with_large
+from plstm_graph.plan import TILES, Edge, Node, Plan, make_plan, with_large
 from plstm_graph.prune import multitree_pairs
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class LineDAG:
     # What the four views (read along or against, pruned or not) compute once and share. It holds tensors, never a
     # LineDAG: a reference cycle would keep device memory alive until the garbage collector runs.
     _shared: dict[Any, Any] = field(default_factory=dict, repr=False)
+    # Views made from this one, which never point back.
+    _made: dict[str, "LineDAG"] = field(default_factory=dict, repr=False)
 
     # ------------------------------------------------------------------ build
 
@@ -190,6 +192,11 @@ class LineDAG:
 
     def reverse(self) -> "LineDAG":
         """The same edges read against their direction. Edge and pair numbers stay, so gates keep their rows."""
+        if "reverse" not in self._made:
+            self._made["reverse"] = self._reversed()
+        return self._made["reverse"]
+
+    def _reversed(self) -> "LineDAG":
         level = self._once(("level", not self.reversed), lambda: self.num_levels - 1 - self.level)
         along = self._once(("along", not self.reversed), lambda: ~self.column_along)
         self._once(("level", self.reversed), lambda: self.level)
@@ -213,8 +220,10 @@ class LineDAG:
         """
         if self.pruned:
             return self
-        kept = self.kept_pairs
-        return self._view(prev=self.prev[kept], next=self.next[kept], pruned=True)
+        if "prune" not in self._made:
+            kept = self.kept_pairs
+            self._made["prune"] = self._view(prev=self.prev[kept], next=self.next[kept], pruned=True)
+        return self._made["prune"]
 
     @property
     def kept_pairs(self) -> Tensor:
@@ -231,18 +240,27 @@ class LineDAG:
         self._shared["kept"] = kept
         return self
 
+    def with_plan(self, plan: Plan, *, pruned: bool = False) -> "LineDAG":
+        """Remember the tables of :func:`plan.make_plan`, of this line graph or of its pruned view, computed earlier."""
+        self._shared["tables", pruned] = plan
+        if not pruned:  # which columns an edge has is the same in both
+            along, against = plan.edges[Edge.ALONG : Edge.AGAINST + 1].long()
+            self._shared["edge_id", False], self._shared["edge_id", True] = along, against
+        return self
+
     @torch.inference_mode(False)
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "LineDAG":
         """This line graph on another device, with all that has been computed for it. PyG's ``Batch.to`` calls it."""
         device = torch.empty(0, device=device).device  # "cuda" to "cuda:0"
         if device == self.src.device:
             return self
-        moved = {name: move(value, device, non_blocking) for name, value in vars(self).items() if name != "_shared"}
+        moved = {name: move(value, device, non_blocking) for name, value in vars(self).items() if name[0] != "_"}
         shared = {key: move(value, device, non_blocking) for key, value in self._shared.items()}
         return LineDAG(**moved, _shared=shared)
 
+    @torch.inference_mode(False)
     def _view(self, **changes: Any) -> "LineDAG":
-        names = [name for name in self.__dataclass_fields__ if name not in changes]
+        names = [name for name in self.__dataclass_fields__ if name not in changes and name != "_made"]
         return LineDAG(**{name: getattr(self, name) for name in names}, **changes)
 
     def _once(self, key: Any, compute: Any) -> Any:
@@ -296,10 +314,14 @@ class LineDAG:
             )
         if not self.merged:
             return columns.index_select(0, self.edge_id)
-        chosen, edge, count = self._once(("merge", self.reversed), self._merge)
+        chosen, edge, count = self._merged()
         rows = columns.index_select(0, chosen)
         total = rows.new_zeros(self.num_edges, *rows.shape[1:]).index_add(0, edge, rows)
         return total / count.to(rows.dtype).view(-1, *[1] * (rows.dim() - 1))
+
+    def _merged(self) -> tuple[Tensor, Tensor, Tensor]:
+        found: tuple[Tensor, Tensor, Tensor] = self._once(("merge", self.reversed), self._merge)
+        return found
 
     def _merge(self) -> tuple[Tensor, Tensor, Tensor]:
         """Columns to average for each edge: those that run along it, or all where none does."""
@@ -309,6 +331,17 @@ class LineDAG:
         chosen = torch.nonzero(proper & (self.column_along | ~has_along[self.column])).view(-1)
         edge = self.column[chosen]
         return chosen, edge, torch.bincount(edge, minlength=self.num_edges)
+
+    @property
+    def degree(self) -> Tensor:
+        """Edges that touch each node, [N]."""
+        return self._once("degree", self._degree)
+
+    def _degree(self) -> Tensor:
+        tables = self._shared.get(("tables", self.pruned))
+        if tables is not None:  # counting waits for a GPU, adding does not
+            return (tables.nodes[Node.ARRIVE] + tables.nodes[Node.LEAVE]).long()
+        return torch.bincount(torch.cat([self.src, self.dst]), minlength=self.num_nodes)
 
     @property
     def edge_graph(self) -> Tensor:
@@ -328,12 +361,30 @@ class LineDAG:
             lambda: level_plan(self.level, self.prev, self.next, self.num_levels),
         )
 
+    def prepare(self, modes: str = "PD") -> "LineDAG":
+        """Compute now all that layers of these modes would compute on first use; returns itself.
+
+        Compiled code (``torch.compile(fullgraph=True)``) needs a prepared line graph, and loaders may prepare theirs
+        on the host before they send it to a GPU.
+        """
+        for view in (self, self.prune()) if "D" in modes else (self,):
+            for reading in (view, view.reverse()):
+                _ = reading.degree, reading.edge_id, reading.edge_id_reverse
+                if self.merged:
+                    reading._merged()
+                for classes in range(len(TILES) + 1):
+                    reading.plan(classes)
+        return self
+
     def plan(self, classes: int) -> Plan:
         """Tables for kernels, as the edges point; both reading directions share them. See :class:`Plan`.
 
         Args:
             classes: graphs beyond this many size classes count as large.
         """
+        found = self._shared.get(("tables", self.pruned, classes))
+        if found is not None:
+            return found
         plain = self.reverse() if self.reversed else self
         base = self._once(("tables", self.pruned), lambda: make_plan(plain))
         return self._once(

@@ -75,7 +75,7 @@ def within(values: Tensor, size: int) -> bool:
 
 def move(value: Any, device: torch.device, non_blocking: bool) -> Any:
     """Tensors, also inside tuples, to another device."""
-    if isinstance(value, Tensor):
+    if hasattr(value, "to"):
         return value.to(device, non_blocking=non_blocking)
     if isinstance(value, tuple):
         moved = [move(v, device, non_blocking) for v in value]

@@ -15,12 +15,12 @@ from plstm_graph.line_pairs import grouped
 if TYPE_CHECKING:
     from plstm_graph.line_dag import LineDAG
 
-TILES = (32, 64, 128, 256, 512)
+TILES = (32, 64, 128, 256)
 """Widths of a program of the parallel form: a graph takes the first one that holds its nodes, see ``size_class``."""
 EDGES_PER_COLUMN = 4
 """A graph of a tile has at most this many edges for each of its columns, since a program walks them one by one."""
-TILE_NUMBERS = 16384
-"""Keys and values that a program of a wide tile may hold; the two narrowest tiles are always served."""
+TILE_NUMBERS = 8192
+"""Keys and values that a program may hold for one head, lest they fill the chip's memory."""
 
 
 class Graph(IntEnum):
@@ -49,17 +49,31 @@ class Pair(IntEnum):
     BY_NEXT, BY_NEXT_PREV, BY_NEXT_NEXT, BY_PREV, BY_PREV_NEXT, BY_PREV_PREV = range(6)
 
 
-class Large(IntEnum):
-    """Rows of ``Plan.large``: the node, and how far the number of an edge of its graph lies above the edge's place
-    among the edges of all large graphs."""
+class LargeNode(IntEnum):
+    """Columns of ``Plan.large`` where it lists nodes: the node; how far the number of an edge of its graph lies above
+    the edge's place among the edges of all large graphs; and the node's column of ``Plan.nodes``."""
 
-    NODE, SHIFT = range(2)
+    NODE, SHIFT, ARRIVING, ARRIVE, LEAVING, LEAVE = range(6)
+
+
+class LargeEdge(IntEnum):
+    """Columns of ``Plan.large`` where it lists edges: the edge; the shift of its graph as for nodes; and the beginning
+    of the edge's column of ``Plan.edges``."""
+
+    EDGE, SHIFT, SRC, DST, ENTERING, ENTER, EXITING, EXIT = range(8)
 
 
 class Host(IntEnum):
-    """Rows of ``Plan.host``, one column per class: graphs, nodes and edges, and the most edges of one graph."""
+    """Rows of ``Plan.host``, one column per class: its graphs, their nodes and edges, and their room in all."""
 
-    GRAPHS, NODES, EDGES, MOST = range(4)
+    GRAPHS, NODES, EDGES, ROOM = range(4)
+
+
+class Work(IntEnum):
+    """Rows of ``Plan.work``: the graph, and where its room begins. The room of a graph holds a row of a tile's columns
+    for each edge and each node; it counts in units of the narrowest tile."""
+
+    GRAPH, ROOM = range(2)
 
 
 class Plan(NamedTuple):
@@ -70,11 +84,12 @@ class Plan(NamedTuple):
         nodes: [4, N], :class:`Node`.
         edges: [10, E], :class:`Edge`.
         pairs: [6, P], :class:`Pair`.
-        work: graphs class by class (see :func:`size_class`), in each the one with the most edges first, [G].
+        work: graphs class by class (see :func:`size_class`), in each the one with the most edges first, [2, G],
+            :class:`Work`.
         host: sizes of each class on the host, int64 [4, len(TILES) + 1], :class:`Host`.
-        large: nodes of the N' nodes of large graphs, level by level, :class:`Large`; two unused columns at the end,
-            so that compiled code need not tell none and one from many, [2, N' + 2].
-        levels: first place of each level in ``large``, and N' at the end, [levels + 1].
+        large: the N' nodes of large graphs, :class:`LargeNode`, then their E' edges level by level, :class:`LargeEdge`;
+            two unused rows at the end, so that compiled code need not tell none and one from many, [N' + E' + 2, 8].
+        levels: first place of each level in ``large``; at the end twice N' + E', lest it be one number, [levels + 2].
     """
 
     graphs: Tensor
@@ -86,6 +101,11 @@ class Plan(NamedTuple):
     large: Tensor
     levels: Tensor
 
+    def to(self, device: torch.device, non_blocking: bool = False) -> "Plan":
+        """On another device, all but ``host``."""
+        moved = (table.to(device, non_blocking=non_blocking) for table in self)
+        return Plan(*moved)._replace(host=self.host)
+
 
 def size_class(nodes: Tensor, edges: Tensor) -> Tensor:
     """Class of each graph from its own size alone: the number of the first tile that holds it, or ``len(TILES)``."""
@@ -96,21 +116,25 @@ def size_class(nodes: Tensor, edges: Tensor) -> Tensor:
 def served_classes(keys: int, values: int) -> int:
     """How many classes the parallel form serves for this K and V; graphs beyond are large: the recurrent form's."""
     padded = sum(max(16, 1 << (width - 1).bit_length()) for width in (keys, values))
-    return max(2, sum(tile * padded <= TILE_NUMBERS for tile in TILES))
+    return sum(tile * padded <= TILE_NUMBERS for tile in TILES)
 
 
 def classify(nodes: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
     """``work`` and ``host`` of a plan from the sizes of its graphs, [G] each, on the host."""
     classes = size_class(nodes, edges)
     by_size = torch.sort(edges, stable=True, descending=True).indices
-    work = by_size[torch.sort(classes[by_size], stable=True).indices]
-    count = len(TILES) + 1
-    host = torch.zeros(len(Host), count, dtype=torch.long)
-    host[Host.GRAPHS] = torch.bincount(classes, minlength=count)
-    host[Host.NODES].index_add_(0, classes, nodes.long())
-    host[Host.EDGES].index_add_(0, classes, edges.long())
-    host[Host.MOST].scatter_reduce_(0, classes, edges.long(), "amax")
-    return work.int(), host
+    graph = by_size[torch.sort(classes[by_size], stable=True).indices]
+    units = torch.tensor([*(tile // TILES[0] for tile in TILES), 0])[classes] * (nodes + edges)
+    room = units[graph].cumsum(0) - units[graph]
+    host = torch.zeros(len(Host), len(TILES) + 1, dtype=torch.long)
+    for row, sizes in (
+        (Host.GRAPHS, torch.ones_like(units)),
+        (Host.NODES, nodes),
+        (Host.EDGES, edges),
+        (Host.ROOM, units),
+    ):
+        host[row].index_add_(0, classes, sizes.long())
+    return torch.stack([graph, room]).int(), host
 
 
 def make_plan(dag: "LineDAG") -> Plan:
@@ -137,8 +161,8 @@ def make_plan(dag: "LineDAG") -> Plan:
     graphs, nodes, edges, pairs = (torch.stack(row).int() for row in rows)
     sizes = graphs.cpu()
     work, host = classify(sizes[Graph.NODES], sizes[Graph.EDGES])
-    none = graphs.new_zeros(2, 2)
-    return Plan(graphs, nodes, edges, pairs, work.to(src.device), host, large=none, levels=none[0])
+    none = graphs.new_zeros(2, len(LargeEdge))
+    return Plan(graphs, nodes, edges, pairs, work.to(src.device), host, large=none, levels=none[:, 0].contiguous())
 
 
 def with_large(plan: Plan, level: Tensor, num_levels: int, classes: int) -> Plan:
@@ -150,21 +174,22 @@ def with_large(plan: Plan, level: Tensor, num_levels: int, classes: int) -> Plan
         num_levels: of the edges.
         classes: see :func:`served_classes`.
     """
-    graphs, nodes = plan.host[: Host.EDGES, classes:].sum(1).tolist()
+    graphs, nodes, edges, _ = plan.host[:, classes:].sum(1).tolist()
     if not nodes:
         return plan
-    chosen = plan.graphs[:, plan.work[plan.work.numel() - graphs :]].long()
+    chosen = plan.graphs[:, plan.work[Work.GRAPH, plan.work.size(1) - graphs :]].long()
+    shift = chosen[Graph.EDGE] - (chosen[Graph.EDGES].cumsum(0) - chosen[Graph.EDGES])
     node = ragged(chosen[Graph.NODE], chosen[Graph.NODES], nodes)
-    place = chosen[Graph.EDGES].cumsum(0) - chosen[Graph.EDGES]
-    shift = torch.repeat_interleave(chosen[Graph.EDGE] - place, chosen[Graph.NODES], output_size=nodes)
-    # A node stands above all edges that arrive: every edge climbs at least one level of nodes.
-    height = level.new_zeros(plan.nodes.size(1))
-    height.scatter_reduce_(0, plan.edges[Edge.DST].long(), level + 1, "amax")
-    height, order = torch.sort(height[node], stable=True)
-    large = plan.large.new_zeros(2, nodes + 2)
-    large[:, :nodes] = torch.stack([node, shift])[:, order]
-    steps = torch.arange(num_levels + 2, device=height.device)
-    return plan._replace(large=large, levels=torch.searchsorted(height, steps).int())
+    edge = ragged(chosen[Graph.EDGE], chosen[Graph.EDGES], edges)
+    node_shift = torch.repeat_interleave(shift, chosen[Graph.NODES], output_size=nodes)
+    edge_shift = torch.repeat_interleave(shift, chosen[Graph.EDGES], output_size=edges)
+    height, order = torch.sort(level[edge], stable=True)
+    edge, edge_shift = edge[order], edge_shift[order]
+    large = plan.large.new_zeros(nodes + edges + 2, len(LargeEdge))
+    large[:nodes, : len(LargeNode)] = torch.cat([torch.stack([node, node_shift]), plan.nodes[:, node]]).t()
+    large[nodes:-2] = torch.cat([torch.stack([edge, edge_shift]), plan.edges[: Edge.EXIT + 1, edge]]).t()
+    steps = torch.arange(num_levels + 2, device=height.device, dtype=height.dtype)
+    return plan._replace(large=large, levels=(nodes + torch.searchsorted(height, steps)).int())
 
 
 def ragged(first: Tensor, count: Tensor, total: int) -> Tensor:

@@ -1,6 +1,7 @@
 """Fixtures shared by the whole suite."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,30 @@ import torch
 
 DATA_VARIABLE = "PLSTM_GRAPH_DATA"
 
+# Without a GPU, kernels are tested under Triton's interpreter. That has to be on before anything imports triton, as
+# PyTorch Geometric does, and before any test is collected.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+# cuBLAS is deterministic only with a workspace of its own.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def interpreter(monkeypatch) -> None:
+    """Off, as for a user: tensors on the CPU get no kernels, but in tests/ops/triton."""
+    if find_spec("triton"):
+        monkeypatch.setattr("plstm_graph.ops.triton.launch.INTERPRETED", False)
+
+
+@pytest.fixture(params=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
+def device(request) -> str:
+    """Type of each device of this machine."""
+    return request.param
 
 
 @pytest.fixture(scope="session", autouse=True)

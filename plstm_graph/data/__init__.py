@@ -2,6 +2,7 @@
 
 from plstm_graph.data.datasets import DATASETS, DatasetInfo, GraphDataset, load, load_csv
 from plstm_graph.data.molecules import Rejected, fingerprints, layout, scaffold, smiles_to_data
+from plstm_graph.data.packed import PackedGraphs, PackedLoader
 from plstm_graph.data.splits import SPLITS, make_split
 from plstm_graph.data.tables import read_smiles
 
@@ -10,6 +11,8 @@ __all__ = [
     "SPLITS",
     "DatasetInfo",
     "GraphDataset",
+    "PackedGraphs",
+    "PackedLoader",
     "Rejected",
     "fingerprints",
     "layout",

@@ -36,7 +36,7 @@ def edge_content(edge_attr: Tensor, dag: LineDAG) -> Tensor:
     rows = dag.gather_edges(edge_attr)
     ends = torch.cat([dag.src, dag.dst])
     total = rows.new_zeros(dag.num_nodes, rows.size(1)).index_add(0, ends, torch.cat([rows, rows]))
-    return total / torch.bincount(ends, minlength=dag.num_nodes).clamp(min=1).to(rows.dtype).unsqueeze(-1)
+    return total / dag.degree.clamp(min=1).to(rows.dtype).unsqueeze(-1)
 
 
 class PLSTMBlock(nn.Module):

@@ -22,8 +22,9 @@ from plstm_graph.gates import (
     view,
 )
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.nn.norm import MultiHeadRMSNorm
+from plstm_graph.nn.norm import NORM_EPS, MultiHeadRMSNorm
 from plstm_graph.ops import propagate
+from plstm_graph.ops.compiled import fused_layer, runs_fused
 from plstm_graph.orient import check_order
 
 GATE_STD = 0.1
@@ -116,7 +117,8 @@ class PLSTMConv(MessagePassing):
         # Per edge: source, mark, transition as prev and as next.
         self.lin_edge = GateLinear(edge_dim, 4 * heads) if edge_dim is not None else None
         self.gate_bias = nn.Parameter(torch.empty(4, heads))  # source, transition, mark, direct
-        self.norm = MultiHeadRMSNorm(heads, out_channels)
+        # Dividing queries by √K and normalising the outputs is normalising with a K times larger eps.
+        self.norm = MultiHeadRMSNorm(heads, out_channels, eps=NORM_EPS * self.key_channels)
         if bias:
             self.bias = nn.Parameter(torch.empty(out_channels * (heads if concat else 1)))
         else:
@@ -163,41 +165,52 @@ class PLSTMConv(MessagePassing):
             dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order)
         check_dag(x, dag)
         dag = view(dag, self.mode, self.reverse)
-        query, key, value = self._project(x)
-        gates = self._gates(x, edge_attr, dag)
+        projected, node_terms = self.lin(x), self.lin_gate(x)
+        edge_terms = None if edge_attr is None else self._edge_terms(edge_attr)
+        if runs_fused(projected, self.backend) and not self.explain:
+            return self._fused(projected, node_terms, edge_terms, dag)
+        query, key, value = self._vectors(projected)
+        gates = self._gates(node_terms, edge_terms, dag)
         if self.explain:
             gates = self._mask(gates, dag)
         out = self.norm(propagate(query, key, value, gates, dag, backend=self.backend))
         out = out.flatten(1) if self.concat else out.mean(1)
         return out if self.bias is None else out + self.bias
 
-    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _vectors(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and keys [N, H, K], values [N, H, V]."""
-        keys = self.key_channels
-        widths = [keys, keys, self.out_channels]
-        query, key, value = self.lin(x).view(x.size(0), self.heads, sum(widths)).split(widths, -1)
-        return query * keys**-0.5, key, value
+        widths = [self.key_channels, self.key_channels, self.out_channels]
+        return projected.view(-1, self.heads, sum(widths)).split(widths, -1)
 
-    def _gates(self, x: Tensor, edge_attr: Tensor | None, dag: LineDAG) -> Gates:
+    def _fused(self, projected: Tensor, node_terms: Tensor, edge_terms: Tensor | None, dag: LineDAG) -> Tensor:
+        """All that follows the linear maps in kernels of their own, see ``ops/triton/layer.py``."""
+        if edge_terms is not None and dag.merged:
+            edge_terms = dag.gather_edges(edge_terms)
+        return fused_layer(
+            *(projected, node_terms, edge_terms, self.gate_bias, self.norm.weight, self.bias, dag),
+            *(self.heads, self.key_channels, self.mode, self.norm.eps, self.concat),
+        )
+
+    def _gates(self, node_terms: Tensor, edge_terms: Tensor | None, dag: LineDAG) -> Gates:
         """Linear maps per node and per edge first, added after gathering: nothing of size [P, features] exists."""
-        source_src, source_dst, mark_src, mark_dst, tail, joint, head, direct = self.lin_gate(x).chunk(8, -1)
+        source_src, source_dst, mark_src, mark_dst, tail, joint, head, direct = node_terms.chunk(8, -1)
         # Three sums per edge: its own gates, its part in a transition it leaves, and in one it enters.
         at_src = torch.cat([source_src, mark_src, tail, joint], -1).index_select(0, dag.src)
         at_dst = torch.cat([source_dst, mark_dst, torch.zeros_like(tail), head], -1).index_select(0, dag.dst)
         per_edge = at_src + at_dst
-        if edge_attr is not None:
-            per_edge = per_edge + self._edge_terms(edge_attr, dag)
+        if edge_terms is not None:
+            per_edge = per_edge + dag.gather_edges(edge_terms)
         source, mark, as_prev, as_next = per_edge.chunk(4, -1)
         transition = as_prev.index_select(0, dag.prev) + as_next.index_select(0, dag.next)
         source_bias, transition_bias, mark_bias, direct_bias = self.gate_bias
         raw = Gates(source + source_bias, transition + transition_bias, mark + mark_bias, direct + direct_bias)
         return activate(raw, dag, self.mode)
 
-    def _edge_terms(self, edge_attr: Tensor, dag: LineDAG) -> Tensor:
+    def _edge_terms(self, edge_attr: Tensor) -> Tensor:
         if self.lin_edge is None:
             raise ConfigError("edge_attr was given, but the layer was built without edge_dim")
         edge_attr = edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr
-        return dag.gather_edges(self.lin_edge(edge_attr))
+        return self.lin_edge(edge_attr)
 
     def _mask(self, gates: Gates, dag: LineDAG) -> Gates:
         """An Explainer's mask: on source and on the transition into each edge, so each path carries each mask once."""

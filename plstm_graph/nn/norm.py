@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+NORM_EPS = 1e-5
+"""Pöppel et al. 2025, table 5."""
+
 
 class MultiHeadRMSNorm(nn.Module):
     """Divide every head by its root mean square: ``y / sqrt(mean(y²) + eps) * weight``.
@@ -16,7 +19,7 @@ class MultiHeadRMSNorm(nn.Module):
     Shapes: [N, H, V] -> [N, H, V].
     """
 
-    def __init__(self, heads: int, channels: int, eps: float = 1e-5) -> None:
+    def __init__(self, heads: int, channels: int, eps: float = NORM_EPS) -> None:
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(heads, channels))

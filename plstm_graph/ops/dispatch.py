@@ -1,34 +1,18 @@
 """Propagate: check once, choose a backend, run it in float32 at least."""
 
 from collections.abc import Callable
-from functools import cache
-from types import ModuleType
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from plstm_graph.errors import BackendUnavailable, ConfigError, ShapeError, missing_extra, unknown
+from plstm_graph.errors import ConfigError, ShapeError, unknown
 from plstm_graph.gates import Gates, check_gates
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.ops import dense, reference, scatter
+from plstm_graph.ops import compiled, dense, reference, scatter
 from plstm_graph.ops.influence import padded_bytes
 
 Backend = Callable[[Tensor, Tensor, Tensor, Gates, LineDAG], Tensor]
-
-
-def _numba(query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: LineDAG) -> Tensor:
-    """See :func:`propagate`. Compiled on first use, which takes seconds once per machine."""
-    if value.device.type != "cpu":
-        raise BackendUnavailable(f"backend 'numba' runs on the CPU, got tensors on {value.device}; use 'auto'")
-    module = _load_numba()
-    if isinstance(module, str):
-        raise BackendUnavailable(f"{module}, or use backend='scatter'")
-    if not module.runs_here():
-        raise BackendUnavailable(
-            "backend 'numba' ran before this process was forked, and its threads did not come along; "
-            "use 'auto' or 'scatter' here, or start processes by spawn"
-        )
-    return module.propagate(query, key, value, gates, dag)
 
 
 BACKENDS: dict[str, Backend] = {
@@ -36,27 +20,14 @@ BACKENDS: dict[str, Backend] = {
     "scatter": scatter.propagate,
     "scatter_recompute": scatter.propagate_recompute,
     "dense": dense.propagate,
-    "numba": _numba,
+    "numba": partial(compiled.propagate, "numba"),
+    "triton": partial(compiled.propagate, "triton"),
 }
 """Every way to propagate, by name; add your own. All take (query, key, value, gates, dag)."""
 
 
-@cache
-def _load_numba() -> ModuleType | str:
-    """The compiled CPU backend, or why it cannot be had."""
-    try:
-        from plstm_graph.ops import numba
-    except ModuleNotFoundError:
-        return missing_extra("numba", "cpu")
-    except Exception as error:  # built for another numpy, say
-        return f"numba does not load: {error}; mend it"
-    return numba
-
-
-def has_numba() -> bool:
-    """Whether the compiled CPU backend can run in this process."""
-    module = _load_numba()
-    return isinstance(module, ModuleType) and module.runs_here()
+HALF = ("triton",)
+"""Backends that take half precision values as they are and accumulate in float32; the others get float32 values."""
 
 
 def choose_backend(device: str, padded: int, states: int, compiled: bool) -> str:
@@ -66,11 +37,20 @@ def choose_backend(device: str, padded: int, states: int, compiled: bool) -> str
         device: type of the device the tensors are on.
         padded: bytes of the padded matrices of the parallel form, see :func:`influence.padded_bytes`.
         states: bytes of the states of the recurrent form, E · H · K · V numbers.
-        compiled: whether numba can run here.
+        compiled: whether the compiled backend of this device can run here.
     """
-    if device == "cpu" and compiled:
-        return "numba"
+    if compiled:
+        return COMPILED[device]
     return "dense" if padded <= min(2 * states, 2**30) else "scatter"
+
+
+COMPILED = {"cpu": "numba", "cuda": "triton"}
+"""The compiled backend of each type of device."""
+
+
+def has_compiled(device: torch.device) -> bool:
+    """Whether the compiled backend of a device can run in this process."""
+    return device.type in COMPILED and compiled.unavailable(COMPILED[device.type], device) is None
 
 
 def propagate(
@@ -89,7 +69,8 @@ def propagate(
         backend: ``"auto"`` or a name in :data:`BACKENDS`.
 
     Returns:
-        [N, H, V] in the dtype of ``value``; half precision inputs are propagated in float32.
+        [N, H, V] in the dtype of ``value``; half precision inputs are propagated in float32
+        (triton: read as they are, accumulated in float32).
 
     Raises:
         ShapeError: shapes or devices do not fit together or the dag.
@@ -100,14 +81,15 @@ def propagate(
     if backend == "auto":
         heads, size = value.size(1), value.element_size()
         states = dag.num_edges * heads * key.size(2) * value.size(2) * size
-        device = value.device.type
-        backend = choose_backend(device, padded_bytes(dag, heads, size), states, device == "cpu" and has_numba())
+        padded = padded_bytes(dag, heads, size)
+        backend = choose_backend(value.device.type, padded, states, has_compiled(value.device))
     if backend not in BACKENDS:
         raise ConfigError(unknown("backend", backend, ("auto", *BACKENDS)))
     dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
+    taken = value.dtype if backend in HALF else dtype
     with torch.autocast(value.device.type, enabled=False):
         wide = Gates(*(gate.to(dtype) for gate in gates))
-        output = BACKENDS[backend](query.to(dtype), key.to(dtype), value.to(dtype), wide, dag)
+        output = BACKENDS[backend](query.to(taken), key.to(taken), value.to(taken), wide, dag)
     return output.to(value.dtype)
 
 

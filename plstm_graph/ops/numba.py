@@ -5,20 +5,18 @@ Imported on first use only: numba is an extra, and compiling takes seconds (once
 
 import os
 from collections.abc import Iterable
-from typing import Any
 
 import numba
 import numpy as np
 import torch
 from numba import njit, prange
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from plstm_graph.gates import Gates
-from plstm_graph.line_dag import LineDAG
+from plstm_graph.plan import Edge, Graph, Pair, Plan
 
-# ``inputs`` are query, key, value and the four gates, ``gradients`` theirs, ``lines`` as in ``_lines``. A ``row`` is an
-# edge counted within its graph. Sums may be reordered for SIMD and products fused into them.
+# ``inputs`` are query, key, value and the four gates, ``gradients`` theirs; ``lines`` and ``graphs`` as in ``_tables``.
+# A ``row`` is an edge counted within its graph. Sums may be reordered for SIMD and products fused into them.
 _compile = njit(parallel=True, cache=True, fastmath={"reassoc", "contract"}, error_model="numpy")
 _inline = njit(cache=True, fastmath={"reassoc", "contract"}, error_model="numpy", inline="always")
 
@@ -29,34 +27,35 @@ _pool: int | None = None  # the process that has started numba's threads
 def _carry(edge, head, first, inputs, lines, state):  # type: ignore[no-untyped-def]
     """State of one edge into its row of ``state`` [edges of the graph, K, V]."""
     _, key, value, source, transition, _, _ = inputs
-    src, _, prev, _, arrive_ptr, arrive, _, _ = lines
+    src, _, first_entering, entering, enter, enter_prev, _, _, _, _ = lines
     node, row, gate = src[edge], edge - first, source[edge, head]
     for k in range(key.shape[2]):
         fed = gate * key[node, head, k]
         for v in range(value.shape[2]):
             state[row, k, v] = fed * value[node, head, v]
-    for i in range(arrive_ptr[edge], arrive_ptr[edge + 1]):
-        weight, other = transition[arrive[i], head], prev[arrive[i]] - first
+    for i in range(first_entering[edge], first_entering[edge] + entering[edge]):
+        weight, other = transition[enter[i], head], enter_prev[i] - first
         for k in range(key.shape[2]):
             for v in range(value.shape[2]):
                 state[row, k, v] += weight * state[other, k, v]
 
 
 @_compile
-def _forward(inputs, lines, nodes, edges, step, output):  # type: ignore[no-untyped-def]
+def _forward(inputs, lines, graphs, step, output):  # type: ignore[no-untyped-def]
     """Fill ``output`` [N, H, V]. ``step`` is 1, or -1 on a reversed line graph, whose edges run down."""
     query, key, value, _, _, mark, direct = inputs
     dst = lines[1]
     heads = value.shape[1]
-    for item in prange((nodes.shape[0] - 1) * heads):
+    first_node, nodes, first_edge, edges = graphs
+    for item in prange(nodes.shape[0] * heads):
         graph, head = item // heads, item % heads
-        for node in range(nodes[graph], nodes[graph + 1]):
+        for node in range(first_node[graph], first_node[graph] + nodes[graph]):
             score = value.dtype.type(0)
             for k in range(key.shape[2]):
                 score += query[node, head, k] * key[node, head, k]
             for v in range(value.shape[2]):
                 output[node, head, v] = direct[node, head] * score * value[node, head, v]
-        first, count = edges[graph], edges[graph + 1] - edges[graph]
+        first, count = first_edge[graph], edges[graph]
         state = np.empty((count, key.shape[2], value.shape[2]), value.dtype)
         for i in range(count):
             edge = first + (i if step > 0 else count - 1 - i)
@@ -69,15 +68,16 @@ def _forward(inputs, lines, nodes, edges, step, output):  # type: ignore[no-unty
 
 
 @_compile
-def _backward(inputs, lines, nodes, edges, step, grad, gradients):  # type: ignore[no-untyped-def]
+def _backward(inputs, lines, graphs, step, grad, gradients):  # type: ignore[no-untyped-def]
     """Fill the seven gradients. States are computed again (in cache), then their adjoints against the order."""
     query, key, value, source, transition, mark, direct = inputs
     d_query, d_key, d_value, d_source, d_transition, d_mark, d_direct = gradients
-    src, dst, _, next, _, _, leave_ptr, leave = lines
+    src, dst, _, _, _, _, first_exiting, exiting, exit, exit_next = lines
     heads, keys, width = value.shape[1], key.shape[2], value.shape[2]
-    for item in prange((nodes.shape[0] - 1) * heads):
+    first_node, nodes, first_edge, edges = graphs
+    for item in prange(nodes.shape[0] * heads):
         graph, head = item // heads, item % heads
-        for node in range(nodes[graph], nodes[graph + 1]):
+        for node in range(first_node[graph], first_node[graph] + nodes[graph]):
             score, inner = value.dtype.type(0), value.dtype.type(0)
             for k in range(keys):
                 score += query[node, head, k] * key[node, head, k]
@@ -88,7 +88,7 @@ def _backward(inputs, lines, nodes, edges, step, grad, gradients):  # type: igno
             for k in range(keys):
                 d_query[node, head, k] = direct[node, head] * inner * key[node, head, k]
                 d_key[node, head, k] = direct[node, head] * inner * query[node, head, k]
-        first, count = edges[graph], edges[graph + 1] - edges[graph]
+        first, count = first_edge[graph], edges[graph]
         state = np.empty((count, keys, width), value.dtype)
         adjoint = np.empty((count, keys, width), value.dtype)
         for i in range(count):
@@ -107,9 +107,9 @@ def _backward(inputs, lines, nodes, edges, step, grad, gradients):  # type: igno
                 d_query[node, head, k] += read * seen
                 d_mark_e += query[node, head, k] * seen
             d_mark[edge, head] = d_mark_e
-            for j in range(leave_ptr[edge], leave_ptr[edge + 1]):
-                pair = leave[j]
-                weight, other = transition[pair, head], next[pair] - first
+            for j in range(first_exiting[edge], first_exiting[edge] + exiting[edge]):
+                pair = exit[j]
+                weight, other = transition[pair, head], exit_next[j] - first
                 inner = value.dtype.type(0)
                 for k in range(keys):
                     for v in range(width):
@@ -128,48 +128,47 @@ def _backward(inputs, lines, nodes, edges, step, grad, gradients):  # type: igno
             d_source[edge, head] = d_source_e
 
 
-class _Propagate(torch.autograd.Function):
-    """Keeps its inputs only."""
+def forward(query: Tensor, key: Tensor, value: Tensor, gates: Gates, plan: Plan, reversed: bool) -> Tensor:
+    """See :class:`plstm_graph.ops.compiled.Compiled`."""
+    output = torch.empty(value.shape, dtype=value.dtype)
+    _with_torch_threads()
+    _forward(_numpy((query, key, value, *gates)), *_tables(plan, reversed), output.numpy())
+    return output
 
-    @staticmethod
-    def forward(ctx: Any, dag: LineDAG, *inputs: Tensor) -> Tensor:
-        """``inputs``: query, key, value, source, transition, mark, direct."""
-        arrays = [x.detach().contiguous() for x in inputs]
-        output = torch.empty_like(arrays[2])
-        _with_torch_threads()
-        _forward(_numpy(arrays), _lines(dag), *_numpy((dag.graph_ptr, dag.edge_ptr)), _step(dag), output.numpy())
-        ctx.dag = dag
-        ctx.save_for_backward(*inputs)
-        return output
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        """All seven gradients in one sweep."""
-        dag, arrays = ctx.dag, [x.contiguous() for x in ctx.saved_tensors]
-        gradients = [torch.empty_like(x) for x in arrays]
-        pointers, grad = _numpy((dag.graph_ptr, dag.edge_ptr)), grads[0].contiguous().numpy()
-        _with_torch_threads()
-        _backward(_numpy(arrays), _lines(dag), *pointers, _step(dag), grad, _numpy(gradients))
-        return None, *gradients
+def backward(
+    query: Tensor, key: Tensor, value: Tensor, gates: Gates, plan: Plan, reversed: bool, grad: Tensor
+) -> tuple[Tensor, ...]:
+    """All seven gradients in one sweep."""
+    inputs = (query, key, value, *gates)
+    gradients = tuple(torch.empty_strided(x.shape, x.stride(), dtype=x.dtype) for x in inputs)
+    _with_torch_threads()
+    _backward(_numpy(inputs), *_tables(plan, reversed), grad.detach().numpy(), _numpy(gradients))
+    return gradients
 
 
 def _numpy(tensors: Iterable[Tensor]) -> tuple[np.ndarray, ...]:
-    return tuple(x.numpy() for x in tensors)
+    return tuple(x.detach().numpy() for x in tensors)
 
 
-def _lines(dag: LineDAG) -> tuple[np.ndarray, ...]:
-    """End points, pairs, and the pairs grouped by next and by prev."""
-    return _numpy((dag.src, dag.dst, dag.prev, dag.next, *dag.pairs_by_next, *dag.pairs_by_prev))
+def _tables(plan: Plan, reversed: bool) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...], int]:
+    """``lines``: end points, then first place, number, list and far ends of the pairs that enter and that exit;
+    ``graphs``: first node and nodes, first edge and edges; ``step``."""
+    graphs, edges, pairs = plan.graphs.numpy(), plan.edges.numpy(), plan.pairs.numpy()
+    ends = edges[Edge.SRC], edges[Edge.DST]
+    enter = *edges[Edge.ENTERING : Edge.ENTER + 1], *pairs[Pair.BY_NEXT : Pair.BY_NEXT_PREV + 1]
+    exit = *edges[Edge.EXITING : Edge.EXIT + 1], *pairs[Pair.BY_PREV : Pair.BY_PREV_NEXT + 1]
+    lines = (*ends[::-1], *exit, *enter) if reversed else (*ends, *enter, *exit)
+    return lines, tuple(graphs[: Graph.EDGES + 1]), -1 if reversed else 1
 
 
-def _step(dag: LineDAG) -> int:
-    return -1 if dag.reversed else 1
-
-
-def runs_here() -> bool:
-    """Whether a thread pool can be had: not in a child forked from a process that had started one."""
-    return _pool in (None, os.getpid())
+def runs_here(device: torch.device) -> str | None:
+    """Why the loops cannot run for tensors on ``device`` in this process, or None."""
+    if device.type != "cpu":
+        return f"numba's loops are for the CPU, the tensors are on {device}"
+    if _pool not in (None, os.getpid()):
+        return "numba ran before this process was forked, and its threads did not come along; start processes by spawn"
+    return None
 
 
 def _with_torch_threads() -> None:
@@ -180,8 +179,3 @@ def _with_torch_threads() -> None:
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     if torch.get_num_threads() != threads:  # numba starts its pool by setting OpenMP's threads, which are torch's too
         torch.set_num_threads(threads)
-
-
-def propagate(query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: LineDAG) -> Tensor:
-    """See :func:`plstm_graph.propagate`. CPU tensors; states are computed again in the backward pass."""
-    return _Propagate.apply(dag, query, key, value, *gates)

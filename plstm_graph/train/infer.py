@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
 
 from plstm_graph.data.datasets import GraphDataset
 from plstm_graph.data.molecules import Rejected, read_molecules
@@ -15,7 +14,7 @@ from plstm_graph.errors import CheckpointError, ConfigError, DataError, unknown
 from plstm_graph.nn.model import prepare
 from plstm_graph.train.checkpoint import MOLECULES, Meta, load_weights, locate, read, read_meta
 from plstm_graph.train.config import override
-from plstm_graph.train.data import batches, labels, load_data, split_of
+from plstm_graph.train.data import Graphs, batches, labels, load_data, split_of
 from plstm_graph.train.metrics import scores
 from plstm_graph.train.module import Learner
 from plstm_graph.train.results import write_rows
@@ -79,10 +78,10 @@ def pick_device(name: str) -> torch.device:
 
 
 @torch.inference_mode()
-def outputs(learner: Learner, graphs: Sequence[Data], batch_size: int = 256) -> Tensor:
+def outputs(learner: Learner, graphs: Graphs, batch_size: int = 256) -> Tensor:
     """Predictions in original units (probabilities for classes) in float32 on the CPU: [graphs, outputs].
 
-    ``graphs`` have gone through ``prepare``.
+    ``graphs`` have gone through ``prepare``, packed or not.
     """
     training = learner.training
     learner.eval()

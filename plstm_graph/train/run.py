@@ -22,7 +22,7 @@ from plstm_graph.train import results
 from plstm_graph.train.callbacks import Bar, Keeper, Reseed
 from plstm_graph.train.checkpoint import MOLECULES, AtomicCheckpointIO, Meta, load_weights, read
 from plstm_graph.train.config import TrainConfig, to_dict
-from plstm_graph.train.data import Collated, labels, load_data, scaling, split_of, train_loader
+from plstm_graph.train.data import Collated, labels, load_data, pack, scaling, split_of, train_loader
 from plstm_graph.train.infer import outputs
 from plstm_graph.train.metrics import check_defined, metric_for
 from plstm_graph.train.module import Learner
@@ -101,8 +101,9 @@ def _assemble(
     if progress:
         callbacks.append(Bar(keeper, rule.label))
     trainer = _trainer(config, callbacks, out, progress)
+    packed = pack(parts["train"], config.model, trainer.strategy.root_device)
     loader = train_loader(
-        parts["train"], config.batch_size, config.seed, rank=trainer.global_rank, world_size=trainer.world_size
+        packed, config.batch_size, config.seed, rank=trainer.global_rank, world_size=trainer.world_size
     )
     learner = Learner(
         model,
@@ -174,7 +175,7 @@ def _fit(trainer: pl.Trainer, run: Run, loader: Any, last: Path | None) -> None:
             load_weights(run.learner.model, content["state_dict"], last)
             run.learner.to(trainer.strategy.root_device)
             return
-    valid = Collated(run.parts["valid"], run.config.batch_size)
+    valid = Collated(pack(run.parts["valid"], run.config.model, trainer.strategy.root_device), run.config.batch_size)
     try:
         trainer.fit(run.learner, loader, valid, ckpt_path=last)
     except SystemExit as error:  # how Lightning ends after SIGINT and SIGTERM

@@ -1,9 +1,10 @@
 """Tables from rows, and README files from tables."""
 
+import plot
 import pytest
 import records
 import report
-from tables import speed_table
+from tables import speed_table, suite_table
 
 from plstm_graph.errors import ConfigError
 
@@ -59,9 +60,69 @@ def test_the_columns_of_a_speed_table():
         row(ratios={"reference": 10.0}, floor_ms=2.0, floor_bytes=2**20, floor_count="all", target=">= 10x", met=True),
     ]
     lines = [line for line in speed_table(rows, "operator").splitlines() if line.startswith("|")]
-    assert lines[0] == "| what | median | quartiles | min | vs scatter | vs reference | x byte floor | target |"
-    assert lines[2] == "| reference | 100 ms | 100 ms to 120 ms | 90 ms | 0.10 |  |  |  |"
-    assert lines[3] == "| scatter | 10 ms | 10 ms to 12 ms | 9 ms |  | 10 | 5.00 | >= 10x: met |"
+    assert lines[0] == "| what | median | quartiles | x byte floor | vs scatter | vs reference | target |"
+    assert lines[2] == "| reference | 100 ms | 100 ms to 120 ms |  | 0.10 |  |  |"
+    assert lines[3] == "| scatter | 10 ms | 10 ms to 12 ms | 5.00 |  | 10 | >= 10x: met |"
+
+
+def test_a_gpu_has_tables_and_columns_of_its_own():
+    more = {"device_ms": 0.9, "extra_mib": 1234.4, "targets": {"<= 1 ms": True, "<= 400 MiB": False}}
+    rows = [row(), row("triton", device="A GPU", median=1.0, **more), row("epoch", device="A GPU", case="b", busy=0.87)]
+    cpu, gpu = speed_table(rows, "operator").split("On A GPU:")
+    assert "On cpu:" in cpu
+    assert "| what | median | quartiles |\n" in cpu
+    assert "| what | median | quartiles | device | extra memory | GPU busy | target |" in gpu
+    assert "| triton | 1 ms | 1 ms to 1.2 ms | 0.9 ms | 1,234 MiB |  | <= 1 ms: met; <= 400 MiB: missed |" in gpu
+    assert "| epoch | 10 ms | 10 ms to 12 ms |  |  | 87 % |  |" in gpu
+
+
+def test_a_case_measured_alone_leaves_the_others():
+    rows = [row("small"), row("large", case="512 molecules", sizes={"E": 9}), row("anew", run="2")]
+    table = speed_table(rows, "operator")
+    assert "| anew " in table
+    assert "| small " not in table
+    assert table.index("| anew ") < table.index("| large ")
+
+
+def test_runs_of_the_suite():
+    where = {"machine": {"device": "A GPU"}, "versions": {"python": "3.12", "torch": "2.11", "triton": "3.6"}}
+    found = {"passed": 1234, "failed": 0, "skipped": 5, "seconds": 90.0, "date": "2026-01-02T03:04:05", "commit": None}
+    lines = suite_table([{**where, **found, "command": "python x.py"}]).splitlines()
+    want = (
+        "| 2026-01-02 | A GPU | python 3.12, torch 2.11, triton 3.6 | unknown | 1,234 | 0 | 5 | 1.5 | `python x.py` |"
+    )
+    assert lines[2] == want
+    assert suite_table([]) == "No runs yet."
+
+
+def test_rows_from_elsewhere_are_taken_over_once(tmp_path, capsys):
+    carried, results = tmp_path / "carried" / "speed.jsonl", tmp_path / "results"
+    for each in (row("a"), row("b")):
+        records.append(carried, each)
+    records.append(results / "speed.jsonl", row("a"))
+    readme = tmp_path / "README.md"
+    readme.write_text("no tables\n")
+    for new in (1, 0):
+        assert report.main([str(readme), "--results", str(results), "--merge", str(carried)]) == 0
+        assert f"{new} new rows" in capsys.readouterr().out
+    assert [each["name"] for each in records.read(results / "speed.jsonl")] == ["a", "b"]
+
+
+def test_cost_against_size(tmp_path):
+    def of(count, **more):
+        case, shape = f"{count} molecules of 20 to 30 atoms (x)", {"N": 25 * count, "E": 26 * count, "H": 8, "K": 16}
+        return row(case=case, sizes=shape, floor_ms=0.1, **more)
+
+    rows = [of(64, median=9.0), of(8), of(64, run="2", median=20.0), of(8, device="A GPU", name="triton")]
+    rows += [of(8, dtype="bfloat16", run="3"), row("elsewhere")]
+    found = plot.curves(rows)
+    assert list(found) == ["cpu", "A GPU"]
+    assert found["cpu"] == {"scatter": [(200, 10.0), (1600, 20.0)], plot.FLOOR: [(200, 0.1), (1600, 0.1)]}
+    path = tmp_path / "cost.png"
+    assert plot.draw(rows, path)
+    assert path.read_bytes()[:4] == b"\x89PNG"
+    assert not plot.draw(rows, path)  # a picture of the same rows stays as it is
+    assert not plot.draw([row()], tmp_path / "none.png")
 
 
 def test_rows_to_readme_and_stale(tmp_path, capsys):

@@ -145,7 +145,8 @@ def test_factorised_gates_equal_one_linear_map(mode: str, reverse: bool) -> None
         mark=at_edge @ torch.cat([w[2], w[3], e[1]], 1).t() + conv.gate_bias[2],
         direct=x @ w[7].t() + conv.gate_bias[3],
     )
-    for got, want in zip(conv._gates(x, edge_attr, dag), activate(raw, dag, mode), strict=True):
+    terms = conv.lin_gate(x), None if edge_attr is None else conv._edge_terms(edge_attr)
+    for got, want in zip(conv._gates(*terms, dag), activate(raw, dag, mode), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
 
 
@@ -449,7 +450,7 @@ def masked_path_sum(conv: PLSTMConv, x: Tensor, edge_attr: Tensor, mask: Tensor)
     """Every path times the masks of its edges, each once; without norm, heads averaged."""
     source, transition, mark, direct = gates_by_hand(conv, x, edge_attr)
     of_column = {column: mask[i] for i, column in enumerate(COLUMNS)}
-    query, key, value = conv._project(x)
+    query, key, value = conv._vectors(conv.lin(x))
     output = torch.stack([direct[n][:, None] * (query[n] * key[n]).sum(-1, True) * value[n] for n in range(NODES)])
     paths = [(edge, edge, gate * of_column[edge]) for edge, gate in source.items()]
     while paths:

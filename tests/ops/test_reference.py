@@ -2,11 +2,10 @@
 
 import pytest
 import torch
+from backends import every
 
 from plstm_graph import Gates, LineDAG, influence, propagate
-from plstm_graph.ops import BACKENDS, reference
-
-EVERY = pytest.mark.parametrize("backend", BACKENDS)
+from plstm_graph.ops import reference
 
 
 def column(*numbers: float) -> torch.Tensor:
@@ -19,6 +18,11 @@ def scalar(*numbers: float) -> torch.Tensor:
     return column(*numbers).unsqueeze(-1)
 
 
+def on(device, query, key, value, gates, dag):
+    """The arguments of a backend, moved."""
+    return query.to(device), key.to(device), value.to(device), Gates(*(g.to(device) for g in gates)), dag.to(device)
+
+
 @pytest.fixture
 def diamond():
     """0 -> 1 -> 3 and 0 -> 2 -> 3; edges (0,1), (0,2), (1,3), (2,3); pairs (0,2), (1,3)."""
@@ -27,17 +31,17 @@ def diamond():
     return scalar(1, 2, 3, 4), scalar(1, 2, -1, 1), scalar(2, 1, 3, 5), gates, dag
 
 
-@EVERY
-def test_diamond(backend, diamond):
+@every()
+def test_diamond(backend, device, diamond):
     # states: C01 = .5*1*2 = 1, C02 = .25*1*2 = .5, C13 = 1*2*1 + .5*C01 = 2.5, C23 = .5*(-1)*3 - C02 = -2
     # outputs: y0 = 1*(1*1)*2, y1 = 2*1*C01, y2 = 3*1*C02, y3 = 4*(.5*C13 + 2*C23) + .5*(4*1)*5
-    output = propagate(*diamond, backend=backend)
+    output = propagate(*on(device, *diamond), backend=backend)
     assert output.flatten().tolist() == pytest.approx([2, 2, 1.5, -1], abs=1e-14)
 
 
-@EVERY
-def test_gradients_of_the_diamond(backend, diamond):
-    *inputs, gates, dag = diamond
+@every()
+def test_gradients_of_the_diamond(backend, device, diamond):
+    *inputs, gates, dag = on(device, *diamond)
     leaves = [x.requires_grad_() for x in (*inputs, *gates)]
     propagate(*leaves[:3], Gates(*leaves[3:]), dag, backend=backend).sum().backward()
     # the gradient that reaches the states: C13 gets 4*.5 = 2 and C23 gets 4*2 = 8 from y3;
@@ -55,17 +59,17 @@ def test_gradients_of_the_diamond(backend, diamond):
         assert leaf.grad.flatten().tolist() == pytest.approx(numbers, abs=1e-14), name
 
 
-@EVERY
-def test_reversed_diamond(backend, diamond):
+@every()
+def test_reversed_diamond(backend, device, diamond):
     # edges read 1->0, 2->0, 3->1, 3->2: C31 = 1*1*5 = 5, C32 = .5*5 = 2.5, C10 = .5*2*1 + .5*5 = 3.5,
     # C20 = .25*(-1)*3 - 2.5 = -3.25; y0 = 1*(3.5 - 3.25) + 2, y1 = 2*.5*5, y2 = 3*2*2.5, y3 = .5*(4*1)*5
-    *inputs, dag = diamond
+    *inputs, dag = on(device, *diamond)
     output = propagate(*inputs, dag.reverse(), backend=backend)
     assert output.flatten().tolist() == pytest.approx([2.25, 5, 15, 10], abs=1e-14)
 
 
-@EVERY
-def test_chain_of_two_dimensional_keys_and_two_heads(backend):
+@every()
+def test_chain_of_two_dimensional_keys_and_two_heads(backend, device):
     dag = LineDAG.from_edge_index(torch.tensor([[0, 1], [1, 2]]))
     query = torch.tensor([[[1, 0], [0, 1]], [[1, 1], [1, 0]], [[0, 2], [3, 0]]], dtype=torch.float64)
     key = torch.tensor([[[1, 2], [1, 0]], [[0, 1], [2, 0]], [[1, 1], [1, 1]]], dtype=torch.float64)
@@ -78,7 +82,7 @@ def test_chain_of_two_dimensional_keys_and_two_heads(backend):
     )
     # head 0: C01 = (1, 2)*1, C12 = .5*(0, 1)*3 + .5*(1, 2) = (.5, 2.5); y1 = 1 + 2, y2 = 2*2.5
     # head 1: C01 = .5*(1, 0)*2 = (1, 0), C12 = (2, 0)*4 - .5*(1, 0) = (7.5, 0); y1 = 1, y2 = 3*7.5
-    output = propagate(query, key, value, gates, dag, backend=backend)
+    output = propagate(*on(device, query, key, value, gates, dag), backend=backend)
     assert output[..., 0].tolist() == [[0, 0], [3, 1], [5, 22.5]]
 
 

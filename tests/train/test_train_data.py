@@ -3,10 +3,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning_fabric.utilities.data import _set_sampler_epoch
 from small_runs import small_dataset
 
+from plstm_graph.data.packed import PackedGraphs, PackedLoader
 from plstm_graph.errors import DataError
-from plstm_graph.train.data import Collated, EpochSampler, mixed_seed, scaling, train_loader
+from plstm_graph.nn.model import ModelConfig, prepare
+from plstm_graph.train import data
+from plstm_graph.train.data import Collated, EpochSampler, batches, fits, mixed_seed, pack, scaling, train_loader
+
+CPU = torch.device("cpu")
 
 
 def order(sampler: EpochSampler, epoch: int) -> list[int]:
@@ -36,18 +42,81 @@ def test_devices_share_one_permutation(length: int) -> None:
     assert {index for share in shares for index in share} == set(whole)
 
 
-def test_the_loader_draws_no_global_random_numbers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_loader_draws_no_global_random_numbers(tmp_path: Path, packed: bool) -> None:
     graphs = small_dataset(tmp_path).graphs
     state = torch.get_rng_state()
-    batch = next(iter(train_loader(graphs, 8, seed=0)))
+    batch = next(iter(train_loader(pack(graphs, ModelConfig(), CPU) if packed else graphs, 8, seed=0)))
     assert batch.num_graphs == 8
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_collated_batches_can_be_read_again(tmp_path: Path) -> None:
-    valid = Collated(small_dataset(tmp_path).graphs[:10], 4)
+@pytest.mark.parametrize("packed", [False, True])
+def test_collated_batches_can_be_read_again(tmp_path: Path, packed: bool) -> None:
+    graphs = small_dataset(tmp_path).graphs[:10]
+    valid = Collated(pack(graphs, ModelConfig(), CPU) if packed else graphs, 4)
     assert len(valid) == 3
     assert [batch.num_graphs for batch in valid] == [batch.num_graphs for batch in valid] == [4, 4, 2]
+    assert all(("line_dag" in batch) == packed for batch in valid)
+
+
+def test_packed_batches_are_those_of_the_plain_loader(tmp_path: Path) -> None:
+    graphs = small_dataset(tmp_path).graphs
+    for rank in range(2):
+        plain = train_loader(graphs, 8, seed=5, rank=rank, world_size=2)
+        packed = train_loader(pack(graphs, ModelConfig(), CPU), 8, seed=5, rank=rank, world_size=2)
+        assert isinstance(packed, PackedLoader)
+        assert len(packed) == len(plain) == 3
+        orders = []
+        for epoch in (0, 1, 0):
+            for loader in (plain, packed):
+                _set_sampler_epoch(loader, epoch)  # as Lightning does it
+            found = [[batch.y.view(-1).tolist() for batch in loader] for loader in (plain, packed)]
+            assert found[0] == found[1]
+            orders.append(found[1])
+        assert orders[0] == orders[2] != orders[1]
+    for got, want in zip(batches(pack(graphs, ModelConfig(), CPU), 16), batches(graphs, 16), strict=True):
+        assert torch.equal(got.x, want.x)
+        assert "smiles" not in got
+
+
+def test_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = 1000
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10 * free))
+    table = {
+        ("cpu", data.HOST_BYTES): True,
+        ("cpu", data.HOST_BYTES + 1): False,
+        ("cuda", 500): True,
+        ("cuda", 501): False,
+        ("mps", 1): False,
+    }
+    for (device, nbytes), want in table.items():
+        assert fits(nbytes, torch.device(device)) == want, (device, nbytes)
+
+
+def test_what_does_not_fit_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs = prepare(small_dataset(tmp_path).graphs, ModelConfig())
+    packed = pack(graphs, ModelConfig(), CPU)
+    assert isinstance(packed, PackedGraphs)
+    stored = sum(value.nbytes for graph in graphs for value in graph.to_dict().values() if torch.is_tensor(value))
+    assert stored < packed.nbytes
+    for limit in (stored - 1, packed.nbytes - 1):
+        monkeypatch.setattr(data, "HOST_BYTES", limit)
+        assert pack(graphs, ModelConfig(), CPU) is graphs
+    monkeypatch.setattr(data, "HOST_BYTES", packed.nbytes)
+    assert isinstance(pack(graphs, ModelConfig(), CPU), PackedGraphs)
+    assert pack([], ModelConfig(), CPU) == []
+    for graph in graphs:
+        graph.extra = {"a": torch.ones(1)}  # PyG's loader batches it
+    assert pack(graphs, ModelConfig(), CPU) is graphs
+
+
+@pytest.mark.parametrize(("model", "modes"), [("plstm", "PD"), ("plstm", "P"), ("gine", "PD"), ("gin", "PD")])
+def test_models_are_packed_what_they_need(tmp_path: Path, model: str, modes: str) -> None:
+    packed = pack(small_dataset(tmp_path).graphs, ModelConfig(model=model, modes=modes), CPU)
+    assert isinstance(packed, PackedGraphs)
+    assert (packed.lines is not None) == (model == "plstm")
+    assert packed.lines is None or ("kept" in packed.lines.tables) == ("D" in modes)
 
 
 def test_scaling_leaves_missing_labels_out() -> None:

@@ -11,11 +11,13 @@ import pytest
 import torch
 from small_runs import small_config, small_dataset, three_classes
 
+from plstm_graph.data.packed import PackedGraphs
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.nn.model import prepare
 from plstm_graph.train import train
 from plstm_graph.train.callbacks import Keeper
 from plstm_graph.train.checkpoint import read
+from plstm_graph.train.data import train_loader
 from plstm_graph.train.results import commit
 
 
@@ -115,6 +117,28 @@ def test_best_and_last_epoch_are_both_tested(tmp_path: Path, monkeypatch: pytest
     assert (found["best_epoch"], found["epochs"]) == (2, 4)
     assert not all(torch.equal(best[key], last[key]) for key in best)
     assert found["test"] != found["test_last_epoch"]
+
+
+@pytest.mark.parametrize("model", ["plstm", "gine"])
+def test_packed_and_plain_batches_train_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+    dataset, config = small_dataset(tmp_path), small_config(model_model=model, model_walks=4)
+    with monkeypatch.context() as patch:
+        patch.setattr("plstm_graph.train.run.train_loader", spy := Spy(train_loader))
+        packed = train(config, dataset)
+    assert [type(graphs) for graphs in spy.seen] == [PackedGraphs]
+    monkeypatch.setattr("plstm_graph.train.run.pack", lambda graphs, model, device: graphs)
+    assert same(packed, train(config, dataset))
+
+
+class Spy:
+    """A function that notes its first arguments."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function, self.seen = function, []
+
+    def __call__(self, first: Any, *args: Any, **kwargs: Any) -> Any:
+        self.seen.append(first)
+        return self.function(first, *args, **kwargs)
 
 
 def test_runs_with_and_without_folder_agree(tmp_path: Path) -> None:

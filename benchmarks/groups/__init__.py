@@ -1,0 +1,23 @@
+"""What ``speed.py`` measures, by name."""
+
+from collections.abc import Callable
+
+from bench import Bench
+
+from groups.dags import circuit, random
+from groups.layers import block, layer
+from groups.lines import line_dag
+from groups.operators import operator
+from groups.training import epoch, step
+
+GROUPS: dict[str, Callable[[Bench], None]] = {
+    "operator": operator,
+    "layer": layer,
+    "block": block,
+    "step": step,
+    "epoch": epoch,
+    "line-dag": line_dag,
+    "circuit": circuit,
+    "random": random,
+}
+"""In the order in which ``all`` runs them."""

@@ -1,0 +1,492 @@
+"""The four gates from their linear terms: one launch forward, two and a sum backward. No atomics.
+
+Every sum runs over one node's or one edge's own list, in the order of the list: gates and the gradients of the terms
+do not change with the batch around a graph, nor from run to run; the gradient of the bias, a sum over the batch, does
+not change from run to run.
+"""
+
+from functools import cache
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from plstm_graph.gates import Gates
+from plstm_graph.ops.triton.runtime import launch
+from plstm_graph.plan import Edge, Node, Pair, Plan
+
+TILE = 256
+"""Entries (rows times heads) of a program. Few: one that walks lists waits, and only other programs hide the wait."""
+MOST_ROWS = 64
+"""Rows of a program, for all of them wait for the longest list among them."""
+WARPS = 1
+
+ARRIVING: tl.constexpr = tl.constexpr(int(Node.ARRIVING))
+ARRIVE: tl.constexpr = tl.constexpr(int(Node.ARRIVE))
+LEAVING: tl.constexpr = tl.constexpr(int(Node.LEAVING))
+LEAVE: tl.constexpr = tl.constexpr(int(Node.LEAVE))
+SRC: tl.constexpr = tl.constexpr(int(Edge.SRC))
+DST: tl.constexpr = tl.constexpr(int(Edge.DST))
+ENTERING: tl.constexpr = tl.constexpr(int(Edge.ENTERING))
+ENTER: tl.constexpr = tl.constexpr(int(Edge.ENTER))
+EXITING: tl.constexpr = tl.constexpr(int(Edge.EXITING))
+EXIT: tl.constexpr = tl.constexpr(int(Edge.EXIT))
+BY_DST: tl.constexpr = tl.constexpr(int(Edge.BY_DST))
+BY_SRC: tl.constexpr = tl.constexpr(int(Edge.BY_SRC))
+ALONG: tl.constexpr = tl.constexpr(int(Edge.ALONG))
+AGAINST: tl.constexpr = tl.constexpr(int(Edge.AGAINST))
+BY_NEXT: tl.constexpr = tl.constexpr(int(Pair.BY_NEXT))
+BY_PREV: tl.constexpr = tl.constexpr(int(Pair.BY_PREV))
+
+# Chunks of H columns. Node terms: source as src 0 and dst 1, mark as src 2 and dst 3, transition as tail 4, joint 5 and
+# head 6, direct 7. Edge terms: source 0, mark 1, transition as prev 2 and as next 3. Bias and its gradient: source 0,
+# transition 1, mark 2, direct 3. Tiles are [BLOCK, HP], HP the power of two from H on. REV: read against the edges.
+# Rows of tables stand one after the other, ``table + ROW * size``. Sizes are never specialised: one compiled kernel
+# serves every batch.
+
+
+# ---------------------------------------------------------------------------------------------------- parts of kernels
+
+
+@triton.jit
+def _inside(valid, H: tl.constexpr, HP: tl.constexpr):  # type: ignore[no-untyped-def]
+    return valid[:, None] & (tl.arange(0, HP) < H)[None, :]
+
+
+@triton.jit
+def _at(base, row, chunk, WIDTH: tl.constexpr, H: tl.constexpr, HP: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Pointers to one chunk of some rows, [BLOCK, HP]."""
+    return base + row.to(tl.int64)[:, None] * WIDTH + chunk * H + tl.arange(0, HP)[None, :]
+
+
+@triton.jit
+def _term(base, row, chunk, inside, WIDTH: tl.constexpr, H: tl.constexpr, HP: tl.constexpr, DTYPE: tl.constexpr):  # type: ignore[no-untyped-def]
+    """One chunk of some rows, zero outside."""
+    return tl.load(_at(base, row, chunk, WIDTH, H, HP), mask=inside, other=0.0).to(DTYPE)
+
+
+@triton.jit
+def _keep(base, row, chunk, tile, inside, WIDTH: tl.constexpr, H: tl.constexpr, HP: tl.constexpr):  # type: ignore[no-untyped-def]
+    tl.store(_at(base, row, chunk, WIDTH, H, HP), tile.to(base.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _bias(bias, chunk, H: tl.constexpr, HP: tl.constexpr, DTYPE: tl.constexpr):  # type: ignore[no-untyped-def]
+    """One row of the bias, [1, HP]."""
+    head = tl.arange(0, HP)
+    return tl.load(bias + chunk * H + head, mask=head < H, other=0.0).to(DTYPE)[None, :]
+
+
+@triton.jit
+def _column(edges, edge, valid, E, GATHERED: tl.constexpr, REV: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Row of the edge terms that each edge reads."""
+    COLUMN: tl.constexpr = AGAINST if REV else ALONG
+    return edge if GATHERED else tl.load(edges + COLUMN * E + edge, mask=valid, other=0)
+
+
+@triton.jit
+def _exits(edges, edge, valid, E, REV: tl.constexpr):  # type: ignore[no-untyped-def]
+    """First place and length of each edge's list of pairs whose prev it is; edges that are not valid have none."""
+    LIST: tl.constexpr = ENTERING if REV else EXITING
+    LENGTH: tl.constexpr = ENTER if REV else EXIT
+    first = tl.load(edges + LIST * E + edge, mask=valid, other=0)
+    return first, tl.load(edges + LENGTH * E + edge, mask=valid, other=0)
+
+
+@triton.jit
+def _tanh(x):  # type: ignore[no-untyped-def]
+    """From exp, which every dtype and the interpreter have; by its series near 0, where that would lose the digits."""
+    size = tl.abs(x)
+    shrunk = tl.exp(-2 * size)
+    large = (1 - shrunk) / (1 + shrunk)
+    square = x * x
+    # Horner, x - x³/3 + 2x⁵/15 - ..., right to 4e-15 below 0.1
+    series = 62 / 2835 - square * (1382 / 155925)
+    series = -1 / 3 + square * (2 / 15 + square * (-17 / 315 + square * series))
+    small = x + x * square * series
+    return tl.where(size < 0.1, small, tl.where(x < 0, -large, large))
+
+
+@triton.jit
+def _at_least_one(total):  # type: ignore[no-untyped-def]
+    """Like ``clamp(min=1)``: a NaN stays one."""
+    return tl.where(total < 1, 1.0, total)
+
+
+@triton.jit
+def _through_sigmoid(gate, grad, row, inside, H: tl.constexpr, HP: tl.constexpr, DTYPE: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Gradient of some rows before the sigmoid."""
+    value = _term(gate, row, 0, inside, H, H, HP, DTYPE)
+    return _term(grad, row, 0, inside, H, H, HP, DTYPE) * value * (1 - value)
+
+
+# -------------------------------------------------------------------------------------------------------------- kernels
+
+
+@triton.jit
+def _forward_edges(  # type: ignore[no-untyped-def]
+    node_terms, edge_terms, bias, edges, pairs, source, transition, mark, total, edge, valid, E, P,
+    H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr, NODE: tl.constexpr, EDGE: tl.constexpr,
+    NORMALIZED: tl.constexpr, FEATURES: tl.constexpr, GATHERED: tl.constexpr, REV: tl.constexpr,
+):  # fmt: skip
+    """Source and mark of some edges, and the transitions of the pairs whose prev they are."""
+    START: tl.constexpr = DST if REV else SRC
+    END: tl.constexpr = SRC if REV else DST
+    LIST: tl.constexpr = BY_NEXT if REV else BY_PREV
+    DTYPE: tl.constexpr = source.dtype.element_ty
+    inside = _inside(valid, H, HP)
+    tail = tl.load(edges + START * E + edge, mask=valid, other=0)
+    joint = tl.load(edges + END * E + edge, mask=valid, other=0)
+    first, count = _exits(edges, edge, valid, E, REV)
+    raw_source = _term(node_terms, tail, 0, inside, NODE, H, HP, DTYPE)
+    raw_source += _term(node_terms, joint, 1, inside, NODE, H, HP, DTYPE)
+    raw_mark = _term(node_terms, tail, 2, inside, NODE, H, HP, DTYPE)
+    raw_mark += _term(node_terms, joint, 3, inside, NODE, H, HP, DTYPE)
+    as_prev = _term(node_terms, tail, 4, inside, NODE, H, HP, DTYPE)
+    as_prev += _term(node_terms, joint, 5, inside, NODE, H, HP, DTYPE)
+    if FEATURES:
+        row = _column(edges, edge, valid, E, GATHERED, REV)
+        raw_source += _term(edge_terms, row, 0, inside, EDGE, H, HP, DTYPE)
+        raw_mark += _term(edge_terms, row, 1, inside, EDGE, H, HP, DTYPE)
+        as_prev += _term(edge_terms, row, 2, inside, EDGE, H, HP, DTYPE)
+    raw_source += _bias(bias, 0, H, HP, DTYPE)
+    raw_mark += _bias(bias, 2, H, HP, DTYPE)
+    as_prev += _bias(bias, 1, H, HP, DTYPE)
+    _keep(source, edge, 0, tl.sigmoid(raw_source), inside, H, H, HP)
+    _keep(mark, edge, 0, tl.sigmoid(raw_mark), inside, H, H, HP)
+
+    most = tl.max(count, 0)
+    size = tl.zeros([BLOCK, HP], DTYPE)
+    for i in range(0, most):
+        here = i < count
+        pair = tl.load(pairs + LIST * P + first + i, mask=here, other=0)
+        other = tl.load(pairs + (LIST + 1) * P + first + i, mask=here, other=0)
+        head = tl.load(edges + END * E + other, mask=here, other=0)
+        part = _inside(here, H, HP)
+        raw = as_prev + _term(node_terms, head, 6, part, NODE, H, HP, DTYPE)
+        if FEATURES:
+            row = _column(edges, other, here, E, GATHERED, REV)
+            raw += _term(edge_terms, row, 3, part, EDGE, H, HP, DTYPE)
+        gate = _tanh(raw)
+        size += tl.where(part, tl.abs(gate), 0.0)
+        _keep(transition, pair, 0, gate, part, H, H, HP)
+    if NORMALIZED:
+        _keep(total, edge, 0, size, inside, H, H, HP)
+        tl.debug_barrier()  # what this program stored in the first walk is read again, perhaps by another thread
+        divisor = _at_least_one(size)
+        for i in range(0, most):
+            here = i < count
+            pair = tl.load(pairs + LIST * P + first + i, mask=here, other=0)
+            part = _inside(here, H, HP)
+            gate = _term(transition, pair, 0, part, H, H, HP, DTYPE)
+            _keep(transition, pair, 0, gate / divisor, part, H, H, HP)
+
+
+@triton.jit(do_not_specialize=["N", "E", "P"], do_not_specialize_on_alignment=["edges", "pairs"])
+def _forward(  # type: ignore[no-untyped-def]
+    node_terms, edge_terms, bias, edges, pairs, source, transition, mark, direct, total, N, E, P,
+    H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr, NODE: tl.constexpr, EDGE: tl.constexpr,
+    NORMALIZED: tl.constexpr, FEATURES: tl.constexpr, GATHERED: tl.constexpr, REV: tl.constexpr,
+):  # fmt: skip
+    """Each program takes the nodes and the edges of the same numbers."""
+    DTYPE: tl.constexpr = source.dtype.element_ty
+    row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = _inside(row < N, H, HP)
+    raw = _term(node_terms, row, 7, inside, NODE, H, HP, DTYPE) + _bias(bias, 3, H, HP, DTYPE)
+    _keep(direct, row, 0, tl.sigmoid(raw), inside, H, H, HP)
+    _forward_edges(
+        node_terms, edge_terms, bias, edges, pairs, source, transition, mark, total, row, row < E, E, P,
+        H, HP, BLOCK, NODE, EDGE, NORMALIZED, FEATURES, GATHERED, REV,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["E", "P"], do_not_specialize_on_alignment=["edges", "pairs"])
+def _backward_edges(  # type: ignore[no-untyped-def]
+    source, transition, mark, total, d_source, d_transition, d_mark, edges, pairs, d_raw, d_prev, d_edge, E, P,
+    H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr,
+    NORMALIZED: tl.constexpr, FEATURES: tl.constexpr, GATHERED: tl.constexpr, REV: tl.constexpr,
+):  # fmt: skip
+    """Through the tanh: ``d_raw`` [P, H] before it, ``d_prev`` [E, H] its sum over the pairs with the same prev. Also
+    chunks 0 to 2 of ``d_edge``."""
+    LIST: tl.constexpr = BY_NEXT if REV else BY_PREV
+    DTYPE: tl.constexpr = transition.dtype.element_ty
+    edge = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    valid = edge < E
+    inside = _inside(valid, H, HP)
+    first, count = _exits(edges, edge, valid, E, REV)
+    most = tl.max(count, 0)
+    divisor = tl.full([BLOCK, HP], 1.0, DTYPE)
+    shared = tl.zeros([BLOCK, HP], DTYPE)
+    if NORMALIZED:
+        size = _term(total, edge, 0, inside, H, H, HP, DTYPE)
+        divisor = _at_least_one(size)
+        for i in range(0, most):
+            here = i < count
+            pair = tl.load(pairs + LIST * P + first + i, mask=here, other=0)
+            part = _inside(here, H, HP)
+            gate = _term(transition, pair, 0, part, H, H, HP, DTYPE)
+            shared += gate * _term(d_transition, pair, 0, part, H, H, HP, DTYPE)
+        shared = tl.where(size < 1, 0.0, shared)  # clamp passes the gradient from 1 on
+    sum_prev = tl.zeros([BLOCK, HP], DTYPE)
+    for i in range(0, most):
+        here = i < count
+        pair = tl.load(pairs + LIST * P + first + i, mask=here, other=0)
+        part = _inside(here, H, HP)
+        gate = _term(transition, pair, 0, part, H, H, HP, DTYPE) * divisor
+        grad = _term(d_transition, pair, 0, part, H, H, HP, DTYPE)
+        sign = tl.where(gate > 0, 1.0, tl.where(gate < 0, -1.0, 0.0))
+        raw = (grad - sign * shared) / divisor * (1 - gate * gate)
+        _keep(d_raw, pair, 0, raw, part, H, H, HP)
+        sum_prev += tl.where(part, raw, 0.0)
+    _keep(d_prev, edge, 0, sum_prev, inside, H, H, HP)
+    if FEATURES:
+        row = _column(edges, edge, valid, E, GATHERED, REV)
+        _keep(d_edge, row, 0, _through_sigmoid(source, d_source, edge, inside, H, HP, DTYPE), inside, 4 * H, H, HP)
+        _keep(d_edge, row, 1, _through_sigmoid(mark, d_mark, edge, inside, H, HP, DTYPE), inside, 4 * H, H, HP)
+        _keep(d_edge, row, 2, sum_prev, inside, 4 * H, H, HP)
+
+
+@triton.jit
+def _sum_entering(  # type: ignore[no-untyped-def]
+    d_raw, edges, pairs, edge, valid, E, P, H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr, REV: tl.constexpr
+):
+    """Sum of ``d_raw`` over the pairs whose next each edge is, [BLOCK, HP]."""
+    LIST: tl.constexpr = BY_PREV if REV else BY_NEXT
+    DTYPE: tl.constexpr = d_raw.dtype.element_ty
+    first, count = _exits(edges, edge, valid, E, not REV)
+    sum_next = tl.zeros([BLOCK, HP], DTYPE)
+    for i in range(0, tl.max(count, 0)):
+        here = i < count
+        pair = tl.load(pairs + LIST * P + first + i, mask=here, other=0)
+        sum_next += _term(d_raw, pair, 0, _inside(here, H, HP), H, H, HP, DTYPE)
+    return sum_next
+
+
+@triton.jit
+def _sum_edges(  # type: ignore[no-untyped-def]
+    source, mark, d_source, d_mark, d_raw, d_prev, nodes, edges, pairs, node, valid, N, E, P,
+    H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr, REV: tl.constexpr, AT_DST: tl.constexpr,
+):  # fmt: skip
+    """Sums over the edges that each node is the dst of (or else the src), [BLOCK, HP] each: gradients before the
+    activations of source, of mark, of the transitions that the edge is the prev of and, at dst, the next of."""
+    FIRST: tl.constexpr = ARRIVING if AT_DST != REV else LEAVING
+    COUNT: tl.constexpr = ARRIVE if AT_DST != REV else LEAVE
+    LIST: tl.constexpr = BY_DST if AT_DST != REV else BY_SRC
+    DTYPE: tl.constexpr = d_raw.dtype.element_ty
+    first = tl.load(nodes + FIRST * N + node, mask=valid, other=0)
+    count = tl.load(nodes + COUNT * N + node, mask=valid, other=0)
+    zero = tl.zeros([BLOCK, HP], DTYPE)
+    sum_source, sum_mark, sum_prev, sum_next = zero, zero, zero, zero
+    for i in range(0, tl.max(count, 0)):
+        here = i < count
+        part = _inside(here, H, HP)
+        edge = tl.load(edges + LIST * E + first + i, mask=here, other=0)
+        sum_source += _through_sigmoid(source, d_source, edge, part, H, HP, DTYPE)
+        sum_mark += _through_sigmoid(mark, d_mark, edge, part, H, HP, DTYPE)
+        sum_prev += _term(d_prev, edge, 0, part, H, H, HP, DTYPE)
+        if AT_DST:
+            sum_next += _sum_entering(d_raw, edges, pairs, edge, here, E, P, H, HP, BLOCK, REV)
+    return sum_source, sum_mark, sum_prev, sum_next
+
+
+@triton.jit
+def _keep_sum(sums, block, chunk, tile, H: tl.constexpr, HP: tl.constexpr):  # type: ignore[no-untyped-def]
+    """A program's part of one row of the bias gradient, into [blocks, 4, H]."""
+    head = tl.arange(0, HP)
+    tl.store(sums + block * 4 * H + chunk * H + head, tl.sum(tile, 0), mask=head < H)
+
+
+@triton.jit
+def _backward_nodes(  # type: ignore[no-untyped-def]
+    source, mark, direct, d_source, d_mark, d_direct, d_raw, d_prev, nodes, edges, pairs, d_node, sums, block, N, E, P,
+    H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr, REV: tl.constexpr,
+):  # fmt: skip
+    """Some rows of ``d_node``. Every edge has one src, so sums at src add up to the gradient of the bias."""
+    node = block * BLOCK + tl.arange(0, BLOCK)
+    valid = node < N
+    inside = _inside(valid, H, HP)
+    at_source, at_mark, at_prev, _ = _sum_edges(
+        source, mark, d_source, d_mark, d_raw, d_prev, nodes, edges, pairs, node, valid, N, E, P,
+        H, HP, BLOCK, REV, False,
+    )  # fmt: skip
+    _keep(d_node, node, 0, at_source, inside, 8 * H, H, HP)
+    _keep(d_node, node, 2, at_mark, inside, 8 * H, H, HP)
+    _keep(d_node, node, 4, at_prev, inside, 8 * H, H, HP)
+    at_direct = _through_sigmoid(direct, d_direct, node, inside, H, HP, d_raw.dtype.element_ty)
+    _keep(d_node, node, 7, at_direct, inside, 8 * H, H, HP)
+    _keep_sum(sums, block, 0, at_source, H, HP)
+    _keep_sum(sums, block, 1, at_prev, H, HP)
+    _keep_sum(sums, block, 2, at_mark, H, HP)
+    _keep_sum(sums, block, 3, at_direct, H, HP)
+    at_source, at_mark, at_prev, at_next = _sum_edges(
+        source, mark, d_source, d_mark, d_raw, d_prev, nodes, edges, pairs, node, valid, N, E, P,
+        H, HP, BLOCK, REV, True,
+    )  # fmt: skip
+    _keep(d_node, node, 1, at_source, inside, 8 * H, H, HP)
+    _keep(d_node, node, 3, at_mark, inside, 8 * H, H, HP)
+    _keep(d_node, node, 5, at_prev, inside, 8 * H, H, HP)
+    _keep(d_node, node, 6, at_next, inside, 8 * H, H, HP)
+
+
+@triton.jit(do_not_specialize=["N", "E", "P"], do_not_specialize_on_alignment=["nodes", "edges", "pairs"])
+def _backward_terms(  # type: ignore[no-untyped-def]
+    source, mark, direct, d_source, d_mark, d_direct, d_raw, d_prev, nodes, edges, pairs, d_node, d_edge, sums, N, E, P,
+    H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr, GATHERED: tl.constexpr, REV: tl.constexpr,
+):  # fmt: skip
+    """Programs of the nodes first, then, if there are edge terms, those of the edges: chunk 3 of ``d_edge``."""
+    block = tl.program_id(0)
+    node_blocks = tl.cdiv(N, BLOCK)
+    if block < node_blocks:
+        _backward_nodes(
+            source, mark, direct, d_source, d_mark, d_direct, d_raw, d_prev, nodes, edges, pairs, d_node, sums,
+            block, N, E, P, H, HP, BLOCK, REV,
+        )  # fmt: skip
+    else:
+        edge = (block - node_blocks) * BLOCK + tl.arange(0, BLOCK)
+        valid = edge < E
+        row = _column(edges, edge, valid, E, GATHERED, REV)
+        sum_next = _sum_entering(d_raw, edges, pairs, edge, valid, E, P, H, HP, BLOCK, REV)
+        _keep(d_edge, row, 3, sum_next, _inside(valid, H, HP), 4 * H, H, HP)
+
+
+# ------------------------------------------------------------------------------------------------------------- launches
+
+
+@cache
+def _shape(heads: int) -> tuple[int, int]:
+    """HP and BLOCK; worked out once, since launches have no time to lose."""
+    padded = triton.next_power_of_2(heads)
+    return padded, min(max(TILE // padded, 1), MOST_ROWS)
+
+
+def _blocks(rows: int, block: int) -> int:
+    return -(-rows // block)
+
+
+def _rows(terms: Tensor) -> Tensor:
+    """Terms whose columns stand side by side; the rows may lie apart, as in a slice of wider ones."""
+    return terms if terms.stride(1) == 1 else terms.contiguous()
+
+
+def forward_gates(
+    node_terms: Tensor,
+    edge_terms: Tensor | None,
+    bias: Tensor,
+    plan: Plan,
+    mode: str,
+    reversed: bool,
+    gathered: bool = False,
+) -> tuple[Gates, Tensor | None]:
+    """Sum the linear terms of each gate and activate, as :class:`plstm_graph.PLSTMConv` does in plain PyTorch.
+
+    Half precision terms are summed in float32. Sizes are not checked.
+
+    Args:
+        node_terms: source as src and as dst, mark as src and as dst, transition as tail, joint and head, direct,
+            [N, 8 * H].
+        edge_terms: source, mark, transition as prev and as next, one row per column of the caller's ``edge_index``,
+            [M, 4 * H].
+        bias: source, transition, mark, direct, [4, H]; contiguous.
+        plan: of the line graph, pruned in D mode.
+        mode: ``"P"`` or ``"D"``.
+        reversed: read against the edges.
+        gathered: ``edge_terms`` have one row per edge, [E, 4 * H], as where duplicate columns were averaged.
+
+    Returns:
+        The gates in float32, or float64 where a term has it, and Σ|tanh| over the pairs with the same prev, [E, H],
+        which only P mode has.
+    """
+    heads = bias.size(1)
+    nodes, edges, pairs = plan.nodes.size(1), plan.edges.size(1), plan.pairs.size(1)
+    features, normalized = edge_terms is not None, mode == "P"
+    node_terms = _rows(node_terms)
+    edge_terms = node_terms if edge_terms is None else _rows(edge_terms)
+    exact = torch.float64 in (node_terms.dtype, edge_terms.dtype, bias.dtype)
+    direct = node_terms.new_empty((nodes, heads), dtype=torch.float64 if exact else torch.float32)
+    source, mark, transition = (direct.new_empty((rows, heads)) for rows in (edges, edges, pairs))
+    total = direct.new_empty((edges, heads)) if normalized else None
+    padded, block = _shape(heads)
+    blocks = _blocks(max(nodes, edges), block)
+    if blocks:
+        launch(
+            _forward,
+            (blocks,),
+            (
+                *(node_terms, edge_terms, bias, plan.edges, plan.pairs, source, transition, mark, direct),
+                *(direct if total is None else total, nodes, edges, pairs),
+            ),
+            (
+                *(heads, padded, block, node_terms.stride(0), edge_terms.stride(0)),
+                *(normalized, features, gathered, reversed),
+            ),
+            num_warps=WARPS,
+        )
+    return Gates(source, transition, mark, direct), total
+
+
+def backward_gates(
+    gates: Gates,
+    total: Tensor | None,
+    grads: Gates,
+    plan: Plan,
+    mode: str,
+    reversed: bool,
+    node_dtype: torch.dtype,
+    edge_dtype: torch.dtype | None,
+    columns: int = 0,
+    gathered: bool = False,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Gradients of the terms and the bias of :func:`forward_gates`.
+
+    Args:
+        gates, total: from it.
+        grads: of the gates; of their dtype and contiguous.
+        plan, mode, reversed, gathered: as there.
+        node_dtype: of the node terms.
+        edge_dtype: of the edge terms, None without any.
+        columns: M, rows of the edge terms.
+
+    Returns:
+        Gradients of the node terms [N, 8 * H] and the edge terms [M, 4 * H] in their dtypes, and of the bias [4, H] in
+        the dtype of the gates. Rows of edge terms that no edge reads get zero.
+    """
+    source, transition, mark, direct = gates
+    d_source, d_transition, d_mark, d_direct = grads
+    heads = direct.size(1)
+    nodes, edges, pairs = plan.nodes.size(1), plan.edges.size(1), plan.pairs.size(1)
+    features, normalized = edge_dtype is not None, mode == "P"
+    padded, block = _shape(heads)
+    node_blocks, edge_blocks = _blocks(nodes, block), _blocks(edges, block)
+    d_node = direct.new_empty((nodes, 8 * heads), dtype=node_dtype)
+    d_raw, d_prev = torch.empty_like(transition), torch.empty_like(source)
+    sums = direct.new_empty((node_blocks, 4, heads))
+    d_edge = None
+    if edge_dtype is not None:
+        # Edges without a column do not exist, and none shares it: with as many columns as edges, all are read.
+        create = direct.new_empty if columns == edges else direct.new_zeros
+        d_edge = create((columns, 4 * heads), dtype=edge_dtype)
+    into = d_node if d_edge is None else d_edge
+    if edges:
+        launch(
+            _backward_edges,
+            (edge_blocks,),
+            (
+                *(source, transition, mark, transition if total is None else total, d_source, d_transition, d_mark),
+                *(plan.edges, plan.pairs, d_raw, d_prev, into, edges, pairs),
+            ),
+            (heads, padded, block, normalized, features, gathered, reversed),
+            num_warps=WARPS,
+        )
+    if nodes:
+        launch(
+            _backward_terms,
+            (node_blocks + (edge_blocks if features else 0),),
+            (
+                *(source, mark, direct, d_source, d_mark, d_direct, d_raw, d_prev),
+                *(plan.nodes, plan.edges, plan.pairs, d_node, into, sums, nodes, edges, pairs),
+            ),
+            (heads, padded, block, gathered, reversed),
+            num_warps=WARPS,
+        )
+    return d_node, d_edge, sums.sum(0)
