@@ -14,9 +14,13 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 
 
 def test_the_code_of_the_readme_prints_what_it_says(capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    exec(code, {})
-    assert capsys.readouterr().out.strip() == re.search(r"print\(.*\)  # (.*)", code)[1]
+    """Its pieces build on one another, as a reader would paste them."""
+    pieces = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(pieces) > 1
+    names: dict[str, object] = {}
+    for code in pieces:
+        exec(code, names)
+        assert capsys.readouterr().out.strip() == re.search(r"print\(.*\)  # (.*)", code)[1]
 
 
 def test_every_link_of_the_readme_leads_somewhere():

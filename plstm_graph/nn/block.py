@@ -128,9 +128,16 @@ class PLSTMBlock(nn.Module):
             reset(module)
 
     def forward(
-        self, x: Tensor, edge_index: Tensor, edge_attr: Tensor | None = None, *, dag: LineDAG | None = None
+        self,
+        x: Tensor,
+        edge_index: Tensor,
+        edge_attr: Tensor | None = None,
+        *,
+        dag: LineDAG | None = None,
+        content: Tensor | None = None,
     ) -> Tensor:
-        """[N, channels] -> [N, channels]; ``dag`` as for :meth:`PLSTMConv.forward`."""
+        """[N, channels] -> [N, channels]; ``dag`` as for :meth:`PLSTMConv.forward`. ``content``: what
+        :func:`edge_content` makes of ``edge_attr`` and ``dag``, [N, edge_dim], where a stack has it already."""
         if dag is None and len(self.convs):
             dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order)
         if dag is not None:
@@ -142,7 +149,9 @@ class PLSTMBlock(nn.Module):
         if self.project is not None:
             read = hidden
             if self.content is not None and edge_attr is not None and dag is not None:
-                read = read + self.content(edge_content(self._masked(edge_attr), dag))
+                if content is None or self.convs[0].explain:
+                    content = edge_content(self._masked(edge_attr), dag)
+                read = read + self.content(content)
             mixed = self.project(torch.cat([conv(read, edge_index, edge_attr, dag=dag) for conv in self.convs], -1))
         if self.local is not None:
             extra = {"edge_attr": edge_attr} if self._local_edges and edge_attr is not None else {}

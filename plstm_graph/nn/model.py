@@ -14,7 +14,7 @@ from torch_geometric.transforms import AddRandomWalkPE
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.gates import check_mode
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.nn.block import PLSTMBlock, norm_layer
+from plstm_graph.nn.block import PLSTMBlock, edge_content, norm_layer
 from plstm_graph.nn.encoders import FeatureEncoder, FeatureSpec
 from plstm_graph.orient import CANONICAL
 from plstm_graph.transforms import OrientDAG, line_dag
@@ -126,8 +126,11 @@ class PLSTM(nn.Module):
         if dag is None and self._reads_dag:
             dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order, batch=batch)
         x = self.embed(x)
+        content = None
+        if dag is not None and edge_attr is not None and edge_attr.dim() == 2:
+            content = edge_content(edge_attr, dag)
         for block in self.blocks:
-            x = block(x, edge_index, edge_attr, dag=dag)
+            x = block(x, edge_index, edge_attr, dag=dag, content=content)
         x = self.norm(x)
         return x if self.lin is None else self.lin(x)
 

@@ -2,16 +2,16 @@ import builtins
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 import torch
+from backends import HERE, every
 
 from plstm_graph import Gates, propagate
 from plstm_graph.errors import BackendUnavailable, ConfigError, ShapeError
-from plstm_graph.ops import BACKENDS, choose_backend, dispatch
-from plstm_graph.testing import DAGS, Inputs, grid_dag, random_dag, random_inputs
-
-EVERY = pytest.mark.parametrize("backend", BACKENDS)
+from plstm_graph.ops import BACKENDS, choose_backend, compiled, dispatch
+from plstm_graph.testing import DAGS, TOLERANCE, Inputs, grid_dag, random_dag, random_inputs
 
 
 @pytest.mark.parametrize(
@@ -19,16 +19,23 @@ EVERY = pytest.mark.parametrize("backend", BACKENDS)
     [
         ("cpu", 0, 0, True, "numba"),
         ("cpu", 2**40, 1, True, "numba"),
-        ("cuda", 100, 100, True, "dense"),  # numba is for the CPU
+        ("cuda", 0, 0, True, "triton"),
+        ("cuda", 2**40, 1, True, "triton"),
         ("cpu", 200, 100, False, "dense"),
         ("cpu", 201, 100, False, "scatter"),
         ("cuda", 201, 100, False, "scatter"),
         ("cuda", 2**30, 2**40, False, "dense"),
         ("cuda", 2**30 + 1, 2**40, False, "scatter"),  # never more than 1 GiB unasked
+        ("mps", 200, 100, False, "dense"),  # nothing is compiled for it
     ],
 )
 def test_choose_backend(device, padded, states, compiled, expected):
     assert choose_backend(device, padded, states, compiled) == expected
+
+
+@pytest.mark.parametrize("other", ["mps", "xpu", "meta"])
+def test_nothing_is_compiled_for_other_devices(other):
+    assert not dispatch.has_compiled(torch.device(other))
 
 
 @pytest.fixture
@@ -51,9 +58,17 @@ def called(monkeypatch) -> list[str]:
     ],
 )
 def test_auto_weighs_matrices_against_states(monkeypatch, called, dag, widths, expected):
-    monkeypatch.setattr(dispatch, "has_numba", lambda: False)
+    monkeypatch.setattr(dispatch, "has_compiled", lambda device: False)
     propagate(*random_inputs(dag, *widths), dag)
     assert called == [expected]
+
+
+@pytest.mark.parametrize("place", [place for place in HERE if place[0] in ("numba", "triton")], ids="-".join)
+def test_auto_takes_what_is_compiled(called, place):
+    backend, device = place
+    dag = random_dag(0).to(device)
+    propagate(*random_inputs(dag, device=device), dag)
+    assert called == [backend]
 
 
 def test_a_name_is_taken_at_its_word(called):
@@ -74,47 +89,59 @@ def test_unknown_backend_names_the_closest():
         propagate(*random_inputs(dag), dag, backend="scater")
 
 
-@EVERY
-def test_no_backend_changes_the_number_of_threads_of_torch(backend):
+@every()
+def test_no_backend_changes_the_number_of_threads_of_torch(backend, device):
     """The suite runs with one thread; a pool that resets it makes all that follows many times slower."""
-    dag = random_dag(0)
-    propagate(*random_inputs(dag), dag, backend=backend)
+    dag = random_dag(0).to(device)
+    propagate(*random_inputs(dag, device=device), dag, backend=backend)
     assert torch.get_num_threads() == 1
 
 
 # ---------------------------------------------------------------------- dtypes
 
 
-@EVERY
+def check_half(backend: str, output: torch.Tensor, wide: torch.Tensor) -> None:
+    """The output of half precision inputs is that of the same numbers in float32, rounded once. Backends that take
+    half precision as it is multiply it on tensor cores, so that theirs is as near as the table of tolerances says."""
+    assert output.dtype != wide.dtype
+    if backend in dispatch.HALF:
+        tolerance = TOLERANCE[output.dtype]
+        torch.testing.assert_close(output.float(), wide, rtol=tolerance, atol=tolerance)
+    else:
+        assert torch.equal(output, wide.to(output.dtype))
+
+
+@every()
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_propagated_in_float32(backend, dtype):
-    dag = random_dag(4, nodes=8)
-    inputs = random_inputs(dag, dtype=dtype)
+def test_half_precision_is_propagated_in_float32(backend, device, dtype):
+    dag = random_dag(4, nodes=8).to(device)
+    inputs = random_inputs(dag, dtype=dtype, device=device)
     wide = Inputs.of([x.float() for x in inputs.flat()])
     output = propagate(*inputs, dag, backend=backend)
     assert output.dtype == dtype
-    assert torch.equal(output, propagate(*wide, dag, backend=backend).to(dtype))
+    check_half(backend, output, propagate(*wide, dag, backend=backend))
 
 
-@EVERY
-def test_float32_gates_of_half_precision_values_stay_float32(backend):
+@every()
+def test_float32_gates_of_half_precision_values_stay_float32(backend, device):
     """As a layer under autocast calls it: the output has the dtype of the values, the gates lose nothing."""
-    dag = random_dag(4, nodes=8)
-    query, key, value, gates = random_inputs(dag, dtype=torch.float32)
+    dag = random_dag(4, nodes=8).to(device)
+    query, key, value, gates = random_inputs(dag, dtype=torch.float32, device=device)
     low = [x.bfloat16() for x in (query, key, value)]
     output = propagate(*low, gates, dag, backend=backend)
-    assert torch.equal(output, propagate(*(x.float() for x in low), gates, dag, backend=backend).bfloat16())
+    assert output.dtype == torch.bfloat16
+    check_half(backend, output, propagate(*(x.float() for x in low), gates, dag, backend=backend))
 
 
-@EVERY
+@every()
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_autocast_changes_no_bit(backend, dtype):
-    dag = random_dag(4, nodes=8)
-    inputs = random_inputs(dag, dtype=dtype)
+def test_autocast_changes_no_bit(backend, device, dtype):
+    dag = random_dag(4, nodes=8).to(device)
+    inputs = random_inputs(dag, dtype=dtype, device=device)
 
     def results(under_autocast: bool) -> list[torch.Tensor]:
         leaves = [x.clone().requires_grad_() for x in inputs.flat()]
-        with torch.autocast("cpu", torch.bfloat16, enabled=under_autocast):
+        with torch.autocast(device, torch.bfloat16, enabled=under_autocast):
             output = propagate(*Inputs.of(leaves), dag, backend=backend)
         output.sin().sum().backward()
         return [output, *(x.grad for x in leaves)]
@@ -179,36 +206,52 @@ def test_query_on_another_device():
         propagate(inputs.query.to("meta"), inputs.key, inputs.value, inputs.gates, dag)
 
 
-def without(monkeypatch, error: ImportError) -> None:
-    """As if importing numba raised ``error``."""
+# ---------------------------------------------------------------------- backends that cannot run
+
+NUMBA = pytest.mark.skipif(find_spec("numba") is None, reason="needs numba")
+TRITON = pytest.mark.skipif(find_spec("triton") is None, reason="needs triton")
+
+
+def without(monkeypatch, package: str, error: ImportError) -> None:
+    """As if importing the modules of a compiled backend raised ``error``."""
 
     def load(name, *args, **kwargs):
-        if name == "plstm_graph.ops" and args[2] and "numba" in args[2]:
+        if package in name.split(".") or (name == "plstm_graph.ops" and args[2] and package in args[2]):
             raise error
         return real(name, *args, **kwargs)
 
     real = builtins.__import__
     monkeypatch.setattr(builtins, "__import__", load)
-    monkeypatch.setattr(dispatch, "_load_numba", dispatch._load_numba.__wrapped__)
+    monkeypatch.setattr(compiled, "load", compiled.load.__wrapped__)
 
 
 def test_numba_missing_names_the_extra_and_a_way_out(monkeypatch):
     dag = DAGS["diamond"]()
-    without(monkeypatch, ModuleNotFoundError("No module named 'numba'"))
-    with pytest.raises(BackendUnavailable, match=r"plstm-graph\[cpu\].*backend='scatter'"):
+    without(monkeypatch, "numba", ModuleNotFoundError("No module named 'numba'", name="numba"))
+    with pytest.raises(BackendUnavailable, match=r"'numba' cannot run: .*plstm-graph\[cpu\].*use 'auto' or 'scatter'"):
         propagate(*random_inputs(dag), dag, backend="numba")
-    assert not dispatch.has_numba()
+    assert not dispatch.has_compiled(torch.device("cpu"))
     propagate(*random_inputs(dag), dag)
+
+
+def test_triton_missing_says_where_it_comes_from_and_a_way_out(monkeypatch):
+    dag = DAGS["diamond"]()
+    without(monkeypatch, "triton", ModuleNotFoundError("No module named 'triton'", name="triton"))
+    with pytest.raises(BackendUnavailable, match=r"triton is not installed \(.*CUDA.*\); use 'auto' or 'scatter'"):
+        propagate(*random_inputs(dag), dag, backend="triton")
+    assert not dispatch.has_compiled(torch.device("cuda"))
 
 
 def test_numba_that_does_not_load_says_why(monkeypatch):
     dag = DAGS["diamond"]()
-    without(monkeypatch, ImportError("Numba needs NumPy 2.4 or less"))
-    with pytest.raises(BackendUnavailable, match=r"does not load: Numba needs NumPy 2.4 or less.*backend='scatter'"):
+    without(monkeypatch, "numba", ImportError("Numba needs NumPy 2.4 or less"))
+    message = r"numba does not load: Numba needs NumPy 2.4 or less; .*use 'auto' or 'scatter'"
+    with pytest.raises(BackendUnavailable, match=message):
         propagate(*random_inputs(dag), dag, backend="numba")
     propagate(*random_inputs(dag), dag)
 
 
+@NUMBA
 def test_numba_in_a_forked_child_gives_way(monkeypatch, called):
     """Its threads stay behind; OpenMP would end the child."""
     dag = DAGS["diamond"]()
@@ -231,13 +274,21 @@ run = lambda _: conv(x, edges).detach()
 loader = torch.utils.data.DataLoader([0], num_workers=1, collate_fn=run, multiprocessing_context="fork", timeout=60)
 torch.testing.assert_close(next(iter(loader)), want)
 """
-    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "TRITON_INTERPRET": "0"}
     assert subprocess.run([sys.executable, "-c", script], env=environment, timeout=120).returncode == 0
 
 
+@NUMBA
 def test_numba_is_for_the_cpu():
     dag = DAGS["diamond"]()
     inputs = random_inputs(dag)
     query, key, value = (x.to("meta") for x in inputs[:3])
-    with pytest.raises(BackendUnavailable, match="runs on the CPU, got tensors on meta"):
+    with pytest.raises(BackendUnavailable, match="loops are for the CPU, the tensors are on meta; use 'auto'"):
         dispatch.BACKENDS["numba"](query, key, value, inputs.gates, dag)
+
+
+@TRITON
+def test_triton_is_for_gpus():
+    dag = DAGS["diamond"]()
+    with pytest.raises(BackendUnavailable, match="for NVIDIA GPUs, the tensors are on cpu; use 'auto' or 'scatter'"):
+        propagate(*random_inputs(dag), dag, backend="triton")

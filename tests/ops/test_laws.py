@@ -7,7 +7,6 @@ from backends import HERE, every
 from plstm_graph.ops import BACKENDS
 from plstm_graph.testing import LAWS, VIEWS, Inputs, random_dag, random_inputs
 
-
 # On a GPU edge by edge takes minutes, and recomputing states differs in nothing from the CPU.
 PLACES = [place for place in HERE if place not in (("reference", "cuda"), ("scatter_recompute", "cuda"))]
 

@@ -1,7 +1,7 @@
 """Launch the kernels of the operator: which form a graph takes, how wide, and how many programs run."""
 
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from plstm_graph.gates import Gates
 from plstm_graph.ops.triton import attend, recurrent, walk
-from plstm_graph.ops.triton.runtime import INTERPRETED, launch
+from plstm_graph.ops.triton.runtime import INTERPRETED, At, launch
 from plstm_graph.plan import TILES, Host, Plan, served_classes
 
 
@@ -18,6 +18,37 @@ def runs_here(device: torch.device) -> str | None:
     if device.type == "cuda" or (INTERPRETED and device.type == "cpu"):
         return None
     return f"Triton's kernels are for NVIDIA GPUs, the tensors are on {device}"
+
+
+class Vectors(NamedTuple):
+    """Queries and keys [N, H, K] and values [N, H, V], or tensors shaped alike, wherever they lie.
+
+    Attributes:
+        query, key, value: where each begins.
+        heads, keys, values: H, K and V.
+        strides: from node to node and from head to head of each; the last dimension is contiguous.
+    """
+
+    query: Tensor | At
+    key: Tensor | At
+    value: Tensor | At
+    heads: int
+    keys: int
+    values: int
+    strides: tuple[int, ...]
+
+    @classmethod
+    def apart(cls, query: Tensor, key: Tensor, value: Tensor) -> "Vectors":
+        """Three tensors."""
+        strides = (*query.stride()[:2], *key.stride()[:2], *value.stride()[:2])
+        return cls(query, key, value, value.size(1), key.size(2), value.size(2), strides)
+
+    @classmethod
+    def together(cls, joined: Tensor, heads: int, keys: int) -> "Vectors":
+        """Side by side for each head in one contiguous tensor [N, H * (2 * K + V)]."""
+        width = joined.size(1) // heads
+        query, key, value = (At(joined, place) for place in (0, keys, 2 * keys))
+        return cls(query, key, value, heads, keys, width - 2 * keys, 3 * (joined.size(1), width))
 
 
 def forward(query: Tensor, key: Tensor, value: Tensor, gates: Gates, plan: Plan, reversed: bool) -> Tensor:
@@ -30,12 +61,7 @@ def forward(query: Tensor, key: Tensor, value: Tensor, gates: Gates, plan: Plan,
         reversed: read against the edges.
     """
     output = torch.empty(value.shape, dtype=value.dtype, device=value.device)
-    call = _Call(query, key, value, gates, plan, reversed)
-    for tile in call.tiles:
-        call.walk_along(tile)
-        call.attend(attend.forward, tile, (query, key, value, output))
-    if call.large:
-        call.recurrent_output(output)
+    run_forward(Vectors.apart(query, key, value), gates, plan, reversed, output)
     return output
 
 
@@ -43,50 +69,51 @@ def backward(
     query: Tensor, key: Tensor, value: Tensor, gates: Gates, plan: Plan, reversed: bool, grad: Tensor
 ) -> tuple[Tensor, ...]:
     """The seven gradients, of query, key and value strided as those are. ``grad``: of the output, contiguous."""
-    vectors = (torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device) for x in (query, key, value))
-    gradients = (*vectors, *(torch.empty_like(gate) for gate in gates))
-    into(gradients, query, key, value, gates, plan, reversed, grad)
-    return gradients
+    vectors = [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device) for x in (query, key, value)]
+    d_gates = Gates(*(torch.empty_like(gate) for gate in gates))
+    run_backward(Vectors.apart(query, key, value), gates, plan, reversed, grad, Vectors.apart(*vectors), d_gates)
+    return (*vectors, *d_gates)
 
 
-def into(
-    gradients: tuple[Tensor, ...],
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    gates: Gates,
-    plan: Plan,
-    reversed: bool,
-    grad: Tensor,
-) -> None:
-    """As :func:`backward`, into tensors that are there; those of query, key and value are strided alike."""
-    call = _Call(query, key, value, gates, plan, reversed)
-    d_query, d_key, d_value, d_source, d_transition, d_mark, d_direct = gradients
+def run_forward(vectors: Vectors, gates: Gates, plan: Plan, reversed: bool, output: Tensor) -> None:
+    """As :func:`forward`, into ``output`` [N, H, V]."""
+    call = _Call(vectors, gates, plan, reversed, output.dtype)
     for tile in call.tiles:
         call.walk_along(tile)
-        call.attend(attend.backward, tile, (query, key, value, grad, d_query, d_key, d_value, d_direct))
-        call.walk_back(tile, (gates.transition, gates.mark, d_source, d_transition, d_mark))
+        call.attend(attend.forward, tile, (*vectors[:3], output))
     if call.large:
-        call.recurrent_gradients(grad, gradients)
+        call.recurrent_output(output)
+
+
+def run_backward(
+    vectors: Vectors, gates: Gates, plan: Plan, reversed: bool, grad: Tensor, d_vectors: Vectors, d_gates: Gates
+) -> None:
+    """As :func:`backward`, into ``d_vectors``, which are strided as ``vectors``, and ``d_gates``."""
+    call = _Call(vectors, gates, plan, reversed, grad.dtype)
+    for tile in call.tiles:
+        call.walk_along(tile)
+        call.attend(attend.backward, tile, (*vectors[:3], grad, *d_vectors[:3], d_gates.direct))
+        call.walk_back(tile, (gates.transition, gates.mark, *d_gates[:3]))
+    if call.large:
+        call.recurrent_gradients(grad, (*d_vectors[:3], *d_gates))
 
 
 class _Call:
     """What the launches of one call share."""
 
-    def __init__(self, query: Tensor, key: Tensor, value: Tensor, gates: Gates, plan: Plan, reversed: bool) -> None:
-        self.inputs = (query, key, value, *gates)
-        self.plan, self.device, self.reversed, self.wide = plan, value.device, reversed, gates.source.dtype
-        self.heads, self.keys, self.values = value.size(1), key.size(2), value.size(2)
+    def __init__(self, vectors: Vectors, gates: Gates, plan: Plan, reversed: bool, dtype: torch.dtype) -> None:
+        self.inputs = (*vectors[:3], *gates)
+        self.plan, self.device, self.reversed, self.wide = plan, gates.source.device, reversed, gates.source.dtype
+        _, _, _, self.heads, self.keys, self.values, self.strides = vectors
         self.sizes = (plan.graphs.size(1), plan.edges.size(1), plan.pairs.size(1))
         self.classes = served_classes(self.keys, self.values)
         self.host = plan.host.tolist()
         self.large = sum(self.host[Host.NODES][self.classes :])
         self.tiles = [number for number in range(self.classes) if self.host[Host.GRAPHS][number]]
-        self.strides = (*query.stride()[:2], *key.stride()[:2], *value.stride()[:2])
         # States and gating matrices of the graphs that tiles serve.
         numbers = sum(self.host[Host.ROOM][: self.classes]) * TILES[0] * self.heads
         self.room = torch.empty(numbers, dtype=self.wide, device=self.device)
-        half = value.dtype in (torch.bfloat16, torch.float16)  # such a number fits into tf32 as it is
+        half = dtype in (torch.bfloat16, torch.float16)  # such a number fits into tf32 as it is
         self.precision = "tf32" if half else "ieee" if self.wide == torch.float64 else "tf32x3"
 
     def place(self, tile: int) -> int:
@@ -107,7 +134,7 @@ class _Call:
             num_warps=warps,
         )
 
-    def walk_back(self, tile: int, arguments: tuple[Tensor, ...]) -> None:
+    def walk_back(self, tile: int, arguments: tuple[Tensor | At, ...]) -> None:
         plan = self.plan
         columns, block, warps = self.walk(tile)
         launch(
@@ -124,7 +151,7 @@ class _Call:
         block = min(triton.next_power_of_2(self.heads), WALK_NUMBERS // columns)
         return columns, block, max(1, block * columns // 256)
 
-    def attend(self, kernel: Any, tile: int, arguments: tuple[Tensor, ...]) -> None:
+    def attend(self, kernel: Any, tile: int, arguments: tuple[Tensor | At, ...]) -> None:
         plan, columns = self.plan, TILES[tile]
         widths = [max(16, triton.next_power_of_2(width)) for width in (self.keys, self.values)]
         warps = max(columns // 32, triton.next_power_of_2(sum(widths) // 64))
@@ -145,7 +172,7 @@ class _Call:
         self.sweep(recurrent.forward, (query, key, value, source, transition, mark, states, outputs), True)
         self.at_nodes(recurrent.output, (query, key, value, direct, output, outputs))
 
-    def recurrent_gradients(self, grad: Tensor, gradients: tuple[Tensor, ...]) -> None:
+    def recurrent_gradients(self, grad: Tensor, gradients: tuple[Tensor | At, ...]) -> None:
         """All seven gradients at the nodes, edges and pairs of large graphs."""
         *most, direct = self.inputs
         *vectors, d_source, d_transition, d_mark, d_direct = gradients
@@ -160,20 +187,21 @@ class _Call:
         edges = sum(self.host[Host.EDGES][self.classes :])
         return torch.empty(edges, self.heads, *widths, dtype=self.wide, device=self.device)
 
-    def sweep(self, kernel: Any, arguments: tuple[Tensor, ...], *options: Any) -> None:
+    def sweep(self, kernel: Any, arguments: tuple[Tensor | At, ...], *options: Any) -> None:
         """One launch for all edges of large graphs. All programs must be on the chip at once, since they wait for each
         other; and the fewer they are, the less they wait."""
         plan = self.plan
         widths = [triton.next_power_of_2(width) for width in (self.keys, self.values)]
         numbers = widths[0] * widths[1] * self.wide.itemsize // 4
-        block = max(1, min(triton.next_power_of_2(self.heads), SWEEP_NUMBERS // numbers))
-        warps = min(max(1, block * numbers // SWEEP_NUMBERS), 16)
-        two = block * numbers <= SWEEP_NUMBERS * warps
+        held = SWEEP_NUMBERS if kernel is recurrent.forward else SWEEP_NUMBERS_BACK
+        block = max(1, min(triton.next_power_of_2(self.heads), held // numbers))
+        warps = min(max(1, block * numbers // held), SWEEP_WARPS)
+        two = block * numbers <= held * warps
         levels = plan.levels.numel() - 2
         items = sum(self.host[Host.EDGES][self.classes :]) * triton.cdiv(self.heads, block)
         if not items:
             return
-        most = 1 if INTERPRETED else processors(self.device) * (65536 // (SWEEP_REGISTERS * 32 * warps))
+        most = 1 if INTERPRETED else processors(self.device) * (SWEEP_WARPS // warps)
         programs = min(most, 1 + 2 * items // levels)
         launch(
             kernel,
@@ -185,11 +213,11 @@ class _Call:
             ),
             (self.heads, self.keys, self.values, *widths, *self.strides, block, two, self.reversed, *options),
             num_warps=warps,
-            maxnreg=SWEEP_REGISTERS,
+            maxnreg=65536 // (32 * SWEEP_WARPS),
             launch_cooperative_grid=True,
         )
 
-    def at_nodes(self, kernel: Any, arguments: tuple[Tensor, ...]) -> None:
+    def at_nodes(self, kernel: Any, arguments: tuple[Tensor | At, ...]) -> None:
         """A program for each node of large graphs and some heads."""
         plan = self.plan
         widths = [triton.next_power_of_2(width) for width in (self.keys, self.values)]
@@ -203,9 +231,10 @@ class _Call:
         )
 
 
-SWEEP_NUMBERS = 1024
-"""Numbers of a state that a warp of the recurrent form holds, in 32 bits each."""
-SWEEP_REGISTERS = 128
+SWEEP_NUMBERS, SWEEP_NUMBERS_BACK = 1024, 512
+"""32-bit numbers of each tile that a warp of the recurrent form holds: of three tiles at once, going back of four."""
+SWEEP_WARPS = 16
+"""Its warps on a multiprocessor, which share 65536 registers."""
 WALK_NUMBERS = 2048
 ROWS_BACK = 32
 

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from plstm_graph.gates import Gates
 from plstm_graph.ops.triton.gates import backward_gates, forward_gates
-from plstm_graph.ops.triton.launch import forward, into
+from plstm_graph.ops.triton.launch import Vectors, run_backward, run_forward
 from plstm_graph.ops.triton.norm import backward_norm, forward_norm
 from plstm_graph.plan import Plan
 
@@ -85,13 +85,6 @@ class Layer(torch.autograd.Function):
         return None, *gradients, *8 * [None]
 
 
-def _vectors(projected: Tensor, heads: int, keys: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Query, key and value as parts of the projection."""
-    parts = projected.view(projected.size(0), heads, projected.size(1) // heads)
-    query, key, value = parts.split([keys, keys, parts.size(2) - 2 * keys], -1)
-    return query, key, value
-
-
 def _forward(
     heads: int,
     keys: int,
@@ -111,8 +104,9 @@ def _forward(
     """Output, then what the backward pass needs: the operator's output, the gates and, in P mode, their totals."""
     plan = Plan(*tables)
     gates, total = forward_gates(node_terms, edge_terms, gate_bias, plan, mode, reversed, gathered)
-    query, key, value = _vectors(projected, heads, keys)
-    y = forward(query, key, value, gates, plan, reversed)
+    vectors = Vectors.together(projected, heads, keys)
+    y = torch.empty(projected.size(0), heads, vectors.values, dtype=projected.dtype, device=projected.device)
+    run_forward(vectors, gates, plan, reversed, y)
     output = forward_norm(y, weight, bias, eps, concat)
     return [output, y, *gates] + ([] if total is None else [total])
 
@@ -141,8 +135,8 @@ def _backward(
     d_y, d_weight, d_bias = backward_norm(grad, kept[0], weight, eps, concat, bias is not None)
     d_projected = torch.empty_like(projected)
     d_gates = Gates(*(torch.empty_like(gate) for gate in gates))
-    query, key, value = _vectors(projected, heads, keys)
-    into((*_vectors(d_projected, heads, keys), *d_gates), query, key, value, gates, plan, reversed, d_y)
+    vectors, d_vectors = (Vectors.together(x, heads, keys) for x in (projected, d_projected))
+    run_backward(vectors, gates, plan, reversed, d_y, d_vectors, d_gates)
     edge_dtype = None if edge_terms is None else edge_terms.dtype
     columns = 0 if edge_terms is None else edge_terms.size(0)
     d_node, d_edge, d_gate_bias = backward_gates(

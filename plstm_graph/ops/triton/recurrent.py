@@ -84,7 +84,7 @@ def _keep(  # type: ignore[no-untyped-def]
 def _at(states, slot, head, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr):  # type: ignore[no-untyped-def]
     """Pointers to the state of one edge, [HB, KP, VP]."""
     k, v = tl.arange(0, KP)[None, :, None], tl.arange(0, VP)[None, None, :]
-    return states + slot.to(tl.int64) * (H * K * V) + (head[:, None, None] * K + k) * V + v
+    return (states + (slot.to(tl.int64) * H + head) * (K * V))[:, None, None] + (k * V + v)
 
 
 @triton.jit
@@ -164,12 +164,12 @@ def _carry(  # type: ignore[no-untyped-def]
             carried_b = tl.load(at_b, mask=_inside(there_b, K, V, KP, VP), other=0.0)
         total += gate_a[:, None, None] * carried_a
         if BACK:
-            inner = tl.sum(tl.sum(carried_a * state, 2), 1)
+            inner = tl.sum(tl.sum(carried_a * state, 1), 1)
             tl.store(d_transition + pair_a.to(tl.int64) * H + head, inner, mask=head < H)
         if TWO:
             total += gate_b[:, None, None] * carried_b
             if BACK:
-                inner = tl.sum(tl.sum(carried_b * state, 2), 1)
+                inner = tl.sum(tl.sum(carried_b * state, 1), 1)
                 tl.store(d_transition + pair_b.to(tl.int64) * H + head, inner, mask=there_b)
         pair_a, other_a, pair_b, other_b = later_a, beyond_a, later_b, beyond_b
         gate_a = _gate(transition, pair_a, head, _heads(head, at + TURN < end, H), H)
@@ -179,8 +179,8 @@ def _carry(  # type: ignore[no-untyped-def]
     return total
 
 
-# Both sweeps: of a program's next edge the row of ``large`` is fetched before the program waits, the numbers of its first
-# pairs after that, and all else that does not hang on the level before once the program has arrived.
+# Both sweeps: of a program's next edge the row of ``large`` is fetched before the program waits, the numbers of its
+# first pairs after that, and all else that does not hang on the level before once the program has arrived.
 
 
 @triton.jit(do_not_specialize=["P", "levels"])

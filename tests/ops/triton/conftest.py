@@ -1,8 +1,8 @@
-"""Kernels run on a GPU, or else under Triton's interpreter, which has to be on before they are defined."""
+"""Kernels run on a GPU, or else under Triton's interpreter (see tests/conftest.py)."""
 
-import os
+import pytest
 
-import torch
 
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
+@pytest.fixture(autouse=True)
+def interpreter() -> None:
+    """On, if there is no GPU."""

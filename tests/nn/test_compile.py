@@ -1,0 +1,73 @@
+"""torch.compile(fullgraph=True): one graph for the first batch, one more for all others."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch_geometric.utils import to_undirected
+
+from plstm_graph import PLSTM, LineDAG, PLSTMConv
+from plstm_graph.ops.dispatch import has_compiled
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
+
+MODELS = {
+    "layer": lambda: PLSTMConv(8, 4, heads=2, edge_dim=3),
+    "layer, D, reverse": lambda: PLSTMConv(8, 4, heads=2, edge_dim=3, mode="D", reverse=True),
+    "stack": lambda: PLSTM(8, 16, 2, heads=4, edge_dim=3, local="gine", norm="layer"),
+}
+
+
+def batch(seed: int, device: str) -> tuple[Tensor, Tensor, Tensor, LineDAG]:
+    """Two graphs of sizes that differ from batch to batch; the dag is prepared."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = torch.tensor([12 + seed, 9 + 2 * seed])
+    edges = [torch.randint(int(n), (2, int(n) + 5), generator=generator) for n in sizes]
+    edges[1] = edges[1] + sizes[0]
+    columns = torch.cat(edges, 1)
+    columns = to_undirected(columns[:, columns[0] != columns[1]])
+    owner = torch.repeat_interleave(torch.arange(2), sizes)
+    dag = LineDAG.from_edge_index(columns, owner.numel(), batch=owner).prepare()
+    x = torch.randn(owner.numel(), 8, generator=generator)
+    edge_attr = torch.randn(columns.size(1), 3, generator=generator)
+    return x.to(device), columns.to(device), edge_attr.to(device), dag.to(device)
+
+
+def outcome(model: nn.Module, seed: int, device: str) -> list[Tensor]:
+    """Output and all gradients."""
+    x, edge_index, edge_attr, dag = batch(seed, device)
+    x.requires_grad_()
+    output = model(x, edge_index, edge_attr=edge_attr, dag=dag)
+    return [output, *torch.autograd.grad(output.sin().sum(), [x, *model.parameters()])]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", MODELS)
+def test_ten_batches_make_at_most_two_graphs(name, device):
+    if not has_compiled(torch.device(device)):
+        pytest.skip(f"the compiled backend of {device} cannot run here")
+    torch._dynamo.reset()
+    graphs = []
+
+    def count(module, _):
+        graphs.append(module)
+        return module
+
+    model = MODELS[name]().to(device)
+    compiled = torch.compile(model, fullgraph=True, backend=count)
+    for seed in range(10):
+        for got, want in zip(outcome(compiled, seed, device), outcome(model, seed, device), strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    assert 1 <= len(graphs) <= 2
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_through_autograd_with_fake_tensors(device):
+    """aot_eager runs forward and backward through the fake implementations of the registered ops."""
+    if not has_compiled(torch.device(device)):
+        pytest.skip(f"the compiled backend of {device} cannot run here")
+    torch._dynamo.reset()
+    model = MODELS["stack"]().to(device)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for seed in range(3):
+        for got, want in zip(outcome(compiled, seed, device), outcome(model, seed, device), strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
