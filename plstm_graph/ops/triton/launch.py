@@ -12,6 +12,15 @@ from plstm_graph.ops.triton import attend, recurrent, walk
 from plstm_graph.ops.triton.runtime import INTERPRETED, At, launch
 from plstm_graph.plan import TILES, Host, Plan, served_classes
 
+SWEEP_NUMBERS, SWEEP_NUMBERS_BACK = 1024, 512
+"""32-bit numbers of each tile that a warp of the recurrent form holds: of three tiles at once, going back of four."""
+SWEEP_WARPS = 16
+"""Its warps on a multiprocessor, which share 65536 registers."""
+WALK_NUMBERS = 2048
+"""Numbers of the tile of a walk: heads of a program times columns."""
+ROWS = 32
+"""Rows of a gating matrix that an attention kernel takes at a time."""
+
 
 def runs_here(device: torch.device) -> str | None:
     """Why the kernels cannot run for tensors on ``device``, or None."""
@@ -135,6 +144,7 @@ class _Call:
         )
 
     def walk_back(self, tile: int, arguments: tuple[Tensor | At, ...]) -> None:
+        """Gradients of source, transition and mark."""
         plan = self.plan
         columns, block, warps = self.walk(tile)
         launch(
@@ -152,15 +162,15 @@ class _Call:
         return columns, block, max(1, block * columns // 256)
 
     def attend(self, kernel: Any, tile: int, arguments: tuple[Tensor | At, ...]) -> None:
+        """Attention under the gating matrices, or its gradients."""
         plan, columns = self.plan, TILES[tile]
         widths = [max(16, triton.next_power_of_2(width)) for width in (self.keys, self.values)]
         warps = max(columns // 32, triton.next_power_of_2(sum(widths) // 64))
-        rows = 32 if kernel is attend.forward else ROWS_BACK
         launch(
             kernel,
             (self.host[Host.GRAPHS][tile] * self.heads,),
             (*arguments, plan.graphs, plan.work, self.room, self.place(tile), self.sizes[0]),
-            (self.heads, self.keys, self.values, *widths, *self.strides, columns, rows, self.precision),
+            (self.heads, self.keys, self.values, *widths, *self.strides, columns, ROWS, self.precision),
             num_warps=warps,
         )
 
@@ -229,14 +239,6 @@ class _Call:
             (self.heads, self.keys, self.values, *widths, *self.strides, block, self.reversed),
             num_warps=1,
         )
-
-
-SWEEP_NUMBERS, SWEEP_NUMBERS_BACK = 1024, 512
-"""32-bit numbers of each tile that a warp of the recurrent form holds: of three tiles at once, going back of four."""
-SWEEP_WARPS = 16
-"""Its warps on a multiprocessor, which share 65536 registers."""
-WALK_NUMBERS = 2048
-ROWS_BACK = 32
 
 
 @cache
