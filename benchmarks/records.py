@@ -87,14 +87,14 @@ def provenance(device: str = "cpu", given: str | None = None) -> dict[str, Any]:
 
     Args:
         device: of what was measured.
-        given: the commit of these files, for where git cannot tell (a copy without history).
+        given: the commit of these files, for where git cannot tell (a copy without its history).
     """
-    head, dirty = commit()
+    head, dirty = (given, False) if given else commit()
     return {
         "date": now(),
         "machine": machine(device),
         "versions": versions() | (_gpu_versions() if device.startswith("cuda") else {}),
-        "commit": head or given,
+        "commit": head,
         "dirty": dirty,
         "command": command(),
     }

@@ -73,8 +73,9 @@ def dense(x: Tensor) -> bool:
 
 
 def runs_fused(projected: Tensor, backend: str) -> bool:
-    """Whether a layer may run as one: on a GPU, with the kernels of the ``triton`` backend."""
-    return backend in ("auto", "triton") and unavailable("triton", projected.device) is None
+    """Whether a layer may run as one: with the kernels of the ``triton`` backend, which ``auto`` takes on a GPU."""
+    wanted = backend == "triton" or (backend == "auto" and projected.is_cuda)
+    return wanted and unavailable("triton", projected.device) is None
 
 
 def fused_layer(
