@@ -1,8 +1,8 @@
 """Fill the tables of the READMEs from stored rows, draw cost against size: ``python benchmarks/report.py [--check]``.
 
 A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; NAME is a config of ``configs/``, a group of
-``speed.py`` after ``speed-``, a data set after ``trials-``, or ``gpu-suite``. ``--merge FILE`` first takes over rows
-that were recorded elsewhere.
+``speed.py`` after ``speed-``, a data set after ``trials-``, ``notes`` or ``gpu-suite``. ``--merge FILE`` first takes
+over rows that were recorded elsewhere.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 import records
 from plan import read_plan, stored
 from plot import draw
-from tables import leaderboard_table, speed_table, suite_table, trials_table
+from tables import leaderboard_table, notes_table, speed_table, suite_table, trials_table
 
 from plstm_graph.errors import ConfigError, PLSTMGraphError, unknown
 from plstm_graph.files import atomic_write
@@ -47,6 +47,7 @@ def tables(configs: Path = records.CONFIGS, results: Path = records.RESULTS) -> 
         **boards,
         **speeds,
         **{f"trials-{data}": partial(trials, data) for data in ("nav17", "MUTAG")},
+        "notes": lambda: notes_table(records.read(results / "notes.jsonl")),
         "gpu-suite": lambda: suite_table(records.read(results / "gpu_suite.jsonl")),
     }
 

@@ -142,8 +142,17 @@ def suite_table(rows: list[Row]) -> str:
         versions = ", ".join(f"{name} {row['versions'].get(name)}" for name in ("python", "torch", "triton"))
         counts = [f"{row[name]:,}" for name in ("passed", "failed", "skipped")]
         where = [row["date"][:10], row["machine"]["device"], versions, (row["commit"] or "unknown")[:10]]
-        lines.append([*where, *counts, f"{row['seconds'] / 60:.1f}", f"`{row['command']}`"])
+        command = f"`{row['command']}`" + (f"; {row['note']}" if "note" in row else "")
+        lines.append([*where, *counts, f"{row['seconds'] / 60:.1f}", command])
     return "\n".join(_line(line) for line in lines)
+
+
+def notes_table(rows: list[Row]) -> str:
+    """Changes for speed in the order they were made, with what was expected of each."""
+    heads = ["date", "change", "case", "predicted", "before", "after", "what was learnt"]
+    lines = [heads, ["---"] * 3 + ["---:"] * 3 + ["---"]]
+    names = ("date", "change", "case", "predicted", "before", "after", "learnt")
+    return "\n".join(_line(line) for line in [*lines, *([row[name] for name in names] for row in rows)])
 
 
 def trials_table(rows: list[Row], data: str) -> str:
