@@ -61,7 +61,8 @@ def propagate(name: str, query: Tensor, key: Tensor, value: Tensor, gates: Gates
     reason = unavailable(name, value.device)
     if reason is not None:
         raise BackendUnavailable(f"backend {name!r} cannot run: {reason}; use 'auto' or 'scatter'")
-    vectors = (x if dense(x) else x.contiguous() for x in (query, key, value))
+    # Loops over memory that is not contiguous would not be SIMD; kernels do not mind.
+    vectors = (x if name == "triton" and dense(x) else x.contiguous() for x in (query, key, value))
     plan = dag.plan(served_classes(key.size(2), value.size(2)))
     return Propagate.apply(name, dag.reversed, *vectors, *(gate.contiguous() for gate in gates), *plan)
 
