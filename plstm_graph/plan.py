@@ -20,7 +20,7 @@ TILES = (32, 64, 128, 256)
 EDGES_PER_COLUMN = 4
 """A graph of a tile has at most this many edges for each of its columns, since a program walks them one by one."""
 TILE_NUMBERS = 8192
-"""Keys and values that a program may hold for one head, lest they fill the chip's memory."""
+"""Columns times padded K + V that a tile may have: its backward pass then fits into 227 KiB of shared memory."""
 
 
 class Graph(IntEnum):

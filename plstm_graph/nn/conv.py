@@ -66,7 +66,7 @@ class PLSTMConv(MessagePassing):
         key_channels: K, width of queries and keys; default ``out_channels``.
         order: orientation when no ``dag`` is given to ``forward``; see :meth:`LineDAG.from_edge_index`.
         bias: biases of the projections and of the output (gates always have theirs).
-        backend: see :func:`plstm_graph.propagate`.
+        backend: see :func:`plstm_graph.propagate`. Second derivatives need ``"scatter"`` or ``"dense"``.
 
     Shapes:
         - **input:** node features [N, in_channels], edge_index [2, M] or a sparse adjacency (transposed, as in PyG),
@@ -167,7 +167,8 @@ class PLSTMConv(MessagePassing):
         dag = view(dag, self.mode, self.reverse)
         projected, node_terms = self.lin(x), self.lin_gate(x)
         edge_terms = None if edge_attr is None else self._edge_terms(edge_attr)
-        if runs_fused(projected, self.backend) and not self.explain:
+        known = type(self.norm) is MultiHeadRMSNorm  # another one may have been put in its place
+        if known and not self.explain and runs_fused(projected, self.backend):
             return self._fused(projected, node_terms, edge_terms, dag)
         query, key, value = self._vectors(projected)
         gates = self._gates(node_terms, edge_terms, dag)

@@ -15,6 +15,7 @@ from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.gates import check_mode
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.block import PLSTMBlock, edge_content, norm_layer
+from plstm_graph.nn.conv import check_dag
 from plstm_graph.nn.encoders import FeatureEncoder, FeatureSpec
 from plstm_graph.orient import CANONICAL
 from plstm_graph.transforms import OrientDAG, line_dag
@@ -127,7 +128,10 @@ class PLSTM(nn.Module):
             dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order, batch=batch)
         x = self.embed(x)
         content = None
-        if dag is not None and edge_attr is not None and edge_attr.dim() == 2:
+        if dag is not None:
+            check_dag(x, dag)
+        reads_content = any(block.content is not None for block in self.blocks)
+        if reads_content and dag is not None and edge_attr is not None and edge_attr.dim() == 2:
             content = edge_content(edge_attr, dag)
         for block in self.blocks:
             x = block(x, edge_index, edge_attr, dag=dag, content=content)

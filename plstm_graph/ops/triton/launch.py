@@ -16,6 +16,8 @@ SWEEP_NUMBERS, SWEEP_NUMBERS_BACK = 1024, 512
 """32-bit numbers of each tile that a warp of the recurrent form holds: of three tiles at once, going back of four."""
 SWEEP_WARPS = 16
 """Its warps on a multiprocessor, which share 65536 registers."""
+BIG = (9, 10)
+"""Major compute capabilities with enough shared memory for the widest tiles (backward pass, 164 KiB)."""
 WALK_NUMBERS = 2048
 """Numbers of the tile of a walk: heads of a program times columns."""
 ROWS = 32
@@ -24,9 +26,26 @@ ROWS = 32
 
 def runs_here(device: torch.device) -> str | None:
     """Why the kernels cannot run for tensors on ``device``, or None."""
-    if device.type == "cuda" or (INTERPRETED and device.type == "cpu"):
+    if INTERPRETED and device.type == "cpu":
         return None
-    return f"Triton's kernels are for NVIDIA GPUs, the tensors are on {device}"
+    if device.type != "cuda" or torch.version.hip is not None:
+        return f"Triton's kernels are for NVIDIA GPUs, the tensors are on {device}"
+    if tuple(int(x) for x in triton.__version__.split(".")[:2]) < (3, 3):
+        return f"the kernels need Triton 3.3 or later (PyTorch 2.7), this is {triton.__version__}"
+    major, minor = capability(device)
+    if major not in BIG:
+        return (
+            "the kernels need the 227 KiB of shared memory of compute capability 9.0 or 10.x (H100, H200, B200), "
+            f"{device} has {major}.{minor}"
+        )
+    return None
+
+
+@cache
+def capability(device: torch.device) -> tuple[int, int]:
+    """Compute capability of a GPU."""
+    major, minor = torch.cuda.get_device_capability(device)
+    return major, minor
 
 
 class Vectors(NamedTuple):
@@ -139,7 +158,7 @@ class _Call:
             walk.along,
             (self.host[Host.GRAPHS][tile] * triton.cdiv(self.heads, block),),
             (source, transition, mark, direct, *tables, self.room, self.place(tile), *self.sizes),
-            (self.heads, block, columns, max(2048 // (block * columns), 1), self.reversed),
+            (self.heads, block, columns, max(WALK_NUMBERS // (block * columns), 1), self.reversed),
             num_warps=warps,
         )
 

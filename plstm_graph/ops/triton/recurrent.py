@@ -183,7 +183,9 @@ def _carry(  # type: ignore[no-untyped-def]
 # first pairs after that, and all else that does not hang on the level before once the program has arrived.
 
 
-@triton.jit(do_not_specialize=["P", "levels"])
+@triton.jit(
+    do_not_specialize=["P", "levels"], do_not_specialize_on_alignment=["pairs", "large", "level_ptr", "counters"]
+)
 def forward(  # type: ignore[no-untyped-def]
     query, key, value, source, transition, mark, states, outputs, pairs, large, level_ptr, counters, P, levels,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
@@ -239,7 +241,9 @@ def forward(  # type: ignore[no-untyped-def]
         begin, end = next_begin, next_end
 
 
-@triton.jit(do_not_specialize=["P", "levels"])
+@triton.jit(
+    do_not_specialize=["P", "levels"], do_not_specialize_on_alignment=["pairs", "large", "level_ptr", "counters"]
+)
 def backward(  # type: ignore[no-untyped-def]
     query, key, value, source, transition, mark, d_output, d_source, d_transition, d_mark,
     states, adjoints, queries, keys, values, pairs, large, level_ptr, counters, P, levels,
@@ -316,7 +320,7 @@ def _total(  # type: ignore[no-untyped-def]
     return total
 
 
-@triton.jit(do_not_specialize=["E"])
+@triton.jit(do_not_specialize=["E"], do_not_specialize_on_alignment=["edges", "large"])
 def output(  # type: ignore[no-untyped-def]
     query, key, value, direct, output, outputs, edges, large, E,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
@@ -341,7 +345,7 @@ def output(  # type: ignore[no-untyped-def]
     _keep(output, node, head, valid, y, H * V, V, V, VP)
 
 
-@triton.jit(do_not_specialize=["E"])
+@triton.jit(do_not_specialize=["E"], do_not_specialize_on_alignment=["edges", "large"])
 def gradients(  # type: ignore[no-untyped-def]
     query, key, value, direct, d_output, d_query, d_key, d_value, d_direct, queries, keys, values, edges, large, E,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
