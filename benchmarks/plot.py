@@ -44,6 +44,7 @@ def draw(rows: list[Row], path: Path) -> bool:
         axis.set_xlabel("atoms in the batch")
         axis.grid(True, which="major", color="#DDDDDD", lw=0.6)
         axis.tick_params(which="minor", length=2)
+        axis.xaxis.set_minor_formatter("")  # powers of ten alone: others would run into each other
     axes[0].set_ylabel("forward and backward pass, median (ms)")
     order = [name for name in (*STYLES, *shown) if name in shown]
     order = list(dict.fromkeys([name for name in order if name != FLOOR] + [FLOOR] * (FLOOR in shown)))
