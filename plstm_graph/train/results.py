@@ -19,8 +19,8 @@ from plstm_graph.errors import ConfigError
 from plstm_graph.files import atomic_write, remove_stale
 from plstm_graph.train.config import TrainConfig, differences, from_dict, read_toml, write_toml
 
-CONFIG, METRICS = "config.toml", "metrics.json"
-FILES = (CONFIG, METRICS, "metrics.csv", "curves.png", "parity.png", "roc.png", "rejected.csv")
+CONFIG, METRICS, HISTORY = "config.toml", "metrics.json", "metrics.csv"
+FILES = (CONFIG, METRICS, HISTORY, "curves.png", "parity.png", "roc.png", "rejected.csv")
 CHECKPOINTS = ("best.ckpt", "last.ckpt")
 PACKAGES = ("plstm-graph", "torch", "torch-geometric", "pytorch-lightning", "torchmetrics", "numpy", "rdkit", "ogb")
 
@@ -68,9 +68,9 @@ def open_folder(config: TrainConfig, *, resume: bool = False, rejected: Sequence
         return last_checkpoint(out)
     for path in [*(out / name for name in FILES), *(out / "checkpoints" / name for name in CHECKPOINTS)]:
         path.unlink(missing_ok=True)  # of an earlier run; nothing else in the folder is touched
-    write_toml(config, out / CONFIG)
     if rejected:
         write_rows(out / "rejected.csv", ["row", "text", "reason"], rejected)
+    write_toml(config, out / CONFIG)  # last: with it, the run can be resumed
     return None
 
 

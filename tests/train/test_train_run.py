@@ -106,7 +106,7 @@ def test_the_folder_holds_everything(tmp_path: Path) -> None:
     assert stored["command"] == "plstm-graph train"
     assert stored["graphs"] == {"train": 32, "valid": 4, "test": 4}
     assert {"torch", "plstm_graph", "python"} <= stored["versions"].keys()
-    assert [row["step"] for row in read_history(out)] == [0, 1, 2, 3]
+    assert [row["epoch"] for row in read_history(out)] == [0, 1, 2, 3]
 
 
 def test_best_and_last_epoch_are_both_tested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
