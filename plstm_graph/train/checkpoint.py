@@ -99,6 +99,9 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         # torch stores tensors as they are. What inflates on reading is not ours, nor are torch's older formats.
         with zipfile.ZipFile(where) as archive:
             inflates = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+            damaged = None if inflates else archive.testzip()
+        if damaged:  # torch would take a flipped bit for a weight
+            raise zipfile.BadZipFile(damaged)
         content = None if inflates else torch.load(where, map_location="cpu", weights_only=True)
     except OSError as error:
         raise CheckpointError(f"cannot read checkpoint {where}: {error.strerror or error}") from error

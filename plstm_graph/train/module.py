@@ -100,7 +100,7 @@ class Learner(pl.LightningModule):
         if self.trainer.world_size == 1:
             return 1.0, len(target)
         own = torch.stack([(~target.isnan()).sum(), target.new_tensor(len(target), dtype=torch.long)])
-        labels, graphs = self.trainer.strategy.reduce(own, reduce_op="sum")
+        labels, graphs = self.trainer.strategy.reduce(own.clone(), reduce_op="sum")
         return own[0] * self.trainer.world_size / labels.clamp(min=1), graphs
 
     def on_validation_epoch_start(self) -> None:
