@@ -17,6 +17,7 @@ from plstm_graph.files import atomic_write
 from plstm_graph.nn.encoders import FeatureSpec
 from plstm_graph.nn.model import GraphModel, ModelConfig
 from plstm_graph.train.config import TrainConfig, from_dict
+from plstm_graph.train.metrics import METRICS
 
 FORMAT, META = 1, "plstm_graph"
 MOLECULES = "ogb-molecule"
@@ -141,11 +142,16 @@ def read_meta(content: Mapping[str, Any], path: object) -> Meta:
             f"plstm-graph {writer}: install that version"
         )
     hints = get_type_hints(Meta)
-    wrong = sorted(name for name in {*hints, *stored} if name not in hints or not _is(stored.get(name), hints[name]))
+    unfit = (name for name in {*hints, *stored} if name not in hints or not _is(stored.get(name), hints[name]))
+    wrong = sorted(map(str, unfit))
+    if not wrong:
+        columns = 1 if stored["task"] == "multiclass" else stored["num_outputs"]
+        scales = stored["num_outputs"] if stored["task"] == "regression" else 0
+        lengths = {"targets": columns, "mean": scales, "deviation": scales}
+        wrong = [name for name, length in lengths.items() if len(stored[name]) != length]
+        wrong += ["metric"] * (stored["metric"] not in METRICS or stored["task"] not in METRICS[stored["metric"]].task)
     if wrong:
-        raise CheckpointError(
-            f"{path} describes itself wrongly ({', '.join(map(str, wrong))}); it was changed or damaged"
-        )
+        raise CheckpointError(f"{path} describes itself wrongly ({', '.join(wrong)}); it was changed or damaged")
     return Meta(**stored)
 
 

@@ -78,4 +78,5 @@ def told() -> Iterator[None]:
 
 def write_counts() -> None:
     if COUNTS:
-        Path(COUNTS).write_text(json.dumps(counts))
+        with Path(COUNTS).open("a") as stream:  # a line from each process of pytest-xdist
+            stream.write(json.dumps(counts) + "\n")

@@ -29,18 +29,18 @@ ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-32", "latin-1", "cp1252", "asc
 @st.composite
 def files(draw: st.DrawFn) -> bytes:
     """A table in some dialect and encoding, perhaps with bytes changed."""
-    stream = io.StringIO()
-    quoting = draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONE]))
-    end = draw(st.sampled_from(["\n", "\r\n", "\r", "\n\n"]))
-    writer = csv.writer(
-        stream, delimiter=draw(st.sampled_from(",;\t|")), quoting=quoting, lineterminator=end, escapechar="\\"
-    )
-    usual = st.just(["smiles", "y"])
-    writer.writerow(draw(usual | HEADS))
-    writer.writerows(draw(st.lists(st.lists(CELLS, max_size=4), max_size=6)))
-    molecule = st.tuples(st.sampled_from(molecules(20)), NUMBERS)
-    writer.writerows(draw(st.lists(molecule, max_size=6)))
-    content = bytearray(stream.getvalue().encode(draw(st.sampled_from(ENCODINGS)), errors="replace"))
+    rows = draw(st.lists(st.lists(CELLS, max_size=4), max_size=6))
+    rows += draw(st.lists(st.tuples(st.sampled_from(molecules(20)), NUMBERS), max_size=6))
+    rows.insert(0, draw(st.just(["smiles", "y"]) | HEADS))
+    delimiter, end = draw(st.sampled_from(",;\t|")), draw(st.sampled_from(["\n", "\r\n", "\r", "\n\n"]))
+    if draw(st.booleans()):
+        stream = io.StringIO()
+        quoting = draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
+        csv.writer(stream, delimiter=delimiter, quoting=quoting, lineterminator=end).writerows(rows)
+        text = stream.getvalue()
+    else:  # quotation marks as they come
+        text = end.join(delimiter.join(row) for row in rows)
+    content = bytearray(text.encode(draw(st.sampled_from(ENCODINGS)), errors="replace"))
     for _ in range(draw(st.integers(0, 2))):
         place = draw(st.integers(0, len(content)))
         content[place : place + draw(st.integers(0, 3))] = draw(st.binary(max_size=3))

@@ -165,7 +165,7 @@ cli.main()
 """
 
 
-@pytest.mark.parametrize("strike", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("strike", [signal.SIGINT, signal.SIGTERM])  # SIGKILL: tests/benchmarks/test_reliability.py
 def test_a_process_that_is_struck_down(tmp_path: Path, strike: signal.Signals) -> None:
     data, out = write_csv(tmp_path / "small.csv"), tmp_path / "cut"
     words = ["train", "--data", data, "--target", "y", "--out", out, "--epochs", EPOCHS, "--batch-size", 8, "--quiet"]
@@ -173,11 +173,8 @@ def test_a_process_that_is_struck_down(tmp_path: Path, strike: signal.Signals) -
     environment = os.environ | {"OMP_NUM_THREADS": "1", "STRIKE": str(int(strike))}
     run = [sys.executable, "-c", SCRIPT, *map(str, words)]
     struck = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    if strike == signal.SIGKILL:
-        assert struck.returncode == -signal.SIGKILL
-    else:
-        assert struck.returncode == 130
-        assert struck.stderr.strip() == f"interrupted; resume with: plstm-graph train --resume --out {out}"
+    assert struck.returncode == 130
+    assert struck.stderr.strip() == f"interrupted; resume with: plstm-graph train --resume --out {out}"
     assert not (out / "metrics.json").exists()
 
     config = stored_config(out)
