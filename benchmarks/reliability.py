@@ -136,9 +136,9 @@ def _read_whole(path: Path) -> None:
 
 
 def artefacts(out: Path) -> dict[str, Any]:
-    """All that a finished run leaves, but for the time it took and where it stands."""
+    """All that a finished run leaves, but for the time it took, where it stands and the state of the checkout."""
     metrics = json.loads((out / "metrics.json").read_text())
-    del metrics["minutes"]
+    del metrics["minutes"], metrics["commit"]
     states = {name: read(out / "checkpoints" / name) for name in CHECKPOINTS}
     for state in states.values():
         del state["plstm_graph"]["config"]["out"]
