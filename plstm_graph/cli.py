@@ -163,7 +163,8 @@ def train(
     try:
         found = run(chosen, resume=resume, overwrite=overwrite, progress=not quiet, command=command)
     except KeyboardInterrupt:
-        typer.echo(f"interrupted; {_advice(str(chosen.out))}", err=True)
+        if first_process():
+            typer.echo(f"interrupted; {_advice(str(chosen.out))}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     if not quiet and first_process():
         _summary(found, str(chosen.out))

@@ -171,6 +171,9 @@ class ModelConfig:
         degrees: add the sinusoidal degree encoding.
         head_layers: layers of the perceptron behind the pooling.
         backend: of the operator.
+
+    Raises:
+        ConfigError: a number out of range.
     """
 
     model: str = "plstm"
@@ -189,6 +192,15 @@ class ModelConfig:
     degrees: bool = False
     head_layers: int = 2
     backend: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name, low in {"width": 1, "layers": 0, "walks": 0, "head_layers": 1, "expansion": 0}.items():
+            if not getattr(self, name) >= low:
+                raise ConfigError(f"model.{name} must be at least {low} (got {getattr(self, name)})")
+        if not 0 <= self.dropout <= 1:
+            raise ConfigError(f"model.dropout must be from 0 to 1 (got {self.dropout})")
+        if self.degrees and self.width % 2:
+            raise ConfigError(f"model.degrees needs an even width (got {self.width})")
 
 
 def _plstm(config: ModelConfig, edge_dim: int | None, modes: str, local: str) -> nn.Module:
