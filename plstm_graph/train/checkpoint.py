@@ -142,8 +142,8 @@ def read_meta(content: Mapping[str, Any], path: object) -> Meta:
             f"plstm-graph {writer}: install that version"
         )
     hints = get_type_hints(Meta)
-    unfit = (name for name in {*hints, *stored} if name not in hints or not _is(stored.get(name), hints[name]))
-    wrong = sorted(map(str, unfit))
+    wrong = sorted(str(name) for name in hints.keys() ^ stored.keys())
+    wrong += [name for name, hint in hints.items() if name in stored and not _is(stored[name], hint)]
     if not wrong:
         columns = 1 if stored["task"] == "multiclass" else stored["num_outputs"]
         scales = stored["num_outputs"] if stored["task"] == "regression" else 0

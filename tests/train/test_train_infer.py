@@ -158,6 +158,7 @@ def changed(run: Path, change: Callable[[dict[str, Any]], Any]) -> dict[str, Any
         (lambda c: c["plstm_graph"].pop("mean"), r"describes itself wrongly \(mean\)"),
         (lambda c: c["plstm_graph"].update(num_outputs="2", more=1), r"describes itself wrongly \(more, num_outputs\)"),
         (lambda c: c["plstm_graph"].update(deviation=[math.nan, 1.0]), r"describes itself wrongly \(deviation\)"),
+        (lambda c: c["plstm_graph"].pop("featuriser"), r"describes itself wrongly \(featuriser\)"),
         (lambda c: c["plstm_graph"]["mean"].clear(), r"describes itself wrongly \(mean\)"),
         (lambda c: c["plstm_graph"].update(task="binary"), r"wrongly \(mean, deviation, metric\)"),
         (lambda c: c["plstm_graph"]["config"]["model"].update(width=10**9), "not fit its model config"),
