@@ -73,10 +73,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            with atomic_write(path) as temp:
-                torch.save(checkpoint, temp)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            with atomic_write(path) as temp, temp.open("wb") as stream:
+                torch.save(checkpoint, stream)
+        except (OSError, RuntimeError) as error:  # torch's own error says less than what it met on writing
+            met = error.__context__ if isinstance(error.__context__, OSError) else error
+            reason = getattr(met, "strerror", None) or str(met).splitlines()[0]
             raise CheckpointError(f"cannot write checkpoint {path}: {reason}; an earlier one is untouched") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
