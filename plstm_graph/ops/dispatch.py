@@ -86,9 +86,10 @@ def propagate(
     if backend not in BACKENDS:
         raise ConfigError(unknown("backend", backend, ("auto", *BACKENDS)))
     dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
-    taken = value.dtype if backend in HALF else dtype
+    half = backend in HALF and dtype == torch.float32
+    taken = value.dtype if half else dtype
     with torch.autocast(value.device.type, enabled=False):
-        wide = Gates(*(gate.to(dtype) for gate in gates))
+        wide = Gates(*(gate if half and gate.dtype.itemsize < 4 else gate.to(dtype) for gate in gates))
         output = BACKENDS[backend](query.to(taken), key.to(taken), value.to(taken), wide, dag)
     return output.to(value.dtype)
 
