@@ -138,6 +138,12 @@ class PLSTM(nn.Module):
         x = self.norm(x)
         return x if self.lin is None else self.lin(x)
 
+    def prepare_dag(self, dag: LineDAG) -> None:
+        """Make what the layers read of ``dag``: after ``compile()`` of this module, call it before each new one."""
+        for block in self.blocks:
+            for conv in block.convs:
+                conv.prepare_dag(dag)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, num_layers={self.num_layers})"
 
@@ -261,7 +267,8 @@ class GraphModel(nn.Module):
         if isinstance(self.stack, PLSTM):
             arguments = {"edge_attr": edge_attr}
             if self.config.model == "plstm":
-                arguments["dag"] = line_dag(data, self.config.order)
+                arguments["dag"] = dag = line_dag(data, self.config.order)
+                self.stack.prepare_dag(dag)
         x = self.stack(x, data.edge_index, **arguments)
         size = data.num_graphs if isinstance(data, Batch) else None  # graphs without nodes count, too
         return self.head(self.pool(x, data.get("batch"), dim_size=size))
