@@ -65,7 +65,7 @@ def measure(
     Args:
         cases: what to time, by name; each runs twice untimed first.
         device: waited for before and after each call.
-        rounds: turns of each case of ``TURN`` calls, fewer (but at least 5) once ``seconds`` have passed.
+        rounds: calls of each case, ``TURN`` at a time, fewer (but at least 5) once ``seconds`` have passed.
         seconds: time for all of them together.
     """
     times: dict[str, list[float]] = {name: [] for name in cases}
@@ -73,11 +73,11 @@ def measure(
         for _ in range(2):
             case.run(case.prepare())
     begin = time.perf_counter()
-    for turn in range(rounds):
-        if turn >= min(5, rounds) and time.perf_counter() - begin > seconds:
+    for called in range(0, rounds, TURN):
+        if called >= min(5, rounds) and time.perf_counter() - begin > seconds:
             break
         for name, case in cases.items():
-            for _ in range(TURN):
+            for _ in range(min(TURN, rounds - called)):
                 given = case.prepare()
                 wait(device)
                 start = time.perf_counter()

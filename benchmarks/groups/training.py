@@ -36,7 +36,7 @@ BATCH = 512
 LIMIT_S, BUSY = 2.0, 0.8
 
 
-def build(config: ModelConfig, outputs: int, device: str) -> nn.Module:
+def build(config: ModelConfig, outputs: int, device: str) -> GraphModel:
     """A model with weights that depend on nothing else."""
     torch.manual_seed(0)
     return GraphModel(MOLECULE, outputs, config).to(device)
@@ -47,7 +47,7 @@ def losses(model: nn.Module, batch: Batch) -> Tensor:
     return binary_cross_entropy_with_logits(model(batch).float(), batch.y)
 
 
-def trainer(model: nn.Module, compile: bool = False) -> Callable[[Batch], Tensor]:
+def trainer(model: GraphModel, compile: bool = False) -> Callable[[Batch], Tensor]:
     """A training step: forward, loss, backward, AdamW. ``compile`` the stack, for batches of any size."""
     if compile:
         model.stack.compile(fullgraph=True, dynamic=True)

@@ -15,7 +15,7 @@ from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.gates import check_mode
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.block import PLSTMBlock, edge_content, norm_layer
-from plstm_graph.nn.conv import check_dag
+from plstm_graph.nn.conv import PLSTMConv, check_dag
 from plstm_graph.nn.encoders import FeatureEncoder, FeatureSpec
 from plstm_graph.orient import CANONICAL
 from plstm_graph.transforms import OrientDAG, line_dag
@@ -140,9 +140,9 @@ class PLSTM(nn.Module):
 
     def prepare_dag(self, dag: LineDAG) -> None:
         """Make what the layers read of ``dag``: after ``compile()`` of this module, call it before each new one."""
-        for block in self.blocks:
-            for conv in block.convs:
-                conv.prepare_dag(dag)
+        for module in self.modules():
+            if isinstance(module, PLSTMConv):
+                module.prepare_dag(dag)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, num_layers={self.num_layers})"

@@ -64,8 +64,12 @@ def launch(
         if type(x) is int:
             plain.append(x)
             continue
-        tensor, place = x if type(x) is At else (x, 0)
-        pointer = tensor.data_ptr() + place * tensor.element_size()
+        if type(x) is At:
+            tensor = x.tensor
+            pointer = tensor.data_ptr() + x.place * tensor.element_size()
+        else:
+            tensor = x
+            pointer = tensor.data_ptr()
         plain.append(pointer)
         if tensor.dtype is not torch.int32:
             traits += (tensor.dtype, pointer % 16)
