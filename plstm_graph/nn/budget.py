@@ -1,0 +1,76 @@
+"""Models of equal size: the width whose number of parameters comes closest to a budget."""
+
+from dataclasses import replace
+from math import lcm
+
+import torch
+
+from plstm_graph.errors import ConfigError
+from plstm_graph.nn.encoders import FeatureSpec
+from plstm_graph.nn.model import GraphModel, ModelConfig
+
+TOLERANCE = 0.1
+"""How far from its budget a model may be."""
+
+_SUFFIX = {"": 1, "k": 1_000, "m": 1_000_000}
+
+
+def parse_budget(text: str) -> int:
+    """``"300k"``, ``"500000"`` or ``"1.2M"`` as a number of parameters.
+
+    Raises:
+        ConfigError: anything else, or less than one parameter.
+    """
+    plain = text.strip().lower().replace(",", "").replace("_", "")
+    suffix = plain[-1:] if plain[-1:] in ("k", "m") else ""
+    try:
+        budget = round(float(plain.removesuffix(suffix)) * _SUFFIX[suffix])
+    except (ValueError, OverflowError):  # infinity, NaN and words
+        budget = 0
+    if budget < 1:
+        raise ConfigError(f"budget must be a number of parameters such as 300k, 500000 or 1.2M (got {text!r})")
+    return budget
+
+
+def count_parameters(features: FeatureSpec, num_outputs: int, config: ModelConfig) -> int:
+    """Parameters of the model, without allocating or drawing any."""
+    with torch.device("meta"):
+        model = GraphModel(features, num_outputs, config)
+    return sum(weights.numel() for weights in model.parameters())
+
+
+def fit_width(features: FeatureSpec, num_outputs: int, config: ModelConfig, budget: str) -> ModelConfig:
+    """``config`` with the width whose parameters come closest to ``budget``.
+
+    Args:
+        features, num_outputs: as for :class:`GraphModel`.
+        config: all but the width. Widths are multiples of ``heads`` (so that changing the model changes nothing else)
+            and even where degrees are encoded.
+        budget: as for :func:`parse_budget`.
+
+    Raises:
+        ConfigError: the closest is off by more than :data:`TOLERANCE`; the message names both neighbours.
+    """
+    wanted = parse_budget(budget)
+    if config.heads < 1:
+        raise ConfigError(f"heads must be at least 1 (got {config.heads})")
+    step = lcm(config.heads, 2 if config.degrees else 1)
+
+    def size(multiple: int) -> int:
+        return count_parameters(features, num_outputs, replace(config, width=step * multiple))
+
+    low, high = 1, 2
+    while size(high) < wanted:  # parameters grow with the width: bracket, then halve
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if size(middle) < wanted else (low, middle)
+    sizes = {multiple * step: size(multiple) for multiple in (low, high)}
+    width = min(sizes, key=lambda width: abs(sizes[width] - wanted))
+    if abs(sizes[width] - wanted) > TOLERANCE * wanted:
+        near = " and ".join(f"{sizes[width]:,} (width {width})" for width in sizes)
+        raise ConfigError(
+            f"no width gives model {config.model!r} {wanted:,} parameters within {TOLERANCE:.0%}: the closest have "
+            f"{near}; take another budget, fewer heads, or another number of layers"
+        )
+    return replace(config, width=width)
