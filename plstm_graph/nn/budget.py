@@ -6,11 +6,15 @@ from math import lcm
 import torch
 
 from plstm_graph.errors import ConfigError
+from plstm_graph.nn.block import DIRECTIONS
 from plstm_graph.nn.encoders import FeatureSpec
 from plstm_graph.nn.model import GraphModel, ModelConfig
 
 TOLERANCE = 0.1
 """How far from its budget a model may be."""
+
+HEADED = ("plstm", "gat", "gps")
+"""Models whose width must be a multiple of ``heads``."""
 
 _SUFFIX = {"": 1, "k": 1_000, "m": 1_000_000}
 
@@ -42,19 +46,37 @@ def count_parameters(features: FeatureSpec, num_outputs: int, config: ModelConfi
 def fit_width(features: FeatureSpec, num_outputs: int, config: ModelConfig, budget: str) -> ModelConfig:
     """``config`` with the width whose parameters come closest to ``budget``.
 
+    Widths are multiples of ``heads`` where the model has heads, and even where degrees are encoded. Where the steps
+    between such widths are too coarse, heads are halved.
+
     Args:
         features, num_outputs: as for :class:`GraphModel`.
-        config: all but the width. Widths are multiples of ``heads`` (so that changing the model changes nothing else)
-            and even where degrees are encoded.
+        config: all but the width.
         budget: as for :func:`parse_budget`.
 
     Raises:
-        ConfigError: the closest is off by more than :data:`TOLERANCE`; the message names both neighbours.
+        ConfigError: the closest is off by more than :data:`TOLERANCE`; the message names its neighbours.
     """
     wanted = parse_budget(budget)
+    sizes = _around(features, num_outputs, config, wanted)
+    width = min(sizes, key=lambda width: abs(sizes[width] - wanted))
+    if abs(sizes[width] - wanted) <= TOLERANCE * wanted:
+        return replace(config, width=width)
+    coarsest = 2 * len(DIRECTIONS[config.directions]) if config.directions in DIRECTIONS else 2
+    if config.model in HEADED and config.heads % coarsest == 0:
+        return fit_width(features, num_outputs, replace(config, heads=config.heads // 2), budget)
+    near = " and ".join(f"{count:,} (width {width})" for width, count in sizes.items())
+    raise ConfigError(
+        f"no width gives model {config.model!r} {wanted:,} parameters within {TOLERANCE:.0%}: the closest have {near}; "
+        "take another budget or another number of layers"
+    )
+
+
+def _around(features: FeatureSpec, num_outputs: int, config: ModelConfig, wanted: int) -> dict[int, int]:
+    """Parameters of the two neighbouring widths between which ``wanted`` lies, by width."""
     if config.heads < 1:
         raise ConfigError(f"heads must be at least 1 (got {config.heads})")
-    step = lcm(config.heads, 2 if config.degrees else 1)
+    step = lcm(config.heads if config.model in HEADED else 1, 2 if config.degrees else 1)
 
     def size(multiple: int) -> int:
         return count_parameters(features, num_outputs, replace(config, width=step * multiple))
@@ -65,12 +87,4 @@ def fit_width(features: FeatureSpec, num_outputs: int, config: ModelConfig, budg
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if size(middle) < wanted else (low, middle)
-    sizes = {multiple * step: size(multiple) for multiple in (low, high)}
-    width = min(sizes, key=lambda width: abs(sizes[width] - wanted))
-    if abs(sizes[width] - wanted) > TOLERANCE * wanted:
-        near = " and ".join(f"{sizes[width]:,} (width {width})" for width in sizes)
-        raise ConfigError(
-            f"no width gives model {config.model!r} {wanted:,} parameters within {TOLERANCE:.0%}: the closest have "
-            f"{near}; take another budget, fewer heads, or another number of layers"
-        )
-    return replace(config, width=width)
+    return {step * multiple: size(multiple) for multiple in (low, high)}
