@@ -117,7 +117,9 @@ def test_a_baseline_reads_its_neighbourhood_and_no_more(model: str) -> None:
     chain = graph([(i, i + 1) for i in range(5)], 6)
     x = torch.randn(6, WIDTH, dtype=torch.double, requires_grad=True)
     bonds = torch.randn(chain.edge_index.size(1), WIDTH, dtype=torch.double)
-    stack(x, chain.edge_index, edge_attr=bonds, batch=torch.zeros(6, dtype=torch.long), batch_size=1)[0].sum().backward()
+    stack(x, chain.edge_index, edge_attr=bonds, batch=torch.zeros(6, dtype=torch.long), batch_size=1)[
+        0
+    ].sum().backward()
     reached = x.grad.abs().sum(1) > 0
     whole = model in ("gin-virtual", "gps")
     assert reached.tolist() == ([True] * 6 if whole else [True, True, True, True, False, False])
