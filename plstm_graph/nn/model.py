@@ -45,6 +45,7 @@ class PLSTM(nn.Module):
         local: local branch of every block: a name in :data:`LOCALS` or a function (channels, edge_dim) -> conv.
             With ``modes="-"`` the local branch stands alone.
         virtual_node: join all nodes of a graph through one more node between the blocks; see :class:`VirtualNode`.
+            Without ``batch`` all nodes are one graph to it.
 
     Shapes: x [N, in_channels], edge_index [2, M], edge_attr [M, edge_dim] -> [N, out_channels].
 
