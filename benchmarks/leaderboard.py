@@ -16,7 +16,6 @@ from typing import Any
 
 import records
 import torch
-from baselines import forest
 from plan import Job, read_plan, stored
 from tables import leaderboard_table
 from torch_geometric.data import Data
@@ -33,22 +32,17 @@ READ_FROM = ("data", "root", "targets", "smiles_column", "task")  # what decides
 
 def run_job(job: Job) -> dict[str, Any]:
     """Trains one job and returns its row."""
+    from plstm_graph.train.run import train
+
     source = replace(_SOURCE, **{name: getattr(job.config, name) for name in READ_FROM})
     dataset = _dataset(source)
-    if job.forest is not None:
-        found = forest(job.config, dataset, job.forest)
-    else:
-        from plstm_graph.train.run import train
-
-        found = train(job.config, dataset, graphs=_prepared(source, job.config.model))
-    return row_of(job, found)
+    return row_of(job, train(job.config, dataset, graphs=_prepared(source, job.config.model)))
 
 
 def row_of(job: Job, found: dict[str, Any]) -> dict[str, Any]:
     """What is stored of a run; ``minutes`` depend on how many runs shared the machine (``jobs`` in ``command``)."""
     return {
         "entry": job.entry,
-        "kind": job.kind,
         "config": job.content(),
         "config_hash": job.key,
         "seed": job.config.seed,
@@ -56,8 +50,8 @@ def row_of(job: Job, found: dict[str, Any]) -> dict[str, Any]:
         "metric": found["metric"],
         "valid": found["valid"],
         "test": found["test"],
-        "epoch": found.get("best_epoch"),
-        "params": found.get("parameters"),
+        "epoch": found["best_epoch"],
+        "params": found["parameters"],
         "minutes": found["minutes"],
         **records.provenance(found["device"]),
     }

@@ -83,7 +83,7 @@ class Choice(NamedTuple):
 
     @property
     def name(self) -> str:
-        return self.flag.removeprefix("--").replace("-", "_")
+        return self.flag.partition("/")[0].removeprefix("--").replace("-", "_")
 
     def parameter(self) -> inspect.Parameter:
         option = typer.Option(self.flag, help=self.help, show_default=False, rich_help_panel=self.panel)
@@ -91,6 +91,7 @@ class Choice(NamedTuple):
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
 
 
+_MODELS = "plstm, gine, gcn, gin, gin-virtual, gat, gatedgcn, gps, dmpnn, lstm-gnn or fingerprint."
 _DATA, _MODEL, _FIT = "Data", "Model", "Training"
 CHOICES = (
     Choice("--data", str, _DATA, "Name of a data set, or a CSV file (default: nav17)."),
@@ -102,18 +103,29 @@ CHOICES = (
     Choice("--split", str, _DATA, "random, scaffold or folds."),
     Choice("--split-seed", int, _DATA, "Seed of the split (default: --seed)."),
     Choice("--fold", int, _DATA, "Which fold, with --split folds."),
-    Choice("--model", str, _MODEL, "plstm, gine or gin.", "model.model"),
+    Choice("--model", str, _MODEL, _MODELS, "model.model"),
+    Choice("--budget", str, _MODEL, "Parameters, for example 300k; sets the width."),
     Choice("--width", int, _MODEL, "Channels.", "model.width"),
     Choice("--layers", int, _MODEL, "Blocks.", "model.layers"),
     Choice("--heads", int, _MODEL, "Heads of a block.", "model.heads"),
     Choice("--modes", str, _MODEL, "Mode of each block, repeated as needed: P, D, PD, ...", "model.modes"),
-    Choice("--directions", str, _MODEL, "Reading directions, for example both.", "model.directions"),
-    Choice("--local", str, _MODEL, "Local branch beside pLSTM: gine or none.", "model.local"),
-    Choice("--norm", str, _MODEL, "Normalisation, for example batch.", "model.norm"),
+    Choice("--directions", str, _MODEL, "Reading: both, along, against or alternating.", "model.directions"),
+    Choice("--local", str, _MODEL, "Local branch beside pLSTM: gine, gcn, gat, gatedgcn or none.", "model.local"),
+    Choice("--norm", str, _MODEL, "batch, rms, layer or none.", "model.norm"),
+    Choice("--expansion", float, _MODEL, "Width of the feed-forward layers over --width; 0: none.", "model.expansion"),
     Choice("--dropout", float, _MODEL, "Dropout.", "model.dropout"),
-    Choice("--pooling", str, _MODEL, "mean, sum or max over nodes.", "model.pooling"),
+    Choice("--pooling", str, _MODEL, "mean, sum, max or attention over nodes.", "model.pooling"),
     Choice("--rwse", int, _MODEL, "Steps of the random-walk encoding; 0 for none.", "model.walks"),
-    Choice("--order", str, _MODEL, "How edges are oriented, for example canonical.", "model.order"),
+    Choice("--laplacian", int, _MODEL, "Eigenvectors of the Laplacian as encoding; 0 for none.", "model.eigenvectors"),
+    Choice("--bonds/--no-bonds", bool, _MODEL, "Read edge features.", "model.bonds"),
+    Choice(
+        "--bond-values/--no-bond-values", bool, _MODEL, "Bonds reach the values, not only gates.", "model.bond_values"
+    ),
+    Choice(
+        "--virtual-node/--no-virtual-node", bool, _MODEL, "One more node, joined to all others.", "model.virtual_node"
+    ),
+    Choice("--order", str, _MODEL, "How edges are oriented: canonical, index, bfs, random, ...", "model.order"),
+    Choice("--test-orientations", int, _MODEL, "With --order random: average of how many.", "model.test_orientations"),
     Choice("--epochs", int, _FIT, "Passes over the training split."),
     Choice("--batch-size", int, _FIT, "Graphs a step and device."),
     Choice("--lr", float, _FIT, "Highest learning rate."),
@@ -196,12 +208,12 @@ def _config(path: Path | None, given: dict[str, Any], out: str | None, resume: b
 
 def _summary(found: Mapping[str, Any], out: str) -> None:
     metric = found["metric"]
+    epoch = f"best epoch {found['best_epoch']} of {found['epochs']}, " if found["epochs"] else ""
     numbers = "  ".join(f"{part} {found[part][metric]:.4f}" for part in ("train", "valid", "test"))
     rejected = f"; {found['rejected']} rows rejected, see rejected.csv" if found["rejected"] else ""
-    typer.echo(
-        f"{metric}: {numbers}  (best epoch {found['best_epoch']} of {found['epochs']}, {found['minutes']:.1f} min)"
-    )
-    typer.echo(f"{found['parameters']:,} parameters; results in {out}{rejected}")
+    typer.echo(f"{metric}: {numbers}  ({epoch}{found['minutes']:.1f} min)")
+    size = f"{found['parameters']:,} parameters; " if found["parameters"] else ""
+    typer.echo(f"{size}results in {out}{rejected}")
 
 
 @app.command()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from plstm_graph.errors import ConfigError, CycleError, ShapeError, unknown
 
-GIVEN, CANONICAL = "given", "canonical"
+GIVEN, CANONICAL, RANDOM = "given", "canonical", "random"
 
 
 def check_edge_index(edge_index: Tensor, num_nodes: int | None) -> tuple[Tensor, int]:
@@ -107,7 +107,7 @@ ORDERS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     "bfs": lambda edge_index, graph_ptr, seed: _search(edge_index, graph_ptr, depth_first=False),
     "dfs": lambda edge_index, graph_ptr, seed: _search(edge_index, graph_ptr, depth_first=True),
     "degree": _degree,
-    "random": _random,
+    RANDOM: _random,
 }
 
 

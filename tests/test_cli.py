@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from plstm_graph import __version__
 from plstm_graph.cli import CHOICES, app
+from plstm_graph.nn.model import FINGERPRINT, MODELS
 from plstm_graph.train.config import TrainConfig, flat
 
 Invoke = Callable[..., Any]
@@ -56,10 +57,27 @@ def test_every_option_sets_a_field_of_the_config() -> None:
     assert len({choice.flag for choice in CHOICES}) == len(CHOICES)
 
 
+def test_a_switch_goes_both_ways_and_a_budget_sets_the_width(tmp_path: Path, invoke: Invoke) -> None:
+    data = write_csv(tmp_path / "my.csv")
+    words = ["train", "--data", data, "--target", "y", "--quiet", "--epochs", 1, "--accelerator", "cpu", "--rwse", 0]
+    words += ["--model", "gcn", "--layers", 1, "--no-bonds", "--virtual-node", "--budget", "20k"]
+    found = invoke(*words, "--out", tmp_path / "run")
+    assert (found.exit_code, found.output) == (0, "")
+    config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
+    assert (config["model"]["bonds"], config["model"]["virtual_node"], config["budget"]) == (False, True, "20k")
+    stored = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert stored["parameters"] == pytest.approx(20_000, rel=0.1)
+    assert config["model"]["width"] != 64
+    assert invoke(*words, "--out", tmp_path / "run", "--resume").exit_code == 0
+    one_line(invoke(*words[:-1], "20x", "--out", tmp_path / "other"), "such as 300k")
+
+
 def test_version_and_help(invoke: Invoke) -> None:
     assert invoke("--version").stdout == f"plstm-graph {__version__}\n"
     text = invoke("train", "--help").stdout
-    assert all(choice.flag in text for choice in CHOICES)
+    assert all(flag in text for choice in CHOICES for flag in choice.flag.split("/"))
+    (models,) = (choice.help for choice in CHOICES if choice.flag == "--model")
+    assert all(name in models for name in (*MODELS, FINGERPRINT))
 
 
 def test_train_writes_its_folder(run: Path) -> None:

@@ -104,11 +104,13 @@ def scaffold(smiles: str) -> str:
     return str(murcko.MurckoScaffoldSmiles(mol=parse(smiles), includeChirality=True))
 
 
-def fingerprints(smiles: Iterable[str], radius: int = 2, bits: int = 2048) -> np.ndarray:
-    """Morgan fingerprints, one row of zeros and ones (uint8) a molecule: [molecules, bits]."""
+def fingerprints(smiles: Iterable[str], radius: int = 2, bits: int = 2048, *, counts: bool = False) -> np.ndarray:
+    """Morgan fingerprints, one row a molecule, [molecules, bits]: zeros and ones (uint8), or with ``counts`` how often
+    each environment occurs (int32)."""
     generator = _import("rdkit.Chem.rdFingerprintGenerator").GetMorganGenerator(radius=radius, fpSize=bits)
-    rows = [generator.GetFingerprintAsNumPy(parse(text)) for text in smiles]
-    return np.stack(rows) if rows else np.zeros((0, bits), dtype=np.uint8)
+    make = generator.GetCountFingerprintAsNumPy if counts else generator.GetFingerprintAsNumPy
+    rows = [make(parse(text)) for text in smiles]
+    return np.array(rows, dtype=np.int32 if counts else np.uint8).reshape(len(rows), bits)
 
 
 def layout(smiles: str) -> Layout:

@@ -18,7 +18,7 @@ State = dict[str, Tensor]
 
 
 class Reseed(Callback):
-    """Random numbers of an epoch (dropout) are a pure function of seed and epoch, on every device of its own.
+    """Random numbers of an epoch (dropout, orientations) are a pure function of seed and epoch, on each device its own.
 
     So a resumed epoch draws what an uninterrupted one would, whatever was drawn in between.
     """
@@ -31,6 +31,7 @@ class Reseed(Callback):
         torch.manual_seed(number)
         np.random.seed(number % 2**32)
         random.seed(number)
+        pl_module.model.orientation = number  # type: ignore[union-attr]
 
 
 class Keeper(Checkpoint):

@@ -12,8 +12,9 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from plstm_graph.errors import CheckpointError
 from plstm_graph.files import atomic_write
 from plstm_graph.nn.encoders import FeatureSpec
-from plstm_graph.nn.model import GraphModel, ModelConfig
+from plstm_graph.nn.model import FINGERPRINT, GraphModel, ModelConfig
 from plstm_graph.train.config import TrainConfig, from_dict
+from plstm_graph.train.forest import Forest
 
 FORMAT = 1
 MOLECULES = "ogb-molecule"
@@ -53,8 +54,10 @@ class Meta:
     def model_config(self) -> ModelConfig:
         return self.train_config.model
 
-    def build(self) -> GraphModel:
-        """The model with fresh weights."""
+    def build(self) -> torch.nn.Module:
+        """The model with fresh weights, or a forest without trees."""
+        if self.model_config.model == FINGERPRINT:
+            return Forest(self.model_config, self.task)
         stored: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in self.features.items()}
         spec = FeatureSpec(**stored)
         return GraphModel(spec, self.num_outputs, self.model_config)

@@ -39,6 +39,8 @@ class TrainConfig:
         patience: stop after so many epochs without a better validation metric; 0 never stops early.
         accelerator, devices, num_nodes, precision: as pytorch-lightning's Trainer takes them.
         out: folder for results; nothing is written without one.
+        budget: parameters of the network ("300k", "1.2M"); sets ``model.width`` (and halves ``model.heads`` where the
+            steps between widths would be too coarse).
         model: the network.
 
     Raises:
@@ -67,6 +69,7 @@ class TrainConfig:
     num_nodes: int = 1
     precision: str = "32-true"
     out: str | None = None
+    budget: str | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
 
     def __post_init__(self) -> None:
@@ -156,9 +159,10 @@ def write_toml(config: TrainConfig, path: str | Path) -> None:
 
 
 def differences(asked: TrainConfig, stored: TrainConfig) -> list[str]:
-    """What differs, one phrase a field; ``out`` may differ, since a folder may be moved."""
+    """What differs, one phrase a field; ``out`` may differ, since a folder may be moved, and what a budget decides."""
     old, new = flat(stored), flat(asked)
-    return [f"{key} is {old[key]!r}, not {new[key]!r}" for key in old if key != "out" and old[key] != new[key]]
+    free = {"out", "model.width", "model.heads"} if asked.budget else {"out"}
+    return [f"{key} is {old[key]!r}, not {new[key]!r}" for key in old if key not in free and old[key] != new[key]]
 
 
 def config_hash(config: TrainConfig) -> str:

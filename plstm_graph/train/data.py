@@ -13,6 +13,7 @@ from plstm_graph.data.datasets import GraphDataset, load
 from plstm_graph.data.packed import PackedGraphs, PackedLoader
 from plstm_graph.errors import DataError
 from plstm_graph.nn.model import ModelConfig
+from plstm_graph.orient import RANDOM
 from plstm_graph.train.config import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,8 @@ def pack(graphs: Sequence[Data], model: ModelConfig, device: torch.device) -> Gr
     stored = sum(value.nbytes for graph in graphs for value in graph.to_dict().values() if isinstance(value, Tensor))
     if not graphs or not fits(stored, device):
         return graphs
-    order = model.order if model.model == "plstm" else None
+    # Orders that change from epoch to epoch are oriented as they are batched.
+    order = model.order if model.model == "plstm" and model.order != RANDOM else None
     try:
         packed = PackedGraphs.from_data_list(graphs, order=order, prune="D" in model.modes, exclude_keys=["smiles"])
     except DataError as error:

@@ -87,13 +87,14 @@ def _content(run: Run, found: Found, last_epoch: dict[str, float]) -> dict[str, 
 def _write(run: Run, out: Path, found: Found, content: dict[str, Any]) -> None:
     """Pictures first: a folder with ``metrics.json`` is complete."""
     dataset, metric = run.dataset, run.learner.metric
-    plots.curves(
-        run.keeper.history,
-        out / "curves.png",
-        metric=metric,
-        label=METRICS[metric].label,
-        best_epoch=run.keeper.best_epoch,
-    )
+    if run.keeper.history:  # a forest has no epochs
+        plots.curves(
+            run.keeper.history,
+            out / "curves.png",
+            metric=metric,
+            label=METRICS[metric].label,
+            best_epoch=run.keeper.best_epoch,
+        )
     arrays = {name: (prediction.numpy(), target.numpy()) for name, (prediction, target) in found.items() if len(target)}
     part = "test" if "test" in arrays else "valid"
     note = f"{dataset.name}: {part} {METRICS[metric].label} {content[part][metric]:.3f}"

@@ -1,10 +1,11 @@
 """A training run from config to results. Read top to bottom: data, model, trainer, fit, report."""
 
 import logging
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from torch_geometric.data import Data
 
 from plstm_graph.data.datasets import GraphDataset
 from plstm_graph.errors import ConfigError, DataError
-from plstm_graph.nn.model import prepare
+from plstm_graph.nn.budget import fit_width
+from plstm_graph.nn.model import FINGERPRINT, prepare
 from plstm_graph.train import results
 from plstm_graph.train.callbacks import Bar, Keeper, Reseed
 from plstm_graph.train.checkpoint import MOLECULES, AtomicCheckpointIO, Meta, load_weights, read
 from plstm_graph.train.config import TrainConfig, to_dict
 from plstm_graph.train.data import Collated, labels, load_data, pack, scaling, split_of, train_loader
+from plstm_graph.train.forest import Forest, smiles_of
 from plstm_graph.train.infer import outputs
 from plstm_graph.train.metrics import check_defined, metric_for
 from plstm_graph.train.module import Learner
@@ -64,7 +67,13 @@ def train(
     if config.out and first_process():
         results.check_folder(config, resume=resume, overwrite=overwrite)
     with isolate_rng(), _quiet():
-        run, trainer, loader = _assemble(config, dataset or load_data(config), graphs, progress, command)
+        dataset = dataset or load_data(config)
+        if config.budget:
+            model = fit_width(dataset.features, dataset.num_outputs, config.model, config.budget)
+            config = replace(config, model=model)
+        if config.model.model == FINGERPRINT:
+            return _plant(config, dataset, command)
+        run, trainer, loader = _assemble(config, dataset, graphs, progress, command)
         outputs(run.learner.to(trainer.strategy.root_device), run.parts["valid"][:1])  # a backend may refuse the model
         last = None
         if config.out and first_process():
@@ -73,6 +82,28 @@ def train(
             last = results.last_checkpoint(config.out)
         _fit(trainer, run, loader, last)
         return report(run, write=first_process())
+
+
+def _plant(config: TrainConfig, dataset: GraphDataset, command: str | None) -> dict[str, Any]:
+    """The run of a forest: a few seconds on the CPU, without epochs; one that was interrupted is grown anew."""
+    metric = config.metric or dataset.metric
+    rule = metric_for(metric, dataset.task)
+    parts = _parts(config, dataset, None)
+    meta = _meta(config, dataset, metric, parts)
+    # A forest answers in the units of the labels.
+    meta = replace(meta, mean=[0.0] * len(meta.mean), deviation=[1.0] * len(meta.deviation))
+    forest = Forest(config.model, dataset.task)
+    smiles_of(parts["train"])
+    out = Path(config.out) if config.out else None
+    if out:
+        results.open_folder(config, rejected=dataset.rejected)
+    keeper, begin = Keeper(f"valid_{metric}", rule.higher_is_better), time.perf_counter()
+    learner = Learner(forest.fit(parts["train"], config.seed), meta.plain())
+    keeper.seconds, keeper.best_state = time.perf_counter() - begin, learner.state_dict()
+    if out:
+        content = {"plstm_graph": meta.plain(), "state_dict": learner.state_dict()}
+        AtomicCheckpointIO().save_checkpoint(content, out / "checkpoints" / "best.ckpt")
+    return report(Run(config, dataset, parts, learner, keeper, out, command))
 
 
 def first_process() -> bool:

@@ -7,12 +7,10 @@ from itertools import product
 import leaderboard
 import pytest
 import records
-from baselines import ForestConfig, forest
 from plan import read_plan, stored
-from small_runs import small_config, small_dataset, three_classes
 from tables import leaderboard_table, score
 
-from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.errors import ConfigError
 
 CONFIG = """
 title = "A small one"
@@ -30,8 +28,8 @@ name = "deep"
 model.layers = 7
 [[entry]]
 name = "forest"
-kind = "fingerprint-forest"
-trees = 3
+model.model = "fingerprint"
+model.trees = 3
 """
 
 
@@ -71,7 +69,7 @@ def test_a_plan_has_every_seed_of_every_entry(config):
     own, deep, trees = plan.jobs[0], plan.jobs[2], plan.jobs[4]
     assert (own.config.lr, own.config.model.width, own.config.root) == (0.01, 8, "data/")
     assert (deep.config.model.layers, deep.config.model.width) == (7, 8)
-    assert trees.forest == ForestConfig(trees=3)
+    assert (trees.config.model.model, trees.config.model.trees) == ("fingerprint", 3)
     assert len({job.key for job in plan.jobs}) == 6
 
 
@@ -115,6 +113,25 @@ def test_a_setting_younger_than_the_row_counts_as_its_default(config, tmp_path):
     assert [(job.entry, job.config.seed) for job in todo(config, rows)] == [("own", 0)]
 
 
+def test_what_a_forest_does_not_read_does_not_name_its_run(config, tmp_path):
+    rows = tmp_path / "small.jsonl"
+    leaderboard.run_all(todo(config, rows), rows, run=FakeTrainer())
+    stored_rows = [json.loads(line) for line in rows.read_text().splitlines()]
+    (first, *_) = (row for row in stored_rows if row["entry"] == "forest")
+    assert first["config"]["model"] == {"model": "fingerprint", "trees": 3, "radius": 2, "bits": 2048, "counts": False}
+    assert "lr" not in first["config"]
+    config.write_text(CONFIG.replace("lr = 0.01", "lr = 0.02"))
+    assert {job.entry for job in todo(config, rows)} == {"own", "deep"}
+
+
+def test_rows_from_before_a_forest_was_a_model_still_count(config, tmp_path):
+    rows = tmp_path / "small.jsonl"
+    old = {"entry": "forest", "kind": "fingerprint-forest", "seed": 0}
+    old["config"] = {"data": "nav17", "split": "random", "seed": 0, "fold": 0, "trees": 3, "radius": 2}
+    rows.write_text(json.dumps(old) + "\n")
+    assert [job.config.seed for job in todo(config, rows) if job.entry == "forest"] == [1]
+
+
 def test_a_line_cut_short_costs_that_line_only(config, tmp_path, capsys):
     rows = tmp_path / "small.jsonl"
     leaderboard.run_all(todo(config, rows), rows, run=FakeTrainer())
@@ -151,8 +168,7 @@ def test_a_score_by_hand():
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        ('kind = "fingerprint-forest"', 'kind = "fingerprint-forrest"', "did you mean 'fingerprint-forest'"),
-        ("trees = 3", "tree = 3", "did you mean 'trees'"),
+        ("model.trees = 3", "model.tree = 3", "did you mean 'model.trees'"),
         ("model.layers", "model.layer", "did you mean 'model.layers'"),
         ('name = "deep"', 'name = "own"', "a name of its own"),
         ('name = "nav17"', "", "'name' is missing"),
@@ -186,25 +202,3 @@ def test_the_command_line(config, tmp_path, capsys):
     assert "6 runs, 0 done, 6 to do" in capsys.readouterr().out
     assert leaderboard.main([*arguments, "--only", "depp"]) == 1
     assert "did you mean 'deep'" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("task", ["regression", "binary", "multiclass"])
-def test_a_forest_returns_what_the_trainer_returns(tmp_path, task):
-    dataset = small_dataset(tmp_path, "regression" if task == "multiclass" else task)
-    dataset = three_classes(dataset) if task == "multiclass" else dataset
-    config = small_config(split="random")
-    found = forest(config, dataset, ForestConfig(trees=5, counts=task == "binary"))
-    assert found["metric"] == dataset.metric
-    assert set(found["valid"]) == set(found["test"]) == set(found["train"])
-    assert found["graphs"] == {"train": 32, "valid": 4, "test": 4}
-    assert found == forest(config, dataset, ForestConfig(trees=5, counts=task == "binary")) | {
-        "minutes": found["minutes"]
-    }
-
-
-def test_a_forest_needs_molecules(tmp_path):
-    dataset = small_dataset(tmp_path)
-    for graph in dataset.graphs:
-        del graph.smiles
-    with pytest.raises(DataError, match="no SMILES"):
-        forest(small_config(split="random"), dataset)

@@ -167,6 +167,9 @@ def test_fingerprints() -> None:
     assert np.array_equal(bits[1], bits[2])
     assert not np.array_equal(bits[0], bits[1])
     assert fingerprints([]).shape == (0, 2048)
+    counts = fingerprints([ASPIRIN, "CCO"], bits=512, counts=True)
+    assert ((counts > 0) == bits[:2]).all()
+    assert counts.max() > 1
 
 
 def test_layout() -> None:
