@@ -15,6 +15,10 @@ from plstm_graph.errors import DataError, missing_extra
 from plstm_graph.nn.encoders import BOND_SIZES
 
 
+class UnreadableSMILES(DataError):
+    """rdkit cannot make a molecule of a text."""
+
+
 class Rejected(NamedTuple):
     """A row of a file that did not become a graph.
 
@@ -38,16 +42,16 @@ def parse(smiles: str) -> Any:
     """The rdkit ``Mol`` of a SMILES text; rdkit's own log stays silent.
 
     Raises:
-        DataError: the text is not one valid molecule; the message holds rdkit's reason on one line.
+        UnreadableSMILES: the text is not one valid molecule; the message holds rdkit's reason on one line.
     """
     text = _one_molecule(smiles)
     chem, base = _import("rdkit.Chem"), _import("rdkit.rdBase")
     with base.BlockLogs():
         mol = chem.MolFromSmiles(text)
     if mol is None:
-        raise DataError(f"rdkit cannot read the SMILES {text!r}: {_reason(text)}")
+        raise UnreadableSMILES(f"rdkit cannot read the SMILES {text!r}: {_reason(text)}")
     if mol.GetNumAtoms() == 0:
-        raise DataError(f"the SMILES {text!r} has no atoms")
+        raise UnreadableSMILES(f"the SMILES {text!r} has no atoms")
     return mol
 
 
@@ -131,13 +135,15 @@ def _rank(mol: Any) -> torch.Tensor:
 def _one_molecule(smiles: str) -> str:
     """The text without surrounding blanks. rdkit takes what follows a blank as a name, so 'CC O' would be ethane."""
     if not isinstance(smiles, str):
-        raise DataError(f"a SMILES must be a text, got {type(smiles).__name__}")
+        raise UnreadableSMILES(f"a SMILES must be a text, got {type(smiles).__name__}")
     text = smiles.strip()
     if not text:
-        raise DataError("the SMILES is empty")
+        raise UnreadableSMILES("the SMILES is empty")
     rest = text.split(maxsplit=1)[1:]
     if rest and not rest[0].startswith("|"):  # |...| is a CXSMILES extension, which rdkit reads
-        raise DataError(f"{text!r} is not one SMILES: {rest[0]!r} follows a blank; remove it or move it to a column")
+        raise UnreadableSMILES(
+            f"{text!r} is not one SMILES: {rest[0]!r} follows a blank; remove it or move it to a column"
+        )
     return text
 
 

@@ -268,13 +268,18 @@ class GraphModel(nn.Module):
 
 
 def prepare(graphs: list[Data], config: ModelConfig) -> list[Data]:
-    """What a model needs from each graph, once per data set: encodings and ranks. Returns new Data objects."""
+    """What a model needs from each graph, once per data set: encodings and ranks. Returns new Data objects.
+
+    The canonical order is that of the ``rank`` a graph comes with, where it has one: data sets store there what is
+    canonical for a molecule, or the directions of a native DAG.
+    """
     if config.walks:
         walk = AddRandomWalkPE(config.walks, attr_name="pe")
         graphs = [walk(graph) if graph.num_edges else _no_walk(graph, config.walks) for graph in graphs]
     if config.model == "plstm":
         orient = OrientDAG(config.order)
-        graphs = [orient(graph) for graph in graphs]
+        keep = config.order == CANONICAL
+        graphs = [graph if keep and "rank" in graph else orient(graph) for graph in graphs]
     return graphs
 
 

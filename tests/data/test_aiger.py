@@ -2,11 +2,11 @@
 
 import gzip
 
-import aiger
 import pytest
 import torch
 
 from plstm_graph import LineDAG
+from plstm_graph.data import aiger
 from plstm_graph.errors import DataError
 
 # Inputs are variables 1 to 3. Gate 4 = 2 and not 1, gate 5 = not 4 and 3: literals (8: 4, 3) and (10: 9, 6).
