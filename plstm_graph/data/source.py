@@ -8,6 +8,7 @@ import os
 import tempfile
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from http.client import HTTPException
@@ -141,8 +142,8 @@ def read_bytes(path: Path) -> bytes:
         return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}") from error
-    except (OSError, EOFError) as error:  # gzip: BadGzipFile is an OSError, a truncated file an EOFError
-        raise DataError(f"cannot read {path}: {error}") from error
+    except (OSError, EOFError, zlib.error) as error:  # the last two, and BadGzipFile, an OSError, from damaged archives
+        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def cached(name: str, files: Iterable[Path], build: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Learner(pl.LightningModule):
         return self.readable(self.model(batch))
 
     def readable(self, output: Tensor) -> Tensor:
-        """The model's output [graphs, outputs] as a user reads it; for tokens words [graphs, places], -1 from the end."""
+        """The model's output [graphs, outputs] as a user reads it; words [graphs, places] with -1 from the end on."""
         if self.task == "regression":
             return output.float() * self.deviation.float() + self.mean.float()
         if self.task == "tokens":
