@@ -38,7 +38,7 @@ def load_molecules(info: DatasetInfo, root: str | Path | None = None) -> GraphDa
     targets = tuple(str(name) for name in names)[: info.options["targets"]]
     if stacked.y is None or stacked.y.shape[1] != len(targets):
         raise DataError(f"{info.name} must have {info.options['targets']} targets; its label files are not complete")
-    parts = read_split(folder / "split" / "scaffold", len(stacked.nodes))
+    parts = read_split(folder / "split" / "scaffold")
     return info.dataset(stacked.graphs(), targets, MOLECULE, parts=parts)
 
 
@@ -47,8 +47,7 @@ def _molecules(folder: Path) -> Stacked:
     smiles = _frame(folder / "mapping" / "mol.csv.gz", header=0, usecols=["smiles"], keep_default_na=False)["smiles"]
     if len(smiles) != len(stacked.nodes):
         raise DataError(f"{folder / 'mapping'} has {len(smiles)} molecules, the graphs are {len(stacked.nodes)}")
-    labels = _table(folder / "raw" / "graph-label.csv.gz", float)
-    content = stacked.plain() | {"y": torch.tensor(labels, dtype=torch.float), "smiles": smiles.tolist()}
+    content = stacked.plain() | {"y": read_labels(folder), "smiles": smiles.tolist()}
     graphs = Stacked(**content).graphs()
     return Stacked(**content | {"rank": torch.cat(list(_ranks(graphs, folder.name)))})
 
@@ -97,11 +96,17 @@ def read(folder: Path, inverse: bool = True) -> Stacked:
     return Stacked(torch.from_numpy(nodes), columns, torch.from_numpy(x), edge_index, edge_attr)
 
 
-def read_split(folder: Path, size: int, names: tuple[str, ...] = PARTS) -> Split:
-    """The parts of a published split: numbers of graphs in ``names`` (train, valid and test), each graph once."""
+def read_labels(folder: Path) -> Tensor:
+    """Labels of the graphs of a folder in OGB's layout, float [G, targets] with NaN where there is none."""
+    return torch.from_numpy(_table(folder / "raw" / "graph-label.csv.gz", float)).float()
+
+
+def read_split(folder: Path, names: tuple[str, ...] = PARTS) -> Split:
+    """The parts of a published split: numbers of graphs in ``names`` (train, valid and test), each once."""
     parts = [_table(folder / f"{name}.csv.gz", int)[:, 0] for name in names]
-    if not np.array_equal(np.sort(np.concatenate(parts)), np.arange(size)):
-        raise DataError(f"the parts in {folder} must hold each of {size} graphs once")
+    together = np.sort(np.concatenate(parts))
+    if not np.array_equal(together, np.arange(len(together))):
+        raise DataError(f"the parts in {folder} must hold the number of each graph once, from 0 to {len(together) - 1}")
     return dict(zip(PARTS, (part.tolist() for part in parts), strict=True))
 
 
@@ -126,7 +131,6 @@ def load_code(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset
 
 def _code(folder: Path) -> dict[str, Any]:
     stacked = read(folder, inverse=False)
-    size = len(stacked.nodes)
     depth, attributed = (
         torch.from_numpy(_table(folder / "raw" / f"node_{kind}.csv.gz", int)[:, 0])
         for kind in ("depth", "is_attributed")
@@ -135,7 +139,7 @@ def _code(folder: Path) -> dict[str, Any]:
         raise DataError(
             f"the files in {folder / 'raw'} do not fit together: {len(depth)} depths, {len(stacked.x)} nodes"
         )
-    parts = read_split(folder / "split" / "project", size)
+    parts = read_split(folder / "split" / "project")
     # A function called null is called nan here, as OGB's loader has it.
     names = [str(name).split(" ") for name in _frame(folder / "raw" / "graph-label.csv.gz")[0]]
     words, y = number_words(names, parts["train"])

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plstm_graph.data import source
+from plstm_graph.data import ogbg, source
 from plstm_graph.data.dataset import MOLECULE, DatasetInfo, GraphDataset
 from plstm_graph.data.molecules import read_molecules
-from plstm_graph.data.ogbg import read_split
 from plstm_graph.data.splits import OFFICIAL, Split
 from plstm_graph.data.stacked import Stacked
 from plstm_graph.data.tables import Table, read_table
 from plstm_graph.errors import DataError
 
 URL = "https://www.dropbox.com/s"
+FUNCTION_FILE = "peptide_multi_class_dataset.csv.gz"
 SPLIT = "splits_random_stratified_peptide.pickle"
 SPLIT_MD5 = "5a0114bdadc80b94fc7ae974f13ef061"  # both sets are split alike
 FUNCTIONS = (
@@ -51,7 +51,7 @@ def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
     labels: Callable[[Table], Tensor] = info.options["labels"]
     stacked = Stacked(**source.cached(info.name, [path], lambda: read(path, labels).plain()))
     info.check_count(len(stacked.nodes))
-    return info.dataset(stacked.graphs(), info.options["targets"], MOLECULE, parts=_split(folder, len(stacked.nodes)))
+    return info.dataset(stacked.graphs(), info.options["targets"], MOLECULE, parts=read_split(folder))
 
 
 def read(path: Path, labels: Callable[[Table], Tensor] = _functions, count: int | None = None) -> Stacked:
@@ -65,11 +65,12 @@ def read(path: Path, labels: Callable[[Table], Tensor] = _functions, count: int 
     return Stacked(**content | {"y": labels(table)[: len(texts)]})
 
 
-def _split(folder: Path, size: int) -> Split:
+def read_split(folder: Path) -> Split:
+    """The benchmark's split: one file a part, or else the published file."""
     if (folder / "split").is_dir():
-        return read_split(folder / "split", size, ("train", "val", "test"))
+        return ogbg.read_split(folder / "split", ("train", "val", "test"))
     content = source.read_bytes(folder / SPLIT)
-    if source.md5(content) != SPLIT_MD5:  # checked before it is unpickled
+    if source.md5(content) != SPLIT_MD5:  # before it is unpickled
         raise DataError(f"{folder / SPLIT} is not the published file; fetch it again")
     parts = pickle.loads(content)
     return {name: parts[key].tolist() for name, key in (("train", "train"), ("valid", "val"), ("test", "test"))}
@@ -94,9 +95,9 @@ def _row(
     )
 
 
-_FUNCTION_FILE = ("peptide_multi_class_dataset.csv.gz", "701eb743e899f4d793f0e13c8fa5a1b4", 0.9)
+_FUNCTIONS_FILE = (FUNCTION_FILE, "701eb743e899f4d793f0e13c8fa5a1b4", 0.9)
 _STRUCTURE_FILE = ("peptide_structure_dataset.csv.gz", "9786061a34298a0684150f2e4ff13f47", None)
 ROWS = [
-    _row("peptides-func", "binary", "ap", "ol2v01usvaxbsr8", _FUNCTION_FILE, _functions, FUNCTIONS),
+    _row("peptides-func", "binary", "ap", "ol2v01usvaxbsr8", _FUNCTIONS_FILE, _functions, FUNCTIONS),
     _row("peptides-struct", "regression", "mae", "464u3303eu2u4zp", _STRUCTURE_FILE, _properties, PROPERTIES),
 ]

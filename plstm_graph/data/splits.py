@@ -33,6 +33,8 @@ def make_split(
     if kind == OFFICIAL:
         if official is None:
             raise ConfigError("these graphs have no official split; use random, scaffold or folds")
+        if sum(map(len, official.values())) != len(graphs):
+            raise DataError(f"the official split must hold all {len(graphs)} graphs; are the files of one release?")
         return official
     if kind == "random":
         return random_split(len(graphs), seed=seed)
