@@ -7,8 +7,9 @@ from typing import Any
 
 from torch_geometric.data import Data
 
-from plstm_graph.data import source
+from plstm_graph.data import source as files
 from plstm_graph.data.molecules import Rejected
+from plstm_graph.data.source import Fill
 from plstm_graph.data.splits import Split, make_split
 from plstm_graph.errors import DataError
 from plstm_graph.nn.encoders import ATOM_SIZES, BOND_SIZES, FeatureSpec
@@ -85,11 +86,11 @@ class DatasetInfo:
 
     def present(self, root: str | Path | None = None) -> bool:
         """Whether no download is needed: it comes with a package, or is below ``root`` (without one, in the cache)."""
-        return not self.places or source.present(self.places, root) is not None
+        return not self.places or files.present(self.places, root) is not None
 
-    def find(self, root: str | Path | None, fill: source.Fill) -> Path:
+    def find(self, root: str | Path | None, fill: Fill) -> Path:
         """The raw files; see :func:`plstm_graph.data.source.find`."""
-        return source.find(self.name, self.places, root, self.url, fill)
+        return files.find(self.name, self.places, root, self.url, fill)
 
     def check_count(self, count: int) -> None:
         """Raise DataError unless so many graphs were published."""
@@ -100,5 +101,5 @@ class DatasetInfo:
 
     def dataset(self, graphs: list[Data], targets: tuple[str, ...], features: FeatureSpec, **rest: Any) -> GraphDataset:
         """A :class:`GraphDataset` with this row's name, task, metric and split."""
-        rest = {"num_outputs": len(targets), "default_split": self.split} | rest
-        return GraphDataset(self.name, graphs, self.task, self.metric, targets, features=features, **rest)
+        given: dict[str, Any] = {"num_outputs": len(targets), "default_split": self.split} | rest
+        return GraphDataset(self.name, graphs, self.task, self.metric, targets, features=features, **given)

@@ -77,7 +77,7 @@ def read_split(folder: Path) -> Split:
 
 
 def _row(
-    name: str, task: str, metric: str, code: str, file: tuple[str, str, float], labels: Any, targets: Any
+    name: str, task: str, metric: str, code: str, file: tuple[str, str, float | None], labels: Any, targets: Any
 ) -> DatasetInfo:
     return DatasetInfo(
         name,

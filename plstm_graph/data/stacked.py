@@ -37,16 +37,18 @@ class Stacked:
         """Stack graphs that have the same attributes; there must be one."""
         first = graphs[0]
 
-        def joined(key: str, dim: int = 0) -> Tensor | None:
-            return torch.cat([graph[key] for graph in graphs], dim) if key in first else None
+        def joined(key: str) -> Tensor | None:
+            return torch.cat([graph[key] for graph in graphs]) if key in first else None
 
         return cls(
             torch.tensor([graph.num_nodes for graph in graphs]),
             torch.tensor([graph.num_edges for graph in graphs]),
             torch.cat([graph.x for graph in graphs]),
             torch.cat([graph.edge_index for graph in graphs], 1),
-            *(joined(key) for key in ("edge_attr", "y", "rank")),
-            [graph.smiles for graph in graphs] if "smiles" in first else None,
+            edge_attr=joined("edge_attr"),
+            y=joined("y"),
+            rank=joined("rank"),
+            smiles=[graph.smiles for graph in graphs] if "smiles" in first else None,
         )
 
     def graphs(self) -> list[Data]:

@@ -75,3 +75,13 @@ def test_the_published_controller(shared_data):
     leaving = torch.bincount(found.edge_index[0], minlength=found.num_nodes)
     read = set(torch.nonzero(leaving).view(-1).tolist()) | set((found.outputs // 2).tolist())
     assert set(range(8, found.num_nodes)) <= read  # no gate of a synthesised circuit is useless
+
+
+def test_as_a_graph():
+    graph = aiger.parse_aiger(HALF).data()
+    assert graph.x.tolist() == [[0, 0], [1, 0], [1, 0], [1, 0], [2, 1], [2, 1]]  # outputs 10 and 9: gates 5 and not 4
+    assert graph.edge_attr.view(-1).tolist() == [0, 1, 1, 0]
+    dag = LineDAG.from_edge_index(graph.edge_index, 6, order=graph.rank)
+    given = LineDAG.from_edge_index(graph.edge_index, 6, order="given")
+    assert torch.equal(dag.src, given.src)
+    assert torch.equal(dag.dst, given.dst)
