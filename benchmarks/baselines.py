@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from plstm_graph.data import GraphDataset, fingerprints
-from plstm_graph.data.molecules import parse
 from plstm_graph.errors import DataError, PLSTMGraphError
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import labels, load_data, split_of
@@ -85,12 +84,7 @@ def forest(
 
 def morgan(smiles: Sequence[str], settings: ForestConfig) -> np.ndarray:
     """[molecules, bits] zeros and ones, or counts."""
-    if not settings.counts:
-        return fingerprints(smiles, settings.radius, settings.bits)
-    from rdkit.Chem import rdFingerprintGenerator
-
-    generator = rdFingerprintGenerator.GetMorganGenerator(radius=settings.radius, fpSize=settings.bits)
-    return np.stack([generator.GetCountFingerprintAsNumPy(parse(text)) for text in smiles])
+    return fingerprints(smiles, settings.radius, settings.bits, counts=settings.counts)
 
 
 def _fit(features: np.ndarray, target: Tensor, dataset: GraphDataset, settings: ForestConfig, seed: int) -> list[Any]:

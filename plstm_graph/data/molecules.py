@@ -1,5 +1,6 @@
 """Molecules as graphs: the only module that imports rdkit and ogb, and only when a function is called."""
 
+import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from torch_geometric.data import Data
 
 from plstm_graph.errors import DataError, missing_extra
 from plstm_graph.nn.encoders import BOND_SIZES
+
+log = logging.getLogger(__name__)
 
 
 class UnreadableSMILES(DataError):
@@ -108,11 +111,24 @@ def scaffold(smiles: str) -> str:
     return str(murcko.MurckoScaffoldSmiles(mol=parse(smiles), includeChirality=True))
 
 
-def fingerprints(smiles: Iterable[str], radius: int = 2, bits: int = 2048) -> np.ndarray:
-    """Morgan fingerprints, one row of zeros and ones (uint8) a molecule: [molecules, bits]."""
+def fingerprints(smiles: Iterable[str], radius: int = 2, bits: int = 2048, *, counts: bool = False) -> np.ndarray:
+    """Morgan fingerprints, a row a molecule, [molecules, bits]: zeros and ones (uint8), or ``counts`` (uint32).
+
+    A molecule that rdkit cannot read has a row of zeros; how many there are goes to the log.
+    """
     generator = _import("rdkit.Chem.rdFingerprintGenerator").GetMorganGenerator(radius=radius, fpSize=bits)
-    rows = [generator.GetFingerprintAsNumPy(parse(text)) for text in smiles]
-    return np.stack(rows) if rows else np.zeros((0, bits), dtype=np.uint8)
+    make = generator.GetCountFingerprintAsNumPy if counts else generator.GetFingerprintAsNumPy
+    texts = list(smiles)
+    rows = np.zeros((len(texts), bits), dtype=np.uint32 if counts else np.uint8)
+    missed = 0
+    for row, text in zip(rows, texts, strict=True):
+        try:
+            row[:] = make(parse(text))
+        except UnreadableSMILES:
+            missed += 1
+    if missed:
+        log.info("%d of %d molecules are unknown to rdkit and have no fingerprint", missed, len(texts))
+    return rows
 
 
 def layout(smiles: str) -> Layout:

@@ -12,7 +12,7 @@ from plstm_graph.errors import ConfigError, DataError, missing_extra, unknown
 OFFICIAL = "official"  # published with the graphs
 SPLITS = (OFFICIAL, "random", "scaffold", "folds")
 FOLDS = 10
-Split = dict[str, list[int]]  # train, valid, test: indices in rising order; together every graph once
+Split = dict[str, list[int]]  # train, valid, test: together every graph once; rising, or as published
 
 
 def make_split(

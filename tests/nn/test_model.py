@@ -214,6 +214,16 @@ def test_batch_equals_graphs_one_by_one(model: str, order: str) -> None:
     torch.testing.assert_close(torch.cat([network(graph) for graph in graphs]), single, rtol=1e-4, atol=1e-5)
 
 
+def test_the_canonical_order_is_the_rank_that_graphs_come_with() -> None:
+    """So that a native DAG keeps its directions, and molecules are not parsed again."""
+    dag = Data(x=torch.ones(3, 1), edge_index=torch.tensor([[2, 1], [1, 0]]), rank=torch.tensor([2, 1, 0]))
+    bare = Data(x=dag.x, edge_index=dag.edge_index)
+    assert prepare([dag], config(walks=0))[0].rank.tolist() == [2, 1, 0]
+    assert prepare([bare], config(walks=0))[0].rank.tolist() != [2, 1, 0]
+    assert prepare([dag], config(walks=0, order="index"))[0].rank.tolist() == [0, 1, 2]
+    assert "rank" not in bare
+
+
 def test_stored_line_graphs_change_nothing() -> None:
     chosen = config()
     network = GraphModel(MOLECULES, 1, chosen).eval()
