@@ -94,13 +94,13 @@ class Choice(NamedTuple):
 _MODELS = "plstm, gine, gcn, gin, gin-virtual, gat, gatedgcn, gps, dmpnn, lstm-gnn or fingerprint."
 _DATA, _MODEL, _FIT = "Data", "Model", "Training"
 CHOICES = (
-    Choice("--data", str, _DATA, "Name of a data set, or a CSV file (default: nav17)."),
-    Choice("--root", str, _DATA, "Folder with public data, as root/TUDataset/NAME/raw."),
+    Choice("--data", str, _DATA, "Name of a data set (see datasets), or a CSV file (default: nav17)."),
+    Choice("--root", str, _DATA, "Folder with public data, as root/TUDataset/NAME/raw; only read."),
     Choice("--target", list[str], _DATA, "Label column of the CSV; repeat for several.", "targets"),
     Choice("--smiles-column", str, _DATA, "Column of the CSV with the molecules."),
     Choice("--task", str, _DATA, "regression, binary or multiclass (default: from the labels)."),
-    Choice("--metric", str, _DATA, "What validation is judged by: r2, rmse, mae; rocauc, ap, accuracy."),
-    Choice("--split", str, _DATA, "random, scaffold or folds."),
+    Choice("--metric", str, _DATA, "What validation is judged by: r2, rmse, mae, pearson; rocauc, ap, accuracy; f1."),
+    Choice("--split", str, _DATA, "official, random, scaffold or folds."),
     Choice("--split-seed", int, _DATA, "Seed of the split (default: --seed)."),
     Choice("--fold", int, _DATA, "Which fold, with --split folds."),
     Choice("--model", str, _MODEL, _MODELS, "model.model"),
@@ -268,17 +268,23 @@ def evaluate(
 
 @app.command()
 @_guarded
-def datasets(debug: Debug = False) -> None:
-    """List the data sets that have a name."""
+def datasets(
+    root: Annotated[str | None, _option("--root", "Folder to look for raw files in, instead of the cache.")] = None,
+    debug: Debug = False,
+) -> None:
+    """List the data sets that have a name, and say which need no download."""
     from rich.console import Console
     from rich.table import Column, Table
 
     from plstm_graph.data import DATASETS
 
-    whole = [Column(name, no_wrap=True) for name in ("name", "graphs", "task", "metric", "split")]
-    table = Table(*whole, "licence", "source", box=None, pad_edge=False)
+    numbers = [Column(name, no_wrap=True, justify="right") for name in ("graphs", "MB")]
+    texts = [Column(name, no_wrap=True) for name in ("task", "metric", "split", "here")]
+    table = Table(Column("name", no_wrap=True), *numbers, *texts, "licence", "source", box=None, pad_edge=False)
     for row in DATASETS.values():
-        table.add_row(row.name, f"{row.graphs:,}", row.task, row.metric, row.split, row.licence, row.source)
+        counts = (f"{row.graphs:,}" if row.graphs else "", f"{row.megabytes:g}" if row.megabytes else "")
+        here = "yes" if row.present(root) else "no"
+        table.add_row(row.name, *counts, row.task, row.metric, row.split, here, row.licence, row.source)
     Console().print(table)
 
 

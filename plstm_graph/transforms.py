@@ -153,14 +153,20 @@ def _plain(data: Data) -> Data:
 
 def canonical_rank(data: Data) -> Tensor:
     """A rank that depends on the molecule, not on its numbering, [N]; see :class:`OrientDAG`."""
+    reason = "no molecule"
     if "smiles" in data:
+        from plstm_graph.data.molecules import UnreadableSMILES
         from plstm_graph.data.molecules import canonical_rank as from_smiles
 
-        rank = from_smiles(data.smiles)
-        if len(rank) != data.num_nodes:
-            raise DataError(f"{data.smiles!r} has {len(rank)} atoms, but the graph has {data.num_nodes} nodes")
-        return torch.as_tensor(rank)
-    log.info("no molecule for the canonical order: ranking by Weisfeiler-Lehman colours, then degree")
+        try:
+            rank = from_smiles(data.smiles)
+        except UnreadableSMILES as error:  # stored graphs of molecules that this version of rdkit refuses
+            reason = str(error)
+        else:
+            if len(rank) != data.num_nodes:
+                raise DataError(f"{data.smiles!r} has {len(rank)} atoms, but the graph has {data.num_nodes} nodes")
+            return rank
+    log.info("canonical order by Weisfeiler-Lehman colours, then degree: %s", reason)
     return weisfeiler_lehman_rank(data)
 
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from plstm_graph import __version__
 from plstm_graph.cli import CHOICES, app
+from plstm_graph.data import DATASETS
 from plstm_graph.nn.model import FINGERPRINT, MODELS
 from plstm_graph.train.config import TrainConfig, flat
 
@@ -183,8 +184,24 @@ def test_evaluate(run: Path, tmp_path: Path, invoke: Invoke) -> None:
 
 def test_datasets(invoke: Invoke) -> None:
     text = invoke("datasets").stdout
-    assert "nav17" in text
-    assert "MUTAG" in text
+    assert all(name in text for name in DATASETS)
+
+
+def test_datasets_that_are_on_disk(invoke: Invoke, tmp_path: Path, cache: Path) -> None:
+    def here(*words: object) -> set[str]:
+        lines = invoke("datasets", *words).stdout.splitlines()[1:]
+        return {line.split()[0] for line in lines if "yes" in line.split()}
+
+    assert here() == {"nav17"}
+    (tmp_path / "root" / "ogb" / "ogbg_molhiv").mkdir(parents=True)
+    (tmp_path / "root" / "MUTAG" / "raw").mkdir(parents=True)
+    assert here("--root", tmp_path / "root") == {"nav17", "ogbg-molhiv", "MUTAG"}
+
+
+def test_a_set_that_is_not_there_is_one_line(invoke: Invoke, tmp_path: Path) -> None:
+    found = invoke("train", "--data", "ogbg-molhiv", "--root", tmp_path, "--out", tmp_path / "run")
+    one_line(found, "hiv.zip")
+    assert not (tmp_path / "run").exists()
 
 
 def test_debug_shows_the_traceback(tmp_path: Path, invoke: Invoke) -> None:

@@ -16,7 +16,7 @@ from torch_geometric.loader import DataLoader
 
 from groups.layers import HEAD, TOLERANCE, exact
 from plstm_graph.data import PackedGraphs
-from plstm_graph.data.datasets import MOLECULE
+from plstm_graph.data.dataset import MOLECULE
 from plstm_graph.nn.model import GraphModel, ModelConfig
 from plstm_graph.transforms import AddLineDAG, line_dag
 

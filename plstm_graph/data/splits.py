@@ -9,13 +9,16 @@ from torch_geometric.data import Data
 from plstm_graph.data import molecules
 from plstm_graph.errors import ConfigError, DataError, missing_extra, unknown
 
-SPLITS = ("random", "scaffold", "folds")
+OFFICIAL = "official"  # published with the graphs
+SPLITS = (OFFICIAL, "random", "scaffold", "folds")
 FOLDS = 10
-Split = dict[str, list[int]]  # train, valid, test: indices in rising order; together every graph once
+Split = dict[str, list[int]]  # train, valid, test: together every graph once; rising, or as published
 
 
-def make_split(kind: str, graphs: Sequence[Data], task: str, *, seed: int = 0, fold: int = 0) -> Split:
-    """Split graphs by one of ``SPLITS``; ``fold`` (0 to 9) only counts for ``"folds"``.
+def make_split(
+    kind: str, graphs: Sequence[Data], task: str, *, seed: int = 0, fold: int = 0, official: Split | None = None
+) -> Split:
+    """Split graphs by one of ``SPLITS``; ``fold`` (0 to 9) only counts for ``"folds"``, ``official`` is given.
 
     Raises:
         ConfigError: unknown kind, or a fold other than 0 for a split without folds.
@@ -27,6 +30,12 @@ def make_split(kind: str, graphs: Sequence[Data], task: str, *, seed: int = 0, f
         return fold_split(_classes(graphs, task), seed=seed, fold=fold)
     if fold != 0:
         raise ConfigError(f"fold {fold} was asked for, but the {kind} split has no folds; use split 'folds' or fold 0")
+    if kind == OFFICIAL:
+        if official is None:
+            raise ConfigError("these graphs have no official split; use random, scaffold or folds")
+        if sum(map(len, official.values())) != len(graphs):
+            raise DataError(f"the official split must hold all {len(graphs)} graphs; are the files of one release?")
+        return official
     if kind == "random":
         return random_split(len(graphs), seed=seed)
     texts = [graph.smiles for graph in graphs if "smiles" in graph]

@@ -336,7 +336,11 @@ class GraphModel(nn.Module):
 
 
 def prepare(graphs: list[Data], config: ModelConfig) -> list[Data]:
-    """What a model needs from each graph, once per data set: encodings and ranks. Returns new Data objects."""
+    """What a model needs from each graph, once per data set: encodings and ranks. Returns new Data objects.
+
+    The canonical order is that of the ``rank`` a graph comes with, where it has one: data sets store there what is
+    canonical for a molecule, or the directions of a native DAG.
+    """
     if config.model == FINGERPRINT:
         return list(graphs)
     if config.walks:
@@ -346,7 +350,8 @@ def prepare(graphs: list[Data], config: ModelConfig) -> list[Data]:
         graphs = [_with_laplacian(graph, config.eigenvectors) for graph in graphs]
     if config.model == "plstm" and config.order != RANDOM:
         orient = OrientDAG(config.order)
-        graphs = [orient(graph) for graph in graphs]
+        keep = config.order == CANONICAL
+        graphs = [graph if keep and "rank" in graph else orient(graph) for graph in graphs]
     return graphs
 
 

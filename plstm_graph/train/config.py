@@ -26,7 +26,7 @@ class TrainConfig:
         smiles_column: column with the molecules (CSV); guessed when not given.
         task: "regression", "binary" or "multiclass"; the data set's own when not given.
         metric: what validation is judged by; the data set's own when not given.
-        split: kind of split ("random", "scaffold", "folds"); the data set's own when not given.
+        split: kind of split ("official", "random", "scaffold", "folds"); the data set's own when not given.
         split_seed: seed of the split; ``seed`` when not given.
         fold: which fold, for a split in folds.
         seed: initial weights, order of the data, dropout.

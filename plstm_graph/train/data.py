@@ -9,7 +9,8 @@ from torch.utils.data import Sampler
 from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 
-from plstm_graph.data.datasets import GraphDataset, load
+from plstm_graph.data.dataset import UNLABELLED, GraphDataset
+from plstm_graph.data.datasets import load
 from plstm_graph.data.packed import PackedGraphs, PackedLoader
 from plstm_graph.errors import DataError
 from plstm_graph.nn.model import ModelConfig
@@ -27,14 +28,21 @@ Graphs = Sequence[Data] | PackedGraphs
 
 
 def load_data(config: TrainConfig) -> GraphDataset:
-    """The data set a config names."""
-    return load(
+    """The data set a config names.
+
+    Raises:
+        DataError, ConfigError: as :func:`plstm_graph.data.load`; or it has no labels.
+    """
+    dataset = load(
         config.data,
         root=config.root,
         targets=config.targets or None,
         smiles_column=config.smiles_column,
         task=config.task,
     )
+    if dataset.task == UNLABELLED:
+        raise DataError(f"{dataset.name} has no labels to train on; it is there for depth and speed")
+    return dataset
 
 
 def split_of(config: TrainConfig, dataset: GraphDataset) -> dict[str, list[int]]:
@@ -133,7 +141,7 @@ class Collated:
 
 
 def labels(graphs: Sequence[Data]) -> Tensor:
-    """[graphs, targets] floats with NaN where a label is missing, or [graphs] class numbers."""
+    """[graphs, targets] floats with NaN where missing, [graphs] class numbers, or [graphs, longest] words."""
     return torch.cat([graph.y for graph in graphs])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plstm_graph.data.datasets import GraphDataset
+from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.data.molecules import Rejected, read_molecules
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, unknown
 from plstm_graph.nn.model import prepare
@@ -116,7 +116,7 @@ def evaluate(
     learner, meta = restore(checkpoint, device)
     config = meta.train_config
     if isinstance(data, str) and data != config.data:
-        file = data.lower().endswith(".csv")  # what has a name brings its own targets and task
+        file = data.lower().endswith((".csv", ".csv.gz"))  # what has a name brings its own targets and task
         own = {"targets": tuple(meta.targets) if file else (), "task": meta.task if file else None}
         config = override(config, {"data": data, "smiles_column": None, **own})
     config = override(config, {key: value for key, value in options.items() if value is not None})

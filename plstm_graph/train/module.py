@@ -44,16 +44,20 @@ class Learner(pl.LightningModule):
         self.register_buffer("deviation", torch.tensor(meta["deviation"]), persistent=False)
         self._loss_sum = torch.zeros(())
         self._count = 0
-        self._seen: list[tuple[Tensor, Tensor]] = []
+        self._seen: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
     def forward(self, batch: Batch) -> Tensor:
-        """Predictions in original units, probabilities for classes: [graphs, outputs]."""
+        """Predictions in original units, probabilities for classes, numbers of words: [graphs, outputs]."""
         return self.readable(self.model(batch))
 
     def readable(self, output: Tensor) -> Tensor:
-        """The model's output [graphs, outputs] as a user reads it."""
+        """The model's output [graphs, outputs] as a user reads it; words [graphs, places] with -1 from the end on."""
         if self.task == "regression":
             return output.float() * self.deviation.float() + self.mean.float()
+        if self.task == "tokens":
+            words = self._by_place(output)
+            chosen = words.argmax(-1)
+            return chosen.masked_fill((chosen == words.size(-1) - 1).cumsum(1) > 0, -1)
         return output.float().sigmoid() if self.task == "binary" else output.float().softmax(-1)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
@@ -61,9 +65,16 @@ class Learner(pl.LightningModule):
 
         Args:
             output: [graphs, outputs] as the model gives it.
-            target: [graphs, targets] in original units, NaN where missing; [graphs] class numbers.
+            target: [graphs, targets] in original units, NaN where missing; [graphs] class numbers; [graphs, longest]
+                numbers of words, -1 after the last one.
         """
         output = output.float()
+        if self.task == "tokens":
+            words = self._by_place(output)
+            places, end = words.size(1), words.size(2) - 1
+            wanted = F.pad(target[:, :places], (0, max(0, places - target.size(1))), value=-1)
+            wanted = torch.where(wanted < 0, end, wanted.clamp(max=end - 1))  # all words not known are one
+            return F.cross_entropy(words.flatten(0, 1), wanted.flatten())
         if self.task == "multiclass":
             return F.cross_entropy(output, target)
         known = ~target.isnan()
@@ -74,6 +85,10 @@ class Learner(pl.LightningModule):
         scaled = (target.float() - self.mean.float()) / self.deviation.float()
         function = F.l1_loss if self.metric == "mae" else F.mse_loss
         return function(output[known], scaled[known])
+
+    def _by_place(self, output: Tensor) -> Tensor:
+        """[graphs, places · words] -> [graphs, places, words]; the last two words are unknown and end."""
+        return output.view(len(output), len(self.meta["targets"]), -1)
 
     def on_train_epoch_start(self) -> None:
         self._loss_sum, self._count = torch.zeros((), device=self.device), 0
@@ -88,15 +103,18 @@ class Learner(pl.LightningModule):
         self._seen = []
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        self._seen.append((self.model(batch).float(), batch.y))
+        output, target = self.model(batch).float(), batch.y
+        labels = (~target.isnan()).sum() if target.is_floating_point() else target.new_tensor(len(target))
+        self._seen.append((self.readable(output), target, self.loss(output, target) * labels, labels))
 
     def on_validation_epoch_end(self) -> None:
         # Every device sees the whole validation split, so nothing has to be gathered and all agree on the best epoch.
-        output, target = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
+        outputs, targets, losses, labels = zip(*self._seen, strict=True)
         self._seen = []
-        value = score(self.metric, self.readable(output), target)
-        self.log("valid_loss", self.loss(output, target), batch_size=len(output), logger=False)
-        self.log(f"valid_{self.metric}", value, batch_size=len(output), logger=False)
+        value = score(self.metric, torch.cat(outputs), torch.cat(targets))
+        loss = torch.stack(losses).sum() / torch.stack(labels).sum().clamp(min=1)  # of labels, not of batches
+        self.log("valid_loss", loss, batch_size=sum(map(len, outputs)), logger=False)
+        self.log(f"valid_{self.metric}", value, batch_size=sum(map(len, outputs)), logger=False)
 
     def on_train_epoch_end(self) -> None:
         loss = self._loss_sum / max(self._count, 1)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from plstm_graph import plots
-from plstm_graph.data.datasets import GraphDataset
+from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.train import results
 from plstm_graph.train.callbacks import Keeper
 from plstm_graph.train.checkpoint import load_weights, read
@@ -100,6 +100,6 @@ def _write(run: Run, out: Path, found: Found, content: dict[str, Any]) -> None:
     note = f"{dataset.name}: {part} {METRICS[metric].label} {content[part][metric]:.3f}"
     if dataset.task == "regression":
         plots.parity(arrays, out / "parity.png", targets=dataset.targets, note=note)
-    else:
+    elif dataset.task != "tokens":
         plots.roc(arrays, out / "roc.png", targets=dataset.targets, note=note)
     results.write_json(out / results.METRICS, content)

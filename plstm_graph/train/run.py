@@ -16,7 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch_geometric.data import Data
 
-from plstm_graph.data.datasets import GraphDataset
+from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.nn.budget import fit_width
 from plstm_graph.nn.model import FINGERPRINT, prepare

@@ -167,9 +167,10 @@ def test_fingerprints() -> None:
     assert np.array_equal(bits[1], bits[2])
     assert not np.array_equal(bits[0], bits[1])
     assert fingerprints([]).shape == (0, 2048)
-    counts = fingerprints([ASPIRIN, "CCO"], bits=512, counts=True)
-    assert ((counts > 0) == bits[:2]).all()
+    counts = fingerprints([ASPIRIN, "C1CC"], bits=512, counts=True)
+    assert np.array_equal(counts[0] > 0, bits[0] > 0)
     assert counts.max() > 1
+    assert not counts[1].any()  # unknown to rdkit
 
 
 def test_layout() -> None:

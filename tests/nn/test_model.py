@@ -257,6 +257,16 @@ def test_random_orientations_are_drawn_anew_in_training_and_averaged_outside() -
         GraphModel(MOLECULES, 1, config(test_orientations=0))
 
 
+def test_the_canonical_order_is_the_rank_that_graphs_come_with() -> None:
+    """So that a native DAG keeps its directions, and molecules are not parsed again."""
+    dag = Data(x=torch.ones(3, 1), edge_index=torch.tensor([[2, 1], [1, 0]]), rank=torch.tensor([2, 1, 0]))
+    bare = Data(x=dag.x, edge_index=dag.edge_index)
+    assert prepare([dag], config(walks=0))[0].rank.tolist() == [2, 1, 0]
+    assert prepare([bare], config(walks=0))[0].rank.tolist() != [2, 1, 0]
+    assert prepare([dag], config(walks=0, order="index"))[0].rank.tolist() == [0, 1, 2]
+    assert "rank" not in bare
+
+
 def test_stored_line_graphs_change_nothing() -> None:
     chosen = config()
     network = GraphModel(MOLECULES, 1, chosen).eval()

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch_geometric.data import Data
 
 from plstm_graph.train.module import Learner, warmup_cosine
 
@@ -55,3 +56,31 @@ def test_schedule_rises_then_falls_to_zero() -> None:
     assert factors[100] == pytest.approx(0.0, abs=1e-12)
     assert warmup_cosine(0, 0, 10) == 1.0
     assert warmup_cosine(3, 5, 2) > 0  # warm-up longer than the run
+
+
+def test_words_of_a_name() -> None:
+    meta = {"task": "tokens", "metric": "f1", "targets": ["word 1", "word 2"], "mean": [], "deviation": []}
+    model = Learner(nn.Identity(), meta)  # two words, unknown (2), end (3); at two places
+    output = torch.randn(4, 2 * 4)
+    target = torch.tensor([[0, 1, 9], [1, -1, -1], [7, 0, -1], [-1, -1, -1]])
+    wanted = torch.tensor([[0, 1], [1, 3], [2, 0], [3, 3]])
+    expected = (F.cross_entropy(output[:, :4], wanted[:, 0]) + F.cross_entropy(output[:, 4:], wanted[:, 1])) / 2
+    assert torch.allclose(model.loss(output, target), expected)
+    assert torch.allclose(model.loss(output, target[:, :1]), model.loss(output, F.pad(target[:, :1], (0, 1), value=-1)))
+    sure = torch.tensor([[1, 0], [0, 3], [3, 1], [2, 2]])
+    found = model.readable(F.one_hot(sure, 4).float().flatten(1))
+    assert found.tolist() == [[1, 0], [0, -1], [-1, -1], [2, 2]]
+
+
+def test_validation_loss_counts_labels_not_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = learner("binary", "rocauc"), {}
+    monkeypatch.setattr(model, "log", lambda name, value, **options: seen.update({name: float(value)}))
+    target = torch.tensor([[1.0, math.nan], [0.0, 1.0], [math.nan, math.nan], [1.0, 0.0]])
+    output = torch.randn(4, 2)
+    model.model = nn.Module()
+    model.model.forward = lambda batch: batch.x
+    model.on_validation_epoch_start()
+    for part in (slice(0, 1), slice(1, 4)):
+        model.validation_step(Data(x=output[part], y=target[part]), 0)
+    model.on_validation_epoch_end()
+    assert seen["valid_loss"] == pytest.approx(float(model.loss(output, target)))

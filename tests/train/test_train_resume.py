@@ -15,7 +15,7 @@ import pytest
 import torch
 from small_runs import small_config, small_dataset, write_csv
 
-from plstm_graph.data.datasets import GraphDataset
+from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.errors import CheckpointError, ConfigError
 from plstm_graph.train import train
 from plstm_graph.train.callbacks import Keeper
