@@ -3,6 +3,7 @@
 from plstm_graph.data.datasets import DATASETS, DatasetInfo, GraphDataset, load, load_csv
 from plstm_graph.data.molecules import Rejected, fingerprints, layout, scaffold, smiles_to_data
 from plstm_graph.data.packed import PackedGraphs, PackedLoader
+from plstm_graph.data.prepared import PreparedDataset, read_prepared, write_prepared
 from plstm_graph.data.splits import SPLITS, make_split
 from plstm_graph.data.tables import read_smiles
 
@@ -13,13 +14,16 @@ __all__ = [
     "GraphDataset",
     "PackedGraphs",
     "PackedLoader",
+    "PreparedDataset",
     "Rejected",
     "fingerprints",
     "layout",
     "load",
     "load_csv",
     "make_split",
+    "read_prepared",
     "read_smiles",
     "scaffold",
     "smiles_to_data",
+    "write_prepared",
 ]

@@ -15,6 +15,7 @@ from plstm_graph.data.splits import Split, make_split
 from plstm_graph.data.tables import Table, read_smiles, read_table
 from plstm_graph.errors import ConfigError, DataError, unknown
 from plstm_graph.nn.encoders import ATOM_SIZES, BOND_SIZES, FeatureSpec
+from plstm_graph.nn.model import ModelConfig, prepare
 
 METRICS = {"regression": "r2", "binary": "rocauc", "multiclass": "accuracy"}  # tasks, and how each is scored
 MOLECULE = FeatureSpec(node_sizes=ATOM_SIZES, edge_sizes=BOND_SIZES)
@@ -47,6 +48,10 @@ class GraphDataset:
         """Indices of ``train``, ``valid`` and ``test``; see :func:`plstm_graph.data.splits.make_split`."""
         return make_split(kind or self.default_split, self.graphs, self.task, seed=seed, fold=fold)
 
+    def prepared(self, model: ModelConfig, chosen: Sequence[int] | None = None) -> list[Data]:
+        """The graphs, or those chosen by number, with all that a model reads; see ``nn.model.prepare``."""
+        return prepare(self.graphs if chosen is None else [self.graphs[number] for number in chosen], model)
+
 
 @dataclass(frozen=True)
 class DatasetInfo:
@@ -70,10 +75,10 @@ def load(
     smiles_column: str | None = None,
     task: str | None = None,
 ) -> GraphDataset:
-    """Load a data set of ``DATASETS`` by name, or a CSV file of molecules by path.
+    """Load a data set of ``DATASETS`` by name, or by path a CSV file of molecules or a file of prepared data.
 
     Args:
-        name: a key of ``DATASETS`` (case does not matter) or the path of a file.
+        name: a key of ``DATASETS`` (case does not matter) or the path of a file (``.pt`` for prepared data).
         root: folder with public data (``TUDataset/NAME/raw``), never written to; without it, what is not embedded is
             downloaded into a cache. Only for names.
         targets, smiles_column: columns of a CSV file.
@@ -85,13 +90,19 @@ def load(
         ConfigError: an option that does not apply, unknown task.
     """
     info = DATASETS.get(name) or {key.casefold(): row for key, row in DATASETS.items()}.get(name.casefold())
+    given = {"targets": targets, "smiles_column": smiles_column, "task": task}
+    wrong = [option for option, value in given.items() if value]
     if info is not None:
-        given = {"targets": targets, "smiles_column": smiles_column, "task": task}
-        wrong = [option for option, value in given.items() if value]
         if wrong:
             raise ConfigError(f"{', '.join(wrong)} can only be chosen for a CSV file; {info.name} brings its own")
         return info.loader(info, root)
     path = Path(name)
+    if path.suffix == ".pt":
+        from plstm_graph.data.prepared import read_prepared  # which is made of what stands here
+
+        if wrong:
+            raise ConfigError(f"{', '.join(wrong)} can only be chosen for a CSV file; {path.name} brings its own")
+        return read_prepared(path)
     if path.suffix.lower() in (".smi", ".smiles"):
         raise DataError(f"{path.name} has no labels to train on; give a CSV file with a SMILES and a target column")
     if path.suffix or path.exists():

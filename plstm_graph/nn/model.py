@@ -267,12 +267,15 @@ class GraphModel(nn.Module):
         return self.head(self.pool(x, data.get("batch"), dim_size=size))
 
 
-def prepare(graphs: list[Data], config: ModelConfig) -> list[Data]:
-    """What a model needs from each graph, once per data set: encodings and ranks. Returns new Data objects."""
-    if config.walks:
+def prepare(graphs: list[Data], config: ModelConfig, *, walked: int = 0, ranked: str | None = None) -> list[Data]:
+    """What a model needs from each graph, once per data set: encodings and ranks. Returns new Data objects.
+
+    ``walked`` is for how many steps the graphs have walks already, ``ranked`` the order of their ranks.
+    """
+    if config.walks > walked:
         walk = AddRandomWalkPE(config.walks, attr_name="pe")
         graphs = [walk(graph) if graph.num_edges else _no_walk(graph, config.walks) for graph in graphs]
-    if config.model == "plstm":
+    if config.model == "plstm" and config.order != ranked:
         orient = OrientDAG(config.order)
         graphs = [orient(graph) for graph in graphs]
     return graphs
