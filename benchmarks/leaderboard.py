@@ -19,16 +19,16 @@ from plstm_graph.errors import ConfigError, PLSTMGraphError, unknown
 from plstm_graph.train.callbacks import Reporter
 from plstm_graph.train.pool import Failure, Say, outcomes
 from plstm_graph.train.run import train
-from plstm_graph.train.series import shared
+from plstm_graph.train.series import shared_dataset, shared_graphs
 
 
 def run_job(job: Job, say: Say) -> dict[str, Any]:
     """Trains one job and returns its row."""
-    dataset, graphs = shared(job.config)
+    dataset = shared_dataset(job.config)
     if job.forest is not None:
         found = forest(job.config, dataset, job.forest)
     else:
-        found = train(job.config, dataset, graphs=graphs, callbacks=[Reporter(say)])
+        found = train(job.config, dataset, graphs=shared_graphs(job.config), callbacks=[Reporter(say)])
     return row_of(job, found)
 
 

@@ -96,6 +96,8 @@ class Learner(pl.LightningModule):
         self._loss_sum, self._count = torch.zeros((), device=self.device), 0
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
+        if self.compiled and "line_dag" in batch:
+            batch.line_dag.prepare()  # compiled code cannot
         loss = self.loss(self.model(batch), batch.y)
         self._loss_sum.add_(loss.detach(), alpha=batch.num_graphs)
         self._count += batch.num_graphs

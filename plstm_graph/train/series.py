@@ -32,10 +32,18 @@ EVERY_S = 30.0
 # ---------------------------------------------------------------------- data, read once a process
 
 
-def shared(config: TrainConfig) -> tuple[GraphDataset, list[Data]]:
-    """The data set of a run and its prepared graphs, kept for the next run of this process if it reads the same."""
-    source = replace(TrainConfig(), **{name: getattr(config, name) for name in READ_FROM})
-    return _dataset(source), _prepared(source, config.model)
+def shared_dataset(config: TrainConfig) -> GraphDataset:
+    """The data set of a run, kept for the next run of this process if it reads the same."""
+    return _dataset(_source(config))
+
+
+def shared_graphs(config: TrainConfig) -> list[Data]:
+    """Its graphs prepared for the model of the run, kept likewise."""
+    return _prepared(_source(config), config.model)
+
+
+def _source(config: TrainConfig) -> TrainConfig:
+    return replace(TrainConfig(), **{name: getattr(config, name) for name in READ_FROM})
 
 
 @lru_cache(maxsize=1)
@@ -151,6 +159,8 @@ def train_series(
     kept = {row["run"]: row for row in results.read_lines(out / ROWS)}
     rows = {run.name: kept.get(run.name) or _stored_row(run, out) for run in runs if resume and run.finished}
     failed: dict[str, str] = {}
+    for kept_by_process in (_dataset, _prepared):
+        kept_by_process.cache_clear()  # the files of an earlier series may have changed
     display = Display(len(runs), len(rows)) if progress else None
     todo = [run for run in runs if run.name not in rows]
     with terminable(), display or nullcontext():
@@ -177,7 +187,7 @@ def _job(config: TrainConfig, resume: bool) -> Job:
 
 def _run(job: Job, say: Say) -> Row:
     options: dict[str, Any] = {"resume": job.resume, "overwrite": job.overwrite, "command": job.command}
-    dataset, graphs = shared(job.config)
+    dataset, graphs = shared_dataset(job.config), shared_graphs(job.config)
     return _row(job, train(job.config, dataset, graphs=graphs, callbacks=[Reporter(say)], **options))
 
 
