@@ -226,7 +226,7 @@ def anyone(group: int) -> bool:
 
 def test_interrupted_it_stops_its_children_and_is_resumed(tmp_path: Path) -> None:
     data, out = write_csv(tmp_path / "small.csv"), tmp_path / "out"
-    words = ["train", "--data", data, "--target", "y", "--out", out, *SMALL, "--epochs", 40, "--seeds", "0-1"]
+    words = ["train", "--data", data, "--target", "y", "--out", out, *SMALL, "--epochs", 12, "--seeds", "0-1"]
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from plstm_graph import cli; "
     command = [sys.executable, "-c", code + "cli.main()", *map(str, words), "--jobs", "2"]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
