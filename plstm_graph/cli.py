@@ -1,4 +1,4 @@
-"""The command line: train, predict, evaluate, datasets, draw. Heavy imports wait until a command needs them."""
+"""The command line: train, prepare, predict, evaluate, datasets, draw. Heavy imports wait until they are needed."""
 
 import functools
 import inspect
@@ -94,7 +94,7 @@ class Choice(NamedTuple):
 _MODELS = "plstm, gine, gcn, gin, gin-virtual, gat, gatedgcn, gps, dmpnn, lstm-gnn or fingerprint."
 _DATA, _MODEL, _FIT = "Data", "Model", "Training"
 CHOICES = (
-    Choice("--data", str, _DATA, "Name of a data set (see datasets), or a CSV file (default: nav17)."),
+    Choice("--data", str, _DATA, "A name (see datasets), a CSV file, or what prepare wrote (default: nav17)."),
     Choice("--root", str, _DATA, "Folder with public data, as root/TUDataset/NAME/raw; only read."),
     Choice("--target", list[str], _DATA, "Label column of the CSV; repeat for several.", "targets"),
     Choice("--smiles-column", str, _DATA, "Column of the CSV with the molecules."),
@@ -134,6 +134,7 @@ CHOICES = (
     Choice("--clip", float, _FIT, "Largest norm of the gradient; 0: no clipping."),
     Choice("--patience", int, _FIT, "Epochs without a better validation metric; 0: never stop early."),
     Choice("--seed", int, _FIT, "Of weights, data order, dropout and split."),
+    Choice("--compile", bool, _FIT, "Compile training steps: a minute more at first, then faster."),
     Choice("--accelerator", str, _FIT, "auto, cpu, gpu, ..."),
     Choice("--devices", str, _FIT, "How many, or which."),
     Choice("--num-nodes", int, _FIT, "Machines."),
@@ -159,6 +160,9 @@ def train(
     out: Annotated[str | None, _option("--out", "Folder for results (default: runs/<name of the data>).")] = None,
     resume: Annotated[bool, _option("--resume", "Go on with the run in --out after an interruption.")] = False,
     overwrite: Annotated[bool, _option("--overwrite", "Replace the run in --out.")] = False,
+    seeds: Annotated[str | None, _option("--seeds", "A series of runs, one for each: 0-9 or 0,2,5.")] = None,
+    folds: Annotated[str | None, _option("--folds", "A series of runs, one for each fold (and seed).")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs of a series at a time, on one device.")] = 1,
     settings: Annotated[list[str] | None, _option("--set", "Any other: --set model.head_layers=3; repeat.")] = None,
     quiet: Annotated[bool, _option("--quiet", "No progress bar and no summary.")] = False,
     debug: Debug = False,
@@ -166,22 +170,26 @@ def train(
 ) -> None:
     """Train a model; without options on nav17, 1,017 molecules that ship with RDKit."""
     from plstm_graph.train import train as run
+    from plstm_graph.train import train_series
     from plstm_graph.train.run import first_process
 
     values = {choice.field or choice.name: given[choice.name] for choice in CHOICES if given[choice.name] is not None}
-    chosen = _config(config, values | _pairs(settings or []), out, resume)
-    command = shlex.join(["plstm-graph", *sys.argv[1:]])
+    chosen, series = _config(config, values | _pairs(settings or []), out, resume, seeds, folds)
+    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "progress": not quiet}
+    how["command"] = shlex.join(["plstm-graph", *sys.argv[1:]])
     try:
-        found = run(chosen, resume=resume, overwrite=overwrite, progress=not quiet, command=command)
+        found = train_series(chosen, jobs=jobs, **series, **how) if series else run(chosen, **how)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; {_advice(str(chosen.out))}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     if not quiet and first_process():
-        _summary(found, str(chosen.out))
+        _series_summary(found, str(chosen.out)) if series else _summary(found, str(chosen.out))
+    if series and found["failed"]:
+        raise typer.Exit(1)
 
 
 def _advice(out: str) -> str:
-    if (Path(out) / "config.toml").is_file():
+    if any((Path(out) / name).is_file() for name in ("config.toml", "series.toml")):
         return f"resume with: plstm-graph train --resume --out {shlex.quote(out)}"
     return "nothing was written"  # training had not started
 
@@ -194,16 +202,44 @@ def _pairs(settings: list[str]) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
-def _config(path: Path | None, given: dict[str, Any], out: str | None, resume: bool) -> Any:
-    """Defaults, or on resuming the run's own options; over them the file, and over that the command line."""
+def _config(
+    path: Path | None, given: dict[str, Any], out: str | None, resume: bool, seeds: str | None, folds: str | None
+) -> tuple[Any, dict[str, Any]]:
+    """The config: defaults, or on resuming the run's own; over them the file, and over that the command line.
+
+    And the seeds and folds of a series, none for a single run.
+    """
     from plstm_graph.train.config import TrainConfig, from_dict, override, read_toml
     from plstm_graph.train.results import stored_config
+    from plstm_graph.train.series import numbers, stored_series
 
+    series: dict[str, Any] = {}
+    for name, text in (("seeds", seeds), ("folds", folds)):
+        if text is not None:
+            if given.get(name[:-1]) is not None:
+                raise ConfigError(f"--{name} runs a series and --{name[:-1]} one run: give one of them")
+            series[name] = numbers(text, name)
     from_file = read_toml(path) if path else {}
     name = Path(str(given.get("data") or from_file.get("data") or TrainConfig.data)).stem
     out = out or from_file.get("out") or str(Path("runs") / name)
-    base = stored_config(out) if resume else TrainConfig()
-    return override(from_dict(from_file, base), given | {"out": out})
+    base, stored = TrainConfig(), stored_series(out) if resume else None
+    if stored:
+        base, known = stored
+        series = known | series
+    elif resume and not series:
+        base = stored_config(out)
+    return override(from_dict(from_file, base), given | {"out": out}), series
+
+
+def _series_summary(found: Mapping[str, Any], out: str) -> None:
+    from rich.console import Console
+
+    from plstm_graph.train.series import summary_table
+
+    Console().print(summary_table(found))
+    for name, reason in found["failed"].items():
+        typer.echo(f"failed: {name}: {reason}", err=True)
+    typer.echo(f"results in {out}" + (f"; run again what failed: {_advice(out)}" if found["failed"] else ""))
 
 
 def _summary(found: Mapping[str, Any], out: str) -> None:
@@ -214,6 +250,28 @@ def _summary(found: Mapping[str, Any], out: str) -> None:
     typer.echo(f"{metric}: {numbers}  ({epoch}{found['minutes']:.1f} min)")
     size = f"{found['parameters']:,} parameters; " if found["parameters"] else ""
     typer.echo(f"{size}results in {out}{rejected}")
+
+
+@app.command()
+@_guarded
+def prepare(
+    out: Annotated[Path, typer.Option("--out", help="File to write, for example molhiv.pt.")],
+    data: Annotated[str, _option("--data", "Data set or CSV file (default: nav17).")] = "nav17",
+    root: Text = None,
+    target: Annotated[list[str] | None, _option("--target", "Label column of the CSV; repeat for several.")] = None,
+    smiles_column: Text = None,
+    task: Text = None,
+    rwse: Annotated[int, typer.Option(min=0, help="Steps of the random-walk encoding to keep.")] = 0,
+    smiles: Annotated[bool, typer.Option(help="Keep the molecules as text.")] = True,
+    debug: Debug = False,
+) -> None:
+    """Pack a data set into one small file, to train (--data FILE) where neither rdkit nor ogb is installed."""
+    from plstm_graph.data import load, write_prepared
+
+    found = load(data, root=root, targets=target or None, smiles_column=smiles_column, task=task)
+    digest = write_prepared(out, found, walks=rwse, smiles=smiles)
+    size = out.stat().st_size / 1e6
+    typer.echo(f"{found.name}: {len(found.graphs):,} graphs, {size:.1f} MB, digest {digest[:12]}; wrote {out}")
 
 
 @app.command()

@@ -5,6 +5,7 @@ from plstm_graph.data.dataset import DatasetInfo, GraphDataset
 from plstm_graph.data.datasets import DATASETS, load
 from plstm_graph.data.molecules import Rejected, fingerprints, layout, scaffold, smiles_to_data
 from plstm_graph.data.packed import PackedGraphs, PackedLoader
+from plstm_graph.data.prepared import PreparedDataset, read_prepared, write_prepared
 from plstm_graph.data.smiles_files import load_csv
 from plstm_graph.data.splits import SPLITS, make_split
 from plstm_graph.data.tables import read_smiles
@@ -16,6 +17,7 @@ __all__ = [
     "GraphDataset",
     "PackedGraphs",
     "PackedLoader",
+    "PreparedDataset",
     "Rejected",
     "fingerprints",
     "layout",
@@ -23,7 +25,9 @@ __all__ = [
     "load_csv",
     "make_split",
     "read_aiger",
+    "read_prepared",
     "read_smiles",
     "scaffold",
     "smiles_to_data",
+    "write_prepared",
 ]

@@ -1,6 +1,6 @@
 """What a data set is: graphs with labels, and the row of the table that says where they come from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from plstm_graph.data.source import Fill
 from plstm_graph.data.splits import Split, make_split
 from plstm_graph.errors import DataError
 from plstm_graph.nn.encoders import ATOM_SIZES, BOND_SIZES, FeatureSpec
+from plstm_graph.nn.model import ModelConfig, prepare
 
 METRICS = {"regression": "r2", "binary": "rocauc", "multiclass": "accuracy"}  # tasks of a file, and how each is scored
 UNLABELLED = "none"
@@ -54,6 +55,10 @@ class GraphDataset:
         """Indices of ``train``, ``valid`` and ``test``; see :func:`plstm_graph.data.splits.make_split`."""
         kind = kind or self.default_split
         return make_split(kind, self.graphs, self.task, seed=seed, fold=fold, official=self.parts)
+
+    def prepared(self, model: ModelConfig, chosen: Sequence[int] | None = None) -> list[Data]:
+        """The graphs, or those chosen by number, with all that a model reads; see ``nn.model.prepare``."""
+        return prepare(self.graphs if chosen is None else [self.graphs[number] for number in chosen], model)
 
 
 @dataclass(frozen=True)

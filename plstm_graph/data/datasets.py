@@ -5,6 +5,7 @@ from pathlib import Path
 
 from plstm_graph.data import aiger, dvae, moleculenet, nav17, ogbg, peptides, tu, zinc
 from plstm_graph.data.dataset import DatasetInfo, GraphDataset
+from plstm_graph.data.prepared import SUFFIX, read_prepared
 from plstm_graph.data.smiles_files import load_csv
 from plstm_graph.errors import ConfigError, DataError, unknown
 
@@ -25,8 +26,8 @@ def load(
     """Load a data set of ``DATASETS`` by name, or a file by path.
 
     Args:
-        name: a key of ``DATASETS`` (case does not matter), the path of a CSV file of molecules, or ``aig:FOLDER`` for
-            circuits in binary AIGER files.
+        name: a key of ``DATASETS`` (case does not matter), the path of a CSV file of molecules or of
+            prepared data (``.pt``), or ``aig:FOLDER`` for circuits in binary AIGER files.
         root: folder with public data (for instance ``TUDataset/NAME/raw`` and ``ogb/ogbg_molhiv``), never written to;
             without it, what no package carries is downloaded into a cache. Only for names.
         targets, smiles_column: columns of a CSV file.
@@ -38,14 +39,18 @@ def load(
         ConfigError: an option that does not apply, unknown task.
     """
     info = DATASETS.get(name) or {key.casefold(): row for key, row in DATASETS.items()}.get(name.casefold())
+    given = {"targets": targets, "smiles_column": smiles_column, "task": task}
+    wrong = [option for option, value in given.items() if value]
     if info is not None or name.startswith(AIG):
-        given = {"targets": targets, "smiles_column": smiles_column, "task": task}
-        wrong = [option for option, value in given.items() if value]
         if wrong:
             own = info.name if info else name
             raise ConfigError(f"{', '.join(wrong)} can only be chosen for a CSV file; {own} brings its own")
         return info.loader(info, root) if info else aiger.load_folder(name.removeprefix(AIG))
     path = Path(name)
+    if path.suffix == SUFFIX:
+        if wrong:
+            raise ConfigError(f"{', '.join(wrong)} can only be chosen for a CSV file; {path.name} brings its own")
+        return read_prepared(path)
     if path.suffix.lower() in (".smi", ".smiles"):
         raise DataError(f"{path.name} has no labels to train on; give a CSV file with a SMILES and a target column")
     if path.suffix or path.exists():

@@ -1,6 +1,6 @@
 """Which graphs are for training, validation and test: every split is a function of the data and a seed."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,9 +60,14 @@ def scaffold_split(smiles: Sequence[str], *, seed: int = 0) -> Split:
     rarest scaffolds are tested. Seed 0 takes groups of one size by falling first index, which gives the published
     index sets of OGB exactly; any other seed shuffles among the groups of one size.
     """
-    groups: dict[str, list[int]] = {}
-    for index, text in enumerate(smiles):
-        groups.setdefault(molecules.scaffold(text), []).append(index)
+    return group_split([molecules.scaffold(text) for text in smiles], seed=seed)
+
+
+def group_split(owners: Sequence[Hashable], *, seed: int = 0) -> Split:
+    """:func:`scaffold_split` where the scaffold (or any other group) of each graph is known."""
+    groups: dict[Hashable, list[int]] = {}
+    for index, owner in enumerate(owners):
+        groups.setdefault(owner, []).append(index)
     order = list(groups.values())
     if seed:
         tie = np.random.default_rng(seed).permutation(len(order)).tolist()
@@ -70,11 +75,11 @@ def scaffold_split(smiles: Sequence[str], *, seed: int = 0) -> Split:
         order.sort(key=len, reverse=True)  # stable: keeps the shuffled order among equals
     else:
         order.sort(key=lambda group: (len(group), group[0]), reverse=True)
-    parts = _fill(order, len(smiles))
+    parts = _fill(order, len(owners))
     empty = [name for name, part in parts.items() if not part]
     if empty:
         raise DataError(
-            f"a scaffold split of {len(smiles)} molecules with {len(order)} scaffolds leaves {' and '.join(empty)} "
+            f"a scaffold split of {len(owners)} molecules with {len(order)} scaffolds leaves {' and '.join(empty)} "
             "empty; use the random split"
         )
     return parts

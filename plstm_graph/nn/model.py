@@ -335,15 +335,16 @@ class GraphModel(nn.Module):
                 }
 
 
-def prepare(graphs: list[Data], config: ModelConfig) -> list[Data]:
+def prepare(graphs: list[Data], config: ModelConfig, *, walked: int = 0) -> list[Data]:
     """What a model needs from each graph, once per data set: encodings and ranks. Returns new Data objects.
 
     The canonical order is that of the ``rank`` a graph comes with, where it has one: data sets store there what is
-    canonical for a molecule, or the directions of a native DAG.
+    canonical for a molecule, or the directions of a native DAG. ``walked`` is for how many steps the graphs have walks
+    already.
     """
     if config.model == FINGERPRINT:
         return list(graphs)
-    if config.walks:
+    if config.walks > walked:
         walk = AddRandomWalkPE(config.walks, attr_name="pe")
         graphs = [walk(graph) if graph.num_edges else _no_walk(graph, config.walks) for graph in graphs]
     if config.eigenvectors:

@@ -37,6 +37,7 @@ class TrainConfig:
         warmup_epochs: epochs of linear warm-up.
         clip: largest norm of the gradient; 0 turns clipping off.
         patience: stop after so many epochs without a better validation metric; 0 never stops early.
+        compile: run training steps through torch.compile, which takes a C compiler and about a minute.
         accelerator, devices, num_nodes, precision: as pytorch-lightning's Trainer takes them.
         out: folder for results; nothing is written without one.
         budget: parameters of the network ("300k", "1.2M"); sets ``model.width`` (and halves ``model.heads`` where the
@@ -64,6 +65,7 @@ class TrainConfig:
     warmup_epochs: int = 5
     clip: float = 1.0
     patience: int = 0
+    compile: bool = False
     accelerator: str = "auto"
     devices: str = "auto"
     num_nodes: int = 1

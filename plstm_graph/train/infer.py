@@ -123,7 +123,7 @@ def evaluate(
     dataset = data if isinstance(data, GraphDataset) else load_data(config)
     _check_same_kind(dataset, meta)
     chosen = range(len(dataset.graphs)) if part == "all" else split_of(config, dataset)[part]
-    graphs = prepare([dataset.graphs[index] for index in chosen], meta.model_config)
+    graphs = dataset.prepared(meta.model_config, chosen)
     if not graphs:
         raise DataError(f"the {part} part of {dataset.name} is empty; give another --split-part")
     found = scores(meta.task, outputs(learner, graphs), labels(graphs))

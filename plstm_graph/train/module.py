@@ -1,6 +1,7 @@
 """The Lightning module: losses, scaling of labels, optimiser and schedule."""
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,6 +20,7 @@ class Learner(pl.LightningModule):
         model: maps a batch to [graphs, outputs].
         meta: what the checkpoint says about itself (see ``checkpoint.Meta``).
         lr, weight_decay, warmup_steps, total_steps: of AdamW and its schedule.
+        compile: training steps run the model's stack through torch.compile; everything else runs it as it is.
     """
 
     mean: Tensor
@@ -33,12 +35,16 @@ class Learner(pl.LightningModule):
         weight_decay: float = 0.0,
         warmup_steps: int = 0,
         total_steps: int = 1,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         self.model, self.meta = model, meta
         self.task, self.metric = str(meta["task"]), str(meta["metric"])
         self.lr, self.weight_decay = lr, weight_decay
         self.warmup_steps, self.total_steps = warmup_steps, total_steps
+        self.compiled = compile
+        if compile:  # in place: names of weights stay
+            model.stack.compile(fullgraph=True, dynamic=True)  # type: ignore[union-attr]
         # Not persistent: the checkpoint's meta is the one place where the scaling is stored.
         self.register_buffer("mean", torch.tensor(meta["mean"]), persistent=False)
         self.register_buffer("deviation", torch.tensor(meta["deviation"]), persistent=False)
@@ -48,7 +54,12 @@ class Learner(pl.LightningModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Predictions in original units, probabilities for classes, numbers of words: [graphs, outputs]."""
-        return self.readable(self.model(batch))
+        return self.readable(self._as_it_is(batch))
+
+    def _as_it_is(self, batch: Batch) -> Tensor:
+        """The model without torch.compile, which would take another minute to compile it for evaluation."""
+        with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
+            return self.model(batch)
 
     def readable(self, output: Tensor) -> Tensor:
         """The model's output [graphs, outputs] as a user reads it; words [graphs, places] with -1 from the end on."""
@@ -77,14 +88,20 @@ class Learner(pl.LightningModule):
             return F.cross_entropy(words.flatten(0, 1), wanted.flatten())
         if self.task == "multiclass":
             return F.cross_entropy(output, target)
-        known = ~target.isnan()
-        if not known.any():  # a batch without labels: no gradient, but still a graph for DDP to walk
-            return output.sum() * 0.0
+        # No choosing by mask, whose result has as many rows as the data say: a GPU would have to be waited for.
+        known, target = ~target.isnan(), target.float()
         if self.task == "binary":
-            return F.binary_cross_entropy_with_logits(output[known], target[known].float())
-        scaled = (target.float() - self.mean.float()) / self.deviation.float()
-        function = F.l1_loss if self.metric == "mae" else F.mse_loss
-        return function(output[known], scaled[known])
+            filled, weight = target.nan_to_num(), known.float()
+            mean = F.binary_cross_entropy_with_logits(output, filled, weight)
+        else:
+            scaled = (target - self.mean.float()) / self.deviation.float()
+            filled = torch.where(known, scaled, output.detach())  # no loss, and a gradient of 0
+            mean = (F.l1_loss if self.metric == "mae" else F.mse_loss)(output, filled)
+        return mean * (known.numel() / known.sum().clamp(min=1))  # by 1 where no label is missing
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """A packed batch is there already: nothing to walk through."""
+        return batch if batch.y.device == device else super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def _by_place(self, output: Tensor) -> Tensor:
         """[graphs, places · words] -> [graphs, places, words]; the last two words are unknown and end."""
@@ -94,8 +111,10 @@ class Learner(pl.LightningModule):
         self._loss_sum, self._count = torch.zeros((), device=self.device), 0
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
+        if self.compiled and "line_dag" in batch:
+            batch.line_dag.prepare()  # compiled code cannot
         loss = self.loss(self.model(batch), batch.y)
-        self._loss_sum += loss.detach() * batch.num_graphs
+        self._loss_sum.add_(loss.detach(), alpha=batch.num_graphs)
         self._count += batch.num_graphs
         return loss
 
@@ -103,7 +122,7 @@ class Learner(pl.LightningModule):
         self._seen = []
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        output, target = self.model(batch).float(), batch.y
+        output, target = self._as_it_is(batch).float(), batch.y
         labels = (~target.isnan()).sum() if target.is_floating_point() else target.new_tensor(len(target))
         self._seen.append((self.readable(output), target, self.loss(output, target) * labels, labels))
 
@@ -121,7 +140,10 @@ class Learner(pl.LightningModule):
         self.log("loss", loss, batch_size=max(self._count, 1), logger=False, sync_dist=self.trainer.world_size > 1)
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        # One kernel for all weights, on a GPU; under a gradient scaler (16-mixed) Lightning cannot clip for it.
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        fused = True if self.device.type == "cuda" and not scaled else None
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: warmup_cosine(step, self.warmup_steps, self.total_steps)
         )

@@ -1,11 +1,14 @@
 """The folder of a run: what may be in it, what is written there, and under which versions."""
 
 import csv
+import datetime
 import importlib.metadata
 import json
 import math
+import os
 import platform
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -96,6 +99,41 @@ def write_json(path: str | PathLike[str], content: Mapping[str, Any]) -> None:
     """JSON without NaN (null instead), whole or not at all."""
     with atomic_write(path) as temp:
         temp.write_text(json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | PathLike[str]) -> Any:
+    """Content of a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def append_line(path: str | PathLike[str], row: Mapping[str, Any]) -> None:
+    """Adds one line, whole and on disk when this returns; after a line that a kill cut short it starts a new one."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    line = (json.dumps(_finite(row), ensure_ascii=False) + "\n").encode()
+    with open(path, "a+b") as stream:
+        if stream.tell():
+            stream.seek(-1, os.SEEK_END)
+            line = line if stream.read(1) == b"\n" else b"\n" + line
+        stream.write(line)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read_lines(path: str | PathLike[str]) -> list[dict[str, Any]]:
+    """Rows of a file, none if there is no file; a line that is not JSON is named on stderr and left out."""
+    rows, path = [], Path(path)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            print(f"{path.name}, line {number} is cut short or not JSON; left out", file=sys.stderr)
+    return rows
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def _finite(value: Any) -> Any:

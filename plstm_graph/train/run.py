@@ -19,10 +19,11 @@ from torch_geometric.data import Data
 from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.nn.budget import fit_width
-from plstm_graph.nn.model import FINGERPRINT, prepare
+from plstm_graph.nn.model import FINGERPRINT
 from plstm_graph.train import results
 from plstm_graph.train.callbacks import Bar, Keeper, Reseed
 from plstm_graph.train.checkpoint import MOLECULES, AtomicCheckpointIO, Meta, load_weights, read
+from plstm_graph.train.compiling import check_compile
 from plstm_graph.train.config import TrainConfig, to_dict
 from plstm_graph.train.data import Collated, labels, load_data, pack, scaling, split_of, train_loader
 from plstm_graph.train.forest import Forest, smiles_of
@@ -41,6 +42,7 @@ def train(
     overwrite: bool = False,
     progress: bool = False,
     command: str | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Trains, tests the weights of the best validation epoch, and returns what ``metrics.json`` holds.
 
@@ -55,6 +57,7 @@ def train(
         overwrite: replace the run in ``config.out``.
         progress: show a bar on stderr.
         command: for the record.
+        callbacks: more of them for Lightning's trainer.
 
     Raises:
         ConfigError, DataError: before any training starts.
@@ -73,7 +76,7 @@ def train(
             config = replace(config, model=model)
         if config.model.model == FINGERPRINT:
             return _plant(config, dataset, command)
-        run, trainer, loader = _assemble(config, dataset, graphs, progress, command)
+        run, trainer, loader = _assemble(config, dataset, graphs, progress, command, callbacks)
         outputs(run.learner.to(trainer.strategy.root_device), run.parts["valid"][:1])  # a backend may refuse the model
         last = None
         if config.out and first_process():
@@ -112,7 +115,12 @@ def first_process() -> bool:
 
 
 def _assemble(
-    config: TrainConfig, dataset: GraphDataset, graphs: Sequence[Data] | None, progress: bool, command: str | None
+    config: TrainConfig,
+    dataset: GraphDataset,
+    graphs: Sequence[Data] | None,
+    progress: bool,
+    command: str | None,
+    more: Sequence[Callback],
 ) -> tuple[Run, pl.Trainer, Any]:
     """Everything up to the first step, so that whatever is wrong with options or data shows before training."""
     metric = config.metric or dataset.metric
@@ -125,7 +133,7 @@ def _assemble(
 
     out = Path(config.out) if config.out else None
     keeper = Keeper(f"valid_{metric}", rule.higher_is_better, out / "checkpoints" if out else None)
-    callbacks: list[Callback] = [Reseed(config.seed), keeper]
+    callbacks: list[Callback] = [Reseed(config.seed), keeper, *more]
     if config.patience:
         mode = "max" if rule.higher_is_better else "min"
         callbacks.append(EarlyStopping(f"valid_{metric}", patience=config.patience, mode=mode))
@@ -136,6 +144,8 @@ def _assemble(
     loader = train_loader(
         packed, config.batch_size, config.seed, rank=trainer.global_rank, world_size=trainer.world_size
     )
+    if config.compile:
+        check_compile(config.model, packed, trainer.strategy.root_device)
     learner = Learner(
         model,
         meta.plain(),
@@ -143,12 +153,13 @@ def _assemble(
         weight_decay=config.weight_decay,
         warmup_steps=config.warmup_epochs * len(loader),
         total_steps=config.epochs * len(loader),
+        compile=config.compile,
     )
     return Run(config, dataset, parts, learner, keeper, out, command), trainer, loader
 
 
 def _parts(config: TrainConfig, dataset: GraphDataset, graphs: Sequence[Data] | None) -> dict[str, list[Data]]:
-    prepared = prepare(dataset.graphs, config.model) if graphs is None else graphs
+    prepared = dataset.prepared(config.model) if graphs is None else graphs
     parts = {name: [prepared[index] for index in chosen] for name, chosen in split_of(config, dataset).items()}
     for name in ("train", "valid"):
         if not parts[name]:

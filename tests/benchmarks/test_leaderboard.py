@@ -1,14 +1,13 @@
 """Leaderboards: what a config asks for, what is skipped, how runs are summarised."""
 
 import json
-import math
 from itertools import product
 
 import leaderboard
 import pytest
 import records
 from plan import read_plan, stored
-from tables import leaderboard_table, score
+from tables import leaderboard_table
 
 from plstm_graph.errors import ConfigError
 
@@ -46,7 +45,7 @@ class FakeTrainer:
     def __init__(self, *failing):
         self.failing, self.calls = failing, []
 
-    def __call__(self, job):
+    def __call__(self, job, say):
         self.calls.append((job.entry, job.config.seed))
         if job.entry in self.failing:
             raise RuntimeError("out of memory")
@@ -151,18 +150,6 @@ def test_the_table_counts_what_is_missing(config, tmp_path):
     assert lines[4].startswith("| own | 1,234 | 0.5500 ± 0.0500 | 0.3500 ± 0.0500 | 0.0707 | - | 2 |")
     assert "| 1/2 |" in lines[5]
     assert lines[6] == "| forest | - | - | - | - | - | 0/2 | - |"
-
-
-def test_a_score_by_hand():
-    found = score([(42, 0.8), (42, 0.9), (43, 0.6), (43, 0.7), (44, 0.9), (44, 1.0)])
-    assert found.mean == pytest.approx((0.85 + 0.65 + 0.95) / 3)
-    assert found.deviation == pytest.approx(math.sqrt(0.10833333333 / 5))
-    assert found.error == pytest.approx(found.deviation / math.sqrt(6))
-    assert found.error_repeats == pytest.approx(
-        math.sqrt((0.0333333333**2 + 0.1666666667**2 + 0.1333333333**2) / 2 / 3)
-    )
-    assert (found.runs, found.repeats) == (6, 3)
-    assert math.isnan(score([(0, 0.5)]).error)
 
 
 @pytest.mark.parametrize(

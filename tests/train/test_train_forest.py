@@ -12,8 +12,7 @@ import torch
 from small_runs import molecules, small_config, small_dataset, three_classes
 from torch_geometric.data import Batch, Data
 
-from plstm_graph.data import fingerprints
-from plstm_graph.data import GraphDataset
+from plstm_graph.data import GraphDataset, fingerprints
 from plstm_graph.errors import DataError
 from plstm_graph.nn.model import FINGERPRINT, ModelConfig
 from plstm_graph.train import evaluate, predict, train

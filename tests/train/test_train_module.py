@@ -34,6 +34,29 @@ def test_missing_labels_have_no_part_in_loss_and_gradient() -> None:
     assert (output.grad[known] != 0).all()
 
 
+@pytest.mark.parametrize("task", ["regression", "binary"])
+def test_with_all_labels_it_is_the_plain_mean_to_the_last_bit(task: str) -> None:
+    output = torch.randn(7, 3, requires_grad=True)
+    target = torch.rand(7, 3).round()
+    function = F.mse_loss if task == "regression" else F.binary_cross_entropy_with_logits
+    wanted = function(output, target)
+    gradient = torch.autograd.grad(wanted, output)[0]
+    found = learner(task, mean=0.0, deviation=1.0).loss(output, target)
+    assert torch.equal(found, wanted)
+    assert torch.equal(torch.autograd.grad(found, output)[0], gradient)
+
+
+@pytest.mark.parametrize(("task", "metric"), [("regression", "r2"), ("regression", "mae"), ("binary", "rocauc")])
+def test_no_step_waits_for_a_gpu(task: str, metric: str) -> None:
+    """On the meta device there are no values to wait for: whatever looks at one, or depends on one, fails."""
+    output = torch.empty(4, 2, device="meta", requires_grad=True)
+    learner(task, metric).to("meta").loss(output, torch.empty(4, 2, device="meta")).backward()
+    with pytest.raises(RuntimeError):
+        output[output > 0]
+    with pytest.raises(RuntimeError):
+        bool(output.isnan().any())
+
+
 def test_a_batch_without_labels_still_has_a_gradient() -> None:
     output = torch.randn(2, 1, requires_grad=True)
     learner("regression").loss(output, torch.full((2, 1), math.nan)).backward()
