@@ -1,7 +1,7 @@
 """Data sets: molecules, CSV files, TUDatasets, and how they are split."""
 
 from plstm_graph.data.datasets import DATASETS, DatasetInfo, GraphDataset, load, load_csv
-from plstm_graph.data.molecules import Rejected, fingerprints, layout, scaffold, smiles_to_data
+from plstm_graph.data.molecules import Rejected, depict, fingerprints, layout, scaffold, smiles_to_data
 from plstm_graph.data.packed import PackedGraphs, PackedLoader
 from plstm_graph.data.splits import SPLITS, make_split
 from plstm_graph.data.tables import read_smiles
@@ -14,6 +14,7 @@ __all__ = [
     "PackedGraphs",
     "PackedLoader",
     "Rejected",
+    "depict",
     "fingerprints",
     "layout",
     "load",

@@ -86,7 +86,8 @@ def _assemble(
     """Everything up to the first step, so that whatever is wrong with options or data shows before training."""
     metric = config.metric or dataset.metric
     rule = metric_for(metric, dataset.task)
-    parts = _parts(config, dataset, graphs)
+    split = split_of(config, dataset)
+    parts = _parts(config, dataset, split, graphs)
     check_defined(metric, labels(parts["valid"]), "valid")
     pl.seed_everything(config.seed, workers=True, verbose=False)
     meta = _meta(config, dataset, metric, parts)
@@ -113,12 +114,14 @@ def _assemble(
         warmup_steps=config.warmup_epochs * len(loader),
         total_steps=config.epochs * len(loader),
     )
-    return Run(config, dataset, parts, learner, keeper, out, command), trainer, loader
+    return Run(config, dataset, split, parts, learner, keeper, out, command), trainer, loader
 
 
-def _parts(config: TrainConfig, dataset: GraphDataset, graphs: Sequence[Data] | None) -> dict[str, list[Data]]:
+def _parts(
+    config: TrainConfig, dataset: GraphDataset, split: dict[str, list[int]], graphs: Sequence[Data] | None
+) -> dict[str, list[Data]]:
     prepared = prepare(dataset.graphs, config.model) if graphs is None else graphs
-    parts = {name: [prepared[index] for index in chosen] for name, chosen in split_of(config, dataset).items()}
+    parts = {name: [prepared[index] for index in chosen] for name, chosen in split.items()}
     for name in ("train", "valid"):
         if not parts[name]:
             raise DataError(f"the {name} split of {dataset.name} is empty ({len(prepared)} graphs); use another split")
