@@ -1,6 +1,7 @@
 """Pictures of runs: curves, parity, ROC, calibration. Colours are Okabe and Ito's, which all readers can tell apart.
 
 Every function draws into ``out``: the path of an image, whose suffix chooses the format, or a stream that gets SVG.
+Those of several panels put as many side by side as ``columns`` says.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -55,7 +56,7 @@ def _styled(draw: Callable[P, None]) -> Callable[P, None]:
 
 
 @_styled
-def curves(history: History, out: Out, *, metric: str, label: str = "", best_epoch: int = -1) -> None:
+def curves(history: History, out: Out, *, metric: str, label: str = "", best_epoch: int = -1, columns: int = 2) -> None:
     """Losses (left) and validation metric (right) by epoch.
 
     Args:
@@ -65,11 +66,11 @@ def curves(history: History, out: Out, *, metric: str, label: str = "", best_epo
         label: the metric as a reader knows it.
         best_epoch: from 0; is marked, when it is not negative.
     """
-    figure, (left, right) = _figure(1, 2, width=9.0, height=3.4)
+    figure, (left, right) = _panels(2, columns, width=4.5, height=3.4)
     epochs = [row["epoch"] + 1 for row in history]
     dot = "." if len(history) < 3 else ""  # a line of one point is no line
-    left.plot(epochs, [row["loss"] for row in history], dot + "-", color=COLOURS["test"], label="train")
-    left.plot(epochs, [row["valid_loss"] for row in history], dot + "--", color=COLOURS["valid"], label="valid")
+    left.plot(epochs, [row["loss"] for row in history], dot + "-", color=COLOURS["train"], label="train")
+    left.plot(epochs, [row["valid_loss"] for row in history], dot + "-", color=COLOURS["valid"], label="valid")
     left.set(ylabel="loss")
     values = [row[f"valid_{metric}"] for row in history]
     right.plot(epochs, values, dot + "-", color=COLOURS["valid"], label="valid")
@@ -82,23 +83,25 @@ def curves(history: History, out: Out, *, metric: str, label: str = "", best_epo
 
 
 @_styled
-def curves_of_runs(histories: Mapping[str, History], out: Out, *, metric: str, label: str = "") -> None:
+def curves_of_runs(
+    histories: Mapping[str, History], out: Out, *, metric: str, label: str = "", columns: int = 3
+) -> None:
     """Training loss, validation loss and validation metric of several runs, by name; arguments as :func:`curves`."""
-    figure, panels = _figure(1, 3, width=11.0, height=3.4)
-    columns = {"loss": "train loss", "valid_loss": "valid loss", f"valid_{metric}": f"{label or metric} (valid)"}
-    for axes, (column, title) in zip(panels, columns.items(), strict=True):
-        for (name, history), style in zip(histories.items(), _styles()):
+    figure, panels = _panels(3, columns, width=3.7, height=3.4)
+    titles = {"loss": "train loss", "valid_loss": "valid loss", f"valid_{metric}": f"{label or metric} (valid)"}
+    for axes, (column, title) in zip(panels, titles.items(), strict=True):
+        for (name, history), style in zip(histories.items(), _styles(), strict=False):
             axes.plot([row["epoch"] + 1 for row in history], [row[column] for row in history], label=name, **style)
         axes.set(ylabel=title)
     _by_epoch(panels, legend=False)
     if len(histories) <= MOST_NAMES:
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(histories)))
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns)
     _save(figure, out)
 
 
 @_styled
 def parity(
-    parts: Arrays, out: Out, *, targets: Sequence[str], units: Sequence[str] = (), note: str = ""
+    parts: Arrays, out: Out, *, targets: Sequence[str], units: Sequence[str] = (), note: str = "", columns: int = 3
 ) -> None:
     """Predicted against measured value, one panel a target (the first nine); the diagonal is a perfect prediction.
 
@@ -110,8 +113,8 @@ def parity(
         note: title, for instance the test metric.
     """
     shown = list(targets)[:MOST_PANELS]
-    figure, grid = _panels(len(shown), size=4.2)
-    for column, (name, axes) in enumerate(zip(shown, grid, strict=False)):
+    figure, grid = _panels(len(shown), columns, width=4.3, height=4.2)
+    for column, (name, axes) in enumerate(zip(shown, grid, strict=True)):
         known = {part: _known(prediction, target, column) for part, (prediction, target) in parts.items()}
         for part, (prediction, target) in known.items():
             axes.plot(
@@ -135,7 +138,13 @@ def parity(
 
 @_styled
 def residuals(
-    prediction: np.ndarray, target: np.ndarray, out: Out, *, targets: Sequence[str], units: Sequence[str] = ()
+    prediction: np.ndarray,
+    target: np.ndarray,
+    out: Out,
+    *,
+    targets: Sequence[str],
+    units: Sequence[str] = (),
+    columns: int = 2,
 ) -> None:
     """Whether a regression is calibrated: quantiles of predicted against measured values, and the errors.
 
@@ -145,7 +154,7 @@ def residuals(
         targets, units: as for :func:`parity`; a row of two panels a target (the first three).
     """
     shown = list(targets)[:3]
-    figure, grid = _figure(len(shown), 2, width=9.0, height=3.8 * len(shown))
+    figure, grid = _panels(2 * len(shown), columns, width=4.4, height=3.8)
     for column, name in enumerate(shown):
         left, right = grid[2 * column : 2 * column + 2]
         predicted, measured = _known(prediction, target, column)
@@ -265,7 +274,7 @@ def intervals(rows: Sequence[tuple[str, float, float, float]], out: Out, *, labe
         label: of the values.
     """
     figure, (axes,) = _figure(1, 1, width=7.0, height=1.1 + 0.36 * len(rows))
-    for place, ((_, value, low, high), style) in enumerate(zip(rows, _styles())):
+    for place, ((_, value, low, high), style) in enumerate(zip(rows, _styles(), strict=False)):
         axes.plot([low, high], [place, place], color=style["color"], lw=2.4, solid_capstyle="round")
         axes.plot(value, place, "o", ms=6.5, color=style["color"])
     axes.set(xlabel=label, yticks=range(len(rows)), yticklabels=[name for name, *_ in rows])
@@ -277,7 +286,7 @@ def intervals(rows: Sequence[tuple[str, float, float, float]], out: Out, *, labe
 def _ranked(axes: Any, lines: Sequence[tuple[str, Any, Any, float]], title: str, place: str, **style: Any) -> None:
     """Curves in the unit square, each named with its area; with more than there are colours only their mean is told."""
     many = len(lines) > len(CYCLE)
-    for (name, x, y, area), own in zip(lines, _styles()):
+    for (name, x, y, area), own in zip(lines, _styles(), strict=False):
         look = {"color": COLOURS["test"], "alpha": 0.25, "lw": 0.9} if many else own
         axes.plot(x, y, label=None if many else f"{name}: {area:.3f}", **look, **style)
     if many:
@@ -335,14 +344,14 @@ def _title(figure: Any, note: str) -> None:
         figure.suptitle(note, fontsize=11)
 
 
-def _panels(count: int, size: float) -> tuple[Any, list[Any]]:
-    """A square panel each, at most three a row."""
-    columns = min(3, count)
+def _panels(count: int, columns: int, *, width: float, height: float) -> tuple[Any, list[Any]]:
+    """So many panels of a size, side by side and below each other."""
+    columns = min(columns, count)
     rows = -(-count // columns)
-    figure, grid = _figure(rows, columns, width=(size + 0.2) * columns, height=size * rows)
+    figure, grid = _figure(rows, columns, width=width * columns, height=height * rows)
     for axes in grid[count:]:
         axes.set_axis_off()
-    return figure, grid
+    return figure, grid[:count]
 
 
 def _figure(rows: int, columns: int, *, width: float, height: float, **options: Any) -> tuple[Any, list[Any]]:

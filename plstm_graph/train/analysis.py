@@ -109,21 +109,24 @@ def reliability(found: Predictions) -> Reliability:
     return Reliability(confidence, frequency, counts[some], error)
 
 
-def worst(found: Predictions, task: str, count: int) -> list[int]:
-    """Places of the graphs that were predicted worst, the worst first.
+def errors(found: Predictions, task: str) -> np.ndarray:
+    """How wrong each prediction is, [graphs, targets], -1 where there is no label.
 
-    By the largest error over the targets, in standard deviations of the target for regression; for classes by the
-    probability that the true class did not get.
+    For regression in standard deviations of the target; for classes the probability that the true class did not get.
     """
     if task == "multiclass":
-        error = 1 - found.prediction[np.arange(len(found.target)), found.target]
-    else:
-        error = np.abs(found.prediction - found.target)
-        if task == "regression":
-            spreads = np.array([np.std(column[~np.isnan(column)]) for column in found.target.T])
-            error = error / np.where(spreads > 0, spreads, 1.0)
-        error = np.nan_to_num(error, nan=-1.0).max(1)
-    return [int(place) for place in np.argsort(-error, kind="stable")[:count] if error[place] >= 0]
+        return 1 - found.prediction[np.arange(len(found.target)), found.target][:, None]
+    error = np.abs(found.prediction - found.target)
+    if task == "regression":
+        spreads = np.array([np.std(column[~np.isnan(column)]) for column in found.target.T])
+        error = error / np.where(spreads > 0, spreads, 1.0)
+    return np.nan_to_num(error, nan=-1.0)
+
+
+def worst(error: np.ndarray, count: int) -> list[int]:
+    """Places of the graphs with the largest of :func:`errors` over their targets, the worst first."""
+    largest = error.max(1)
+    return [int(place) for place in np.argsort(-largest, kind="stable")[:count] if largest[place] >= 0]
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from plstm_graph.train.metrics import METRICS
 UNLIKE = ("out", "seed", "split_seed", "fold")  # what may differ between repeats of one setting
 
 
-class Predictions(NamedTuple):
+@dataclass(frozen=True)
+class Predictions:
     """A part of ``predictions.csv``.
 
     ``index`` [graphs] counts in the data set; ``target`` is [graphs, targets] with NaN where there is no label, or

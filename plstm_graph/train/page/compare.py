@@ -32,9 +32,8 @@ def compare(records: Sequence[Record]) -> Page:
     histories = {name: run.history for name, run in zip(names, records, strict=True) if run.history}
     if histories:
         alt = f"Line charts by epoch for {', '.join(histories)}: train loss, valid loss and {label} of valid"
-        sections.append(
-            Section("Training", figures=[figure(plots.curves_of_runs, histories, alt=alt, metric=metric, label=label)])
-        )
+        words = {"alt": alt, "metric": metric, "label": label}
+        sections.append(Section("Training", figures=[figure(plots.curves_of_runs, histories, panels=True, **words)]))
     sections += [_differences(names, records), _provenance(finished)]
     data = {str((run.metrics or run.options).get("data", "–")) for run in records}
     title = f"{', '.join(sorted(data))}: {count(len(records), 'run')} compared"
@@ -101,7 +100,9 @@ def _results(finished: Results, metric: str) -> Section:
             dots.append((name, *interval))
         numbers = [fixed(metrics["valid"][metric]), fixed(metrics["test"][metric]), bounds(interval)]
         best = f"{metrics['best_epoch']} of {metrics['epochs']}"
-        rows.append([name, str(metrics["seed"]), *numbers, best, number(metrics["parameters"]), f"{metrics['minutes']:.2f}"])
+        rows.append(
+            [name, str(metrics["seed"]), *numbers, best, number(metrics["parameters"]), f"{metrics['minutes']:.2f}"]
+        )
     head = ["run", "seed", f"valid {label}", f"test {label}", "95 % interval", "best epoch", "parameters", "minutes"]
     section = Section("Results", [note] if note else [], tables=[Table(head, rows), _repeats(finished, metric)])
     if dots:
@@ -143,8 +144,8 @@ def _paired(finished: Results, metric: str) -> Section:
         found = analysis.paired(base, test, metric, samples)
         rows.append([name, f"{found.difference.value:+.4f}", bounds(found.difference), f"{found.better:.1%}"])
     section.text.append(
-        f"How much better (positive) or worse than {first} the others are in test {label}, on the same graphs in each of "
-        f"{len(samples):,} bootstrap samples (seed 0). An interval that holds 0 tells of no difference."
+        f"How much better (positive) or worse than {first} the others are in test {label}, on the same graphs in each "
+        f"of {len(samples):,} bootstrap samples (seed 0). An interval that holds 0 tells of no difference."
     )
     head = ["run", f"better by ({label})", "95 % interval", f"samples in which it beats {first}"]
     section.tables.append(Table(head, rows))
@@ -169,7 +170,9 @@ def _provenance(finished: Results) -> Section:
     rows = []
     for name, _, metrics in finished:
         versions = metrics.get("versions", {})
-        used = ", ".join(f"{key} {versions[key]}" for key in ("plstm_graph", "torch", "torch_geometric") if key in versions)
+        used = ", ".join(
+            f"{key} {versions[key]}" for key in ("plstm_graph", "torch", "torch_geometric") if key in versions
+        )
         facts = [metrics.get(key) or "–" for key in ("command", "commit", "data_hash", "device")]
         rows.append([name, *map(str, facts), used])
     return Section(

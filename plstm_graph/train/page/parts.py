@@ -12,11 +12,15 @@ from plstm_graph.train.analysis import Interval
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture with its words; ``source`` is a data URI, so that the page needs nothing beside it."""
+    """A picture with its words, as a data URI, so that the page needs nothing beside it.
+
+    ``narrow`` is the same for a narrow window, where there is one.
+    """
 
     source: str
     alt: str
     caption: str = ""
+    narrow: str = ""
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,18 @@ class Card:
 
 @dataclass
 class Section:
-    """A heading and what stands below it, in this order: words, figures, tables, cards, code."""
+    """A heading and what stands below it, in this order: words, figures, code, facts, tables, cards.
+
+    ``facts`` are pairs of name and value.
+    """
 
     title: str
     text: list[str] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
+    code: str = ""
+    facts: Sequence[tuple[str, str]] = ()
     tables: list[Table] = field(default_factory=list)
     cards: list[Card] = field(default_factory=list)
-    code: str = ""
 
     @property
     def anchor(self) -> str:
@@ -71,11 +79,17 @@ def svg(text: str | bytes) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(content).decode()
 
 
-def figure(draw: Callable[..., None], *args: Any, alt: str, caption: str = "", **options: Any) -> Figure:
-    """What a function of ``plots`` draws."""
-    stream = io.BytesIO()
-    draw(*args, stream, **options)
-    return Figure(svg(stream.getvalue()), alt, caption)
+def figure(
+    draw: Callable[..., None], *args: Any, alt: str, caption: str = "", panels: bool = False, **options: Any
+) -> Figure:
+    """What a function of ``plots`` draws; with ``panels``, in one column for narrow windows."""
+
+    def drawn(**more: Any) -> str:
+        stream = io.BytesIO()
+        draw(*args, stream, **options, **more)
+        return svg(stream.getvalue())
+
+    return Figure(drawn(), alt, caption, drawn(columns=1) if panels else "")
 
 
 def number(value: Any) -> str:

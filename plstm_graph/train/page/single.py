@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,8 @@ def single(record: Record) -> Page:
                 worst_graphs(metrics, test),
             ]
         sections.append(_data(record, metrics))
-    sections += [_configuration(options), _provenance(metrics or {})]
+    sections.append(Section("Configuration", facts=[(key, option(value)) for key, value in options.items()]))
+    sections.append(_provenance(metrics or {}))
     words = [f"run {record.name}", str(metrics["task"]) if metrics else "", f"model {options.get('model.model', '–')}"]
     subtitle = " · ".join(word for word in words if word)
     return Page(str((metrics or options).get("data", record.name)), subtitle, tiles, list(_notes(record)), sections)
@@ -82,7 +84,9 @@ def _training(record: Record) -> Section:
         alt += f", best at epoch {best + 1} with {record.history[best][f'valid_{metric}']:.3f}"
     caption = f"Loss after the last epoch: train {last['loss']:.4g}, valid {last['valid_loss']:.4g}."
     marks = {"metric": metric, "label": label, "best_epoch": best}
-    return Section("Training", figures=[figure(plots.curves, record.history, alt=alt, caption=caption, **marks)])
+    return Section(
+        "Training", figures=[figure(plots.curves, record.history, alt=alt, caption=caption, panels=True, **marks)]
+    )
 
 
 def _metrics(
@@ -114,7 +118,7 @@ def intervals_note(test: Predictions, samples: np.ndarray) -> str:
 def _by_target(metrics: dict[str, Any], test: Predictions, samples: np.ndarray) -> Table:
     name, targets, rows = metrics["metric"], metrics["targets"], []
     for column, target in enumerate(targets[:MOST_TARGETS]):
-        one = test._replace(target=test.target[:, [column]], prediction=test.prediction[:, [column]])
+        one = replace(test, target=test.target[:, [column]], prediction=test.prediction[:, [column]])
         interval = analysis.bootstrap(one, [name], samples)[name]
         labels = int((~np.isnan(one.target)).sum())
         rows.append([target, number(labels), fixed(interval.value), bounds(interval)])
@@ -124,17 +128,17 @@ def _by_target(metrics: dict[str, Any], test: Predictions, samples: np.ndarray) 
 
 def _data(record: Record, metrics: dict[str, Any]) -> Section:
     graphs, options = metrics["graphs"], record.options
-    split = options.get("split") or "the data set's own"
     seed = options.get("split_seed", options.get("seed"))
-    rows = [
-        ["data", metrics["data"]],
-        ["task", metrics["task"]],
-        ["targets", option(metrics["targets"][:MOST_TARGETS])],
-        *([part, count(graphs[part], "graph")] for part in PARTS),
-        ["split", f"{split}, seed {seed}" + (f", fold {options['fold']}" if split == "folds" else "")],
-        ["hash of the data", metrics.get("data_hash", "–")],
+    split = metrics.get("split") or options.get("split") or "the data set's own"
+    facts = [
+        ("data", str(metrics["data"])),
+        ("task", str(metrics["task"])),
+        ("targets", option(metrics["targets"][:MOST_TARGETS])),
+        *((part, count(graphs[part], "graph")) for part in PARTS),
+        ("split", f"{split}, seed {seed}" + (f", fold {options['fold']}" if split == "folds" else "")),
+        ("hash", str(metrics.get("data_hash", "–"))),
     ]
-    section = Section("Data", tables=[Table(["", ""], rows, text=[1])])
+    section = Section("Data", facts=facts)
     if record.rejected:
         shown = record.rejected[:MOST_REJECTED]
         caption = f"Rejected rows: {len(shown)} of {len(record.rejected)}"
@@ -143,18 +147,10 @@ def _data(record: Record, metrics: dict[str, Any]) -> Section:
     return section
 
 
-def _configuration(options: dict[str, Any]) -> Section:
-    return Section(
-        "Configuration", tables=[Table(["option", "value"], [[k, option(v)] for k, v in options.items()], text=[1])]
-    )
-
-
 def _provenance(metrics: dict[str, Any]) -> Section:
     section = Section("Reproduce", code=str(metrics.get("command") or ""))
     if not section.code:
         section.text.append("No command was recorded: the run was started from Python. config.toml holds every option.")
-    facts = {key: metrics.get(key) for key in ("commit", "config_hash", "seed", "device")} | metrics.get("versions", {})
-    rows = [[key.replace("_", " "), str(value)] for key, value in facts.items() if value is not None]
-    if rows:
-        section.tables.append(Table(["", ""], rows, text=[1]))
+    found = {key: metrics.get(key) for key in ("commit", "config_hash", "seed", "device")} | metrics.get("versions", {})
+    section.facts = [(key.replace("_", "-"), str(value)) for key, value in found.items() if value is not None]
     return section

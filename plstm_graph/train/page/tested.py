@@ -26,7 +26,8 @@ def predictions(metrics: dict[str, Any], found: Mapping[str, Predictions]) -> Se
         shown = targets[: plots.MOST_PANELS]
         alt = f"Predicted against measured {', '.join(shown)} for {', '.join(arrays)}; {score}"
         caption = "A point is a graph; on the line the prediction is perfect."
-        section.figures = [figure(plots.parity, arrays, alt=alt, caption=caption, targets=targets)]
+        panels = len(shown) > 1
+        section.figures = [figure(plots.parity, arrays, alt=alt, caption=caption, panels=panels, targets=targets)]
         return section
     if metrics["task"] == "multiclass":
         counts = np.zeros((test.prediction.shape[1],) * 2, int)
@@ -44,18 +45,20 @@ def calibration(metrics: dict[str, Any], test: Predictions) -> Section:
     section = Section("Calibration")
     if metrics["task"] == "regression":
         error = test.prediction - test.target
-        alt = f"Quantiles of predicted against measured values, and a histogram of errors (mean {np.nanmean(error):.3g})"
-        caption = (
-            "Left: points on the line say that predictions are spread as the labels are; flatter than it, that they "
-            "shrink towards the mean. Right: a mean other than 0 is a bias."
+        alt = (
+            f"Quantiles of predicted against measured values, and a histogram of errors (mean {np.nanmean(error):.3g})"
         )
-        targets = metrics["targets"]
-        section.figures = [figure(plots.residuals, test.prediction, test.target, alt=alt, caption=caption, targets=targets)]
+        caption = (
+            "Quantiles on the line say that predictions are spread as the labels are; flatter than it, that they "
+            "shrink towards the mean. Errors with a mean other than 0 say that there is a bias."
+        )
+        words = {"alt": alt, "caption": caption, "targets": metrics["targets"]}
+        section.figures = [figure(plots.residuals, test.prediction, test.target, panels=True, **words)]
         return section
     bins = analysis.reliability(test)
     section.text = [
-        f"Expected calibration error (ECE): {fixed(bins.error, 3)}, the mean distance between probability and frequency "
-        f"over {count(int(bins.counts.sum()), 'prediction')} in {analysis.BINS} bins of equal width."
+        f"Expected calibration error (ECE): {fixed(bins.error, 3)}, the mean distance between probability and "
+        f"frequency over {count(int(bins.counts.sum()), 'prediction')} in {analysis.BINS} bins of equal width."
     ]
     chosen = metrics["task"] == "multiclass"
     labels = (
@@ -64,7 +67,9 @@ def calibration(metrics: dict[str, Any], test: Predictions) -> Section:
         else ("predicted probability", "share of positives")
     )
     alt = f"Reliability diagram, ECE {fixed(bins.error, 3)}: {labels[1]} against {labels[0]}"
-    caption = "Above the line the model is too careful, below it too sure." if chosen else "The line is a calibrated model."
+    caption = (
+        "Above the line the model is too careful, below it too sure." if chosen else "The line is a calibrated model."
+    )
     arguments = bins.confidence, bins.frequency, bins.counts
     section.figures = [figure(plots.reliability, *arguments, alt=alt, caption=caption, labels=labels)]
     return section
@@ -72,11 +77,12 @@ def calibration(metrics: dict[str, Any], test: Predictions) -> Section:
 
 def worst_graphs(metrics: dict[str, Any], test: Predictions) -> Section:
     """The graphs that were predicted worst, drawn where they are molecules."""
-    places = analysis.worst(test, metrics["task"], MOST_CARDS)
+    errors = analysis.errors(test, metrics["task"])
+    places = analysis.worst(errors, MOST_CARDS)
     section = Section("Worst predictions", [_WORST[metrics["task"]]])
     if not any(test.smiles[place] for place in places):
         section.text.append("The graphs carry no SMILES, so they are named by their place in the data set, not drawn.")
-    section.cards = [_card(metrics, test, place) for place in places]
+    section.cards = [_card(metrics, test, errors, place) for place in places]
     return section
 
 
@@ -87,7 +93,7 @@ _WORST = {
 }
 
 
-def _card(metrics: dict[str, Any], test: Predictions, place: int) -> Card:
+def _card(metrics: dict[str, Any], test: Predictions, errors: np.ndarray, place: int) -> Card:
     prediction, smiles = test.prediction[place], test.smiles[place]
     if metrics["task"] == "multiclass":
         true, chosen = int(test.target[place]), int(prediction.argmax())
@@ -97,8 +103,7 @@ def _card(metrics: dict[str, Any], test: Predictions, place: int) -> Card:
         ]
     else:
         target = test.target[place]
-        known = np.flatnonzero(~np.isnan(target))
-        order = known[np.argsort(-np.abs(prediction - target)[known], kind="stable")][:MOST_LINES]
+        order = [k for k in np.argsort(-errors[place], kind="stable")[:MOST_LINES] if errors[place, k] >= 0]
         lines = [
             (metrics["targets"][k], f"{number(float(target[k]))}, predicted {fixed(float(prediction[k]), 3)}")
             for k in order
