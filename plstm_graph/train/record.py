@@ -68,7 +68,7 @@ class Record:
     def best_epoch(self) -> int:
         """Of the validation metric, from 0; -1 before the first one ended."""
         if self.metrics:
-            return int(self.metrics["best_epoch"]) - 1
+            return int(self.metrics["best_epoch"] or 0) - 1  # a model without epochs has no best one
         values = [row[f"valid_{self.metric}"] for row in self.history]
         if not values or np.isnan(values).all() or self.metric is None:
             return -1

@@ -55,9 +55,14 @@ def checked(path: Path) -> Reader:
     return page
 
 
+@pytest.fixture(autouse=True)
+def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plstm_graph.train.analysis.RESAMPLES", 100)
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``first`` and ``second`` differ in their seed, ``other`` in its width as well; then one run each of other tasks."""
+    """``first`` and ``second`` differ in their seed, ``other`` also in its width; then a run of each other task."""
     folder = tmp_path_factory.mktemp("runs")
     dataset = small_dataset(folder, targets=("y", "z"))
     common = {"epochs": 2, "split_seed": 0}
