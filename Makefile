@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: train test lint suite coverage clean
+.PHONY: train test lint suite coverage docs clean
 
 train: $(STAMP)  ## the main job: train on the embedded molecules, no download
 	$(BIN)/plstm-graph train --out runs/nav17 --overwrite
@@ -22,10 +22,13 @@ suite: $(STAMP)
 coverage: $(STAMP)  ## of the core; loops that numba compiled are out of sight, so here they stay Python
 	NUMBA_DISABLE_JIT=1 $(BIN)/pytest -n auto tests/ops $(wildcard tests/test_[gilopt]*.py) --cov --cov-report=term-missing
 
+docs: $(STAMP)  ## pages in site/; a broken link fails
+	$(BIN)/mkdocs build --strict
+
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) runs site .pytest_cache .mypy_cache .ruff_cache

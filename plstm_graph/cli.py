@@ -1,4 +1,4 @@
-"""The command line: train, prepare, predict, evaluate, datasets, draw. Heavy imports wait until they are needed."""
+"""The command line, a command a function. Heavy imports wait until a command needs them."""
 
 import functools
 import inspect
@@ -322,6 +322,21 @@ def evaluate(
         write_json(out, found)
     for name, value in found.items():
         typer.echo(f"{name:10} {value:.4f}" if isinstance(value, float) else f"{name:10} {value}")
+
+
+@app.command()
+@_guarded
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folder of a run; several are compared.")],
+    out: Annotated[
+        Path | None, _option("--out", "Page to write (default: report.html in RUN; here for several).")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a run, or how several compare, as one HTML page that needs no network."""
+    from plstm_graph.train.page import write_page
+
+    typer.echo(f"wrote {write_page(runs, out)}")
 
 
 @app.command()

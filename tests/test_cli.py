@@ -182,6 +182,17 @@ def test_evaluate(run: Path, tmp_path: Path, invoke: Invoke) -> None:
     one_line(invoke("evaluate", "--checkpoint", run, "--data", "MUTAGG"), "unknown data set")
 
 
+def test_report(run: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plstm_graph.train.analysis.RESAMPLES", 100)
+    out = tmp_path / "page.html"
+    found = invoke("report", run, "--out", out)
+    assert (found.exit_code, found.stdout) == (0, f"wrote {out}\n"), found.output
+    assert "regression" in out.read_text()
+    one_line(invoke("report", tmp_path), "is not the folder of a run: it holds no config.toml")
+    one_line(invoke("report", run, "--out", tmp_path / "no" / "page.html"), "No such file")
+    assert invoke("report").exit_code == 2
+
+
 def test_datasets(invoke: Invoke) -> None:
     text = invoke("datasets").stdout
     assert all(name in text for name in DATASETS)

@@ -31,6 +31,7 @@ HOMES = {
     "lightning": (),
     "torchmetrics": ("train/",),
     "matplotlib": ("plots.py", "draw.py"),
+    "jinja2": ("train/page/__init__.py",),
     "typer": ("cli.py",),
     "networkx": ("line_dag.py",),
     "torch_scatter": ("ops/scatter.py",),

@@ -3,7 +3,7 @@
 from plstm_graph.data.aiger import read_aiger
 from plstm_graph.data.dataset import DatasetInfo, GraphDataset
 from plstm_graph.data.datasets import DATASETS, load
-from plstm_graph.data.molecules import Rejected, fingerprints, layout, scaffold, smiles_to_data
+from plstm_graph.data.molecules import Rejected, depict, fingerprints, layout, scaffold, smiles_to_data
 from plstm_graph.data.packed import PackedGraphs, PackedLoader
 from plstm_graph.data.prepared import PreparedDataset, read_prepared, write_prepared
 from plstm_graph.data.smiles_files import load_csv
@@ -19,6 +19,7 @@ __all__ = [
     "PackedLoader",
     "PreparedDataset",
     "Rejected",
+    "depict",
     "fingerprints",
     "layout",
     "load",

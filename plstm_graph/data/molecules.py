@@ -139,6 +139,17 @@ def layout(smiles: str) -> Layout:
     return Layout(mol.GetConformer().GetPositions()[:, :2], [atom.GetSymbol() for atom in mol.GetAtoms()], bonds)
 
 
+def depict(smiles: str, width: int = 260, height: int = 190) -> str:
+    """A drawing of a molecule as SVG with a transparent background, ``width`` by ``height`` pixels."""
+    mol = parse(smiles)
+    drawing = _import("rdkit.Chem.Draw.rdMolDraw2D")
+    canvas = drawing.MolDraw2DSVG(width, height)
+    canvas.drawOptions().clearBackground = False
+    drawing.PrepareAndDrawMolecule(canvas, mol)
+    canvas.FinishDrawing()
+    return str(canvas.GetDrawingText())
+
+
 def contrib_folder() -> str:
     """The folder of contributed code and data that the rdkit wheel carries."""
     return str(_import("rdkit.RDConfig").RDContribDir)

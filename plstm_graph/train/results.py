@@ -2,6 +2,7 @@
 
 import csv
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -17,13 +18,16 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from torch_geometric.data import Data
+
 from plstm_graph.data.molecules import Rejected
 from plstm_graph.errors import ConfigError
 from plstm_graph.files import atomic_write, remove_stale
 from plstm_graph.train.config import TrainConfig, differences, from_dict, read_toml, write_toml
 
-CONFIG, METRICS = "config.toml", "metrics.json"
-FILES = (CONFIG, METRICS, "metrics.csv", "curves.png", "parity.png", "roc.png", "rejected.csv")
+CONFIG, METRICS, HISTORY, PREDICTIONS = "config.toml", "metrics.json", "metrics.csv", "predictions.csv"
+REJECTED, PAGE = "rejected.csv", "report.html"
+FILES = (CONFIG, METRICS, HISTORY, PREDICTIONS, "curves.png", "parity.png", "roc.png", REJECTED, PAGE)
 CHECKPOINTS = ("best.ckpt", "last.ckpt")
 PACKAGES = ("plstm-graph", "torch", "torch-geometric", "pytorch-lightning", "torchmetrics", "numpy", "rdkit", "ogb")
 
@@ -73,7 +77,7 @@ def open_folder(config: TrainConfig, *, resume: bool = False, rejected: Sequence
         path.unlink(missing_ok=True)  # of an earlier run; nothing else in the folder is touched
     write_toml(config, out / CONFIG)
     if rejected:
-        write_rows(out / "rejected.csv", ["row", "text", "reason"], rejected)
+        write_rows(out / REJECTED, ["row", "text", "reason"], rejected)
     return None
 
 
@@ -150,6 +154,19 @@ def write_rows(path: str | PathLike[str], header: Sequence[str], rows: Iterable[
         writer = csv.writer(stream)
         writer.writerow(header)
         writer.writerows(rows)
+
+
+def data_hash(graphs: Iterable[Data]) -> str:
+    """Twelve hex digits that name a data set: its graphs in order, with features, labels and SMILES."""
+    digest = hashlib.sha256()
+    for graph in graphs:
+        for name in ("x", "edge_index", "edge_attr", "y"):
+            value = graph.get(name)
+            if value is not None:
+                digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+                digest.update(value.contiguous().numpy().tobytes())
+        digest.update(str(graph.get("smiles", "")).encode())
+    return digest.hexdigest()[:12]
 
 
 @lru_cache(maxsize=1)

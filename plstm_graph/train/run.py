@@ -91,7 +91,8 @@ def _plant(config: TrainConfig, dataset: GraphDataset, command: str | None) -> d
     """The run of a forest: a few seconds on the CPU, without epochs; one that was interrupted is grown anew."""
     metric = config.metric or dataset.metric
     rule = metric_for(metric, dataset.task)
-    parts = _parts(config, dataset, None)
+    split = split_of(config, dataset)
+    parts = _parts(config, dataset, split, None)
     meta = _meta(config, dataset, metric, parts)
     # A forest answers in the units of the labels.
     meta = replace(meta, mean=[0.0] * len(meta.mean), deviation=[1.0] * len(meta.deviation))
@@ -106,7 +107,7 @@ def _plant(config: TrainConfig, dataset: GraphDataset, command: str | None) -> d
     if out:
         content = {"plstm_graph": meta.plain(), "state_dict": learner.state_dict()}
         AtomicCheckpointIO().save_checkpoint(content, out / "checkpoints" / "best.ckpt")
-    return report(Run(config, dataset, parts, learner, keeper, out, command))
+    return report(Run(config, dataset, split, parts, learner, keeper, out, command))
 
 
 def first_process() -> bool:
@@ -125,7 +126,8 @@ def _assemble(
     """Everything up to the first step, so that whatever is wrong with options or data shows before training."""
     metric = config.metric or dataset.metric
     rule = metric_for(metric, dataset.task)
-    parts = _parts(config, dataset, graphs)
+    split = split_of(config, dataset)
+    parts = _parts(config, dataset, split, graphs)
     check_defined(metric, labels(parts["valid"]), "valid")
     pl.seed_everything(config.seed, workers=True, verbose=False)
     meta = _meta(config, dataset, metric, parts)
@@ -155,12 +157,14 @@ def _assemble(
         total_steps=config.epochs * len(loader),
         compile=config.compile,
     )
-    return Run(config, dataset, parts, learner, keeper, out, command), trainer, loader
+    return Run(config, dataset, split, parts, learner, keeper, out, command), trainer, loader
 
 
-def _parts(config: TrainConfig, dataset: GraphDataset, graphs: Sequence[Data] | None) -> dict[str, list[Data]]:
+def _parts(
+    config: TrainConfig, dataset: GraphDataset, split: dict[str, list[int]], graphs: Sequence[Data] | None
+) -> dict[str, list[Data]]:
     prepared = dataset.prepared(config.model) if graphs is None else graphs
-    parts = {name: [prepared[index] for index in chosen] for name, chosen in split_of(config, dataset).items()}
+    parts = {name: [prepared[index] for index in chosen] for name, chosen in split.items()}
     for name in ("train", "valid"):
         if not parts[name]:
             raise DataError(f"the {name} split of {dataset.name} is empty ({len(prepared)} graphs); use another split")
