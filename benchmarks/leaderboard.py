@@ -46,7 +46,12 @@ def row_of(job: Job, found: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_all(
-    jobs: list[Job], path: Path, *, workers: int = 1, run: Callable[[Job, Say], dict[str, Any]] = run_job
+    jobs: list[Job],
+    path: Path,
+    *,
+    workers: int = 1,
+    commit: str | None = None,
+    run: Callable[[Job, Say], dict[str, Any]] = run_job,
 ) -> list[tuple[Job, Failure]]:
     """Runs ``jobs`` and stores each row as soon as there is one. Returns those that failed; the others go on."""
     failed = []
@@ -57,7 +62,7 @@ def run_all(
                 failed.append((job, row))
                 print(f"{where}: failed: {row.reason}", file=sys.stderr, flush=True)
                 continue
-            records.append(path, row)
+            records.append(path, row | ({"commit": commit, "dirty": False} if commit else {}))
             name = row["metric"]
             print(
                 f"{where}: valid {row['valid'][name]:.4f} test {row['test'][name]:.4f} ({row['minutes']:.2f} min)",
@@ -74,6 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; each gets its share of the cores")
     parser.add_argument("--only", action="append", help="entry to run; may be repeated")
     parser.add_argument("--results", type=Path, default=records.RESULTS, help="folder for the rows")
+    parser.add_argument("--commit", help="of these files, where git cannot tell")
     parser.add_argument("--dry-run", action="store_true", help="say what would run, and print the table")
     options = parser.parse_args(arguments)
     try:
@@ -87,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
     done = stored(plan, path)
     todo = [job for job in plan.jobs if job.key not in done and (not options.only or job.entry in options.only)]
     print(f"{plan.name}: {len(plan.jobs)} runs, {len(done)} done, {len(todo)} to do")
-    failed = [] if options.dry_run else run_all(todo, path, workers=options.jobs)
+    failed = [] if options.dry_run else run_all(todo, path, workers=options.jobs, commit=options.commit)
     print("\n" + leaderboard_table(plan, stored(plan, path)))
     return 1 if failed else 0
 
