@@ -1,4 +1,4 @@
-"""The command line: train, predict, evaluate, datasets, draw. Heavy imports wait until a command needs them."""
+"""The command line: train, predict, evaluate, explain, datasets, draw. Heavy imports wait until a command needs them."""
 
 import functools
 import inspect
@@ -252,6 +252,36 @@ def evaluate(
         write_json(out, found)
     for name, value in found.items():
         typer.echo(f"{name:10} {value:.4f}" if isinstance(value, float) else f"{name:10} {value}")
+
+
+@app.command()
+@_guarded
+def explain(
+    checkpoint: Checkpoint,
+    smiles: Annotated[str, _option("--smiles", "Molecule.")],
+    out: Annotated[Path | None, _option("--out", "Picture to write (.svg or .png).")] = None,
+    target: Annotated[str | None, _option("--target", "Target, or number of the class (default: the first).")] = None,
+    atoms: Annotated[Path | None, _option("--atoms", "CSV file for the scores of atoms.")] = None,
+    pairs: Annotated[Path | None, _option("--pairs", "CSV file for the flows between atoms.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Points of the integrals; more make the gaps smaller.")] = 64,
+    debug: Debug = False,
+) -> None:
+    """Show what a prediction is made of: scores of atoms, and what pLSTM layers carried between them."""
+    from plstm_graph.draw.marks import picture_path
+    from plstm_graph.train import explain as run
+
+    if out is not None:
+        picture_path(out)
+    found = run(checkpoint, smiles, target=target, steps=steps)
+    for path, write in ((out, found.draw), (atoms, found.write_atoms), (pairs, found.write_pairs)):
+        if path is not None:
+            write(path)
+    what = found.explanation
+    typer.echo(f"{found.unit}: {what.value:.4f}" + (" (the first target; --target chooses)" if target is None else ""))
+    typer.echo(f"= {what.blank:.4f} blank {what.scores.sum():+.4f} atoms and bonds {what.gap:+.1e} gap")
+    typer.echo(f"= {what.silent:.4f} silent {what.pairs().sum():+.4f} pLSTM layers {what.flow_gap:+.1e} gap")
+    written = [str(path) for path in (out, atoms, pairs) if path is not None]
+    typer.echo(f"wrote {', '.join(written)}" if written else "nothing written; give --out, --atoms or --pairs")
 
 
 @app.command()

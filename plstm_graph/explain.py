@@ -168,7 +168,9 @@ def explain(model: GraphModel, graph: Data, output: Callable[[Tensor], Tensor], 
         raise ConfigError(f"an integral needs at least one step, got {steps}")
     model = deepcopy(model).cpu().double().eval().requires_grad_(False)
     blocks = [block for block in model.modules() if isinstance(block, PLSTMBlock)]
-    layers = [(number, conv) for number, block in enumerate(blocks) for conv in block.convs]
+    layers = [
+        (number, conv) for number, block in enumerate(blocks) for conv in block.convs if isinstance(conv, PLSTMConv)
+    ]
     if not layers:
         raise ConfigError(
             f"a model {model.config.model!r} has no pLSTM layer, so nothing flows; explain it with "
