@@ -1,4 +1,4 @@
-"""The command line: train, predict, evaluate, explain, datasets, draw. Heavy imports wait until a command needs them."""
+"""The command line: train, predict, evaluate, explain, datasets, draw. Heavy imports wait for their command."""
 
 import functools
 import inspect
@@ -277,7 +277,9 @@ def explain(
         if path is not None:
             write(path)
     what = found.explanation
-    typer.echo(f"{found.unit}: {what.value:.4f}" + (" (the first target; --target chooses)" if target is None else ""))
+    first = target is None and len(found.choices) > 1
+    also = f" (the first; --target chooses among {', '.join(found.choices)})" if first else ""
+    typer.echo(f"{found.unit}: {what.value:.4f}{also}")
     typer.echo(f"= {what.blank:.4f} blank {what.scores.sum():+.4f} atoms and bonds {what.gap:+.1e} gap")
     typer.echo(f"= {what.silent:.4f} silent {what.pairs().sum():+.4f} pLSTM layers {what.flow_gap:+.1e} gap")
     written = [str(path) for path in (out, atoms, pairs) if path is not None]

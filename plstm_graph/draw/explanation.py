@@ -194,7 +194,7 @@ def _flows(page: Page, axes: Any, flows: np.ndarray, limit: float, strongest: fl
     discs = _atoms(page, axes, flows.sum(0) / limit, f"{prefix}sent")
     part = 1.0 if axes in page.large else 0.6
     for src, dst, value in _strongest(flows, strongest):
-        distance = np.linalg.norm(page.points[src] - page.points[dst]) * page.scale
+        distance = float(np.hypot(*(page.points[src] - page.points[dst]))) * page.scale + 1e-6
         share = abs(value) / strongest
         marks.arrow(
             axes,
@@ -204,7 +204,7 @@ def _flows(page: Page, axes: Any, flows: np.ndarray, limit: float, strongest: fl
             color=HIGHER if value > 0 else LOWER,
             lw=(0.6 + 1.6 * share) * part,
             linestyle="-" if value > 0 else (0, (2.5, 1.2)),
-            connectionstyle=f"arc3,rad={min(0.45, 2 * BULGE / max(distance, 1e-6)):.4f}",
+            connectionstyle=f"arc3,rad={min(0.45, 2 * BULGE / distance):.4f}",
             gid=f"{prefix}flow-{src}-{dst}",
         )
 

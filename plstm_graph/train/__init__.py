@@ -1,6 +1,7 @@
 """Training, evaluation and prediction on top of pytorch-lightning.
 
-``train``, ``evaluate``, ``predict`` and ``explain`` load on first use: importing this package is cheap and needs no extra.
+``train``, ``evaluate``, ``predict`` and ``explain`` load on first use: importing this package is cheap and needs no
+extra.
 """
 
 from importlib import import_module
@@ -10,13 +11,13 @@ from plstm_graph.errors import PLSTMGraphError, missing_extra
 from plstm_graph.train.config import TrainConfig
 
 if TYPE_CHECKING:
+    from plstm_graph.train.explained import explain
     from plstm_graph.train.infer import evaluate, predict
     from plstm_graph.train.run import train
-    from plstm_graph.train.understanding import explain
 
 __all__ = ["TrainConfig", "evaluate", "explain", "predict", "train"]
 
-_HOME = {"train": "run", "evaluate": "infer", "predict": "infer", "explain": "understanding"}
+_HOME = {"train": "run", "evaluate": "infer", "predict": "infer", "explain": "explained"}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from plstm_graph import explain as core
 from plstm_graph.data.molecules import layout, smiles_to_data
 from plstm_graph.draw import draw_explanation
 from plstm_graph.errors import ConfigError, unknown
-from plstm_graph.nn.model import prepare
+from plstm_graph.nn.model import GraphModel, prepare
 from plstm_graph.train.checkpoint import Meta
 from plstm_graph.train.infer import restore_for_molecules
 from plstm_graph.train.results import write_rows
@@ -25,11 +25,13 @@ class Explained:
     Attributes:
         smiles: as given.
         unit: of the output: the name of the target (regression) or ``log-odds of ...`` (classes).
+        choices: names by which a target (or class) is chosen, in the order of the model's outputs.
         explanation: see :class:`plstm_graph.explain.Explanation`; node i is atom i as written.
     """
 
     smiles: str
     unit: str
+    choices: list[str]
     explanation: core.Explanation
 
     def draw(self, path: str | PathLike[str]) -> Path:
@@ -80,19 +82,20 @@ def explain(
         DataError: the text is not a molecule.
     """
     learner, meta = restore_for_molecules(checkpoint, "cpu")
-    output, unit = _output(meta, target)
+    choices = [str(number) for number in range(meta.num_outputs)] if meta.task == "multiclass" else list(meta.targets)
+    output, unit = _output(meta, choices, target)
     (graph,) = prepare([smiles_to_data(smiles)], meta.model_config)
-    return Explained(smiles, unit, core.explain(learner.model, graph, output, steps=steps))
+    assert isinstance(learner.model, GraphModel)
+    return Explained(smiles, unit, choices, core.explain(learner.model, graph, output, steps=steps))
 
 
-def _output(meta: Meta, target: str | None) -> tuple[Callable[[Tensor], Tensor], str]:
+def _output(meta: Meta, choices: list[str], target: str | None) -> tuple[Callable[[Tensor], Tensor], str]:
     """The number that a model's output [graphs, outputs] means for a target, [graphs], and its unit."""
     classes = meta.task == "multiclass"
-    names = [str(number) for number in range(meta.num_outputs)] if classes else list(meta.targets)
-    chosen = names[0] if target is None else target.removeprefix("p_") if classes else target
-    if chosen not in names:
-        raise ConfigError(unknown("class" if classes else "target", target, names))
-    column = names.index(chosen)
+    chosen = choices[0] if target is None else target.removeprefix("p_") if classes else target
+    if chosen not in choices:
+        raise ConfigError(unknown("class" if classes else "target", target, choices))
+    column = choices.index(chosen)
     if classes:
         others = [number for number in range(meta.num_outputs) if number != column]
         return (lambda out: out[:, column] - out[:, others].logsumexp(-1)), f"log-odds of class {chosen}"
