@@ -166,7 +166,7 @@ def _legend(page: Page, panel: Any, limit: float, *notes: str) -> None:
 def _colours() -> Any:
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("signed", [LOWER, "white", HIGHER])
+    return LinearSegmentedColormap.from_list("signed", [LOWER, "white", HIGHER], N=257)  # odd: zero is white
 
 
 # ------------------------------------------------------------------ the panels
