@@ -341,6 +341,38 @@ def report(
 
 @app.command()
 @_guarded
+def explain(
+    checkpoint: Checkpoint,
+    smiles: Annotated[str, _option("--smiles", "Molecule.")],
+    out: Annotated[Path | None, _option("--out", "Picture to write (.svg or .png).")] = None,
+    target: Annotated[str | None, _option("--target", "Target, or number of the class (default: the first).")] = None,
+    atoms: Annotated[Path | None, _option("--atoms", "CSV file for the scores of atoms.")] = None,
+    pairs: Annotated[Path | None, _option("--pairs", "CSV file for the flows between atoms.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Points of the integrals; more make the gaps smaller.")] = 64,
+    debug: Debug = False,
+) -> None:
+    """Show what a prediction is made of: scores of atoms, and what pLSTM layers carried between them."""
+    from plstm_graph.draw.marks import picture_path
+    from plstm_graph.train import explain as run
+
+    if out is not None:
+        picture_path(out)
+    found = run(checkpoint, smiles, target=target, steps=steps)
+    for path, write in ((out, found.draw), (atoms, found.write_atoms), (pairs, found.write_pairs)):
+        if path is not None:
+            write(path)
+    what = found.explanation
+    first = target is None and len(found.choices) > 1
+    also = f" (the first; --target chooses among {', '.join(found.choices)})" if first else ""
+    typer.echo(f"{found.unit}: {what.value:.4f}{also}")
+    typer.echo(f"= {what.blank:.4f} blank {what.scores.sum():+.4f} atoms and bonds {what.gap:+.1e} gap")
+    typer.echo(f"= {what.silent:.4f} silent {what.pairs().sum():+.4f} pLSTM layers {what.flow_gap:+.1e} gap")
+    written = [str(path) for path in (out, atoms, pairs) if path is not None]
+    typer.echo(f"wrote {', '.join(written)}" if written else "nothing written; give --out, --atoms or --pairs")
+
+
+@app.command()
+@_guarded
 def datasets(
     root: Annotated[str | None, _option("--root", "Folder to look for raw files in, instead of the cache.")] = None,
     debug: Debug = False,

@@ -245,6 +245,27 @@ def test_draw(tmp_path: Path, invoke: Invoke) -> None:
     one_line(invoke("draw", "C1CC", "--out", tmp_path / "y.svg"), "C1CC")
 
 
+def test_explain(run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    files = [tmp_path / name for name in ("x.svg", "atoms.csv", "pairs.csv")]
+    words = ["explain", "--checkpoint", run, "--smiles", "CCO"]
+    found = invoke(*words, "--out", files[0], "--atoms", files[1], "--pairs", files[2])
+    assert found.exit_code == 0, found.output
+    value, whole, carried, wrote = found.stdout.splitlines()
+    assert value.startswith("y: ")
+    for line in (whole, carried):
+        base, added, gap = (float(line.split()[place]) for place in (1, 3, -2))
+        assert base + added + gap == pytest.approx(float(value.split()[1]), abs=2e-4)
+    assert wrote == f"wrote {', '.join(map(str, files))}"
+    assert "<svg" in files[0].read_text()
+    assert [row["symbol"] for row in csv.DictReader(files[1].open())] == ["C", "C", "O"]
+    assert (
+        len(list(csv.DictReader(files[2].open()))) == 7
+    )  # no directed path joins the ends: both bonds point to the middle
+    one_line(invoke(*words, "--out", tmp_path / "x.pdf"), "svg or .png")
+    one_line(invoke(*words, "--target", "pIC50"), "unknown target 'pIC50'; choose one of y")
+    one_line(invoke("explain", "--checkpoint", run, "--smiles", "C1CC"), "C1CC")
+
+
 def test_help_needs_no_heavy_import() -> None:
     heavy = {"pytorch_lightning", "rdkit", "matplotlib"}
     code = f"import sys, plstm_graph.cli; print({heavy} & set(sys.modules))"

@@ -18,24 +18,26 @@ PAGES = sorted(DOCS.glob("*.md"))
 HOOKS = runpy.run_path(str(DOCS / "hooks.py"))
 
 
-def code(page: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+def code(page: Path) -> list[tuple[str, str]]:
+    """Pieces of code, each with what a block just after it says that it prints."""
+    text = page.read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```\n(?:\n```\n(.*?)^```)?", text, re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if code(page)], ids=lambda page: page.stem)
-def test_the_code_of_a_page_runs(page, monkeypatch, tmp_path):
-    """Its pieces build on one another, as a reader would paste them; they assert what they say."""
+def test_the_code_of_a_page_runs(page, monkeypatch, tmp_path, capsys):
+    """Its pieces build on one another, as a reader would paste them; they assert what they say, or print it."""
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    for number, piece in enumerate(code(page), start=1):
+    for number, (piece, printed) in enumerate(code(page), start=1):
         exec(compile(piece, f"{page.name}, piece {number}", "exec"), names)
+        assert capsys.readouterr().out == printed or not printed
     assert "powers" not in BACKENDS
 
 
 def test_every_page_is_in_the_navigation_and_every_entry_is_a_page():
     named = set(re.findall(r"(\w+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
-    assert {page.name for page in PAGES} <= named
-    assert named - {page.name for page in PAGES} <= {"recipes.md", "explain.md"}
+    assert {page.name for page in PAGES} == named
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -10,13 +10,20 @@ from plstm_graph.errors import PLSTMGraphError, missing_extra
 from plstm_graph.train.config import TrainConfig
 
 if TYPE_CHECKING:
+    from plstm_graph.train.explained import explain
     from plstm_graph.train.infer import evaluate, predict
     from plstm_graph.train.run import train
     from plstm_graph.train.series import train_series
 
-__all__ = ["TrainConfig", "evaluate", "predict", "train", "train_series"]
+__all__ = ["TrainConfig", "evaluate", "explain", "predict", "train", "train_series"]
 
-_HOME = {"train": "run", "train_series": "series", "evaluate": "infer", "predict": "infer"}
+_HOME = {
+    "train": "run",
+    "train_series": "series",
+    "evaluate": "infer",
+    "predict": "infer",
+    "explain": "explained",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -67,6 +67,21 @@ def restore(checkpoint: str | PathLike[str], device: str = "auto") -> tuple[Lear
     return learner.to(pick_device(device)).eval(), meta
 
 
+def restore_for_molecules(checkpoint: str | PathLike[str], device: str = "auto") -> tuple[Learner, Meta]:
+    """As :func:`restore`, for a model that reads SMILES.
+
+    Raises:
+        CheckpointError: also where it was trained on graphs of another kind.
+    """
+    learner, meta = restore(checkpoint, device)
+    if meta.featuriser != MOLECULES:
+        raise CheckpointError(
+            f"{checkpoint} was trained on the graphs of {meta.train_config.data!r}, not on molecules given as SMILES; "
+            "use evaluate"
+        )
+    return learner, meta
+
+
 def pick_device(name: str) -> torch.device:
     """``auto`` is the GPU where there is one."""
     if name == "auto":
@@ -153,12 +168,7 @@ def predict(
     Raises:
         CheckpointError: the file cannot be used, or its model was not trained on molecules.
     """
-    learner, meta = restore(checkpoint, device)
-    if meta.featuriser != MOLECULES:
-        raise CheckpointError(
-            f"{checkpoint} was trained on the graphs of {meta.train_config.data!r}, not on molecules given as SMILES; "
-            "use evaluate"
-        )
+    learner, meta = restore_for_molecules(checkpoint, device)
     read_rows, rejected = read_molecules(smiles)
     columns = list(meta.targets)
     if meta.task == "multiclass":
