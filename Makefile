@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: train test lint suite coverage docs clean
+.PHONY: train test lint suite fuzz coverage docs clean
 
 train: $(STAMP)  ## the main job: train on the embedded molecules, no download
 	$(BIN)/plstm-graph train --out runs/nav17 --overwrite
@@ -18,6 +18,9 @@ lint: $(STAMP)
 
 suite: $(STAMP)
 	$(BIN)/pytest -n auto
+
+fuzz: $(STAMP)  ## 10,000 random inputs, where the suite has 200; records the run
+	$(BIN)/python benchmarks/reliability.py fuzz --cases 10000
 
 coverage: $(STAMP)  ## of the core; loops that numba compiled are out of sight, so here they stay Python
 	NUMBA_DISABLE_JIT=1 $(BIN)/pytest -n auto tests/ops $(wildcard tests/test_[gilopt]*.py) --cov --cov-report=term-missing

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from plstm_graph.data import GraphDataset
-from plstm_graph.data.datasets import MOLECULE
+from plstm_graph.data.dataset import MOLECULE
 from plstm_graph.data.molecules import contrib_folder, read_molecules
 from plstm_graph.errors import DataError
 

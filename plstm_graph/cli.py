@@ -31,6 +31,7 @@ Text = Annotated[str | None, typer.Option()]
 Whole = Annotated[int | None, typer.Option()]
 Checkpoint = Annotated[str, typer.Option("--checkpoint", help="best.ckpt, last.ckpt, or the folder of a run.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Molecules or graphs at once.")]
 
 
 def _option(flag: str, text: str) -> Any:
@@ -180,7 +181,8 @@ def train(
     try:
         found = train_series(chosen, jobs=jobs, **series, **how) if series else run(chosen, **how)
     except KeyboardInterrupt:
-        typer.echo(f"interrupted; {_advice(str(chosen.out))}", err=True)
+        if first_process():
+            typer.echo(f"interrupted; {_advice(str(chosen.out))}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     if not quiet and first_process():
         _series_summary(found, str(chosen.out)) if series else _summary(found, str(chosen.out))
@@ -281,7 +283,7 @@ def predict(
     input: Annotated[Path, typer.Option("--input", help="CSV file with SMILES, or an .smi file.")],
     out: Annotated[Path, typer.Option("--out", help="CSV file to write: one row per input row, in order.")],
     smiles_column: Text = None,
-    batch_size: Annotated[int, typer.Option(min=1)] = 256,
+    batch_size: BatchSize = 256,
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
@@ -306,6 +308,7 @@ def evaluate(
     split_seed: Whole = None,
     fold: Whole = None,
     split_part: Annotated[str, typer.Option(help="train, valid, test or all.")] = "test",
+    batch_size: BatchSize = 256,
     device: Device = "auto",
     out: Annotated[Path | None, _option("--out", "JSON file for the result.")] = None,
     debug: Debug = False,
@@ -315,9 +318,8 @@ def evaluate(
     from plstm_graph.train.results import write_json
 
     where: dict[str, Any] = {"root": root, "targets": target or None, "smiles_column": smiles_column}
-    found = run(
-        checkpoint, data, part=split_part, device=device, split=split, split_seed=split_seed, fold=fold, **where
-    )
+    where |= {"split": split, "split_seed": split_seed, "fold": fold}
+    found = run(checkpoint, data, part=split_part, batch_size=batch_size, device=device, **where)
     if out is not None:
         write_json(out, found)
     for name, value in found.items():

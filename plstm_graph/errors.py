@@ -32,6 +32,10 @@ class CheckpointError(PLSTMGraphError, ValueError):
     """A checkpoint is missing, truncated or from something else."""
 
 
+class OutOfMemory(PLSTMGraphError, RuntimeError):
+    """A batch does not fit into memory; the message names a size to try."""
+
+
 def unknown(kind: str, name: object, choices: Iterable[object]) -> str:
     """Message for a name that is not among ``choices``, with the closest one if there is any."""
     names = [str(choice) for choice in choices]

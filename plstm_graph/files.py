@@ -31,6 +31,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temp, target)
         with suppress(OSError):  # some file systems cannot sync a folder; the rename itself is atomic all the same
             _sync(target.parent)
+    except OSError as error:  # of a full disk it names no file, of others the temporary one
+        if error.errno is None or error.filename not in (None, str(temp)):
+            raise
+        raise OSError(error.errno, error.strerror, str(target)) from error
     finally:
         with suppress(FileNotFoundError):
             temp.unlink()

@@ -10,6 +10,8 @@ from torch import Tensor
 from plstm_graph.errors import ConfigError, CycleError, ShapeError, unknown
 
 GIVEN, CANONICAL, RANDOM = "given", "canonical", "random"
+MAX_NODES = 2**31 - 1
+"""Tables for kernels are int32, and a pair of node numbers has to fit into one int64."""
 
 
 def check_edge_index(edge_index: Tensor, num_nodes: int | None) -> tuple[Tensor, int]:
@@ -29,6 +31,10 @@ def check_edge_index(edge_index: Tensor, num_nodes: int | None) -> tuple[Tensor,
         raise ShapeError(
             f"edge_index must hold node numbers 0 to {num_nodes - 1}, got {low} to {high}; "
             "check num_nodes and the offsets of the batch"
+        )
+    if num_nodes > MAX_NODES:
+        raise ShapeError(
+            f"a graph or batch may have up to {MAX_NODES} nodes, got {num_nodes}; renumber the nodes from 0"
         )
     return edge_index, num_nodes
 

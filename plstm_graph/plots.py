@@ -309,7 +309,7 @@ def _rankings(parts: Arrays, targets: Sequence[str]) -> Iterator[tuple[str, np.n
 
 
 def _known(prediction: np.ndarray, target: np.ndarray, column: int) -> tuple[np.ndarray, np.ndarray]:
-    known = ~np.isnan(target[:, column])
+    known = np.isfinite(target[:, column]) & np.isfinite(prediction[:, column])  # training may have diverged
     return prediction[known, column], target[known, column]
 
 

@@ -227,3 +227,10 @@ def test_narrow_integers_are_widened(dtype):
     dag = LineDAG.from_edge_index(columns((0, 1), (1, 2)).to(dtype))
     assert dag.src.dtype == torch.long
     assert dag.num_pairs == 1
+
+
+def test_more_nodes_than_tables_can_number_are_refused_before_anything_is_allocated():
+    with pytest.raises(ShapeError, match="may have up to 2147483647 nodes, got 1000000000001; renumber"):
+        check_edge_index(columns((0, 10**12)), None)
+    with pytest.raises(ShapeError, match="got 2147483648"):
+        check_edge_index(columns((0, 1)), 2**31)

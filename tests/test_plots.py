@@ -53,6 +53,14 @@ def test_parity_of_any_number_of_targets(tmp_path: Path, targets: int) -> None:
     assert is_png(tmp_path / "p.png")
 
 
+def test_predictions_of_a_diverged_training_are_left_out(tmp_path: Path) -> None:
+    target = np.ones((3, 1))
+    plots.parity({"test": (np.array([[np.nan], [np.inf], [1.0]]), target)}, tmp_path / "p.png", targets=["y"])
+    plots.parity({"test": (np.full((3, 1), np.nan), target)}, tmp_path / "q.png", targets=["y"])
+    assert is_png(tmp_path / "p.png")
+    assert is_png(tmp_path / "q.png")
+
+
 def drawn(draw: Callable[..., None], *args: object, **options: object) -> str:
     """What a stream gets, with text as text."""
     stream = io.BytesIO()

@@ -166,6 +166,8 @@ def _one_molecule(smiles: str) -> str:
     text = smiles.strip()
     if not text:
         raise UnreadableSMILES("the SMILES is empty")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):  # what a shell makes of bytes that are not UTF-8
+        raise UnreadableSMILES(f"the SMILES {text!a} is not Unicode text")
     rest = text.split(maxsplit=1)[1:]
     if rest and not rest[0].startswith("|"):  # |...| is a CXSMILES extension, which rdkit reads
         raise UnreadableSMILES(
@@ -186,7 +188,11 @@ def _reason(text: str) -> str:
         return "not a valid SMILES (syntax error, unclosed ring or unknown element)"
     with base.CaptureErrorLog() as capture:
         chem.MolFromSmiles(text, sanitize=False)
-    lines = [line.partition("] ")[2].removeprefix("SMILES Parse Error: ") for line in capture.messages.splitlines()]
+    try:
+        messages = capture.messages.splitlines()
+    except UnicodeDecodeError:  # rdkit shortens a long text between the bytes of a letter
+        return "not a valid SMILES (letters beyond ASCII)"
+    lines = [line.partition("] ")[2].removeprefix("SMILES Parse Error: ") for line in messages]
     # Of the lines of a syntax error the one with the position says most; other errors have one line.
     where = [line.rstrip(":") for line in lines if line.startswith("check for mistakes")]
     what = [line.partition(" for input:")[0] for line in lines if line]

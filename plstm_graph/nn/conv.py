@@ -213,6 +213,8 @@ class PLSTMConv(MessagePassing):
         """Make the view and the tables of ``dag`` that the layer reads, where compiled code must find them made."""
         read = view(dag, self.mode, self.reverse)
         _ = read.degree, read.edge_id, read.edge_id_reverse
+        if read.merged:
+            read._merged()
         if has_compiled(read.src.device):
             read.plan(served_classes(self.key_channels, self.out_channels))
 

@@ -200,6 +200,9 @@ class ModelConfig:
         test_orientations: with order ``"random"``, orientations over which a prediction is averaged.
         trees, radius, bits, counts: of the fingerprint and its forest; counts say how often each environment occurs
             instead of whether it does.
+
+    Raises:
+        ConfigError: a number out of range.
     """
 
     model: str = "plstm"
@@ -227,6 +230,15 @@ class ModelConfig:
     radius: int = 2
     bits: int = 2048
     counts: bool = False
+
+    def __post_init__(self) -> None:
+        for name, low in {"width": 1, "layers": 0, "walks": 0, "head_layers": 1, "expansion": 0}.items():
+            if not getattr(self, name) >= low:
+                raise ConfigError(f"model.{name} must be at least {low} (got {getattr(self, name)})")
+        if not 0 <= self.dropout <= 1:
+            raise ConfigError(f"model.dropout must be from 0 to 1 (got {self.dropout})")
+        if self.degrees and self.width % 2:
+            raise ConfigError(f"model.degrees needs an even width (got {self.width})")
 
 
 def _plstm(config: ModelConfig, edge_dim: int | None) -> nn.Module:

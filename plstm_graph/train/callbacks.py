@@ -15,6 +15,7 @@ from torch import Tensor
 from plstm_graph.train.data import mixed_seed
 from plstm_graph.train.metrics import METRICS
 from plstm_graph.train.pool import Say, Status
+from plstm_graph.train.results import HISTORY, write_rows
 
 State = dict[str, Tensor]
 
@@ -37,16 +38,16 @@ class Reseed(Callback):
 
 
 class Keeper(Checkpoint):
-    """Keeps history and best weights and, with a folder, writes ``best.ckpt`` and ``last.ckpt``, every epoch.
+    """Keeps history and best weights and, with a folder, writes its ``metrics.csv`` and checkpoints, every epoch.
 
     Lightning runs a ``Checkpoint`` after all other callbacks, so what is stored is the finished epoch: weights,
-    optimiser, schedule, early stopping, history. ``best.ckpt`` is written first: killed between the two, a run resumes
-    from the epoch before and writes the same best once more.
+    optimiser, schedule, early stopping, history. ``last.ckpt`` is written last: killed before that, a run resumes from
+    the epoch before and writes the same ``best.ckpt`` and the same row of ``metrics.csv`` once more.
 
     Args:
         metric: logged name of the validation metric.
         higher: whether more is better.
-        folder: for the checkpoints; best weights are kept in memory without one.
+        folder: of the run; best weights are kept in memory without one.
     """
 
     def __init__(self, metric: str, higher: bool, folder: Path | None = None) -> None:
@@ -69,8 +70,6 @@ class Keeper(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._since = time.perf_counter()
-        for row in self.history:  # a logger starts anew with each process: give it the epochs before the resumption
-            self._log(trainer, row)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         logged = trainer.callback_metrics
@@ -78,7 +77,6 @@ class Keeper(Checkpoint):
         row = {"epoch": trainer.current_epoch} | {name: float(logged[name]) for name in names}
         row["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         self.history.append(row)
-        self._log(trainer, row)
         self.finished = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         now = time.perf_counter()
         self.seconds, self._since = self.seconds + now - self._since, now
@@ -86,7 +84,9 @@ class Keeper(Checkpoint):
             self.best_epoch, self.best_score = trainer.current_epoch, row[self.metric]
             self._keep(trainer, pl_module)
         if self.folder is not None:
-            trainer.save_checkpoint(self.folder / "last.ckpt")
+            if trainer.is_global_zero:
+                write_rows(self.folder / HISTORY, list(row), (list(each.values()) for each in self.history))
+            trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
 
     def text(self, label: str) -> str:
         """The last epoch in a few words; ``label`` is the metric as a reader knows it."""
@@ -102,15 +102,9 @@ class Keeper(Checkpoint):
 
     def _keep(self, trainer: pl.Trainer, learner: pl.LightningModule) -> None:
         if self.folder is not None:
-            trainer.save_checkpoint(self.folder / "best.ckpt", weights_only=True)
+            trainer.save_checkpoint(self.folder / "checkpoints" / "best.ckpt", weights_only=True)
         else:
             self.best_state = {key: value.detach().clone() for key, value in learner.state_dict().items()}
-
-    @staticmethod
-    def _log(trainer: pl.Trainer, row: dict[str, float]) -> None:
-        for logger in trainer.loggers:
-            logger.log_metrics({key: value for key, value in row.items() if key != "epoch"}, step=int(row["epoch"]))
-            logger.save()
 
 
 class Bar(ProgressBar):

@@ -1,22 +1,26 @@
 """Checkpoints: written whole, read without running code, and enough on their own to predict."""
 
+import math
 import os
+import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from plstm_graph.errors import CheckpointError
+from plstm_graph.errors import CheckpointError, PLSTMGraphError
 from plstm_graph.files import atomic_write
 from plstm_graph.nn.encoders import FeatureSpec
 from plstm_graph.nn.model import FINGERPRINT, GraphModel, ModelConfig
 from plstm_graph.train.config import TrainConfig, from_dict
 from plstm_graph.train.forest import Forest
+from plstm_graph.train.metrics import METRICS
 
-FORMAT = 1
+FORMAT, META = 1, "plstm_graph"
 MOLECULES = "ogb-molecule"
 
 
@@ -96,14 +100,33 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     where = locate(path)
     try:
-        content = torch.load(where, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        # torch stores tensors as they are. What inflates on reading is not ours, nor are torch's older formats.
+        with zipfile.ZipFile(where) as archive:
+            inflates = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+            damaged = None if inflates else archive.testzip()
+        if damaged:  # torch would take a flipped bit for a weight
+            raise zipfile.BadZipFile(damaged)
+        content = None if inflates else torch.load(where, map_location="cpu", weights_only=True)
+    except OSError as error:
         raise CheckpointError(f"cannot read checkpoint {where}: {error.strerror or error}") from error
     except Exception as error:  # torch raises whatever its unpickler met: EOFError, RuntimeError, UnpicklingError, ...
         kind = type(error).__name__
         raise CheckpointError(f"{where} is truncated, or not a checkpoint of plstm-graph ({kind})") from error
-    if not isinstance(content, dict) or not {"plstm_graph", "state_dict"} <= content.keys():
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in (META, "state_dict")):
         raise CheckpointError(f"{where} was not written by plstm-graph; give best.ckpt or last.ckpt of a run")
+    return content
+
+
+def read_training(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """As :func:`read`, for a checkpoint that training can go on from.
+
+    Raises:
+        CheckpointError: also where it holds weights only, as ``best.ckpt`` does.
+    """
+    content = read(path)
+    missing = [key for key in ("callbacks", "loops", "lr_schedulers", "optimizer_states") if not content.get(key)]
+    if missing:
+        raise CheckpointError(f"{path} has no {', '.join(missing)}: training can only go on from a run's last.ckpt")
     return content
 
 
@@ -111,29 +134,92 @@ def read_meta(content: Mapping[str, Any], path: object) -> Meta:
     """The description inside a checkpoint.
 
     Raises:
-        CheckpointError: of a format this version does not know.
+        CheckpointError: of a format this version does not know, or incomplete.
     """
-    stored = content["plstm_graph"]
-    known = {item.name for item in fields(Meta)}
-    if stored.get("format") != FORMAT or set(stored) != known:
+    stored = content[META]
+    if stored.get("format") != FORMAT:
+        versions = stored.get("versions")
+        writer = versions.get("plstm_graph", "unknown") if isinstance(versions, dict) else "unknown"
         raise CheckpointError(
-            f"{path} has checkpoint format {stored.get('format')!r}, this version reads {FORMAT}; "
-            f"it was written by plstm-graph {stored.get('versions', {}).get('plstm_graph', 'unknown')}"
+            f"{path} has checkpoint format {stored.get('format')!r}, this version reads {FORMAT}; it was written by "
+            f"plstm-graph {writer}: install that version"
         )
+    hints = get_type_hints(Meta)
+    wrong = sorted(str(name) for name in hints.keys() ^ stored.keys())
+    wrong += [name for name, hint in hints.items() if name in stored and not _is(stored[name], hint)]
+    if not wrong:
+        outputs, targets = stored["num_outputs"], len(stored["targets"])
+        columns = {"multiclass": 1, "tokens": targets}.get(stored["task"], outputs)
+        scales = stored["num_outputs"] if stored["task"] == "regression" else 0
+        lengths = {"targets": columns, "mean": scales, "deviation": scales}
+        wrong = [name for name, length in lengths.items() if len(stored[name]) != length]
+        wrong += ["metric"] * (stored["metric"] not in METRICS or stored["task"] not in METRICS[stored["metric"]].task)
+    if wrong:
+        raise CheckpointError(f"{path} describes itself wrongly ({', '.join(wrong)}); it was changed or damaged")
     return Meta(**stored)
 
 
-def load_weights(model: torch.nn.Module, state: Mapping[str, Any], path: object) -> None:
-    """Puts the weights of a checkpoint (keys ``model.*``) into ``model``.
+def _is(value: Any, hint: Any) -> bool:
+    """Whether a plain value has the type of a field of :class:`Meta`."""
+    kind, arguments = get_origin(hint) or hint, get_args(hint)
+    if kind is UnionType:
+        return any(_is(value, argument) for argument in arguments)
+    if kind is float:
+        return isinstance(value, float) and math.isfinite(value)
+    if arguments and kind is list:
+        return isinstance(value, list) and all(_is(item, arguments[0]) for item in value)
+    return isinstance(value, kind) and not (kind is int and (isinstance(value, bool) or value < 1))
+
+
+def restore_model(content: Mapping[str, Any], meta: Meta, path: object) -> torch.nn.Module:
+    """The trained model of a checkpoint, on the CPU.
 
     Raises:
-        CheckpointError: they are of another shape.
+        CheckpointError: its config does not make a model, or the weights do not fit it or are not finite.
     """
-    own = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
     try:
-        model.load_state_dict(own)
-    except RuntimeError as error:
-        raise CheckpointError(f"weights in {path} do not fit its model config: {_first(error)}") from error
+        with torch.device("meta"):  # sizes only, so that a wrong one costs nothing
+            check_weights(meta.build(), content["state_dict"], path)
+        model = meta.build()
+    except CheckpointError:
+        raise
+    except (PLSTMGraphError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the config in {path} makes no model ({_first(error)}); it was changed or damaged"
+        ) from error
+    load_weights(model, content["state_dict"], path)
+    broken = next((name for name, value in model.state_dict().items() if not value.isfinite().all()), None)
+    if broken:
+        raise CheckpointError(f"weights in {path} are not finite ({broken}): its training diverged; lower --lr there")
+    return model
+
+
+def check_weights(model: torch.nn.Module, state: Mapping[str, Any], path: object) -> dict[str, torch.Tensor]:
+    """Those of the keys ``model.*``, without that prefix.
+
+    Raises:
+        CheckpointError: one is missing, left over, no tensor, or of another shape or kind of number.
+    """
+    own = {str(key).removeprefix("model."): value for key, value in state.items() if str(key).startswith("model.")}
+    wanted = model.state_dict()
+    for name in (*wanted, *own):
+        if name not in own or name not in wanted:
+            problem = f"{name} is {'missing' if name in wanted else 'unknown'}"
+        elif not isinstance(own[name], torch.Tensor):
+            problem = f"{name} is a {type(own[name]).__name__}, not a tensor"
+        elif own[name].shape != wanted[name].shape and not isinstance(model, Forest):  # a forest has any size
+            problem = f"{name} is {list(own[name].shape)}, not {list(wanted[name].shape)}"
+        elif own[name].is_floating_point() != wanted[name].is_floating_point() or own[name].is_complex():
+            problem = f"{name} is {own[name].dtype}, not {wanted[name].dtype}"
+        else:
+            continue
+        raise CheckpointError(f"weights in {path} do not fit its model config: {problem}")
+    return own
+
+
+def load_weights(model: torch.nn.Module, state: Mapping[str, Any], path: object) -> None:
+    """Puts the weights of a checkpoint into ``model``; raises as :func:`check_weights`."""
+    model.load_state_dict(check_weights(model, state, path))
 
 
 def _first(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.files import atomic_write
 from plstm_graph.nn.model import ModelConfig
+
+MAX_SEED = 2**32 - 1  # numpy's
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,14 @@ class TrainConfig:
                 object.__setattr__(self, name, os.fspath(getattr(self, name)))
         lowest = {"epochs": 1, "batch_size": 1, "num_nodes": 1}
         lowest |= dict.fromkeys(("seed", "fold", "warmup_epochs", "patience", "weight_decay", "clip"), 0)
+        lowest |= {"split_seed": 0} if self.split_seed is not None else {}
         for name, low in lowest.items():
-            if getattr(self, name) < low:
+            if not getattr(self, name) >= low:  # nor NaN
                 raise ConfigError(f"{name} must be at least {low} (got {getattr(self, name)})")
         if not self.lr > 0:
             raise ConfigError(f"lr must be above 0 (got {self.lr})")
+        if self.seed > MAX_SEED:
+            raise ConfigError(f"seed must be at most {MAX_SEED} (got {self.seed})")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -185,12 +191,12 @@ def convert(key: str, value: Any, hint: Any) -> Any:
         return tuple(convert(key, part, get_args(hint)[0]) for part in parts)
     try:
         return _scalar(value, hint)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         kind = getattr(hint, "__name__", str(hint))
         raise ConfigError(f"{key} must be {_KIND.get(kind, kind)} (got {value!r})") from error
 
 
-_KIND = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+_KIND = {"int": "a whole number", "float": "a finite number", "bool": "true or false", "str": "text"}
 _BOOL = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -202,7 +208,8 @@ def _scalar(value: Any, hint: Any) -> Any:
         return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else _reject()
     if isinstance(value, bool) or (hint is int and isinstance(value, float)):
         _reject()
-    return hint(value)
+    number = hint(value)
+    return number if math.isfinite(number) else _reject()
 
 
 def _reject() -> Any:

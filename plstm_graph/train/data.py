@@ -54,7 +54,8 @@ def split_of(config: TrainConfig, dataset: GraphDataset) -> dict[str, list[int]]
 class EpochSampler(Sampler[int]):
     """A permutation drawn from ``(seed, epoch)`` alone, so that a resumed run sees what an uninterrupted one would.
 
-    With several devices each takes its share of the same permutation, padded to equal length. Lightning calls
+    With several devices each takes its share of the same permutation, batch by batch the graphs that one device with
+    larger batches would take. Where shares differ, the shorter ones end in a repetition. Lightning calls
     :meth:`set_epoch` (a usual hook of samplers).
     """
 
@@ -65,13 +66,18 @@ class EpochSampler(Sampler[int]):
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
+    @property
+    def padded(self) -> bool:
+        """Whether the last index is one that another device has as well."""
+        return (len(self) - 1) * self.world_size + self.rank >= self.length
+
     def __len__(self) -> int:
         return -(-self.length // self.world_size)
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, self.epoch))
         order = torch.randperm(self.length, generator=generator)
-        return iter(order.repeat(2)[self.rank :: self.world_size][: len(self)].tolist())
+        return iter(order.repeat(self.world_size)[self.rank :: self.world_size][: len(self)].tolist())
 
 
 def mixed_seed(seed: int, epoch: int) -> int:

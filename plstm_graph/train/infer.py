@@ -12,9 +12,10 @@ from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.data.molecules import Rejected, read_molecules
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, unknown
 from plstm_graph.nn.model import prepare
-from plstm_graph.train.checkpoint import MOLECULES, Meta, load_weights, locate, read, read_meta
+from plstm_graph.train.checkpoint import MOLECULES, Meta, locate, read, read_meta, restore_model
 from plstm_graph.train.config import override
 from plstm_graph.train.data import Graphs, batches, labels, load_data, split_of
+from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.metrics import scores
 from plstm_graph.train.module import Learner
 from plstm_graph.train.results import write_rows
@@ -62,8 +63,7 @@ def restore(checkpoint: str | PathLike[str], device: str = "auto") -> tuple[Lear
     """
     content = read(checkpoint)
     meta = read_meta(content, locate(checkpoint))
-    learner = Learner(meta.build(), meta.plain())
-    load_weights(learner.model, content["state_dict"], locate(checkpoint))
+    learner = Learner(restore_model(content, meta, locate(checkpoint)), meta.plain())
     return learner.to(pick_device(device)).eval(), meta
 
 
@@ -97,10 +97,14 @@ def outputs(learner: Learner, graphs: Graphs, batch_size: int = 256) -> Tensor:
     """Predictions in original units (probabilities for classes) in float32 on the CPU: [graphs, outputs].
 
     ``graphs`` have gone through ``prepare``, packed or not.
+
+    Raises:
+        OutOfMemory: a batch does not fit.
     """
     training = learner.training
     learner.eval()
-    found = [learner(batch.to(learner.device)).cpu() for batch in batches(graphs, batch_size)]
+    with memory_advice(batch_size):
+        found = [learner(batch.to(learner.device)).cpu() for batch in batches(graphs, batch_size)]
     learner.train(training)
     return torch.cat(found) if found else torch.empty(0, int(learner.meta["num_outputs"]))
 
@@ -110,6 +114,7 @@ def evaluate(
     data: str | GraphDataset | None = None,
     *,
     part: str = "test",
+    batch_size: int = 256,
     device: str = "auto",
     **options: Any,
 ) -> dict[str, Any]:
@@ -119,6 +124,7 @@ def evaluate(
         checkpoint: file, or folder of a run.
         data: name, path or data set; the one it was trained on when not given.
         part: "train", "valid", "test" or "all".
+        batch_size: graphs at once.
         device: "auto", "cpu", "cuda", ...
         options: fields of TrainConfig that say what to load (``root``, ``targets``, ``smiles_column``, ``task``) and
             how to split it (``split``, ``split_seed``, ``fold``).
@@ -141,7 +147,7 @@ def evaluate(
     graphs = dataset.prepared(meta.model_config, chosen)
     if not graphs:
         raise DataError(f"the {part} part of {dataset.name} is empty; give another --split-part")
-    found = scores(meta.task, outputs(learner, graphs), labels(graphs))
+    found = scores(meta.task, outputs(learner, graphs, batch_size), labels(graphs))
     return {"data": dataset.name, "part": part, "graphs": len(graphs), "rejected": len(dataset.rejected), **found}
 
 

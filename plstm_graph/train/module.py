@@ -49,7 +49,7 @@ class Learner(pl.LightningModule):
         self.register_buffer("mean", torch.tensor(meta["mean"]), persistent=False)
         self.register_buffer("deviation", torch.tensor(meta["deviation"]), persistent=False)
         self._loss_sum = torch.zeros(())
-        self._count = 0
+        self._count: Tensor | int = 0
         self._seen: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
     def forward(self, batch: Batch) -> Tensor:
@@ -80,6 +80,8 @@ class Learner(pl.LightningModule):
                 numbers of words, -1 after the last one.
         """
         output = output.float()
+        if not len(target):  # no gradient, but still a graph for DDP to walk
+            return output.sum() * 0.0
         if self.task == "tokens":
             words = self._by_place(output)
             places, end = words.size(1), words.size(2) - 1
@@ -111,12 +113,29 @@ class Learner(pl.LightningModule):
         self._loss_sum, self._count = torch.zeros((), device=self.device), 0
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        if self.compiled and "line_dag" in batch:
-            batch.line_dag.prepare()  # compiled code cannot
-        loss = self.loss(self.model(batch), batch.y)
-        self._loss_sum.add_(loss.detach(), alpha=batch.num_graphs)
-        self._count += batch.num_graphs
-        return loss
+        output, target = self.model(batch), batch.y
+        if self._ends_in_repetition(index):  # another device has that graph
+            output, target = output[:-1], target[:-1]
+        loss, share, graphs = self.loss(output, target), *self._share(target)
+        self._loss_sum = self._loss_sum + loss.detach() * share * graphs
+        self._count = self._count + graphs
+        return loss * share
+
+    def _ends_in_repetition(self, index: int) -> bool:
+        sampler = getattr(self.trainer.train_dataloader, "sampler", None)
+        return bool(getattr(sampler, "padded", False)) and self.trainer.is_last_batch
+
+    def _share(self, target: Tensor) -> tuple[Tensor | float, Tensor | int]:
+        """This device's labels over the mean number a device, and the graphs of all devices.
+
+        Gradients are averaged over devices. Weighted by this share, that is the gradient of the mean loss over all
+        labels of all devices: training is that of one device with their graphs as one batch.
+        """
+        if self.trainer.world_size == 1:
+            return 1.0, len(target)
+        own = torch.stack([(~target.isnan()).sum(), target.new_tensor(len(target), dtype=torch.long)])
+        labels, graphs = self.trainer.strategy.reduce(own.clone(), reduce_op="sum")
+        return own[0] * self.trainer.world_size / labels.clamp(min=1), graphs
 
     def on_validation_epoch_start(self) -> None:
         self._seen = []
@@ -127,17 +146,19 @@ class Learner(pl.LightningModule):
         self._seen.append((self.readable(output), target, self.loss(output, target) * labels, labels))
 
     def on_validation_epoch_end(self) -> None:
-        # Every device sees the whole validation split, so nothing has to be gathered and all agree on the best epoch.
+        # Every device sees the whole validation split: nothing has to be gathered, and no graph is counted twice.
         outputs, targets, losses, labels = zip(*self._seen, strict=True)
         self._seen = []
-        value = score(self.metric, torch.cat(outputs), torch.cat(targets))
-        loss = torch.stack(losses).sum() / torch.stack(labels).sum().clamp(min=1)  # of labels, not of batches
+        mean = torch.stack(losses).sum() / torch.stack(labels).sum().clamp(min=1)  # of labels, not of batches
+        found = float(mean), score(self.metric, torch.cat(outputs), torch.cat(targets))
+        # Devices differ (statistics of BatchNorm, the last bit of a sum), but have to agree on the best epoch.
+        loss, value = self.trainer.strategy.broadcast(found)
         self.log("valid_loss", loss, batch_size=sum(map(len, outputs)), logger=False)
         self.log(f"valid_{self.metric}", value, batch_size=sum(map(len, outputs)), logger=False)
 
     def on_train_epoch_end(self) -> None:
-        loss = self._loss_sum / max(self._count, 1)
-        self.log("loss", loss, batch_size=max(self._count, 1), logger=False, sync_dist=self.trainer.world_size > 1)
+        loss = self._loss_sum / self._count
+        self.log("loss", loss, batch_size=1, logger=False, sync_dist=self.trainer.world_size > 1)
 
     def configure_optimizers(self) -> Any:
         # One kernel for all weights, on a GPU; under a gradient scaler (16-mixed) Lightning cannot clip for it.

@@ -131,9 +131,8 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 def _history(path: Path) -> list[dict[str, float]]:
     try:
-        whole = [row for row in _rows(path) if all(row.values())]  # a run that goes on may be writing its last line
-        rows = [{key: float(value) for key, value in row.items()} for row in whole]
-        return [row | {"epoch": row["step"]} for row in rows]
+        rows = [{key: float(value) for key, value in row.items()} for row in _rows(path)]
+        return sorted(rows, key=lambda row: row["epoch"])
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error}); train again") from error
 

@@ -47,10 +47,10 @@ Found = dict[str, tuple[Tensor, Tensor]]  # by part: prediction and target
 def report(run: Run, *, write: bool = True) -> dict[str, Any]:
     """Scores the last and the best weights in float32, writes the folder if there is one, returns ``metrics.json``."""
     run.learner.float()
-    test = run.parts["test"]
-    last_epoch = scores(run.dataset.task, outputs(run.learner, test), _target(run, "test"))
+    size = run.config.batch_size  # what training had memory for
+    last_epoch = scores(run.dataset.task, outputs(run.learner, run.parts["test"], size), _target(run, "test"))
     load_weights(run.learner.model, _best_state(run), "best.ckpt")
-    found = {name: (outputs(run.learner, graphs), _target(run, name)) for name, graphs in run.parts.items()}
+    found = {name: (outputs(run.learner, graphs, size), _target(run, name)) for name, graphs in run.parts.items()}
     content = _content(run, found, last_epoch)
     if run.out is not None and write:
         _write(run, run.out, found, content)

@@ -75,9 +75,9 @@ def open_folder(config: TrainConfig, *, resume: bool = False, rejected: Sequence
         return last_checkpoint(out)
     for path in [*(out / name for name in FILES), *(out / "checkpoints" / name for name in CHECKPOINTS)]:
         path.unlink(missing_ok=True)  # of an earlier run; nothing else in the folder is touched
-    write_toml(config, out / CONFIG)
     if rejected:
         write_rows(out / REJECTED, ["row", "text", "reason"], rejected)
+    write_toml(config, out / CONFIG)  # last: with it, the run can be resumed
     return None
 
 

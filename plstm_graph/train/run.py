@@ -1,6 +1,7 @@
 """A training run from config to results. Read top to bottom: data, model, trainer, fit, report."""
 
 import logging
+import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, EarlyStopping
-from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch_geometric.data import Data
@@ -22,12 +22,13 @@ from plstm_graph.nn.budget import fit_width
 from plstm_graph.nn.model import FINGERPRINT
 from plstm_graph.train import results
 from plstm_graph.train.callbacks import Bar, Keeper, Reseed
-from plstm_graph.train.checkpoint import MOLECULES, AtomicCheckpointIO, Meta, load_weights, read
+from plstm_graph.train.checkpoint import MOLECULES, AtomicCheckpointIO, Meta, check_weights, load_weights, read_training
 from plstm_graph.train.compiling import check_compile
 from plstm_graph.train.config import TrainConfig, to_dict
 from plstm_graph.train.data import Collated, labels, load_data, pack, scaling, split_of, train_loader
 from plstm_graph.train.forest import Forest, smiles_of
 from plstm_graph.train.infer import outputs
+from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.metrics import check_defined, metric_for
 from plstm_graph.train.module import Learner
 from plstm_graph.train.report import Run, report
@@ -62,6 +63,7 @@ def train(
     Raises:
         ConfigError, DataError: before any training starts.
         CheckpointError: a checkpoint cannot be read or written.
+        OutOfMemory: a batch does not fit; the message names a size to try.
         KeyboardInterrupt: after Ctrl-C; ``last.ckpt`` holds the last finished epoch.
     """
     if (resume or overwrite) and config.out is None:
@@ -69,7 +71,7 @@ def train(
     # Processes of other devices start once the first has filled the folder: they must not find fault with that.
     if config.out and first_process():
         results.check_folder(config, resume=resume, overwrite=overwrite)
-    with isolate_rng(), _quiet():
+    with isolate_rng(), _quiet(), memory_advice(config.batch_size):
         dataset = dataset or load_data(config)
         if config.budget:
             model = fit_width(dataset.features, dataset.num_outputs, config.model, config.budget)
@@ -112,7 +114,8 @@ def _plant(config: TrainConfig, dataset: GraphDataset, command: str | None) -> d
 
 def first_process() -> bool:
     """Whether this process is the one that writes and speaks, when several train together."""
-    return getattr(rank_zero_only, "rank", 0) in (0, None)
+    node = os.environ.get("NODE_RANK", os.environ.get("GROUP_RANK", "0"))  # until there is a trainer, all that tells
+    return getattr(rank_zero_only, "rank", 0) in (0, None) and node == "0"
 
 
 def _assemble(
@@ -134,7 +137,7 @@ def _assemble(
     model = meta.build()
 
     out = Path(config.out) if config.out else None
-    keeper = Keeper(f"valid_{metric}", rule.higher_is_better, out / "checkpoints" if out else None)
+    keeper = Keeper(f"valid_{metric}", rule.higher_is_better, out)
     callbacks: list[Callback] = [Reseed(config.seed), keeper, *more]
     if config.patience:
         mode = "max" if rule.higher_is_better else "min"
@@ -200,7 +203,7 @@ def _trainer(config: TrainConfig, callbacks: list[Callback], out: Path | None, p
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO()],
             default_root_dir=out,
-            logger=CSVLogger(out, name="", version="") if out else False,
+            logger=False,  # the keeper writes metrics.csv, whole
             enable_progress_bar=progress,
             # What follows costs milliseconds an epoch, which is most of the time on small data sets.
             enable_model_summary=False,
@@ -215,7 +218,8 @@ def _trainer(config: TrainConfig, callbacks: list[Callback], out: Path | None, p
 def _fit(trainer: pl.Trainer, run: Run, loader: Any, last: Path | None) -> None:
     """Runs or resumes training; afterwards the learner has the weights of the last epoch, on the device it ran on."""
     if last is not None:
-        content = read(last)
+        content = read_training(last)
+        check_weights(run.learner.model, content["state_dict"], last)
         run.keeper.load_state_dict(content["callbacks"][run.keeper.state_key])
         if run.keeper.finished:  # it was interrupted after its last epoch: only the results are missing
             load_weights(run.learner.model, content["state_dict"], last)

@@ -117,6 +117,16 @@ def test_reason_of_a_refusal_is_one_line(smiles: str, reason: str, capfd: pytest
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize(
+    ("smiles", "reason"),
+    [("00\x80\x80" + 9 * "\U00010000", "not a valid SMILES"), ("C\udcffC", r"'C\\udcffC' is not Unicode text")],
+)
+def test_letters_that_no_smiles_has(smiles: str, reason: str) -> None:
+    """rdkit's log cuts a long text between the bytes of a letter, and cannot take half a letter at all."""
+    with pytest.raises(DataError, match=reason):
+        parse(smiles)
+
+
 def test_reason_without_rdkits_capture_of_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
     from rdkit import rdBase
 

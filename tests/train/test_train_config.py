@@ -1,9 +1,12 @@
+import math
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from plstm_graph.errors import ConfigError
+from plstm_graph.nn.model import ModelConfig
 from plstm_graph.train.config import (
     TrainConfig,
     config_hash,
@@ -54,7 +57,7 @@ def test_text_is_typed_by_its_field(key: str, text: object, value: object) -> No
         ({"epochs": "many"}, "epochs must be a whole number .got 'many'."),
         ({"epochs": 1.5}, "epochs must be a whole number"),
         ({"epochs": True}, "epochs must be a whole number"),
-        ({"lr": "fast"}, "lr must be a number"),
+        ({"lr": "fast"}, "lr must be a finite number"),
         ({"model.degrees": "perhaps"}, "must be true or false"),
         ({"data": 1.5}, "data must be text"),
         ({"epochs": 0}, "epochs must be at least 1 .got 0."),
@@ -85,3 +88,33 @@ def test_differences_and_hash_do_not_depend_on_the_folder() -> None:
     third = override(first, {"epochs": 3, "model.layers": 1})
     assert differences(third, first) == ["epochs is 60, not 3", "model.layers is 4, not 1"]
     assert config_hash(third) != config_hash(first)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("lr", "inf", "lr must be a finite number"),
+        ("lr", 10**400, "lr must be a finite number"),
+        ("clip", "nan", "clip must be a finite number"),
+        ("seed", str(2**32), "seed must be at most 4294967295"),
+        ("split_seed", "-1", "split_seed must be at least 0"),
+        ("model.width", "0", "model.width must be at least 1"),
+        ("model.layers", "-1", "model.layers must be at least 0"),
+        ("model.walks", "-1", "model.walks must be at least 0"),
+        ("model.head_layers", "0", "model.head_layers must be at least 1"),
+        ("model.expansion", "-1", "model.expansion must be at least 0"),
+        ("model.dropout", "2", "model.dropout must be from 0 to 1"),
+    ],
+)
+def test_numbers_out_of_range_are_named(key: str, value: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        override(TrainConfig(), {key: value})
+
+
+def test_numbers_of_a_program_are_checked_too() -> None:
+    with pytest.raises(ConfigError, match="weight_decay must be at least 0"):
+        TrainConfig(weight_decay=math.nan)
+    with pytest.raises(ConfigError, match="dropout must be from 0 to 1"):
+        ModelConfig(dropout=math.nan)
+    with pytest.raises(ConfigError, match="degrees needs an even width"):
+        ModelConfig(degrees=True, width=7)

@@ -2,18 +2,24 @@ import csv
 import errno
 import json
 import math
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from small_runs import molecules, small_config, small_dataset, three_classes, write_csv
 
 from plstm_graph.data import load
-from plstm_graph.errors import CheckpointError, ConfigError, DataError
+from plstm_graph.errors import CheckpointError, ConfigError, DataError, OutOfMemory
 from plstm_graph.nn import MODELS
 from plstm_graph.train import evaluate, predict, train
 from plstm_graph.train.checkpoint import AtomicCheckpointIO, read
 from plstm_graph.train.infer import restore
+from plstm_graph.train.memory import memory_advice
 
 
 @pytest.fixture(scope="module")
@@ -139,25 +145,107 @@ def test_bad_checkpoints(run: Path, tmp_path: Path) -> None:
     torch.save(read(run) | {"plstm_graph": {"format": 99}}, bad)
     with pytest.raises(CheckpointError, match="has checkpoint format 99, this version reads 1"):
         predict(bad, ["CCO"])
+    (tmp_path / "folder.ckpt" / "checkpoints" / "best.ckpt").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match=r"cannot read checkpoint .*best.ckpt: Is a directory"):
+        predict(tmp_path / "folder.ckpt", ["CCO"])
+
+
+def changed(run: Path, change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
     content = read(run)
-    content["state_dict"].popitem()
-    torch.save(content, bad)
-    with pytest.raises(CheckpointError, match="do not fit its model config"):
-        predict(bad, ["CCO"])
+    change(content)
+    return content
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["state_dict"].popitem(), r"do not fit its model config: head\.\S+ is missing"),
+        (lambda c: c["state_dict"].update({"model.extra": torch.ones(1)}), "extra is unknown"),
+        (lambda c: c["state_dict"].update({"model.head.0.weight": torch.ones(3, 3)}), r"is \[3, 3\], not \[2, 8\]"),
+        (lambda c: c["state_dict"].update({"model.head.0.bias": torch.ones(2).int()}), "int32, not torch.float32"),
+        (lambda c: c["state_dict"].update({"model.head.0.bias": [1.0, 2.0]}), "is a list, not a tensor"),
+        (lambda c: c["state_dict"]["model.head.0.bias"].fill_(math.nan), r"not finite \(head.0.bias\): .*lower --lr"),
+        (lambda c: c["plstm_graph"].pop("mean"), r"describes itself wrongly \(mean\)"),
+        (lambda c: c["plstm_graph"].update(num_outputs="2", more=1), r"describes itself wrongly \(more, num_outputs\)"),
+        (lambda c: c["plstm_graph"].update(deviation=[math.nan, 1.0]), r"describes itself wrongly \(deviation\)"),
+        (lambda c: c["plstm_graph"].pop("featuriser"), r"describes itself wrongly \(featuriser\)"),
+        (lambda c: c["plstm_graph"]["mean"].clear(), r"describes itself wrongly \(mean\)"),
+        (lambda c: c["plstm_graph"].update(task="binary"), r"wrongly \(mean, deviation, metric\)"),
+        (lambda c: c["plstm_graph"]["config"]["model"].update(width=10**9), "not fit its model config"),
+        (lambda c: c["plstm_graph"]["config"]["model"].update(heads=0), "makes no model"),
+        (lambda c: c["plstm_graph"]["features"].update(node_sizes="x"), "makes no model"),
+        (lambda c: c["plstm_graph"].update(format=2, versions=None), "format 2, .* plstm-graph unknown: install that"),
+    ],
+)
+def test_a_changed_checkpoint_is_one_line(
+    run: Path, tmp_path: Path, change: Callable[[dict[str, Any]], Any], message: str
+) -> None:
+    torch.save(changed(run, change), tmp_path / "bad.ckpt")
+    with pytest.raises(CheckpointError, match=message) as error:
+        predict(tmp_path / "bad.ckpt", ["CCO"])
+    assert "\n" not in str(error.value)
+
+
+def test_a_flipped_bit_is_noticed(run: Path, tmp_path: Path) -> None:
+    content = bytearray((run / "checkpoints" / "best.ckpt").read_bytes())
+    weights = read(run)["state_dict"]["model.head.0.weight"].numpy().tobytes()
+    content[content.index(weights) + 5] ^= 1
+    (tmp_path / "bad.ckpt").write_bytes(content)
+    with pytest.raises(CheckpointError, match="is truncated, or not a checkpoint"):
+        predict(tmp_path / "bad.ckpt", ["CCO"])
+
+
+def test_archives_of_others_are_not_unpacked(tmp_path: Path) -> None:
+    """Gigabytes of zeros take a megabyte when deflated: torch would inflate what it takes for its own record."""
+    with zipfile.ZipFile(tmp_path / "bomb.ckpt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10**7))
+        archive.writestr("archive/version", b"3")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.load", lambda *args, **kwargs: pytest.fail("was unpacked"))
+        with pytest.raises(CheckpointError, match="was not written by plstm-graph"):
+            read(tmp_path / "bomb.ckpt")
+
+
+class Evil:
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (self.command,)
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
-    import pickle
+@pytest.mark.parametrize("write", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+def test_code_in_a_checkpoint_is_not_run(run: Path, tmp_path: Path, write: Callable[[Any, Path], Any]) -> None:
+    marker, path = tmp_path / "pwned", tmp_path / "evil.ckpt"
+    evil = Evil(f"touch {marker}")
+    for content in (evil, read(run) | {"more": evil}, read(run) | {"plstm_graph": evil}):
+        write(content, path)
+        with pytest.raises(CheckpointError):
+            predict(path, ["CCO"])
+    assert not marker.exists()
+    pickle.loads(pickle.dumps(evil))  # it would have
+    assert marker.exists()
 
-    class Evil:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return (Path.touch, (str(tmp_path / "pwned"),))  # type: ignore[return-value]
 
-    (tmp_path / "evil.ckpt").write_bytes(pickle.dumps({"plstm_graph": Evil(), "state_dict": {}}))
-    with pytest.raises(CheckpointError):
-        read(tmp_path / "evil.ckpt")
-    assert not (tmp_path / "pwned").exists()
+def test_out_of_memory_names_a_batch_size(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: object, batch: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nand more")
+
+    monkeypatch.setattr("plstm_graph.train.module.Learner.forward", full)
+    with pytest.raises(OutOfMemory, match=r"^the GPU is out of memory at --batch-size 512; try --batch-size 256$"):
+        predict(run, ["CCO"], batch_size=512)
+    with pytest.raises(OutOfMemory, match=r"at --batch-size 7; try --batch-size 3$"):
+        evaluate(run, batch_size=7)
+    with pytest.raises(OutOfMemory, match=r"at --batch-size 1; try a smaller --width or fewer --layers$"):
+        evaluate(run, batch_size=1)
+
+
+def test_other_errors_keep_their_names() -> None:
+    with pytest.raises(RuntimeError, match=r"^something else$"), memory_advice(8):
+        raise RuntimeError("something else")
+    with pytest.raises(OutOfMemory, match="the computer is out of memory"), memory_advice(8):
+        torch.empty(2**60)
 
 
 def test_unknown_device(run: Path) -> None:

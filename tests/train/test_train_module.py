@@ -1,5 +1,6 @@
 import math
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -98,6 +99,7 @@ def test_words_of_a_name() -> None:
 def test_validation_loss_counts_labels_not_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     model, seen = learner("binary", "rocauc"), {}
     monkeypatch.setattr(model, "log", lambda name, value, **options: seen.update({name: float(value)}))
+    model._trainer = SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda found: found))
     target = torch.tensor([[1.0, math.nan], [0.0, 1.0], [math.nan, math.nan], [1.0, 0.0]])
     output = torch.randn(4, 2)
     model.model = nn.Module()

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,11 @@ def artefacts(out: Path) -> dict[str, Any]:
     found = json.loads((out / "metrics.json").read_text())
     found.pop("minutes")
     found.pop("command")
-    states = {name: read(out / "checkpoints" / name)["state_dict"] for name in ("best.ckpt", "last.ckpt")}
+    states = {name: read(out / "checkpoints" / name) for name in ("best.ckpt", "last.ckpt")}
+    for state in states.values():
+        state["plstm_graph"]["config"].pop("out")
+        for callback in state.get("callbacks", {}).values():
+            callback.pop("seconds", None)
     with (out / "metrics.csv").open() as stream:
         return {"metrics": found, "history": list(csv.DictReader(stream)), "states": states}
 
@@ -39,11 +43,24 @@ def artefacts(out: Path) -> dict[str, Any]:
 def assert_same(first: dict[str, Any], second: dict[str, Any]) -> None:
     assert first["metrics"] == second["metrics"]
     assert first["history"] == second["history"]
-    assert [row["step"] for row in first["history"]] == [str(epoch) for epoch in range(first["metrics"]["epochs"])]
-    for name, state in first["states"].items():
-        assert state.keys() == second["states"][name].keys()
-        for key, value in state.items():
-            assert torch.equal(value, second["states"][name][key]), f"{name}: {key}"
+    assert [row["epoch"] for row in first["history"]] == [str(epoch) for epoch in range(first["metrics"]["epochs"])]
+    differing = list(differences(first["states"], second["states"]))
+    assert not differing, differing
+
+
+def differences(first: Any, second: Any, place: str = "") -> Iterator[str]:
+    """Where two checkpoints differ, by a bit or more: weights, optimiser, schedule, loops, history."""
+    if isinstance(first, dict) and isinstance(second, dict) and first.keys() == second.keys():
+        for key, value in first.items():
+            yield from differences(value, second[key], f"{place}/{key}")
+    elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        for number, (one, other) in enumerate(zip(first, second, strict=True)):
+            yield from differences(one, other, f"{place}/{number}")
+    elif torch.is_tensor(first) and torch.is_tensor(second):
+        if first.dtype != second.dtype or not torch.equal(first, second):
+            yield place
+    elif first != second:
+        yield f"{place}: {first!r} and {second!r}"
 
 
 @pytest.fixture
@@ -172,7 +189,7 @@ cli.main()
 """
 
 
-@pytest.mark.parametrize("strike", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("strike", [signal.SIGINT, signal.SIGTERM])  # SIGKILL: tests/benchmarks/test_reliability.py
 def test_a_process_that_is_struck_down(tmp_path: Path, strike: signal.Signals) -> None:
     data, out = write_csv(tmp_path / "small.csv"), tmp_path / "cut"
     words = ["train", "--data", data, "--target", "y", "--out", out, "--epochs", EPOCHS, "--batch-size", 8, "--quiet"]
@@ -180,11 +197,8 @@ def test_a_process_that_is_struck_down(tmp_path: Path, strike: signal.Signals) -
     environment = os.environ | {"OMP_NUM_THREADS": "1", "STRIKE": str(int(strike))}
     run = [sys.executable, "-c", SCRIPT, *map(str, words)]
     struck = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    if strike == signal.SIGKILL:
-        assert struck.returncode == -signal.SIGKILL
-    else:
-        assert struck.returncode == 130
-        assert struck.stderr.strip() == f"interrupted; resume with: plstm-graph train --resume --out {out}"
+    assert struck.returncode == 130
+    assert struck.stderr.strip() == f"interrupted; resume with: plstm-graph train --resume --out {out}"
     assert not (out / "metrics.json").exists()
 
     config = stored_config(out)

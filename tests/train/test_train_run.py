@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 import math
 import os
@@ -12,7 +13,7 @@ import torch
 from small_runs import small_config, small_dataset, three_classes
 
 from plstm_graph.data.packed import PackedGraphs
-from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.errors import CheckpointError, ConfigError, DataError, OutOfMemory
 from plstm_graph.nn.model import prepare
 from plstm_graph.train import train
 from plstm_graph.train.callbacks import Keeper
@@ -106,7 +107,7 @@ def test_the_folder_holds_everything(tmp_path: Path) -> None:
     assert stored["command"] == "plstm-graph train"
     assert stored["graphs"] == {"train": 32, "valid": 4, "test": 4}
     assert {"torch", "plstm_graph", "python"} <= stored["versions"].keys()
-    assert [row["step"] for row in read_history(out)] == [0, 1, 2, 3]
+    assert [row["epoch"] for row in read_history(out)] == [0, 1, 2, 3]
     with (out / "predictions.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert sorted(int(row["index"]) for row in rows) == list(range(40))
@@ -259,3 +260,41 @@ def checked() -> Callable[[str], None]:
         assert "best " in last
 
     return check
+
+
+def test_out_of_memory_in_training_names_a_batch_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = small_dataset(tmp_path)
+
+    def full(*args: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("plstm_graph.train.module.Learner.training_step", full)
+    with pytest.raises(OutOfMemory, match="out of memory at --batch-size 8; try --batch-size 4"):
+        train(small_config(), dataset)
+
+
+def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run stops with one line that names the file; it goes on from there once there is room."""
+    dataset, config = small_dataset(tmp_path), small_config(out=tmp_path / "run")
+    whole = train(small_config(), dataset)
+    for name in ("metrics.csv", "last.ckpt", "curves.png", "metrics.json"):
+        with monkeypatch.context() as patch:
+            patch.setattr("plstm_graph.files._sync", Full(name))
+            with pytest.raises((OSError, CheckpointError), match=rf"No space left on device.*{name}|{name}: No space"):
+                train(config, dataset, resume=(tmp_path / "run").exists())
+        assert not [path for path in (tmp_path / "run").rglob("*") if ".tmp" in path.name]
+        assert not (tmp_path / "run" / "metrics.json").exists()
+    assert same(train(config, dataset, resume=True), whole)
+
+
+class Full:
+    """A disk on which one file finds no room the second time."""
+
+    def __init__(self, name: str) -> None:
+        self.stem, self.times = Path(name).stem, 1 + (name in ("metrics.csv", "last.ckpt"))
+        self.suffix = Path(name).suffix
+
+    def __call__(self, path: Path) -> None:
+        self.times -= path.name.startswith(f".{self.stem}.") and path.suffix == self.suffix
+        if not self.times:
+            raise OSError(errno.ENOSPC, "No space left on device")

@@ -1,0 +1,221 @@
+"""Runs that are killed, and inputs at random: ``python benchmarks/reliability.py kill --times 20`` and ``fuzz``.
+
+``kill`` trains undisturbed; then again and again, each time struck by SIGKILL at a random moment and resumed, which
+has to end in the same bits, with no file half-written in between. ``fuzz`` runs ``tests/fuzz`` on many cases. Each
+appends a row to ``results/reliability.jsonl``; a failure is an exit code, and no row.
+"""
+
+import argparse
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import records
+import torch
+
+from plstm_graph.data import load
+from plstm_graph.data.datasets import GraphDataset
+from plstm_graph.train import TrainConfig, train
+from plstm_graph.train.checkpoint import read
+from plstm_graph.train.config import override
+
+RESULTS = "reliability.jsonl"
+QUICK = {"epochs": 8, "batch_size": 16, "patience": 6, "lr": 0.01, "accelerator": "cpu"}
+QUICK |= {"model.width": 8, "model.layers": 1, "model.heads": 4, "model.walks": 4}
+MOLECULES = 60
+CHECKPOINTS = ("best.ckpt", "last.ckpt")
+
+
+class Different(Exception):
+    """What a killed run left, or what it came to, is not as it must be."""
+
+
+def kill(times: int, seed: int, folder: Path) -> dict[str, Any]:
+    """Trains in ``folder``; returns what was counted.
+
+    Processes are forked before anything was trained here, since autograd does not survive a fork.
+
+    Raises:
+        Different: a file was half-written, or a resumed run ended in other bits.
+    """
+    rng = random.Random(seed)
+    dataset = load("nav17")
+    dataset.graphs = dataset.graphs[:MOLECULES]
+    longest = max(_undisturbed(folder / name, dataset) for name in ("whole", "again"))
+    whole = artefacts(folder / "whole")
+    _check_same(whole, artefacts(folder / "again"), "without a kill")
+    kills = resumed = early = 0
+    while kills < times:
+        out = folder / f"run{resumed}"
+        child = _start(out, dataset)
+        while _struck(child, rng.uniform(0, 0.8 * longest)):
+            kills += 1
+            early += not (out / "checkpoints" / "last.ckpt").exists()
+            check_whole(out)
+            child = _start(out, dataset)
+            if kills == times or rng.random() < 0.5:  # now it may end; otherwise it is struck again
+                _finish(child)
+                break
+        resumed += 1
+        _check_same(whole, artefacts(out), out.name)
+    return {"kills": kills, "before_first_checkpoint": early, "runs": resumed, "epochs": QUICK["epochs"]}
+
+
+def _undisturbed(out: Path, dataset: GraphDataset) -> float:
+    start = time.perf_counter()
+    _finish(_start(out, dataset))
+    return time.perf_counter() - start
+
+
+def _start(out: Path, dataset: GraphDataset) -> int:
+    """A process that trains, or goes on where there is something to go on from."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        torch.set_num_threads(1)
+        resume = (out / "config.toml").exists()
+        train(override(TrainConfig(), QUICK | {"out": out}), dataset, resume=resume, overwrite=not resume)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _struck(child: int, delay: float) -> bool:
+    """Whether the process was still running when the blow fell."""
+    time.sleep(delay)
+    os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def _finish(child: int) -> None:
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        raise Different("a run ended with an error, see above")
+
+
+def check_whole(out: Path) -> None:
+    """Every file in the folder of a run can be read to its end.
+
+    Raises:
+        Different: one cannot.
+    """
+    for path in [path for path in out.rglob("*") if path.is_file() and ".tmp" not in path.name]:
+        try:
+            _read_whole(path)
+        except Exception as error:
+            raise Different(f"{path} is half-written: {error}") from error
+
+
+def _read_whole(path: Path) -> None:
+    content = path.read_bytes()
+    if path.suffix == ".ckpt":
+        read(path)
+    elif path.suffix == ".json":
+        json.loads(content)
+    elif path.suffix == ".toml":
+        tomllib.loads(content.decode())
+    elif path.suffix == ".csv":
+        rows = list(csv.reader(content.decode().splitlines()))
+        if not content.endswith(b"\n") or len({len(row) for row in rows}) != 1:
+            raise ValueError("rows differ in length")
+        if [row[0] for row in rows[1:]] != [str(epoch) for epoch in range(len(rows) - 1)]:
+            raise ValueError("epochs are missing, or there twice")
+    elif path.suffix == ".png" and not content.endswith(b"IEND\xaeB`\x82"):
+        raise ValueError("the picture has no end")
+
+
+def artefacts(out: Path) -> dict[str, Any]:
+    """All that a finished run leaves, but for the time it took, where it stands and the state of the checkout."""
+    metrics = json.loads((out / "metrics.json").read_text())
+    del metrics["minutes"], metrics["commit"]
+    states = {name: read(out / "checkpoints" / name) for name in CHECKPOINTS}
+    for state in states.values():
+        del state["plstm_graph"]["config"]["out"]
+        for callback in state.get("callbacks", {}).values():
+            callback.pop("seconds", None)
+    history = (out / "metrics.csv").read_text()
+    pictures = {path.name: path.read_bytes() for path in out.glob("*.png")}
+    return {"metrics": metrics, "history": history, **states, **pictures}
+
+
+def differences(first: Any, second: Any, place: str = "") -> Iterator[str]:
+    """Places at which two nested values differ, if only by a bit."""
+    if isinstance(first, dict) and isinstance(second, dict) and first.keys() == second.keys():
+        for key, value in first.items():
+            yield from differences(value, second[key], f"{place}/{key}")
+    elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        for number, (one, other) in enumerate(zip(first, second, strict=True)):
+            yield from differences(one, other, f"{place}/{number}")
+    elif isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+        if first.dtype != second.dtype or not torch.equal(first, second):
+            yield place
+    elif first != second:
+        yield place
+
+
+def _check_same(whole: dict[str, Any], found: dict[str, Any], name: str) -> None:
+    differing = list(differences(whole, found))
+    if differing:
+        raise Different(f"{name} differs from the undisturbed run in {', '.join(differing[:5])}")
+
+
+def fuzz(cases: int, jobs: int, folder: Path) -> dict[str, Any]:
+    """Runs ``tests/fuzz`` on about so many cases; returns how many ran, by test.
+
+    Raises:
+        Different: a case failed; pytest has shown it.
+    """
+    counts = folder / "counts.json"
+    words = [sys.executable, "-m", "pytest", "tests/fuzz", "-p", "no:cacheprovider", "-n", str(jobs)]
+    environment = os.environ | {"FUZZ_CASES": str(cases), "FUZZ_COUNTS": str(counts), "OMP_NUM_THREADS": "1"}
+    if subprocess.run(words, cwd=records.ROOT, env=environment, check=False).returncode:
+        raise Different("a case failed, see above")
+    by_test: dict[str, int] = {}
+    for line in counts.read_text().splitlines():
+        for name, number in json.loads(line).items():
+            by_test[name] = by_test.get(name, 0) + number
+    return {"cases": sum(by_test.values()), "by_test": dict(sorted(by_test.items()))}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one of the two and stores its row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=records.RESULTS)
+    commands = parser.add_subparsers(dest="what", required=True)
+    killing = commands.add_parser("kill")
+    killing.add_argument("--times", type=int, default=20)
+    killing.add_argument("--seed", type=int, default=0, help="of the moments")
+    fuzzing = commands.add_parser("fuzz")
+    fuzzing.add_argument("--cases", type=int, default=10_000)
+    fuzzing.add_argument("--jobs", type=int, default=0, help="processes; 0: this one")
+    options = parser.parse_args(arguments)
+    start = time.perf_counter()
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            if options.what == "kill":
+                found = kill(options.times, options.seed, Path(name))
+            else:
+                found = fuzz(options.cases, options.jobs, Path(name))
+    except Different as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    torch.set_num_threads(1)  # as in the processes
+    row = {"what": options.what, **found, "seconds": round(time.perf_counter() - start, 1), **records.provenance()}
+    records.append(options.results / RESULTS, row)
+    print(json.dumps(row))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""Run by test_train_devices.py: the same trainings on one device and on two, which are forked after the imports.
+
+``python devices.py FOLDER`` writes FOLDER/CASE.DEVICES.json: the loss of every step, and what the run found.
+"""
+
+import json
+import math
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.utilities import rank_zero_only
+from small_runs import small_config, small_dataset, three_classes
+
+from plstm_graph.data.datasets import GraphDataset
+from plstm_graph.train import train
+from plstm_graph.train.module import Learner
+
+BATCH = 8
+
+
+def with_gaps(dataset: GraphDataset) -> GraphDataset:
+    """Labels are missing for most graphs of one target, and a few have none at all in the first."""
+    for index, graph in enumerate(dataset.graphs):
+        graph.y[0, 1] = graph.y[0, 1] if index % 3 == 0 else math.nan
+        graph.y[0, 0] = graph.y[0, 0] if index % 5 else math.nan
+    return dataset
+
+
+def fewer(dataset: GraphDataset, count: int) -> GraphDataset:
+    dataset.graphs = dataset.graphs[:count]
+    return dataset
+
+
+CASES: dict[str, tuple[Callable[[Path], GraphDataset], dict[str, Any]]] = {
+    "gaps": (lambda folder: fewer(with_gaps(small_dataset(folder, targets=("y", "z"))), 39), {"model_norm": "rms"}),
+    "odd": (lambda folder: fewer(small_dataset(folder, "binary"), 37), {"model_norm": "none", "metric": "accuracy"}),
+    "last": (lambda folder: fewer(three_classes(small_dataset(folder)), 31), {"model_norm": "layer", "clip": 0.1}),
+    "batch": (lambda folder: fewer(small_dataset(folder), 37), {"model_norm": "batch", "patience": 2}),
+}
+
+
+def run(folder: Path, devices: int) -> None:
+    for name, (make, options) in CASES.items():
+        losses: list[float] = []
+        step = Learner.training_step
+
+        def noted(self: Learner, *args: Any, step: Any = step, losses: list[float] = losses) -> Any:
+            loss = step(self, *args)
+            losses.append(float(self.trainer.strategy.reduce(loss.detach().clone(), reduce_op="mean")))
+            return loss
+
+        Learner.training_step = noted  # type: ignore[method-assign]
+        here = folder / f"{devices}"
+        here.mkdir(exist_ok=True)
+        config = small_config(
+            **{"out": here / name, "devices": str(devices), "batch_size": BATCH // devices, "model_dropout": 0.0},
+            **{"epochs": 3, "split": "random", **options},
+        )
+        found = train(config, make(folder))
+        Learner.training_step = step  # type: ignore[method-assign]
+        if rank_zero_only.rank == 0:
+            (folder / f"{name}.{devices}.json").write_text(json.dumps({"losses": losses, "found": found}))
+
+
+def forked(folder: Path, devices: int, rank: int, port: int) -> int:
+    child = os.fork()
+    if child:
+        return child
+    if devices > 1:  # what torchrun sets
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test"}
+        os.environ |= {"WORLD_SIZE": str(devices), "LOCAL_WORLD_SIZE": str(devices), "GROUP_RANK": "0"}
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    rank_zero_only.rank = rank
+    try:
+        run(folder, devices)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    small_dataset(folder)  # writes the file that all read
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = [forked(folder, devices, rank, port) for devices in (1, 2) for rank in range(devices)]
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    sys.exit(max(map(abs, codes)))
+
+
+if __name__ == "__main__":
+    main()
