@@ -1,4 +1,4 @@
-"""The command line: train, predict, evaluate, datasets, draw. Heavy imports wait until a command needs them."""
+"""The command line: train, predict, evaluate, export, datasets, draw. Heavy imports wait until a command needs them."""
 
 import functools
 import inspect
@@ -252,6 +252,21 @@ def evaluate(
         write_json(out, found)
     for name, value in found.items():
         typer.echo(f"{name:10} {value:.4f}" if isinstance(value, float) else f"{name:10} {value}")
+
+
+@app.command()
+@_guarded
+def export(
+    checkpoint: Checkpoint,
+    out: Annotated[Path, typer.Option("--out", help="File to write, for example model.pt2.")],
+    debug: Debug = False,
+) -> None:
+    """Write a model as one torch.export file that predicts wherever torch runs, without this package."""
+    from plstm_graph.train import export as run
+
+    for name, shape in run(checkpoint, out)["inputs"].items():
+        typer.echo(f"{name:10} {shape}")
+    typer.echo(f"wrote {out}")
 
 
 @app.command()

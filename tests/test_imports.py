@@ -16,7 +16,7 @@ GROUPS = (
     ("errors", "files"),
     ("orient", "line_dag", "line_pairs", "plan", "prune"),
     ("gates", "ops"),
-    ("grid", "nn", "transforms", "testing"),
+    ("grid", "nn", "transforms", "padded", "testing"),
     ("data",),
     ("plots", "draw"),
     ("train",),

@@ -1,6 +1,7 @@
-"""Training, evaluation and prediction on top of pytorch-lightning.
+"""Training, evaluation, prediction and export on top of pytorch-lightning.
 
-``train``, ``evaluate`` and ``predict`` load on first use: importing this package is cheap and needs no extra.
+``train``, ``evaluate``, ``predict`` and ``export`` load on first use: importing this package is cheap and needs no
+extra.
 """
 
 from importlib import import_module
@@ -11,11 +12,12 @@ from plstm_graph.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from plstm_graph.train.infer import evaluate, predict
+    from plstm_graph.train.portable import export
     from plstm_graph.train.run import train
 
-__all__ = ["TrainConfig", "evaluate", "predict", "train"]
+__all__ = ["TrainConfig", "evaluate", "export", "predict", "train"]
 
-_HOME = {"train": "run", "evaluate": "infer", "predict": "infer"}
+_HOME = {"train": "run", "evaluate": "infer", "export": "portable", "predict": "infer"}
 
 
 def __getattr__(name: str) -> Any:
