@@ -11,6 +11,7 @@ from plstm_graph import __version__
 from plstm_graph.errors import CheckpointError
 from plstm_graph.files import atomic_write
 from plstm_graph.nn.encoders import FeatureSpec
+from plstm_graph.nn.model import GraphModel
 from plstm_graph.padded import Padded, PaddedModel
 from plstm_graph.train.infer import restore
 from plstm_graph.train.module import Learner
@@ -21,14 +22,15 @@ DESCRIPTION = "plstm_graph.json"
 PLAIN = {"aten", "prims", "higher_order"}
 """Namespaces of operators that every torch has."""
 
-SHAPES = Padded(
-    x="[graphs, nodes, features]",
-    edge_index="[graphs, 2, columns]",
-    edge_attr="[graphs, columns, features]",
-    rank="[graphs, nodes]",
-    num_nodes="[graphs]",
-    num_edges="[graphs]",
-)
+SHAPES = {
+    "x": "[graphs, nodes, features]",
+    "edge_index": "[graphs, 2, columns]",
+    "edge_attr": "[graphs, columns, features]",
+    "rank": "[graphs, nodes]",
+    "num_nodes": "[graphs]",
+    "num_edges": "[graphs]",
+}
+"""Inputs of a program, as :class:`plstm_graph.padded.Padded` has them; named sizes are free, features are not."""
 
 
 class Predictor(nn.Module):
@@ -36,7 +38,8 @@ class Predictor(nn.Module):
 
     def __init__(self, learner: Learner) -> None:
         super().__init__()
-        self.model, self.learner = PaddedModel(learner.model), learner  # type: ignore[arg-type]
+        assert isinstance(learner.model, GraphModel)
+        self.model, self.learner = PaddedModel(learner.model), learner
         learner.model = nn.Identity()  # what is wanted of it is how labels are scaled
 
     def forward(
@@ -63,11 +66,13 @@ def export(checkpoint: str | PathLike[str], out: str | PathLike[str]) -> dict[st
         CheckpointError: the checkpoint cannot be used, or its model needs operators of another package.
     """
     learner, meta = restore(checkpoint, "cpu")
+    assert isinstance(learner.model, GraphModel)
     example = _example(learner.model.encoder.features)
+    inputs = example._asdict()
     sizes = {name: torch.export.Dim(name, min=1) for name in ("graphs", "nodes", "columns")}
     dynamic = [
         {place: sizes[word] for place, word in enumerate(shape.strip("[]").split(", ")) if word in sizes}
-        for shape in SHAPES
+        for shape in SHAPES.values()
     ]
     with torch.no_grad():
         predictor = Predictor(learner).eval()
@@ -75,9 +80,8 @@ def export(checkpoint: str | PathLike[str], out: str | PathLike[str]) -> dict[st
     foreign = sorted(operators(program) - PLAIN)
     if foreign:
         raise CheckpointError(f"the model of {checkpoint} needs operators beyond torch's own: {', '.join(foreign)}")
-    types = (str(x.dtype).removeprefix("torch.") for x in example)
     description = {
-        "inputs": {name: f"{kind} {shape}" for name, kind, shape in zip(Padded._fields, types, SHAPES, strict=True)},
+        "inputs": {name: f"{str(x.dtype).removeprefix('torch.')} {SHAPES[name]}" for name, x in inputs.items()},
         "outputs": meta.targets if meta.task != "multiclass" else [f"p_{i}" for i in range(meta.num_outputs)],
         "task": meta.task,
         "rank": meta.model_config.order,
