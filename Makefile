@@ -30,7 +30,7 @@ release-check:  ## build, check the metadata, install the wheel with core depend
 	$(VENV)-release/bin/python -m twine check --strict dist/*
 	$(PYTHON) -m venv --clear $(VENV)-release
 	$(VENV)-release/bin/python -m pip install --quiet -c constraints.txt dist/*.whl
-	cd $(VENV)-release && bin/python -I ../tests/smoke.py
+	cd $(VENV)-release && bin/python -I $(CURDIR)/tests/smoke.py
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

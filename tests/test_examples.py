@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from plstm_graph.ops import BACKENDS
+
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
@@ -40,9 +42,9 @@ def test_own_csv(example) -> None:
 
 
 def test_dag_regression(example) -> None:
-    printed = example("dag_regression.py", "--epochs", 5, "--graphs", 240)
-    error, baseline = re.search(r"epoch 5: mean absolute error (\S+) \(always the mean: (\S+)\)", printed).groups()
-    assert float(error) < 0.8 * float(baseline)
+    printed = example("dag_regression.py", "--epochs", 6)
+    error, baseline = re.search(r"epoch 6: mean absolute error (\S+) \(always the mean: (\S+)\)", printed).groups()
+    assert float(error) < 0.9 * float(baseline)
 
 
 def test_longest_path_is_that_of_all_paths() -> None:
@@ -57,9 +59,11 @@ def test_longest_path_is_that_of_all_paths() -> None:
         assert float(graph.y) == pytest.approx(max(longest(node) for node in range(nodes)), abs=1e-6)
 
 
-def test_custom_backend(example, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plstm_graph.ops.BACKENDS", {})
-    printed = example("custom_backend.py")
+def test_custom_backend(example) -> None:
+    try:
+        printed = example("custom_backend.py")
+    finally:
+        BACKENDS.pop("sweeping", None)
     assert printed.startswith("sweeping keeps ")
     assert printed.endswith("torch.Size([4, 32])\n")
 
