@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from plstm_graph import __version__
-from plstm_graph.errors import CheckpointError
+from plstm_graph.errors import BackendUnavailable, CheckpointError
 from plstm_graph.files import atomic_write
 from plstm_graph.nn.encoders import FeatureSpec
 from plstm_graph.nn.model import GraphModel
@@ -64,6 +64,7 @@ def export(checkpoint: str | PathLike[str], out: str | PathLike[str]) -> dict[st
 
     Raises:
         CheckpointError: the checkpoint cannot be used, or its model needs operators of another package.
+        BackendUnavailable: this torch cannot export it (2.6 cannot, 2.13 can).
     """
     learner, meta = restore(checkpoint, "cpu")
     assert isinstance(learner.model, GraphModel)
@@ -74,9 +75,15 @@ def export(checkpoint: str | PathLike[str], out: str | PathLike[str]) -> dict[st
         {place: sizes[word] for place, word in enumerate(shape.strip("[]").split(", ")) if word in sizes}
         for shape in SHAPES.values()
     ]
-    with torch.no_grad():
-        predictor = Predictor(learner).eval()
-        program = torch.export.export(predictor, tuple(example), dynamic_shapes=tuple(dynamic), strict=False)
+    predictor = Predictor(learner).eval()
+    try:
+        with torch.no_grad():
+            program = torch.export.export(predictor, tuple(example), dynamic_shapes=tuple(dynamic), strict=False)
+    except Exception as error:  # older releases know no loops, or other shapes than those they have seen
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        raise BackendUnavailable(
+            f"torch {torch.__version__} cannot export the model of {checkpoint}; use torch 2.13 ({reason})"
+        ) from error
     foreign = sorted(operators(program) - PLAIN)
     if foreign:
         raise CheckpointError(f"the model of {checkpoint} needs operators beyond torch's own: {', '.join(foreign)}")

@@ -10,7 +10,7 @@ import torch
 from small_runs import molecules, small_config, write_csv
 
 from plstm_graph.data import smiles_to_data
-from plstm_graph.errors import CheckpointError
+from plstm_graph.errors import BackendUnavailable, CheckpointError
 from plstm_graph.padded import Padded
 from plstm_graph.train import export, predict, train
 from plstm_graph.train.portable import DESCRIPTION, operators
@@ -70,6 +70,15 @@ def test_nothing_is_written_for_what_is_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="truncated"):
         export(tmp_path / "best.ckpt", tmp_path / "model.pt2")
     assert not (tmp_path / "model.pt2").exists()
+
+
+def test_a_torch_that_cannot_export_is_named(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("no loops\nand more")
+
+    monkeypatch.setattr("torch.export.export", refuse)
+    with pytest.raises(BackendUnavailable, match=r"use torch 2.13 \(RuntimeError: no loops\)"):
+        export(run, tmp_path / "model.pt2")
 
 
 def test_operators_of_other_packages_are_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
