@@ -22,7 +22,10 @@ from plstm_graph.train.config import TrainConfig, differences, from_dict, read_t
 CONFIG, METRICS = "config.toml", "metrics.json"
 FILES = (CONFIG, METRICS, "metrics.csv", "curves.png", "parity.png", "roc.png", "rejected.csv")
 CHECKPOINTS = ("best.ckpt", "last.ckpt")
-PACKAGES = ("plstm-graph", "torch", "torch-geometric", "pytorch-lightning", "torchmetrics", "numpy", "rdkit", "ogb")
+PACKAGES = (
+    *("plstm-graph", "torch", "torch-geometric", "torch-scatter", "pytorch-lightning", "torchmetrics", "numpy"),
+    *("rdkit", "ogb"),
+)
 
 
 def check_folder(config: TrainConfig, *, resume: bool = False, overwrite: bool = False) -> None:
