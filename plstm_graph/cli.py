@@ -375,6 +375,21 @@ def explain(
 
 @app.command()
 @_guarded
+def export(
+    checkpoint: Checkpoint,
+    out: Annotated[Path, typer.Option("--out", help="File to write, for example model.pt2.")],
+    debug: Debug = False,
+) -> None:
+    """Write a model as one torch.export file that predicts wherever torch runs, without this package."""
+    from plstm_graph.train import export as run
+
+    for name, shape in run(checkpoint, out)["inputs"].items():
+        typer.echo(f"{name:10} {shape}")
+    typer.echo(f"wrote {out}")
+
+
+@app.command()
+@_guarded
 def datasets(
     root: Annotated[str | None, _option("--root", "Folder to look for raw files in, instead of the cache.")] = None,
     debug: Debug = False,

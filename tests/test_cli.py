@@ -271,3 +271,15 @@ def test_help_needs_no_heavy_import() -> None:
     code = f"import sys, plstm_graph.cli; print({heavy} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
+
+
+def test_export(run: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spy(checkpoint: str, out: Path) -> dict[str, Any]:
+        assert (checkpoint, out) == (str(run), tmp_path / "m.pt2")
+        return {"inputs": {"x": "int64 [graphs, nodes, features]"}}
+
+    one_line(invoke("export", "--checkpoint", tmp_path, "--out", tmp_path / "m.pt2"), "best.ckpt")
+    monkeypatch.setattr("plstm_graph.train.portable.export", spy)
+    found = invoke("export", "--checkpoint", run, "--out", tmp_path / "m.pt2")
+    assert found.exit_code == 0, found.output
+    assert found.stdout == f"x          int64 [graphs, nodes, features]\nwrote {tmp_path / 'm.pt2'}\n"

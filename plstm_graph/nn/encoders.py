@@ -63,8 +63,12 @@ class CategoricalEncoder(nn.Module):
         """[*, columns] -> [*, channels]"""
         if x.size(-1) != len(self.sizes):
             raise ShapeError(f"expected {len(self.sizes)} categorical columns, got {x.size(-1)}")
-        if x.device.type == "cpu" and bool(((x < 0) | (x >= self.limits)).any()):  # on a GPU this would wait for it
-            raise ShapeError(f"a category lies outside its vocabulary; columns must be below {list(self.sizes)}")
+        if x.device.type == "cpu":  # on a GPU this would wait for it
+            inside, text = ((x >= 0) & (x < self.limits)).all(), f"columns must be below {list(self.sizes)}"
+            if torch.compiler.is_compiling():  # a graph cannot branch on data
+                torch._assert_async(inside, f"a category lies outside its vocabulary; {text}")
+            elif not bool(inside):
+                raise ShapeError(f"a category lies outside its vocabulary; {text}")
         return self.embedding(x + self.starts).sum(-2)
 
 
@@ -176,6 +180,7 @@ class FeatureEncoder(nn.Module):
         self, features: FeatureSpec, channels: int, *, walks: int = 0, eigenvectors: int = 0, degrees: bool = False
     ) -> None:
         super().__init__()
+        self.features = features
         self.node = _encoder(features.node_sizes, features.node_dim, channels)
         self.edge = _encoder(features.edge_sizes, features.edge_dim, channels)
         if self.node is None:

@@ -1,4 +1,4 @@
-"""Training, evaluation and prediction on top of pytorch-lightning.
+"""Training, evaluation, prediction and export on top of pytorch-lightning.
 
 Its functions load on first use: importing this package is cheap and needs no extra.
 """
@@ -12,10 +12,11 @@ from plstm_graph.train.config import TrainConfig
 if TYPE_CHECKING:
     from plstm_graph.train.explained import explain
     from plstm_graph.train.infer import evaluate, predict
+    from plstm_graph.train.portable import export
     from plstm_graph.train.run import train
     from plstm_graph.train.series import train_series
 
-__all__ = ["TrainConfig", "evaluate", "explain", "predict", "train", "train_series"]
+__all__ = ["TrainConfig", "evaluate", "explain", "export", "predict", "train", "train_series"]
 
 _HOME = {
     "train": "run",
@@ -23,6 +24,7 @@ _HOME = {
     "evaluate": "infer",
     "predict": "infer",
     "explain": "explained",
+    "export": "portable",
 }
 
 

@@ -29,7 +29,10 @@ CONFIG, METRICS, HISTORY, PREDICTIONS = "config.toml", "metrics.json", "metrics.
 REJECTED, PAGE = "rejected.csv", "report.html"
 FILES = (CONFIG, METRICS, HISTORY, PREDICTIONS, "curves.png", "parity.png", "roc.png", REJECTED, PAGE)
 CHECKPOINTS = ("best.ckpt", "last.ckpt")
-PACKAGES = ("plstm-graph", "torch", "torch-geometric", "pytorch-lightning", "torchmetrics", "numpy", "rdkit", "ogb")
+PACKAGES = (
+    *("plstm-graph", "torch", "torch-geometric", "torch-scatter", "pytorch-lightning", "torchmetrics", "numpy"),
+    *("rdkit", "ogb"),
+)
 
 
 def check_folder(config: TrainConfig, *, resume: bool = False, overwrite: bool = False) -> None:

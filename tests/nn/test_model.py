@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.explain import Explainer, GNNExplainer
 from torch_geometric.nn import GCN, GATv2Conv, summary
+from torch_geometric.testing import assert_module
 
 from plstm_graph import PLSTM, LineDAG
 from plstm_graph.data import smiles_to_data
@@ -186,6 +187,27 @@ def test_summary_and_explainer() -> None:
     mask = explainer(x, EDGE_INDEX).edge_mask
     assert mask.isfinite().all()
     assert mask.std() > 0
+
+
+@pytest.mark.parametrize("local", ["none", "gine"])
+def test_assert_module(local: str) -> None:
+    x, edge_attr = inputs()
+    model = PLSTM(FEATURES, 8, 2, 3, edge_dim=EDGE_FEATURES, local=local, norm="layer")
+    options = {"edge_attr": edge_attr, "expected_size": (NODES, 3), "test_sparse_layouts": []}
+    assert_module(model, x, EDGE_INDEX, test_node_permutation=False, atol=1e-6, **options)
+
+
+def test_autocast_is_close_to_float32() -> None:
+    """Matrix products in bfloat16, gates and states in float32; gradients are finite."""
+    x, edge_attr = inputs()
+    model = PLSTM(FEATURES, 16, 3, 2, edge_dim=EDGE_FEATURES, local="gine", norm="layer")
+    want = model(x, EDGE_INDEX, edge_attr=edge_attr)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model(x, EDGE_INDEX, edge_attr=edge_attr)
+    assert not torch.equal(out.float(), want)
+    torch.testing.assert_close(out.float(), want, rtol=0.05, atol=0.05)
+    out.float().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
 # ---------------------------------------------------------------------- GraphModel
