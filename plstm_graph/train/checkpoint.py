@@ -207,7 +207,9 @@ def check_weights(model: torch.nn.Module, state: Mapping[str, Any], path: object
             problem = f"{name} is {'missing' if name in wanted else 'unknown'}"
         elif not isinstance(own[name], torch.Tensor):
             problem = f"{name} is a {type(own[name]).__name__}, not a tensor"
-        elif own[name].shape != wanted[name].shape and not isinstance(model, Forest):  # a forest has any size
+        elif isinstance(model, Forest):  # its tables have sizes of their own
+            continue
+        elif own[name].shape != wanted[name].shape:
             problem = f"{name} is {list(own[name].shape)}, not {list(wanted[name].shape)}"
         elif own[name].is_floating_point() != wanted[name].is_floating_point() or own[name].is_complex():
             problem = f"{name} is {own[name].dtype}, not {wanted[name].dtype}"
