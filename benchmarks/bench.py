@@ -161,10 +161,12 @@ def sizes(dag: LineDAG) -> dict[str, int]:
 
 
 def gated_inputs(dag: LineDAG, heads: int, width: int, dtype: torch.dtype = torch.float32) -> Inputs:
-    """Random inputs, K = V = ``width``, with the transitions of P mode."""
+    """Random inputs, K = V = ``width``, with the transitions of P mode, and queries over √K as attention has them, so
+    that scores are of order 1 and errors of any width compare with one tolerance."""
     inputs = random_inputs(dag, heads, width, width, torch.float32, dag.src.device)
     transition = normalize_transition(inputs.gates.transition, dag)
-    inputs = inputs._replace(gates=inputs.gates._replace(transition=transition))
+    gates = inputs.gates._replace(transition=transition)
+    inputs = inputs._replace(query=inputs.query / width**0.5, gates=gates)
     return Inputs.of([x.to(dtype) for x in inputs.flat()])
 
 

@@ -6,16 +6,19 @@ it.
 """
 
 import argparse
-import csv
-import gzip
-import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import records
+from torch import Tensor
 
+from plstm_graph.data import ogbg, source
+from plstm_graph.data.aiger import circuit_files
+from plstm_graph.data.peptides import FUNCTION_FILE, read_split
+from plstm_graph.data.peptides import read as read_peptides
+from plstm_graph.data.splits import Split
+from plstm_graph.data.stacked import Stacked
 from plstm_graph.errors import DataError, PLSTMGraphError
 from plstm_graph.files import atomic_write
 
@@ -33,51 +36,39 @@ def molhiv(root: Path) -> Table:
     folder = root / "ogb" / "ogbg_molhiv"
     if not (folder / "raw").is_dir():
         raise DataError(f"no ogb/ogbg_molhiv/raw below {root}; leave out --root to time on random graphs")
-    names = ("num-node-list", "num-edge-list", "edge", "node-feat", "edge-feat", "graph-label")
-    nodes, counts, bonds, x, edge_attr, y = (_numbers(folder / "raw" / f"{name}.csv.gz") for name in names)
-    if len(bonds) != 2 * counts.sum() or len(x) != 9 * nodes.sum() or not len(nodes) == len(counts) == len(y):
-        raise DataError(
-            f"the files in ogbg_molhiv/raw do not fit together: {len(bonds) // 2} edges, {counts.sum()} announced"
-        )
-    return {
-        "nodes": nodes.astype(np.int16),
-        "counts": counts.astype(np.int16),
-        "bonds": bonds.reshape(-1, 2).T.astype(np.int16),
-        "x": x.reshape(-1, 9).astype(np.uint8),
-        "edge_attr": edge_attr.reshape(-1, 3).astype(np.uint8),
-        "y": y.reshape(-1, 1).astype(np.uint8),
-        "split": _split(folder / "split" / "scaffold", len(nodes), PARTS),
-    }
+    found = ogbg.read(folder)
+    return packed(found, ogbg.read_labels(folder), ogbg.read_split(folder / "split" / "scaffold"))
 
 
 def peptides(root: Path, count: int) -> Table:
     """The first ``count`` molecules of peptides-func from their SMILES, with OGB's features."""
-    from plstm_graph.data.molecules import read_molecules
+    found = read_peptides(root / PEPTIDES / "raw" / FUNCTION_FILE, count=count)
+    assert found.y is not None
+    return packed(found, found.y, read_split(root / PEPTIDES))
 
-    folder = root / PEPTIDES
-    with gzip.open(folder / "raw" / "peptide_multi_class_dataset.csv.gz", "rt") as stream:
-        rows = list(csv.DictReader(stream))
-    found, rejected = read_molecules(row["smiles"] for row in rows[:count])
-    if rejected:
-        raise DataError(f"{len(rejected)} peptides cannot be read, the first is row {rejected[0].row}")
-    graphs = [graph for _, graph in found]
+
+def packed(graphs: Stacked, labels: Tensor, split: Split) -> Table:
+    """Graphs with two neighbouring columns a bond as a table; ``split`` may know more of them."""
+    assert graphs.edge_attr is not None
+    part = np.empty(sum(map(len, split.values())), np.uint8)
+    for number, name in enumerate(PARTS):
+        part[split[name]] = number
     return {
-        "nodes": np.array([graph.num_nodes for graph in graphs], np.int16),
-        "counts": np.array([graph.num_edges // 2 for graph in graphs], np.int16),
-        "bonds": _joined((graph.edge_index[:, 0::2].numpy() for graph in graphs), np.int16, 1),
-        "x": _joined((graph.x.numpy() for graph in graphs), np.uint8),
-        "edge_attr": _joined((graph.edge_attr[0::2].numpy() for graph in graphs), np.uint8),
-        "y": np.array([json.loads(row["labels"]) for row in rows[:count]], np.uint8),
-        "split": _split(folder / "split", len(rows), ("train", "val", "test"))[:count],
+        "nodes": graphs.nodes.numpy().astype(np.int16),
+        "counts": (graphs.columns // 2).numpy().astype(np.int16),
+        "bonds": graphs.edge_index[:, 0::2].numpy().astype(np.int16),
+        "x": graphs.x.numpy().astype(np.uint8),
+        "edge_attr": graphs.edge_attr[0::2].numpy().astype(np.uint8),
+        "y": labels.numpy().astype(np.uint8),
+        "split": part[: len(graphs.nodes)],
     }
 
 
 def circuits(root: Path) -> Table:
     """Contents of all binary AIGER files, by name."""
-    files = sorted((root / "dag_EPFL_aig").glob("*.aig.gz"))
-    return {
-        path.name.removesuffix(".aig.gz"): np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8) for path in files
-    }
+    folder = root / "dag_EPFL_aig"
+    files = circuit_files(folder) if folder.is_dir() else {}
+    return {name: np.frombuffer(source.read_bytes(path), np.uint8) for name, path in files.items()}
 
 
 def write(path: Path, tables: dict[str, Table]) -> None:
@@ -98,24 +89,6 @@ def read(path: Path) -> dict[str, Table]:
             name, _, column = key.partition("/")
             tables.setdefault(name, {})[column] = stored[key]
     return tables
-
-
-def _numbers(path: Path) -> np.ndarray:
-    """All whole numbers of a compressed CSV file."""
-    text = gzip.decompress(path.read_bytes()).decode().replace("\n", ",").rstrip(",")
-    return np.fromstring(text, dtype=np.int64, sep=",")
-
-
-def _split(folder: Path, count: int, files: tuple[str, ...]) -> np.ndarray:
-    """Part of each molecule, 0 to 2."""
-    split = np.full(count, 255, np.uint8)
-    for part, name in enumerate(files):
-        split[_numbers(folder / f"{name}.csv.gz")] = part
-    return split
-
-
-def _joined(parts: Iterable[np.ndarray], dtype: type, axis: int = 0) -> np.ndarray:
-    return np.concatenate([part.astype(dtype) for part in parts], axis)
 
 
 def main(arguments: list[str] | None = None) -> int:

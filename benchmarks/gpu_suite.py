@@ -52,7 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
     counts, begin = Counts(), time.perf_counter()
     named = any(Path(word.partition("::")[0]).exists() for word in words)
     paths = [] if named else [str(records.ROOT / path) for path in PATHS]
-    code = int(pytest.main([*words, *paths], plugins=[counts]))
+    # Tests that fill the memory are of one group, which one worker runs.
+    code = int(pytest.main(["--dist", "loadgroup", *words, *paths], plugins=[counts]))
     found = {**counts.total(), "seconds": round(time.perf_counter() - begin, 1), "exit": code}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     records.append(options.out, found | records.provenance(device, options.commit))

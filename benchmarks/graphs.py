@@ -6,10 +6,10 @@ from pathlib import Path
 import carry
 import numpy as np
 import torch
-from aiger import Circuit, parse_aiger
 from torch import Tensor
 from torch_geometric.data import Data
 
+from plstm_graph.data.aiger import Circuit, parse_aiger
 from plstm_graph.errors import DataError
 from plstm_graph.nn.encoders import ATOM_SIZES, BOND_SIZES
 

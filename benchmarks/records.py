@@ -1,8 +1,6 @@
 """Rows of results: one JSON line each, with where, when and on what it was measured."""
 
-import datetime
 import importlib.metadata
-import json
 import os
 import platform
 import shlex
@@ -16,7 +14,9 @@ from typing import Any
 
 import torch
 
-from plstm_graph.train.results import versions
+from plstm_graph.train.results import append_line as append
+from plstm_graph.train.results import now, versions
+from plstm_graph.train.results import read_lines as read
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -77,11 +77,6 @@ def _gpu_versions() -> dict[str, str]:
     return found
 
 
-def now() -> str:
-    """The time in UTC, to the second."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
 def provenance(device: str = "cpu", given: str | None = None) -> dict[str, Any]:
     """What every row ends with. Call it once the number of threads is set.
 
@@ -98,31 +93,6 @@ def provenance(device: str = "cpu", given: str | None = None) -> dict[str, Any]:
         "dirty": dirty,
         "command": command(),
     }
-
-
-def append(path: Path, row: dict[str, Any]) -> None:
-    """Adds one line, whole and on disk when this returns; after a line that a kill cut short it starts a new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
-    with path.open("a+b") as stream:
-        if stream.tell():
-            stream.seek(-1, os.SEEK_END)
-            line = line if stream.read(1) == b"\n" else b"\n" + line
-        stream.write(line)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """Rows of a file, none if there is no file; a line that is not JSON is named on stderr and left out."""
-    rows = []
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            print(f"{path.name}, line {number} is cut short or not JSON; left out", file=sys.stderr)
-    return rows
 
 
 def merge(source: Path, target: Path) -> int:

@@ -1,4 +1,4 @@
-"""Fill the tables of the READMEs from stored rows, draw cost against size: ``python benchmarks/report.py [--check]``.
+"""Fill the tables of READMEs and recipes from rows, draw cost against size: ``python benchmarks/report.py [--check]``.
 
 A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; NAME is a config of ``configs/``, a group of
 ``speed.py`` after ``speed-``, a data set after ``trials-``, ``notes`` or ``gpu-suite``. ``--merge FILE`` first takes
@@ -20,7 +20,7 @@ from tables import leaderboard_table, notes_table, speed_table, suite_table, tri
 from plstm_graph.errors import ConfigError, PLSTMGraphError, unknown
 from plstm_graph.files import atomic_write
 
-READMES = (records.ROOT / "README.md", records.ROOT / "benchmarks" / "README.md")
+READMES = (records.ROOT / "README.md", records.ROOT / "benchmarks" / "README.md", records.ROOT / "docs" / "recipes.md")
 GROUPS = ("operator", "layer", "block", "step", "epoch", "line-dag", "circuit", "random")
 PLOT = "cost_against_size.png"
 OPEN, CLOSE = re.compile(r"^<!-- table: (\S+) -->$"), "<!-- end -->"

@@ -33,7 +33,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     how.add_argument("--dtypes", nargs="+", choices=DTYPES, help="only these")
     how.add_argument("--epochs", type=int, default=3, help="timed epochs")
     how.add_argument("--workers", type=int, default=8, help="of the DataLoader that an epoch is compared with")
-    how.add_argument("--compiled", action="store_true", help="layers and blocks also after torch.compile")
+    how.add_argument("--compiled", action="store_true", help="layers, blocks and epochs also after torch.compile")
     size = parser.add_argument_group("what to measure on; 0 leaves out")
     size.add_argument("--molecules", type=int, nargs="+", default=[64, 512, 4096], help="batches of the operator")
     size.add_argument("--mixed", type=int, default=4096, help="molecules as they come, whatever their size")

@@ -1,42 +1,14 @@
 """Markdown tables from stored rows."""
 
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from plan import Plan
 
+from plstm_graph.train.series import score
+
 Row = dict[str, Any]
-
-
-class Score(NamedTuple):
-    """A metric over repeats (seeds) of folds."""
-
-    mean: float  # over repeats of the mean over folds
-    error: float  # standard error over all runs
-    error_repeats: float  # standard error over the means of the repeats
-    deviation: float  # unbiased, over all runs
-    runs: int
-    repeats: int
-
-
-def score(values: Iterable[tuple[int, float]]) -> Score:
-    """Summary of (seed, value) pairs, one a run; NaN for a spread of fewer than two."""
-    by_seed: dict[int, list[float]] = {}
-    for seed, value in values:
-        by_seed.setdefault(seed, []).append(value)
-    every = [value for found in by_seed.values() for value in found]
-    means = [statistics.fmean(found) for found in by_seed.values()]
-    deviation = statistics.stdev(every) if len(every) > 1 else float("nan")
-    between = statistics.stdev(means) if len(means) > 1 else float("nan")
-    return Score(
-        statistics.fmean(means),
-        deviation / len(every) ** 0.5,
-        between / len(means) ** 0.5,
-        deviation,
-        len(every),
-        len(means),
-    )
 
 
 def leaderboard_table(plan: Plan, rows: dict[str, Row]) -> str:

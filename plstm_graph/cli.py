@@ -1,4 +1,4 @@
-"""The command line: train, predict, evaluate, datasets, draw. Heavy imports wait until a command needs them."""
+"""The command line, a command a function. Heavy imports wait until a command needs them."""
 
 import functools
 import inspect
@@ -84,7 +84,7 @@ class Choice(NamedTuple):
 
     @property
     def name(self) -> str:
-        return self.flag.removeprefix("--").replace("-", "_")
+        return self.flag.partition("/")[0].removeprefix("--").replace("-", "_")
 
     def parameter(self) -> inspect.Parameter:
         option = typer.Option(self.flag, help=self.help, show_default=False, rich_help_panel=self.panel)
@@ -92,29 +92,41 @@ class Choice(NamedTuple):
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
 
 
+_MODELS = "plstm, gine, gcn, gin, gin-virtual, gat, gatedgcn, gps, dmpnn, lstm-gnn or fingerprint."
 _DATA, _MODEL, _FIT = "Data", "Model", "Training"
 CHOICES = (
-    Choice("--data", str, _DATA, "Name of a data set, or a CSV file (default: nav17)."),
-    Choice("--root", str, _DATA, "Folder with public data, as root/TUDataset/NAME/raw."),
+    Choice("--data", str, _DATA, "A name (see datasets), a CSV file, or what prepare wrote (default: nav17)."),
+    Choice("--root", str, _DATA, "Folder with public data, as root/TUDataset/NAME/raw; only read."),
     Choice("--target", list[str], _DATA, "Label column of the CSV; repeat for several.", "targets"),
     Choice("--smiles-column", str, _DATA, "Column of the CSV with the molecules."),
     Choice("--task", str, _DATA, "regression, binary or multiclass (default: from the labels)."),
-    Choice("--metric", str, _DATA, "What validation is judged by: r2, rmse, mae; rocauc, ap, accuracy."),
-    Choice("--split", str, _DATA, "random, scaffold or folds."),
+    Choice("--metric", str, _DATA, "What validation is judged by: r2, rmse, mae, pearson; rocauc, ap, accuracy; f1."),
+    Choice("--split", str, _DATA, "official, random, scaffold or folds."),
     Choice("--split-seed", int, _DATA, "Seed of the split (default: --seed)."),
     Choice("--fold", int, _DATA, "Which fold, with --split folds."),
-    Choice("--model", str, _MODEL, "plstm, gine or gin.", "model.model"),
+    Choice("--model", str, _MODEL, _MODELS, "model.model"),
+    Choice("--budget", str, _MODEL, "Parameters, for example 300k; sets the width."),
     Choice("--width", int, _MODEL, "Channels.", "model.width"),
     Choice("--layers", int, _MODEL, "Blocks.", "model.layers"),
     Choice("--heads", int, _MODEL, "Heads of a block.", "model.heads"),
     Choice("--modes", str, _MODEL, "Mode of each block, repeated as needed: P, D, PD, ...", "model.modes"),
-    Choice("--directions", str, _MODEL, "Reading directions, for example both.", "model.directions"),
-    Choice("--local", str, _MODEL, "Local branch beside pLSTM: gine or none.", "model.local"),
-    Choice("--norm", str, _MODEL, "Normalisation, for example batch.", "model.norm"),
+    Choice("--directions", str, _MODEL, "Reading: both, along, against or alternating.", "model.directions"),
+    Choice("--local", str, _MODEL, "Local branch beside pLSTM: gine, gcn, gat, gatedgcn or none.", "model.local"),
+    Choice("--norm", str, _MODEL, "batch, rms, layer or none.", "model.norm"),
+    Choice("--expansion", float, _MODEL, "Width of the feed-forward layers over --width; 0: none.", "model.expansion"),
     Choice("--dropout", float, _MODEL, "Dropout.", "model.dropout"),
-    Choice("--pooling", str, _MODEL, "mean, sum or max over nodes.", "model.pooling"),
+    Choice("--pooling", str, _MODEL, "mean, sum, max or attention over nodes.", "model.pooling"),
     Choice("--rwse", int, _MODEL, "Steps of the random-walk encoding; 0 for none.", "model.walks"),
-    Choice("--order", str, _MODEL, "How edges are oriented, for example canonical.", "model.order"),
+    Choice("--laplacian", int, _MODEL, "Eigenvectors of the Laplacian as encoding; 0 for none.", "model.eigenvectors"),
+    Choice("--bonds/--no-bonds", bool, _MODEL, "Read edge features.", "model.bonds"),
+    Choice(
+        "--bond-values/--no-bond-values", bool, _MODEL, "Bonds reach the values, not only gates.", "model.bond_values"
+    ),
+    Choice(
+        "--virtual-node/--no-virtual-node", bool, _MODEL, "One more node, joined to all others.", "model.virtual_node"
+    ),
+    Choice("--order", str, _MODEL, "How edges are oriented: canonical, index, bfs, random, ...", "model.order"),
+    Choice("--test-orientations", int, _MODEL, "With --order random: average of how many.", "model.test_orientations"),
     Choice("--epochs", int, _FIT, "Passes over the training split."),
     Choice("--batch-size", int, _FIT, "Graphs a step and device."),
     Choice("--lr", float, _FIT, "Highest learning rate."),
@@ -123,6 +135,7 @@ CHOICES = (
     Choice("--clip", float, _FIT, "Largest norm of the gradient; 0: no clipping."),
     Choice("--patience", int, _FIT, "Epochs without a better validation metric; 0: never stop early."),
     Choice("--seed", int, _FIT, "Of weights, data order, dropout and split."),
+    Choice("--compile", bool, _FIT, "Compile training steps: a minute more at first, then faster."),
     Choice("--accelerator", str, _FIT, "auto, cpu, gpu, ..."),
     Choice("--devices", str, _FIT, "How many, or which."),
     Choice("--num-nodes", int, _FIT, "Machines."),
@@ -148,6 +161,9 @@ def train(
     out: Annotated[str | None, _option("--out", "Folder for results (default: runs/<name of the data>).")] = None,
     resume: Annotated[bool, _option("--resume", "Go on with the run in --out after an interruption.")] = False,
     overwrite: Annotated[bool, _option("--overwrite", "Replace the run in --out.")] = False,
+    seeds: Annotated[str | None, _option("--seeds", "A series of runs, one for each: 0-9 or 0,2,5.")] = None,
+    folds: Annotated[str | None, _option("--folds", "A series of runs, one for each fold (and seed).")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs of a series at a time, on one device.")] = 1,
     settings: Annotated[list[str] | None, _option("--set", "Any other: --set model.head_layers=3; repeat.")] = None,
     quiet: Annotated[bool, _option("--quiet", "No progress bar and no summary.")] = False,
     debug: Debug = False,
@@ -155,23 +171,27 @@ def train(
 ) -> None:
     """Train a model; without options on nav17, 1,017 molecules that ship with RDKit."""
     from plstm_graph.train import train as run
+    from plstm_graph.train import train_series
     from plstm_graph.train.run import first_process
 
     values = {choice.field or choice.name: given[choice.name] for choice in CHOICES if given[choice.name] is not None}
-    chosen = _config(config, values | _pairs(settings or []), out, resume)
-    command = shlex.join(["plstm-graph", *sys.argv[1:]])
+    chosen, series = _config(config, values | _pairs(settings or []), out, resume, seeds, folds)
+    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "progress": not quiet}
+    how["command"] = shlex.join(["plstm-graph", *sys.argv[1:]])
     try:
-        found = run(chosen, resume=resume, overwrite=overwrite, progress=not quiet, command=command)
+        found = train_series(chosen, jobs=jobs, **series, **how) if series else run(chosen, **how)
     except KeyboardInterrupt:
         if first_process():
             typer.echo(f"interrupted; {_advice(str(chosen.out))}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     if not quiet and first_process():
-        _summary(found, str(chosen.out))
+        _series_summary(found, str(chosen.out)) if series else _summary(found, str(chosen.out))
+    if series and found["failed"]:
+        raise typer.Exit(1)
 
 
 def _advice(out: str) -> str:
-    if (Path(out) / "config.toml").is_file():
+    if any((Path(out) / name).is_file() for name in ("config.toml", "series.toml")):
         return f"resume with: plstm-graph train --resume --out {shlex.quote(out)}"
     return "nothing was written"  # training had not started
 
@@ -184,26 +204,76 @@ def _pairs(settings: list[str]) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
-def _config(path: Path | None, given: dict[str, Any], out: str | None, resume: bool) -> Any:
-    """Defaults, or on resuming the run's own options; over them the file, and over that the command line."""
+def _config(
+    path: Path | None, given: dict[str, Any], out: str | None, resume: bool, seeds: str | None, folds: str | None
+) -> tuple[Any, dict[str, Any]]:
+    """The config: defaults, or on resuming the run's own; over them the file, and over that the command line.
+
+    And the seeds and folds of a series, none for a single run.
+    """
     from plstm_graph.train.config import TrainConfig, from_dict, override, read_toml
     from plstm_graph.train.results import stored_config
+    from plstm_graph.train.series import numbers, stored_series
 
+    series: dict[str, Any] = {}
+    for name, text in (("seeds", seeds), ("folds", folds)):
+        if text is not None:
+            if given.get(name[:-1]) is not None:
+                raise ConfigError(f"--{name} runs a series and --{name[:-1]} one run: give one of them")
+            series[name] = numbers(text, name)
     from_file = read_toml(path) if path else {}
     name = Path(str(given.get("data") or from_file.get("data") or TrainConfig.data)).stem
     out = out or from_file.get("out") or str(Path("runs") / name)
-    base = stored_config(out) if resume else TrainConfig()
-    return override(from_dict(from_file, base), given | {"out": out})
+    base, stored = TrainConfig(), stored_series(out) if resume else None
+    if stored:
+        base, known = stored
+        series = known | series
+    elif resume and not series:
+        base = stored_config(out)
+    return override(from_dict(from_file, base), given | {"out": out}), series
+
+
+def _series_summary(found: Mapping[str, Any], out: str) -> None:
+    from rich.console import Console
+
+    from plstm_graph.train.series import summary_table
+
+    Console().print(summary_table(found))
+    for name, reason in found["failed"].items():
+        typer.echo(f"failed: {name}: {reason}", err=True)
+    typer.echo(f"results in {out}" + (f"; run again what failed: {_advice(out)}" if found["failed"] else ""))
 
 
 def _summary(found: Mapping[str, Any], out: str) -> None:
     metric = found["metric"]
+    epoch = f"best epoch {found['best_epoch']} of {found['epochs']}, " if found["epochs"] else ""
     numbers = "  ".join(f"{part} {found[part][metric]:.4f}" for part in ("train", "valid", "test"))
     rejected = f"; {found['rejected']} rows rejected, see rejected.csv" if found["rejected"] else ""
-    typer.echo(
-        f"{metric}: {numbers}  (best epoch {found['best_epoch']} of {found['epochs']}, {found['minutes']:.1f} min)"
-    )
-    typer.echo(f"{found['parameters']:,} parameters; results in {out}{rejected}")
+    typer.echo(f"{metric}: {numbers}  ({epoch}{found['minutes']:.1f} min)")
+    size = f"{found['parameters']:,} parameters; " if found["parameters"] else ""
+    typer.echo(f"{size}results in {out}{rejected}")
+
+
+@app.command()
+@_guarded
+def prepare(
+    out: Annotated[Path, typer.Option("--out", help="File to write, for example molhiv.pt.")],
+    data: Annotated[str, _option("--data", "Data set or CSV file (default: nav17).")] = "nav17",
+    root: Text = None,
+    target: Annotated[list[str] | None, _option("--target", "Label column of the CSV; repeat for several.")] = None,
+    smiles_column: Text = None,
+    task: Text = None,
+    rwse: Annotated[int, typer.Option(min=0, help="Steps of the random-walk encoding to keep.")] = 0,
+    smiles: Annotated[bool, typer.Option(help="Keep the molecules as text.")] = True,
+    debug: Debug = False,
+) -> None:
+    """Pack a data set into one small file, to train (--data FILE) where neither rdkit nor ogb is installed."""
+    from plstm_graph.data import load, write_prepared
+
+    found = load(data, root=root, targets=target or None, smiles_column=smiles_column, task=task)
+    digest = write_prepared(out, found, walks=rwse, smiles=smiles)
+    size = out.stat().st_size / 1e6
+    typer.echo(f"{found.name}: {len(found.graphs):,} graphs, {size:.1f} MB, digest {digest[:12]}; wrote {out}")
 
 
 @app.command()
@@ -258,17 +328,85 @@ def evaluate(
 
 @app.command()
 @_guarded
-def datasets(debug: Debug = False) -> None:
-    """List the data sets that have a name."""
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folder of a run; several are compared.")],
+    out: Annotated[
+        Path | None, _option("--out", "Page to write (default: report.html in RUN; here for several).")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a run, or how several compare, as one HTML page that needs no network."""
+    from plstm_graph.train.page import write_page
+
+    typer.echo(f"wrote {write_page(runs, out)}")
+
+
+@app.command()
+@_guarded
+def explain(
+    checkpoint: Checkpoint,
+    smiles: Annotated[str, _option("--smiles", "Molecule.")],
+    out: Annotated[Path | None, _option("--out", "Picture to write (.svg or .png).")] = None,
+    target: Annotated[str | None, _option("--target", "Target, or number of the class (default: the first).")] = None,
+    atoms: Annotated[Path | None, _option("--atoms", "CSV file for the scores of atoms.")] = None,
+    pairs: Annotated[Path | None, _option("--pairs", "CSV file for the flows between atoms.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Points of the integrals; more make the gaps smaller.")] = 64,
+    debug: Debug = False,
+) -> None:
+    """Show what a prediction is made of: scores of atoms, and what pLSTM layers carried between them."""
+    from plstm_graph.draw.marks import picture_path
+    from plstm_graph.train import explain as run
+
+    if out is not None:
+        picture_path(out)
+    found = run(checkpoint, smiles, target=target, steps=steps)
+    for path, write in ((out, found.draw), (atoms, found.write_atoms), (pairs, found.write_pairs)):
+        if path is not None:
+            write(path)
+    what = found.explanation
+    first = target is None and len(found.choices) > 1
+    also = f" (the first; --target chooses among {', '.join(found.choices)})" if first else ""
+    typer.echo(f"{found.unit}: {what.value:.4f}{also}")
+    typer.echo(f"= {what.blank:.4f} blank {what.scores.sum():+.4f} atoms and bonds {what.gap:+.1e} gap")
+    typer.echo(f"= {what.silent:.4f} silent {what.pairs().sum():+.4f} pLSTM layers {what.flow_gap:+.1e} gap")
+    written = [str(path) for path in (out, atoms, pairs) if path is not None]
+    typer.echo(f"wrote {', '.join(written)}" if written else "nothing written; give --out, --atoms or --pairs")
+
+
+@app.command()
+@_guarded
+def export(
+    checkpoint: Checkpoint,
+    out: Annotated[Path, typer.Option("--out", help="File to write, for example model.pt2.")],
+    debug: Debug = False,
+) -> None:
+    """Write a model as one torch.export file that predicts wherever torch runs, without this package."""
+    from plstm_graph.train import export as run
+
+    for name, shape in run(checkpoint, out)["inputs"].items():
+        typer.echo(f"{name:10} {shape}")
+    typer.echo(f"wrote {out}")
+
+
+@app.command()
+@_guarded
+def datasets(
+    root: Annotated[str | None, _option("--root", "Folder to look for raw files in, instead of the cache.")] = None,
+    debug: Debug = False,
+) -> None:
+    """List the data sets that have a name, and say which need no download."""
     from rich.console import Console
     from rich.table import Column, Table
 
     from plstm_graph.data import DATASETS
 
-    whole = [Column(name, no_wrap=True) for name in ("name", "graphs", "task", "metric", "split")]
-    table = Table(*whole, "licence", "source", box=None, pad_edge=False)
+    numbers = [Column(name, no_wrap=True, justify="right") for name in ("graphs", "MB")]
+    texts = [Column(name, no_wrap=True) for name in ("task", "metric", "split", "here")]
+    table = Table(Column("name", no_wrap=True), *numbers, *texts, "licence", "source", box=None, pad_edge=False)
     for row in DATASETS.values():
-        table.add_row(row.name, f"{row.graphs:,}", row.task, row.metric, row.split, row.licence, row.source)
+        counts = (f"{row.graphs:,}" if row.graphs else "", f"{row.megabytes:g}" if row.megabytes else "")
+        here = "yes" if row.present(root) else "no"
+        table.add_row(row.name, *counts, row.task, row.metric, row.split, here, row.licence, row.source)
     Console().print(table)
 
 

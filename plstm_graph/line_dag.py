@@ -256,7 +256,14 @@ class LineDAG:
             return self
         moved = {name: move(value, device, non_blocking) for name, value in vars(self).items() if name[0] != "_"}
         shared = {key: move(value, device, non_blocking) for key, value in self._shared.items()}
-        return LineDAG(**moved, _shared=shared)
+        dag = LineDAG(**moved, _shared=shared)
+        self._make_views_of(dag)
+        return dag
+
+    def _make_views_of(self, other: "LineDAG") -> None:
+        """The same views as of this one, from what ``other`` has been given: compiled code must find them made."""
+        for name, made in self._made.items():
+            made._make_views_of(getattr(other, name)())
 
     @torch.inference_mode(False)
     def _view(self, **changes: Any) -> "LineDAG":

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from plstm_graph.errors import ConfigError, CycleError, ShapeError, unknown
 
-GIVEN, CANONICAL = "given", "canonical"
+GIVEN, CANONICAL, RANDOM = "given", "canonical", "random"
 MAX_NODES = 2**31 - 1
 """Tables for kernels are int32, and a pair of node numbers has to fit into one int64."""
 
@@ -113,7 +113,7 @@ ORDERS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     "bfs": lambda edge_index, graph_ptr, seed: _search(edge_index, graph_ptr, depth_first=False),
     "dfs": lambda edge_index, graph_ptr, seed: _search(edge_index, graph_ptr, depth_first=True),
     "degree": _degree,
-    "random": _random,
+    RANDOM: _random,
 }
 
 
@@ -152,7 +152,10 @@ def rank_nodes(edge_index: Tensor, graph_ptr: Tensor, order: str | Tensor, seed:
     if order == GIVEN:
         level = topological_levels(edge_index[0], edge_index[1], num_nodes)
         if bool((level < 0).any()):
-            raise CycleError(_cycle_message(edge_index, level))
+            raise CycleError(
+                f"order 'given' needs a directed acyclic graph, but {cycle(edge_index, level)} is a cycle; "
+                "use another order for undirected graphs (both directions stored count as a cycle)"
+            )
         return level
     return ORDERS[order](edge_index, graph_ptr, seed)
 
@@ -192,8 +195,11 @@ def topological_levels(src: Tensor, dst: Tensor, num_nodes: int) -> Tensor:
     return torch.from_numpy(level)
 
 
-def _cycle_message(edge_index: Tensor, level: Tensor) -> str:
-    """Walk against the edges among the nodes left over until one repeats: that is a cycle."""
+def cycle(edge_index: Tensor, level: Tensor) -> str:
+    """Nodes of a directed cycle, for a message. Walks against the edges among nodes without a level until one repeats.
+
+    ``level`` as from :func:`topological_levels`.
+    """
     left = (level < 0).tolist()
     before = {v: u for u, v in edge_index.t().tolist() if left[u] and left[v]}
     path: list[int] = []
@@ -201,9 +207,5 @@ def _cycle_message(edge_index: Tensor, level: Tensor) -> str:
     while node not in path:
         path.append(node)
         node = before[node]
-    cycle = [node, *reversed(path[path.index(node) :])]
-    shown = " -> ".join(map(str, cycle[:12])) + (" -> ..." if len(cycle) > 12 else "")
-    return (
-        f"order 'given' needs a directed acyclic graph, but {shown} is a cycle; "
-        "use another order for undirected graphs (both directions stored count as a cycle)"
-    )
+    found = [node, *reversed(path[path.index(node) :])]
+    return " -> ".join(map(str, found[:12])) + (" -> ..." if len(found) > 12 else "")

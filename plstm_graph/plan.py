@@ -110,7 +110,8 @@ class Plan(NamedTuple):
 def size_class(nodes: Tensor, edges: Tensor) -> Tensor:
     """Class of each graph from its own size alone: the number of the first tile that holds it, or ``len(TILES)``."""
     width = torch.maximum(nodes, -(-edges // EDGES_PER_COLUMN))
-    return torch.bucketize(width, torch.tensor(TILES, device=nodes.device))
+    # Not torch.bucketize, which wakes up all threads of the host for a few hundred numbers.
+    return (width.unsqueeze(-1) > torch.tensor(TILES, device=nodes.device)).sum(-1)
 
 
 def served_classes(keys: int, values: int) -> int:

@@ -1,4 +1,4 @@
-"""PyG transforms: write an orientation, or a whole line graph, into the data."""
+"""PyG transforms: write an orientation, or a whole line graph, into the data; the tools of :mod:`plstm_graph.dag`."""
 
 import logging
 from typing import Any
@@ -10,6 +10,7 @@ from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
 from torch_geometric.utils import to_undirected
 
+from plstm_graph.dag import line_graph, to_multitree, topological_levels
 from plstm_graph.errors import DataError
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.orient import CANONICAL, check_order, graph_pointer, positions, rank_nodes
@@ -82,8 +83,22 @@ def line_dag(data: Data, order: str = "index") -> LineDAG:
     return LineDAG.from_edge_index(data.edge_index, data.num_nodes, order=order if rank is None else rank, batch=batch)
 
 
+class GraphTransform(BaseTransform):
+    """A transform of one graph; a batch is taken apart and put together again, so that its slices stay true."""
+
+    def forward(self, data: Data) -> Any:
+        """Apply it to a graph, or to each graph of a batch."""
+        if isinstance(data, Batch):
+            return Batch.from_data_list([self(graph) for graph in data.to_data_list()])
+        return self.change(data)
+
+    def change(self, data: Data) -> Data:
+        """What becomes of one graph, which is a copy already."""
+        raise NotImplementedError
+
+
 @functional_transform("orient_dag")
-class OrientDAG(BaseTransform):
+class OrientDAG(GraphTransform):
     """Write ``data.rank`` [N]: edges will run from lower to higher rank.
 
     Args:
@@ -97,10 +112,8 @@ class OrientDAG(BaseTransform):
         check_order(order)
         self.order, self.seed = order, seed
 
-    def forward(self, data: Data) -> Data:
+    def change(self, data: Data) -> Data:
         """Returns ``data`` with ``rank``."""
-        if isinstance(data, Batch):
-            return Batch.from_data_list([self(graph) for graph in data.to_data_list()])
         if isinstance(data, LineDAGData):  # its line graph follows another orientation
             data = _plain(data)
         if self.order == CANONICAL:
@@ -118,7 +131,7 @@ class OrientDAG(BaseTransform):
 
 
 @functional_transform("add_line_dag")
-class AddLineDAG(BaseTransform):
+class AddLineDAG(GraphTransform):
     """Store the line graph in the data, as :class:`LineDAGData`, so that loaders batch it like any other tensor.
 
     Args:
@@ -130,10 +143,8 @@ class AddLineDAG(BaseTransform):
         check_order(order)
         self.order, self.prune = order, prune
 
-    def forward(self, data: Data) -> LineDAGData:
+    def change(self, data: Data) -> LineDAGData:
         """Returns a :class:`LineDAGData` with the attributes of ``data`` and the line graph."""
-        if isinstance(data, Batch):
-            return Batch.from_data_list([self(graph) for graph in data.to_data_list()])
         dag = line_dag(data, self.order) if not isinstance(data, LineDAGData) else line_dag(_plain(data), self.order)
         result = LineDAGData(**{k: v for k, v in data.to_dict().items() if not k.startswith("dag_")})
         result.dag_src, result.dag_dst, result.dag_level = dag.src, dag.dst, dag.level
@@ -147,20 +158,85 @@ class AddLineDAG(BaseTransform):
         return f"AddLineDAG({self.order!r}, prune={self.prune})"
 
 
+@functional_transform("topological_levels")
+class TopologicalLevels(GraphTransform):
+    """Write ``data.level`` [N], the length of the longest path that ends in each node of a DAG.
+
+    See :func:`plstm_graph.dag.topological_levels`.
+
+    Example:
+        >>> data = TopologicalLevels()(Data(edge_index=torch.tensor([[0, 0, 1], [1, 2, 2]]), num_nodes=3))
+        >>> data.level
+        tensor([0, 1, 2])
+    """
+
+    def change(self, data: Data) -> Data:
+        """Returns ``data`` with ``level``."""
+        data.level = topological_levels(data.edge_index, data.num_nodes)
+        return data
+
+
+@functional_transform("directed_line_graph")
+class DirectedLineGraph(GraphTransform):
+    """The directed line graph: nodes are the columns of ``edge_index`` in their order, with their features.
+
+    ``x`` becomes the edge features (None without), ``edge_attr`` the features of the node where two edges meet; ``y``
+    and what is no tensor stay, other attributes go. See :func:`plstm_graph.dag.line_graph`.
+
+    Example:
+        >>> data = Data(torch.randn(3, 4), torch.tensor([[0, 1], [1, 2]]), edge_attr=torch.randn(2, 5))
+        >>> DirectedLineGraph()(data)
+        Data(x=[2, 5], edge_index=[2, 1], edge_attr=[1, 4], num_nodes=2)
+    """
+
+    def change(self, data: Data) -> Data:
+        """Returns the line graph as new data."""
+        pairs, joint = line_graph(data.edge_index, data.num_nodes)
+        # Other tensors may belong to nodes or edges, and a size does not tell which.
+        kept = {key: value for key, value in data if key == "y" or not isinstance(value, Tensor | int)}
+        x, edge_attr = data.get("x"), data.get("edge_attr")
+        meeting = None if x is None else x[joint]
+        return Data(edge_attr, pairs, meeting, num_nodes=data.num_edges, **kept)
+
+
+@functional_transform("to_multitree")
+class ToMultitree(GraphTransform):
+    """Drop edges of a DAG until at most one directed path joins any two nodes; edge features go with their edges.
+
+    See :func:`plstm_graph.dag.to_multitree`.
+
+    Example:
+        >>> diamond = Data(edge_index=torch.tensor([[0, 0, 1, 2], [1, 2, 3, 3]]), num_nodes=4)
+        >>> ToMultitree()(diamond).edge_index
+        tensor([[0, 0, 1],
+                [1, 2, 3]])
+    """
+
+    def change(self, data: Data) -> Data:
+        """Returns ``data`` with fewer columns."""
+        return data.edge_subgraph(to_multitree(data.edge_index, data.num_nodes))
+
+
 def _plain(data: Data) -> Data:
     return Data(**{k: v for k, v in data.to_dict().items() if not k.startswith("dag_")})
 
 
 def canonical_rank(data: Data) -> Tensor:
     """A rank that depends on the molecule, not on its numbering, [N]; see :class:`OrientDAG`."""
+    reason = "no molecule"
     if "smiles" in data:
+        from plstm_graph.data.molecules import UnreadableSMILES
         from plstm_graph.data.molecules import canonical_rank as from_smiles
 
-        rank = from_smiles(data.smiles)
-        if len(rank) != data.num_nodes:
-            raise DataError(f"{data.smiles!r} has {len(rank)} atoms, but the graph has {data.num_nodes} nodes")
-        return torch.as_tensor(rank)
-    log.info("no molecule for the canonical order: ranking by Weisfeiler-Lehman colours, then degree")
+        try:
+            rank = from_smiles(data.smiles)
+        except UnreadableSMILES as error:  # stored graphs of molecules that this version of rdkit refuses
+            reason = str(error)
+        else:
+            if len(rank) != data.num_nodes:
+                raise DataError(f"{data.smiles!r} has {len(rank)} atoms, but the graph has {data.num_nodes} nodes")
+            return rank
+    log.info("canonical order by Weisfeiler-Lehman colours, then degree: %s", reason)
     return weisfeiler_lehman_rank(data)
 
 

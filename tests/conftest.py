@@ -49,3 +49,10 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no public data: set {DATA_VARIABLE} to a folder that holds TUDataset/")
     return folder
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """An empty cache folder of the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "plstm_graph"

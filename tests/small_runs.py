@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from plstm_graph.data import load
-from plstm_graph.data.datasets import GraphDataset
+from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.train.config import TrainConfig, override
 
 RINGS = ("c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CC1")

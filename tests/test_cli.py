@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 from plstm_graph import __version__
 from plstm_graph.cli import CHOICES, app
+from plstm_graph.data import DATASETS
+from plstm_graph.nn.model import FINGERPRINT, MODELS
 from plstm_graph.train.config import TrainConfig, flat
 
 Invoke = Callable[..., Any]
@@ -56,10 +58,27 @@ def test_every_option_sets_a_field_of_the_config() -> None:
     assert len({choice.flag for choice in CHOICES}) == len(CHOICES)
 
 
+def test_a_switch_goes_both_ways_and_a_budget_sets_the_width(tmp_path: Path, invoke: Invoke) -> None:
+    data = write_csv(tmp_path / "my.csv")
+    words = ["train", "--data", data, "--target", "y", "--quiet", "--epochs", 1, "--accelerator", "cpu", "--rwse", 0]
+    words += ["--model", "gcn", "--layers", 1, "--no-bonds", "--virtual-node", "--budget", "20k"]
+    found = invoke(*words, "--out", tmp_path / "run")
+    assert (found.exit_code, found.output) == (0, "")
+    config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
+    assert (config["model"]["bonds"], config["model"]["virtual_node"], config["budget"]) == (False, True, "20k")
+    stored = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert stored["parameters"] == pytest.approx(20_000, rel=0.1)
+    assert config["model"]["width"] != 64
+    assert invoke(*words, "--out", tmp_path / "run", "--resume").exit_code == 0
+    one_line(invoke(*words[:-1], "20x", "--out", tmp_path / "other"), "such as 300k")
+
+
 def test_version_and_help(invoke: Invoke) -> None:
     assert invoke("--version").stdout == f"plstm-graph {__version__}\n"
     text = invoke("train", "--help").stdout
-    assert all(choice.flag in text for choice in CHOICES)
+    assert all(flag in text for choice in CHOICES for flag in choice.flag.split("/"))
+    (models,) = (choice.help for choice in CHOICES if choice.flag == "--model")
+    assert all(name in models for name in (*MODELS, FINGERPRINT))
 
 
 def test_train_writes_its_folder(run: Path) -> None:
@@ -163,10 +182,37 @@ def test_evaluate(run: Path, tmp_path: Path, invoke: Invoke) -> None:
     one_line(invoke("evaluate", "--checkpoint", run, "--data", "MUTAGG"), "unknown data set")
 
 
+def test_report(run: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plstm_graph.train.analysis.RESAMPLES", 100)
+    out = tmp_path / "page.html"
+    found = invoke("report", run, "--out", out)
+    assert (found.exit_code, found.stdout) == (0, f"wrote {out}\n"), found.output
+    assert "regression" in out.read_text()
+    one_line(invoke("report", tmp_path), "is not the folder of a run: it holds no config.toml")
+    one_line(invoke("report", run, "--out", tmp_path / "no" / "page.html"), "No such file")
+    assert invoke("report").exit_code == 2
+
+
 def test_datasets(invoke: Invoke) -> None:
     text = invoke("datasets").stdout
-    assert "nav17" in text
-    assert "MUTAG" in text
+    assert all(name in text for name in DATASETS)
+
+
+def test_datasets_that_are_on_disk(invoke: Invoke, tmp_path: Path, cache: Path) -> None:
+    def here(*words: object) -> set[str]:
+        lines = invoke("datasets", *words).stdout.splitlines()[1:]
+        return {line.split()[0] for line in lines if "yes" in line.split()}
+
+    assert here() == {"nav17"}
+    (tmp_path / "root" / "ogb" / "ogbg_molhiv").mkdir(parents=True)
+    (tmp_path / "root" / "MUTAG" / "raw").mkdir(parents=True)
+    assert here("--root", tmp_path / "root") == {"nav17", "ogbg-molhiv", "MUTAG"}
+
+
+def test_a_set_that_is_not_there_is_one_line(invoke: Invoke, tmp_path: Path) -> None:
+    found = invoke("train", "--data", "ogbg-molhiv", "--root", tmp_path, "--out", tmp_path / "run")
+    one_line(found, "hiv.zip")
+    assert not (tmp_path / "run").exists()
 
 
 def test_debug_shows_the_traceback(tmp_path: Path, invoke: Invoke) -> None:
@@ -199,8 +245,41 @@ def test_draw(tmp_path: Path, invoke: Invoke) -> None:
     one_line(invoke("draw", "C1CC", "--out", tmp_path / "y.svg"), "C1CC")
 
 
+def test_explain(run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    files = [tmp_path / name for name in ("x.svg", "atoms.csv", "pairs.csv")]
+    words = ["explain", "--checkpoint", run, "--smiles", "CCO"]
+    found = invoke(*words, "--out", files[0], "--atoms", files[1], "--pairs", files[2])
+    assert found.exit_code == 0, found.output
+    value, whole, carried, wrote = found.stdout.splitlines()
+    assert value.startswith("y: ")
+    for line in (whole, carried):
+        base, added, gap = (float(line.split()[place]) for place in (1, 3, -2))
+        assert base + added + gap == pytest.approx(float(value.split()[1]), abs=2e-4)
+    assert wrote == f"wrote {', '.join(map(str, files))}"
+    assert "<svg" in files[0].read_text()
+    assert [row["symbol"] for row in csv.DictReader(files[1].open())] == ["C", "C", "O"]
+    assert (
+        len(list(csv.DictReader(files[2].open()))) == 7
+    )  # no directed path joins the ends: both bonds point to the middle
+    one_line(invoke(*words, "--out", tmp_path / "x.pdf"), "svg or .png")
+    one_line(invoke(*words, "--target", "pIC50"), "unknown target 'pIC50'; choose one of y")
+    one_line(invoke("explain", "--checkpoint", run, "--smiles", "C1CC"), "C1CC")
+
+
 def test_help_needs_no_heavy_import() -> None:
     heavy = {"pytorch_lightning", "rdkit", "matplotlib"}
     code = f"import sys, plstm_graph.cli; print({heavy} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
+
+
+def test_export(run: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spy(checkpoint: str, out: Path) -> dict[str, Any]:
+        assert (checkpoint, out) == (str(run), tmp_path / "m.pt2")
+        return {"inputs": {"x": "int64 [graphs, nodes, features]"}}
+
+    one_line(invoke("export", "--checkpoint", tmp_path, "--out", tmp_path / "m.pt2"), "best.ckpt")
+    monkeypatch.setattr("plstm_graph.train.portable.export", spy)
+    found = invoke("export", "--checkpoint", run, "--out", tmp_path / "m.pt2")
+    assert found.exit_code == 0, found.output
+    assert found.stdout == f"x          int64 [graphs, nodes, features]\nwrote {tmp_path / 'm.pt2'}\n"

@@ -14,13 +14,14 @@ ROOT = Path(plstm_graph.__file__).parent
 # A module imports from its own group and from groups further left. ``testing`` is for tests: nothing imports it.
 GROUPS = (
     ("errors", "files"),
-    ("orient", "line_dag", "line_pairs", "plan", "prune"),
+    ("orient", "line_dag", "line_pairs", "plan", "prune", "dag"),
     ("gates", "ops"),
-    ("grid", "nn", "transforms", "testing"),
+    ("grid", "nn", "transforms", "padded", "testing"),
     ("data",),
+    ("explain",),
     ("plots", "draw"),
     ("train",),
-    ("cli", "__main__"),
+    ("cli", "__main__", "graphgym"),
 )
 GROUP = {name: place for place, names in enumerate(GROUPS) for name in names}
 
@@ -30,11 +31,13 @@ HOMES = {
     "pytorch_lightning": ("train/",),
     "lightning": (),
     "torchmetrics": ("train/",),
-    "matplotlib": ("plots.py", "draw.py"),
+    "matplotlib": ("plots.py", "draw/"),
+    "jinja2": ("train/page/__init__.py",),
     "typer": ("cli.py",),
     "networkx": ("line_dag.py",),
     "torch_scatter": ("ops/scatter.py",),
     "numba": ("ops/numba.py",),
+    "yacs": ("graphgym.py",),
     "triton": ("ops/triton/",),
 }
 LAZY = ("rdkit", "ogb", "pytorch_lightning", "matplotlib", "typer", "networkx", "sklearn", "pandas")

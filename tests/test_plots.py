@@ -1,8 +1,11 @@
+import io
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from matplotlib import rc_context
 
 from plstm_graph import plots
 
@@ -58,19 +61,64 @@ def test_predictions_of_a_diverged_training_are_left_out(tmp_path: Path) -> None
     assert is_png(tmp_path / "q.png")
 
 
-def test_roc_points_are_those_of_scikit_learn() -> None:
+def drawn(draw: Callable[..., None], *args: object, **options: object) -> str:
+    """What a stream gets, with text as text."""
+    stream = io.BytesIO()
+    with rc_context({"svg.fonttype": "none"}):
+        draw(*args, stream, **options)
+    return stream.getvalue().decode()
+
+
+def test_a_stream_gets_the_same_svg_every_time() -> None:
+    first, second = (drawn(plots.curves, HISTORY, metric="r2", label="R²", best_epoch=4) for _ in range(2))
+    assert first == second
+    assert "best: 0.400 at epoch 5" in first
+
+
+def test_panels_stand_in_as_many_columns_as_asked() -> None:
+    def size(columns: int) -> tuple[float, float]:
+        text = drawn(plots.curves_of_runs, {"a": HISTORY, "b": HISTORY}, metric="r2", columns=columns)
+        width, height = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', text).groups()
+        return float(width), float(height)
+
+    assert size(3)[0] == pytest.approx(3 * size(1)[0])
+    assert size(1)[1] == pytest.approx(3 * size(3)[1])
+
+
+def test_areas_are_told_and_a_target_of_one_class_is_left_out() -> None:
+    target = np.array([[0, 1], [1, 1], [0, 1], [1, 1.0]])
+    scored = np.array([[0.1, 0.5], [0.9, 0.5], [0.95, 0.5], [0.8, 0.5]])
+    text = drawn(plots.roc, {"test": (scored, target)}, targets=["toxic", "active"])
+    assert "toxic: 0.500" in text
+    assert "active" not in text
+    text = drawn(plots.precision_recall, {"test": (scored, target)}, targets=["toxic", "active"])
+    assert "toxic (50% positive): 0.583" in text  # hits at ranks 2 and 3: (1/2 + 2/3) / 2
+
+
+def test_many_targets_are_told_by_their_mean() -> None:
     random = np.random.default_rng(0)
-    positive = random.random(200) < 0.3
-    scored = np.round(random.random(200) + 0.4 * positive, 1)  # many equal scores
-    x, y, area = plots.roc_points(scored, positive)
-    assert area == pytest.approx(roc_auc_score(positive, scored), abs=1e-12)
-    assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
+    target = (random.random((40, 20)) < 0.5).astype(float)
+    text = drawn(plots.roc, {"test": (target, target)}, targets=[f"t{i}" for i in range(20)])
+    assert "mean of 20: 1.000" in text
+    assert "t7" not in text
 
 
-def test_roc_of_one_class_is_undefined() -> None:
-    x, _, area = plots.roc_points(np.array([0.1, 0.2]), np.array([True, True]))
-    assert len(x) == 0
-    assert np.isnan(area)
+def test_confusion_counts_and_residuals_bias() -> None:
+    text = drawn(plots.confusion, np.array([[31, 2], [0, 17]]))
+    assert all(f">{number}<" in text for number in (31, 2, 0, 17))
+    target = np.array([[1.0], [2.0], [4.0], [np.nan]])
+    text = drawn(plots.residuals, target + 0.25, target, targets=["Tm"], units=["K"])
+    assert "mean +0.25" in text
+    assert "error of Tm, predicted − measured (K)" in text
+
+
+def test_reliability_and_intervals(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen = labels_of(monkeypatch)
+    bins = np.array([0.2, 0.8]), np.array([0.1, 0.9]), np.array([5, 7])
+    plots.reliability(*bins, tmp_path / "r.png", labels=("predicted probability", "share of positives"))
+    plots.intervals([("a", 0.5, 0.4, 0.6), ("b", 0.7, 0.6, 0.8)], tmp_path / "i.png", label="test R²")
+    assert is_png(tmp_path / "r.png")
+    assert seen == [("", "share of positives"), ("predicted probability", "predictions"), ("test R²", "")]
 
 
 def test_roc_of_targets_and_of_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

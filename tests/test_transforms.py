@@ -284,6 +284,15 @@ def test_fallback_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert "Weisfeiler-Lehman" in caplog.text
 
 
+def test_a_stored_molecule_that_rdkit_refuses(caplog: pytest.LogCaptureFixture) -> None:
+    chain = GRAPHS["chain"]()
+    want = weisfeiler_lehman_rank(chain)
+    chain.smiles = "CC1CC"
+    with caplog.at_level(logging.INFO, logger="plstm_graph"):
+        assert torch.equal(OrientDAG()(chain).rank, want)
+    assert "rdkit cannot read the SMILES 'CC1CC'" in caplog.text
+
+
 def test_weisfeiler_lehman_is_invariant() -> None:
     """A graph without symmetry: renumbered, or stored another way, every node keeps its rank."""
     columns = torch.tensor([[0, 1, 2, 0, 1, 4, 5], [1, 2, 0, 3, 4, 5, 6]])  # a triangle with unlike tails

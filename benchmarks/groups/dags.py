@@ -4,12 +4,12 @@ import time
 from functools import partial
 
 import torch
-from aiger import Circuit
 from bench import Bench, Row, gated_inputs, sizes, stepper, through
 from graphs import layered_edges
 
 from groups.operators import SHAPES, check, floors
 from plstm_graph import LineDAG
+from plstm_graph.data.aiger import Circuit
 
 CIRCUIT_SHAPES = ((1, 4), SHAPES[0])
 CPU_STATES = 2**30  # bytes of the float32 states up to which a CPU is asked

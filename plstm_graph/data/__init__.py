@@ -1,8 +1,12 @@
-"""Data sets: molecules, CSV files, TUDatasets, and how they are split."""
+"""Data sets by name, CSV files of molecules, and how they are split."""
 
-from plstm_graph.data.datasets import DATASETS, DatasetInfo, GraphDataset, load, load_csv
-from plstm_graph.data.molecules import Rejected, fingerprints, layout, scaffold, smiles_to_data
+from plstm_graph.data.aiger import read_aiger
+from plstm_graph.data.dataset import DatasetInfo, GraphDataset
+from plstm_graph.data.datasets import DATASETS, load
+from plstm_graph.data.molecules import Rejected, depict, fingerprints, layout, scaffold, smiles_to_data
 from plstm_graph.data.packed import PackedGraphs, PackedLoader
+from plstm_graph.data.prepared import PreparedDataset, read_prepared, write_prepared
+from plstm_graph.data.smiles_files import load_csv
 from plstm_graph.data.splits import SPLITS, make_split
 from plstm_graph.data.tables import read_smiles
 
@@ -13,13 +17,18 @@ __all__ = [
     "GraphDataset",
     "PackedGraphs",
     "PackedLoader",
+    "PreparedDataset",
     "Rejected",
+    "depict",
     "fingerprints",
     "layout",
     "load",
     "load_csv",
     "make_split",
+    "read_aiger",
+    "read_prepared",
     "read_smiles",
     "scaffold",
     "smiles_to_data",
+    "write_prepared",
 ]

@@ -1,5 +1,6 @@
 """Molecules as graphs: the only module that imports rdkit and ogb, and only when a function is called."""
 
+import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,12 @@ from torch_geometric.data import Data
 
 from plstm_graph.errors import DataError, missing_extra
 from plstm_graph.nn.encoders import BOND_SIZES
+
+log = logging.getLogger(__name__)
+
+
+class UnreadableSMILES(DataError):
+    """rdkit cannot make a molecule of a text."""
 
 
 class Rejected(NamedTuple):
@@ -38,16 +45,16 @@ def parse(smiles: str) -> Any:
     """The rdkit ``Mol`` of a SMILES text; rdkit's own log stays silent.
 
     Raises:
-        DataError: the text is not one valid molecule; the message holds rdkit's reason on one line.
+        UnreadableSMILES: the text is not one valid molecule; the message holds rdkit's reason on one line.
     """
     text = _one_molecule(smiles)
     chem, base = _import("rdkit.Chem"), _import("rdkit.rdBase")
     with base.BlockLogs():
         mol = chem.MolFromSmiles(text)
     if mol is None:
-        raise DataError(f"rdkit cannot read the SMILES {text!r}: {_reason(text)}")
+        raise UnreadableSMILES(f"rdkit cannot read the SMILES {text!r}: {_reason(text)}")
     if mol.GetNumAtoms() == 0:
-        raise DataError(f"the SMILES {text!r} has no atoms")
+        raise UnreadableSMILES(f"the SMILES {text!r} has no atoms")
     return mol
 
 
@@ -104,11 +111,24 @@ def scaffold(smiles: str) -> str:
     return str(murcko.MurckoScaffoldSmiles(mol=parse(smiles), includeChirality=True))
 
 
-def fingerprints(smiles: Iterable[str], radius: int = 2, bits: int = 2048) -> np.ndarray:
-    """Morgan fingerprints, one row of zeros and ones (uint8) a molecule: [molecules, bits]."""
+def fingerprints(smiles: Iterable[str], radius: int = 2, bits: int = 2048, *, counts: bool = False) -> np.ndarray:
+    """Morgan fingerprints, a row a molecule, [molecules, bits]: zeros and ones (uint8), or ``counts`` (int32).
+
+    A molecule that rdkit cannot read has a row of zeros; how many there are goes to the log.
+    """
     generator = _import("rdkit.Chem.rdFingerprintGenerator").GetMorganGenerator(radius=radius, fpSize=bits)
-    rows = [generator.GetFingerprintAsNumPy(parse(text)) for text in smiles]
-    return np.stack(rows) if rows else np.zeros((0, bits), dtype=np.uint8)
+    make = generator.GetCountFingerprintAsNumPy if counts else generator.GetFingerprintAsNumPy
+    texts = list(smiles)
+    rows = np.zeros((len(texts), bits), dtype=np.int32 if counts else np.uint8)
+    missed = 0
+    for row, text in zip(rows, texts, strict=True):
+        try:
+            row[:] = make(parse(text))
+        except UnreadableSMILES:
+            missed += 1
+    if missed:
+        log.info("%d of %d molecules are unknown to rdkit and have no fingerprint", missed, len(texts))
+    return rows
 
 
 def layout(smiles: str) -> Layout:
@@ -117,6 +137,17 @@ def layout(smiles: str) -> Layout:
     _import("rdkit.Chem.rdDepictor").Compute2DCoords(mol)
     bonds = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), bond.GetBondTypeAsDouble()) for bond in mol.GetBonds()]
     return Layout(mol.GetConformer().GetPositions()[:, :2], [atom.GetSymbol() for atom in mol.GetAtoms()], bonds)
+
+
+def depict(smiles: str, width: int = 260, height: int = 190) -> str:
+    """A drawing of a molecule as SVG with a transparent background, ``width`` by ``height`` pixels."""
+    mol = parse(smiles)
+    drawing = _import("rdkit.Chem.Draw.rdMolDraw2D")
+    canvas = drawing.MolDraw2DSVG(width, height)
+    canvas.drawOptions().clearBackground = False
+    drawing.PrepareAndDrawMolecule(canvas, mol)
+    canvas.FinishDrawing()
+    return str(canvas.GetDrawingText())
 
 
 def contrib_folder() -> str:
@@ -131,15 +162,17 @@ def _rank(mol: Any) -> torch.Tensor:
 def _one_molecule(smiles: str) -> str:
     """The text without surrounding blanks. rdkit takes what follows a blank as a name, so 'CC O' would be ethane."""
     if not isinstance(smiles, str):
-        raise DataError(f"a SMILES must be a text, got {type(smiles).__name__}")
+        raise UnreadableSMILES(f"a SMILES must be a text, got {type(smiles).__name__}")
     text = smiles.strip()
     if not text:
-        raise DataError("the SMILES is empty")
+        raise UnreadableSMILES("the SMILES is empty")
     if any("\ud800" <= letter <= "\udfff" for letter in text):  # what a shell makes of bytes that are not UTF-8
-        raise DataError(f"the SMILES {text!a} is not Unicode text")
+        raise UnreadableSMILES(f"the SMILES {text!a} is not Unicode text")
     rest = text.split(maxsplit=1)[1:]
     if rest and not rest[0].startswith("|"):  # |...| is a CXSMILES extension, which rdkit reads
-        raise DataError(f"{text!r} is not one SMILES: {rest[0]!r} follows a blank; remove it or move it to a column")
+        raise UnreadableSMILES(
+            f"{text!r} is not one SMILES: {rest[0]!r} follows a blank; remove it or move it to a column"
+        )
     return text
 
 

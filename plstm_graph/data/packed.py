@@ -282,8 +282,9 @@ def _line_dag(lines: Lines, chosen: Chosen, slices: Slices) -> LineDAG:
         moved = value.index_select(0, slices.places[kind]).add_(shift.index_select(0, slices.owners[kind]))
         taken[name] = moved.t().contiguous()
     edge, column = lines.tables["edges"].kind, lines.tables["column"].kind
-    level, src, dst = taken["edges"][: 1 + Edge.DST + 1].long()
-    prev, next = taken["pairs"][Pair.BY_NEXT_PREV : Pair.BY_NEXT_NEXT + 1].long()
+    # One by one, each in memory of its own: torch.compile looks at where in its memory a tensor begins.
+    level, src, dst = (taken["edges"][row].long() for row in range(1 + Edge.DST + 1))
+    prev, next = (taken["pairs"][row].long() for row in (Pair.BY_NEXT_PREV, Pair.BY_NEXT_NEXT))
     live = chosen.work.size(1) + 1
     dag = LineDAG(
         src,

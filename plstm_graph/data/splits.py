@@ -1,6 +1,6 @@
 """Which graphs are for training, validation and test: every split is a function of the data and a seed."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,13 +9,16 @@ from torch_geometric.data import Data
 from plstm_graph.data import molecules
 from plstm_graph.errors import ConfigError, DataError, missing_extra, unknown
 
-SPLITS = ("random", "scaffold", "folds")
+OFFICIAL = "official"  # published with the graphs
+SPLITS = (OFFICIAL, "random", "scaffold", "folds")
 FOLDS = 10
-Split = dict[str, list[int]]  # train, valid, test: indices in rising order; together every graph once
+Split = dict[str, list[int]]  # train, valid, test: together every graph once; rising, or as published
 
 
-def make_split(kind: str, graphs: Sequence[Data], task: str, *, seed: int = 0, fold: int = 0) -> Split:
-    """Split graphs by one of ``SPLITS``; ``fold`` (0 to 9) only counts for ``"folds"``.
+def make_split(
+    kind: str, graphs: Sequence[Data], task: str, *, seed: int = 0, fold: int = 0, official: Split | None = None
+) -> Split:
+    """Split graphs by one of ``SPLITS``; ``fold`` (0 to 9) only counts for ``"folds"``, ``official`` is given.
 
     Raises:
         ConfigError: unknown kind, or a fold other than 0 for a split without folds.
@@ -27,6 +30,12 @@ def make_split(kind: str, graphs: Sequence[Data], task: str, *, seed: int = 0, f
         return fold_split(_classes(graphs, task), seed=seed, fold=fold)
     if fold != 0:
         raise ConfigError(f"fold {fold} was asked for, but the {kind} split has no folds; use split 'folds' or fold 0")
+    if kind == OFFICIAL:
+        if official is None:
+            raise ConfigError("these graphs have no official split; use random, scaffold or folds")
+        if sum(map(len, official.values())) != len(graphs):
+            raise DataError(f"the official split must hold all {len(graphs)} graphs; are the files of one release?")
+        return official
     if kind == "random":
         return random_split(len(graphs), seed=seed)
     texts = [graph.smiles for graph in graphs if "smiles" in graph]
@@ -51,9 +60,14 @@ def scaffold_split(smiles: Sequence[str], *, seed: int = 0) -> Split:
     rarest scaffolds are tested. Seed 0 takes groups of one size by falling first index, which gives the published
     index sets of OGB exactly; any other seed shuffles among the groups of one size.
     """
-    groups: dict[str, list[int]] = {}
-    for index, text in enumerate(smiles):
-        groups.setdefault(molecules.scaffold(text), []).append(index)
+    return group_split([molecules.scaffold(text) for text in smiles], seed=seed)
+
+
+def group_split(owners: Sequence[Hashable], *, seed: int = 0) -> Split:
+    """:func:`scaffold_split` where the scaffold (or any other group) of each graph is known."""
+    groups: dict[Hashable, list[int]] = {}
+    for index, owner in enumerate(owners):
+        groups.setdefault(owner, []).append(index)
     order = list(groups.values())
     if seed:
         tie = np.random.default_rng(seed).permutation(len(order)).tolist()
@@ -61,11 +75,11 @@ def scaffold_split(smiles: Sequence[str], *, seed: int = 0) -> Split:
         order.sort(key=len, reverse=True)  # stable: keeps the shuffled order among equals
     else:
         order.sort(key=lambda group: (len(group), group[0]), reverse=True)
-    parts = _fill(order, len(smiles))
+    parts = _fill(order, len(owners))
     empty = [name for name, part in parts.items() if not part]
     if empty:
         raise DataError(
-            f"a scaffold split of {len(smiles)} molecules with {len(order)} scaffolds leaves {' and '.join(empty)} "
+            f"a scaffold split of {len(owners)} molecules with {len(order)} scaffolds leaves {' and '.join(empty)} "
             "empty; use the random split"
         )
     return parts

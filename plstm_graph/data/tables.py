@@ -1,4 +1,4 @@
-"""Text files of molecules: CSV with named columns, and .smi."""
+"""Text files of molecules: CSV with named columns, and .smi; packed with gzip or not."""
 
 import csv
 import io
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from plstm_graph.data import source
 from plstm_graph.errors import DataError, unknown
 
 SMILES_COLUMNS = ("smiles", "canonical_smiles", "isomeric_smiles")
@@ -134,11 +135,7 @@ def _fit(line: list[str], width: int, row: int, path: Path) -> tuple[str, ...]:
 
 def _read_text(path: Path) -> str:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise DataError(f"there is no file {path}") from error
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+        text = source.read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path.name} is not UTF-8 text (byte {error.start}); save it as CSV in UTF-8") from error
     if not text.strip():

@@ -1,63 +1,47 @@
 """The TU Dortmund collection of graph data sets (Morris et al. 2020): its text files, and its download."""
 
-import os
-import tempfile
-import urllib.request
-import zipfile
-from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.nn.functional import one_hot
 from torch_geometric.data import Data
 
+from plstm_graph.data import source
+from plstm_graph.data.dataset import DatasetInfo, GraphDataset
+from plstm_graph.data.stacked import Stacked
 from plstm_graph.errors import DataError
+from plstm_graph.nn.encoders import FeatureSpec
 
 URL = "https://www.chrsmrrs.com/graphkerneldatasets"
-TIMEOUT = 60.0  # seconds without an answer
+ATTRIBUTES = "+attr"  # after a name: with the float attributes of nodes
 
 
 class TUGraphs(NamedTuple):
-    """Graphs of one set, the vocabulary sizes of node and edge labels (one a column), and the number of classes."""
+    """Graphs of one set, what their features are, and the number of classes."""
 
     graphs: list[Data]
-    node_sizes: tuple[int, ...]
-    edge_sizes: tuple[int, ...]
+    features: FeatureSpec
     num_classes: int
 
 
-def find(name: str, root: str | Path | None = None) -> Path:
-    """The folder with the raw text files of a set, downloaded into the cache if ``root`` is not given.
-
-    ``root`` may be read-only and holds ``TUDataset/NAME/raw`` or ``NAME/raw``; nothing is written there.
-    """
-    if root is None:
-        raw = cache_folder() / "TUDataset" / name / "raw"
-        if not raw.is_dir():
-            _download(name, raw)
-        return raw
-    choices = [Path(root) / "TUDataset" / name / "raw", Path(root) / name / "raw"]
-    for folder in choices:
-        if folder.is_dir():
-            return folder
-    raise DataError(
-        f"{name} is not in {root}: there is neither {choices[0]} nor {choices[1]}; leave root out to download"
-    )
+def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
+    """A set of the collection, from ``TUDataset/NAME/raw`` or ``NAME/raw`` below ``root``."""
+    name = info.options["folder"]
+    data = read(info.find(root, source.unzipped(info.url, name)), name, attributes=info.options["attributes"])
+    info.check_count(len(data.graphs))
+    return info.dataset(data.graphs, ("class",), data.features, num_outputs=data.num_classes)
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept: ``$XDG_CACHE_HOME/plstm_graph``, or ``~/.cache/plstm_graph``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "plstm_graph"
-
-
-def read(folder: Path, name: str) -> TUGraphs:
+def read(folder: Path, name: str, *, attributes: bool = False) -> TUGraphs:
     """Read ``NAME_A.txt`` and its companions.
 
     Every graph has ``x`` [N, columns] and, where the set labels edges, ``edge_attr`` [M, columns]: categories (int64),
-    counted from the smallest label. A set without node labels gets the one category 0. ``edge_index`` [2, M] is
-    sorted, without self-loops and repeated columns, as PyG's ``TUDataset`` has it. ``y`` [1] is the class, from 0.
+    counted from the smallest label. A set without node labels gets the one category 0. With ``attributes``, ``x`` holds
+    floats: the node attributes, then the labels as ones and zeros, as PyG's ``TUDataset(use_node_attr=True)`` has it.
+    ``edge_index`` [2, M] is sorted, without self-loops and repeated columns, as PyG has it. ``y`` [1] is the class,
+    from 0.
     """
     ends = _table(folder, name, "A") - 1
     graph = _table(folder, name, "graph_indicator")[:, 0] - 1
@@ -75,19 +59,29 @@ def read(folder: Path, name: str) -> TUGraphs:
     classes, y = np.unique(labels, return_inverse=True)
     if node is None:
         node, node_sizes = np.zeros((len(graph), 1), dtype=np.int64), (1,)
+    x, features = torch.from_numpy(node), FeatureSpec(node_sizes=node_sizes, edge_sizes=edge_sizes)
+    if attributes:
+        parts = [torch.from_numpy(_attributes(folder, name, len(graph)))]
+        if sum(node_sizes) > 1:
+            parts += [one_hot(column, size) for column, size in zip(x.T, node_sizes, strict=True)]
+        x = torch.cat(parts, 1).float()
+        features = FeatureSpec(node_dim=x.shape[1], edge_sizes=edge_sizes)
+    stacked = Stacked(
+        torch.from_numpy(np.diff(node_ptr)),
+        torch.from_numpy(np.diff(edge_ptr)),
+        x,
+        torch.from_numpy((ends - node_ptr[graph[ends[:, 0]]][:, None]).T).contiguous(),
+        None if edge is None else torch.from_numpy(edge[kept]),
+        torch.from_numpy(y),
+    )
+    return TUGraphs(stacked.graphs(), features, len(classes))
 
-    graphs = []
-    for g in range(len(labels)):
-        nodes, edges = slice(node_ptr[g], node_ptr[g + 1]), slice(edge_ptr[g], edge_ptr[g + 1])
-        item = Data(
-            x=torch.tensor(node[nodes]),
-            edge_index=torch.tensor(ends[edges].T - node_ptr[g]).contiguous(),
-            y=torch.tensor([int(y[g])]),
-        )
-        if edge is not None:
-            item.edge_attr = torch.tensor(edge[kept[edges]])
-        graphs.append(item)
-    return TUGraphs(graphs, node_sizes, edge_sizes, len(classes))
+
+def _attributes(folder: Path, name: str, rows: int) -> np.ndarray:
+    values = _table(folder, name, "node_attributes", np.float64)
+    if len(values) != rows:
+        raise DataError(f"{name}_node_attributes.txt must have {rows} lines, got {len(values)}: truncated?")
+    return values
 
 
 def _labels(folder: Path, name: str, kind: str, rows: int) -> tuple[np.ndarray | None, tuple[int, ...]]:
@@ -100,14 +94,14 @@ def _labels(folder: Path, name: str, kind: str, rows: int) -> tuple[np.ndarray |
     return labels, tuple(int(size) for size in labels.max(axis=0) + 1)
 
 
-def _table(folder: Path, name: str, kind: str) -> np.ndarray:
-    """Integers of a file, [lines, columns]."""
+def _table(folder: Path, name: str, kind: str, dtype: type = np.int64) -> np.ndarray:
+    """Numbers of a file, [lines, columns]."""
     path = folder / f"{name}_{kind}.txt"
     try:
         text = path.read_text()
         if not text.strip():
             raise DataError(f"{path} is empty")
-        return np.loadtxt(text.splitlines(), delimiter=",", dtype=np.int64, ndmin=2)
+        return np.loadtxt(text.splitlines(), delimiter=",", dtype=dtype, ndmin=2)
     except FileNotFoundError as error:
         raise DataError(f"{name} is not complete: there is no file {path}") from error
     except OSError as error:
@@ -115,7 +109,8 @@ def _table(folder: Path, name: str, kind: str) -> np.ndarray:
     except (ValueError, OverflowError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path} must hold integers separated by commas: {str(error).splitlines()[0]}") from error
+        kind = "integers" if dtype is np.int64 else "numbers"
+        raise DataError(f"{path} must hold {kind} separated by commas: {str(error).splitlines()[0]}") from error
 
 
 def _check(name: str, ends: np.ndarray, graph: np.ndarray, num_graphs: int) -> None:
@@ -127,22 +122,34 @@ def _check(name: str, ends: np.ndarray, graph: np.ndarray, num_graphs: int) -> N
         raise DataError(f"{name}_A.txt has an edge between two graphs")
 
 
-def _download(name: str, raw: Path) -> None:
-    """Fetch and unpack beside the target, then rename: an interrupted download leaves nothing half there."""
-    url = f"{URL}/{name}.zip"
-    try:
-        raw.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=raw.parent) as folder:
-            archive = Path(folder) / "archive.zip"
-            with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
-                archive.write_bytes(answer.read())
-            with zipfile.ZipFile(archive) as content:
-                content.extractall(folder)
-            (Path(folder) / name).rename(raw)
-    except (OSError, HTTPException, zipfile.BadZipFile) as error:
-        if raw.is_dir():  # another process was faster
-            return
-        raise DataError(
-            f"cannot download {url} to {raw}: {error}; "
-            f"unpack it by hand and give the folder that holds {name}/raw as root"
-        ) from error
+def _row(name: str, graphs: int, size: float | None = None) -> DatasetInfo:
+    folder = name.removesuffix(ATTRIBUTES)
+    return DatasetInfo(
+        name,
+        graphs,
+        "multiclass",
+        "accuracy",
+        "folds",
+        "none stated",
+        "TU Dortmund, Morris et al. 2020",
+        f"{URL}/{folder}.zip",
+        (f"TUDataset/{folder}/raw", f"{folder}/raw"),
+        size,
+        load,
+        {"folder": folder, "attributes": folder != name},
+    )
+
+
+ROWS = [
+    _row("MUTAG", 188, 0.1),
+    _row("PTC_FM", 349, 0.1),
+    _row("ENZYMES", 600, 0.5),
+    _row("ENZYMES+attr", 600, 0.5),
+    _row("PROTEINS", 1113, 0.5),
+    _row("PROTEINS+attr", 1113, 0.5),
+    _row("AIDS", 2000, 0.4),
+    _row("AIDS+attr", 2000, 0.4),
+    _row("NCI1", 4110, 0.8),
+    _row("Mutagenicity", 4337, 0.9),
+    _row("IMDB-BINARY", 1000),
+]

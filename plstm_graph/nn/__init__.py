@@ -5,6 +5,7 @@ from plstm_graph.nn.conv import PLSTMConv
 from plstm_graph.nn.encoders import AtomEncoder, BondEncoder, CategoricalEncoder, FeatureSpec
 from plstm_graph.nn.model import MODELS, PLSTM, GraphModel, ModelConfig, prepare
 from plstm_graph.nn.norm import MultiHeadRMSNorm
+from plstm_graph.nn.virtual import VirtualNode
 
 __all__ = [
     "MODELS",
@@ -18,5 +19,6 @@ __all__ = [
     "MultiHeadRMSNorm",
     "PLSTMBlock",
     "PLSTMConv",
+    "VirtualNode",
     "prepare",
 ]

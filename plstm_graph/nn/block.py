@@ -52,6 +52,7 @@ class PLSTMBlock(nn.Module):
         mode: ``"P"``, ``"D"``, or None for a block with a local branch only.
         directions: ``"both"``, ``"along"`` or ``"against"`` the edges.
         edge_dim: width of the edge features, or None.
+        edge_values: let edge features reach the values, not only the gates.
         local: any PyG conv ``channels -> channels``, or None; called with ``edge_attr`` if it takes that.
         norm: ``"batch"``, ``"rms"``, ``"layer"`` or ``"none"``.
         expansion: width of the feed-forward layer over ``channels``; 0 for none.
@@ -71,6 +72,7 @@ class PLSTMBlock(nn.Module):
         *,
         directions: str = "both",
         edge_dim: int | None = None,
+        edge_values: bool = True,
         local: nn.Module | None = None,
         norm: str = "batch",
         expansion: float = 2.0,
@@ -103,7 +105,8 @@ class PLSTMBlock(nn.Module):
             )
             for reverse in readings
         )
-        self.content = Linear(edge_dim, channels, bias=False) if edge_dim is not None and readings else None
+        has_content = edge_values and edge_dim is not None and readings
+        self.content = Linear(edge_dim, channels, bias=False) if has_content else None
         self.project = nn.Linear(channels, channels) if readings else None
         self.local = local
         self._local_edges = local is not None and "edge_attr" in inspect.signature(local.forward).parameters

@@ -25,7 +25,9 @@ from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.norm import NORM_EPS, MultiHeadRMSNorm
 from plstm_graph.ops import propagate
 from plstm_graph.ops.compiled import fused_layer, runs_fused
+from plstm_graph.ops.dispatch import has_compiled
 from plstm_graph.orient import check_order
+from plstm_graph.plan import served_classes
 
 GATE_STD = 0.1
 """Gate weights start at this fraction of unit-variance pre-activations, so that the biases rule at first."""
@@ -206,6 +208,15 @@ class PLSTMConv(MessagePassing):
         source_bias, transition_bias, mark_bias, direct_bias = self.gate_bias
         raw = Gates(source + source_bias, transition + transition_bias, mark + mark_bias, direct + direct_bias)
         return activate(raw, dag, self.mode)
+
+    def prepare_dag(self, dag: LineDAG) -> None:
+        """Make the view and the tables of ``dag`` that the layer reads, where compiled code must find them made."""
+        read = view(dag, self.mode, self.reverse)
+        _ = read.degree, read.edge_id, read.edge_id_reverse
+        if read.merged:
+            read._merged()
+        if has_compiled(read.src.device):
+            read.plan(served_classes(self.key_channels, self.out_channels))
 
     def _edge_terms(self, edge_attr: Tensor) -> Tensor:
         if self.lin_edge is None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn.encoding import PositionalEncoding
-from torch_geometric.utils import degree
+from torch_geometric.utils import degree, get_laplacian, to_undirected
 
 from plstm_graph.errors import ConfigError, ShapeError
 
@@ -63,8 +63,12 @@ class CategoricalEncoder(nn.Module):
         """[*, columns] -> [*, channels]"""
         if x.size(-1) != len(self.sizes):
             raise ShapeError(f"expected {len(self.sizes)} categorical columns, got {x.size(-1)}")
-        if x.device.type == "cpu" and bool(((x < 0) | (x >= self.limits)).any()):  # on a GPU this would wait for it
-            raise ShapeError(f"a category lies outside its vocabulary; columns must be below {list(self.sizes)}")
+        if x.device.type == "cpu":  # on a GPU this would wait for it
+            inside, text = ((x >= 0) & (x < self.limits)).all(), f"columns must be below {list(self.sizes)}"
+            if torch.compiler.is_compiling():  # a graph cannot branch on data
+                torch._assert_async(inside, f"a category lies outside its vocabulary; {text}")
+            elif not bool(inside):
+                raise ShapeError(f"a category lies outside its vocabulary; {text}")
         return self.embedding(x + self.starts).sum(-2)
 
 
@@ -110,6 +114,57 @@ class WalkEncoder(nn.Module):
         return self.lin(self.norm(walks) if walks.size(0) > 1 or not self.training else walks)
 
 
+def laplacian_eigenvectors(edge_index: Tensor, num_nodes: int, count: int) -> Tensor:
+    """Eigenvectors of the symmetric normalised Laplacian without the first, by growing eigenvalue, [N, count] float32.
+
+    What PyG's ``AddLaplacianEigenvectorPE`` computes, for graphs of any size: those with too few nodes are padded with
+    zero columns. The entry of largest magnitude is positive in each column; the lowest such node decides ties.
+
+    Args:
+        edge_index: [2, M]; read as undirected.
+        num_nodes: N; the work grows with its cube.
+        count: number of columns.
+    """
+    found = torch.zeros(num_nodes, count)
+    if not edge_index.numel():  # every vector would do
+        return found
+    columns, weight = get_laplacian(to_undirected(edge_index.cpu()), normalization="sym", num_nodes=num_nodes)
+    dense = torch.zeros(num_nodes, num_nodes, dtype=torch.double)
+    dense.index_put_((columns[0], columns[1]), weight.double(), accumulate=True)
+    vectors = torch.linalg.eigh(dense).eigenvectors[:, 1 : 1 + count]
+    # Rounding must not decide between two entries that are equal in magnitude.
+    largest = (vectors.abs() > vectors.abs().amax(0) - 1e-6).int().argmax(0)
+    vectors = vectors * vectors.gather(0, largest.unsqueeze(0)).sign()
+    found[:, : vectors.size(1)] = vectors
+    return found
+
+
+class EigenvectorEncoder(nn.Module):
+    """Eigenvectors of the Laplacian (Dwivedi et al. 2020) to a vector, [N, count] -> [N, channels].
+
+    An eigenvector has no sign: in training each graph flips each of its own at random.
+    """
+
+    def __init__(self, count: int, channels: int) -> None:
+        super().__init__()
+        self.lin = nn.Linear(count, channels)
+
+    def forward(self, vectors: Tensor, batch: Tensor | None = None, num_graphs: int | None = None) -> Tensor:
+        """[N, count] -> [N, channels]; ``batch`` [N] says which graph a node is of, one for all without it."""
+        if self.training:
+            size = (count_graphs(batch, num_graphs), vectors.size(1))
+            signs = torch.randint(0, 2, size, device=vectors.device, dtype=vectors.dtype) * 2 - 1
+            vectors = vectors * (signs if batch is None else signs.index_select(0, batch))
+        return self.lin(vectors)
+
+
+def count_graphs(batch: Tensor | None, num_graphs: int | None = None) -> int:
+    """Number of graphs; without ``batch`` all nodes are one. Given it, a GPU need not be waited for."""
+    if num_graphs is not None:
+        return num_graphs
+    return 1 if batch is None else int(batch.max()) + 1 if batch.numel() else 0
+
+
 class FeatureEncoder(nn.Module):
     """All node features, and all edge features, of a data set as one vector each.
 
@@ -117,16 +172,21 @@ class FeatureEncoder(nn.Module):
         features: what the data set stores.
         channels: width of both.
         walks: number of random-walk steps in ``data.pe`` (0: none).
+        eigenvectors: number of eigenvectors of the Laplacian in ``data.laplacian`` (0: none).
         degrees: add the sinusoidal degree encoding.
     """
 
-    def __init__(self, features: FeatureSpec, channels: int, *, walks: int = 0, degrees: bool = False) -> None:
+    def __init__(
+        self, features: FeatureSpec, channels: int, *, walks: int = 0, eigenvectors: int = 0, degrees: bool = False
+    ) -> None:
         super().__init__()
+        self.features = features
         self.node = _encoder(features.node_sizes, features.node_dim, channels)
         self.edge = _encoder(features.edge_sizes, features.edge_dim, channels)
         if self.node is None:
             raise ConfigError("a data set needs node features (a constant column will do)")
         self.walk = WalkEncoder(walks, channels) if walks else None
+        self.eigenvectors = EigenvectorEncoder(eigenvectors, channels) if eigenvectors else None
         self.degree = DegreeEncoder(channels) if degrees else None
 
     @property
@@ -135,7 +195,15 @@ class FeatureEncoder(nn.Module):
         return self.edge is not None
 
     def forward(
-        self, x: Tensor, edge_index: Tensor, edge_attr: Tensor | None, walks: Tensor | None
+        self,
+        x: Tensor,
+        edge_index: Tensor,
+        edge_attr: Tensor | None,
+        walks: Tensor | None,
+        *,
+        eigenvectors: Tensor | None = None,
+        batch: Tensor | None = None,
+        num_graphs: int | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Node vectors [N, channels] and edge vectors [M, channels] or None."""
         assert self.node is not None
@@ -144,6 +212,10 @@ class FeatureEncoder(nn.Module):
             if walks is None:
                 raise ShapeError("the model was built with random-walk encodings: apply prepare() to the data first")
             node = node + self.walk(walks)
+        if self.eigenvectors is not None:
+            if eigenvectors is None:
+                raise ShapeError("the model was built with Laplacian eigenvectors: apply prepare() to the data first")
+            node = node + self.eigenvectors(eigenvectors, batch, num_graphs)
         if self.degree is not None:
             node = node + self.degree(edge_index, x.size(0))
         return node, self.edge(edge_attr) if self.edge is not None and edge_attr is not None else None

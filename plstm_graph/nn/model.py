@@ -1,36 +1,29 @@
 """Stack: blocks into a node model (PLSTM), and with encoders, pooling and a head into a graph model."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
-from torch_geometric.nn import GIN, GINConv, GINEConv, aggr
+from torch_geometric.nn import aggr
 from torch_geometric.nn.inits import reset
 from torch_geometric.transforms import AddRandomWalkPE
 
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.gates import check_mode
 from plstm_graph.line_dag import LineDAG
+from plstm_graph.nn.baselines import BASELINES, LOCALS
 from plstm_graph.nn.block import PLSTMBlock, edge_content, norm_layer
-from plstm_graph.nn.conv import check_dag
-from plstm_graph.nn.encoders import FeatureEncoder, FeatureSpec
-from plstm_graph.orient import CANONICAL
+from plstm_graph.nn.conv import PLSTMConv, check_dag
+from plstm_graph.nn.encoders import FeatureEncoder, FeatureSpec, laplacian_eigenvectors
+from plstm_graph.nn.virtual import VirtualNode
+from plstm_graph.orient import CANONICAL, RANDOM
 from plstm_graph.transforms import OrientDAG, line_dag
 
-
-def gine(channels: int, edge_dim: int | None) -> nn.Module:
-    """GINEConv with a two-layer perceptron, the local branch used throughout; GINConv without edge features."""
-    perceptron = nn.Sequential(nn.Linear(channels, 2 * channels), nn.ReLU(), nn.Linear(2 * channels, channels))
-    if not edge_dim:
-        return GINConv(perceptron, train_eps=True)
-    return GINEConv(perceptron, train_eps=True, edge_dim=edge_dim)
-
-
-LOCALS: dict[str, Callable[[int, int | None], nn.Module] | None] = {"none": None, "gine": gine}
-"""Local branches by name: (channels, edge_dim) -> conv."""
+DIRECTIONS = ("both", "along", "against", "alternating")
+"""Reading directions of a stack: those of every block, or along in every even block and against in every odd one."""
 
 
 class PLSTM(nn.Module):
@@ -46,9 +39,13 @@ class PLSTM(nn.Module):
         dropout: in every block.
         heads: heads of a block, all directions together.
         modes: modes of the blocks, repeated as needed: ``"PD"`` alternates.
-        directions, edge_dim, norm, expansion, order, backend: as for :class:`PLSTMBlock`.
+        directions: as for :class:`PLSTMBlock`, or ``"alternating"``: along the edges in every even block, against
+            them in every odd one, with all heads. With ``modes="PD"`` P then always reads along: try ``"PPDD"``.
+        edge_dim, edge_values, norm, expansion, order, backend: as for :class:`PLSTMBlock`.
         local: local branch of every block: a name in :data:`LOCALS` or a function (channels, edge_dim) -> conv.
             With ``modes="-"`` the local branch stands alone.
+        virtual_node: join all nodes of a graph through one more node between the blocks; see :class:`VirtualNode`.
+            Without ``batch`` all nodes are one graph to it.
 
     Shapes: x [N, in_channels], edge_index [2, M], edge_attr [M, edge_dim] -> [N, out_channels].
 
@@ -74,9 +71,11 @@ class PLSTM(nn.Module):
         modes: str = "PD",
         directions: str = "both",
         edge_dim: int | None = None,
+        edge_values: bool = True,
         local: str | Callable[[int, int | None], nn.Module] | None = None,
         norm: str = "batch",
         expansion: float = 2.0,
+        virtual_node: bool = False,
         order: str = "index",
         backend: str = "auto",
     ) -> None:
@@ -91,8 +90,9 @@ class PLSTM(nn.Module):
         self.blocks = nn.ModuleList(
             PLSTMBlock(
                 *(hidden_channels, heads, mode),
-                directions=directions,
+                directions=direction,
                 edge_dim=edge_dim,
+                edge_values=edge_values,
                 local=make_local(hidden_channels, edge_dim) if make_local else None,
                 norm=norm,
                 expansion=expansion,
@@ -100,8 +100,9 @@ class PLSTM(nn.Module):
                 order=order,
                 backend=backend,
             )
-            for mode in patterns
+            for mode, direction in zip(patterns, _directions(directions, num_layers), strict=True)
         )
+        self.virtual = VirtualNode(hidden_channels, num_layers, norm, dropout) if virtual_node else None
         self.norm = norm_layer(norm, hidden_channels)
         self.lin = nn.Linear(hidden_channels, out_channels) if out_channels is not None else None
 
@@ -133,10 +134,21 @@ class PLSTM(nn.Module):
         reads_content = any(block.content is not None for block in self.blocks)
         if reads_content and dag is not None and edge_attr is not None and edge_attr.dim() == 2:
             content = edge_content(edge_attr, dag)
-        for block in self.blocks:
+        state = self.virtual.start(batch, batch_size) if self.virtual else None
+        for number, block in enumerate(self.blocks):
+            if self.virtual and state is not None:
+                x = self.virtual.add(x, state, batch)
             x = block(x, edge_index, edge_attr, dag=dag, content=content)
+            if self.virtual and state is not None:
+                state = self.virtual.update(number, x, state, batch)
         x = self.norm(x)
         return x if self.lin is None else self.lin(x)
+
+    def prepare_dag(self, dag: LineDAG) -> None:
+        """Make what the layers read of ``dag``: after ``compile()`` of this module, call it before each new one."""
+        for module in self.modules():
+            if isinstance(module, PLSTMConv):
+                module.prepare_dag(dag)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, num_layers={self.num_layers})"
@@ -148,6 +160,13 @@ def _modes(pattern: str, num_layers: int) -> list[str | None]:
     for mode in pattern.replace("-", ""):
         check_mode(mode)
     return [None if (mode := pattern[i % len(pattern)]) == "-" else mode for i in range(num_layers)]
+
+
+def _directions(directions: str, num_layers: int) -> list[str]:
+    if directions not in DIRECTIONS:
+        raise ConfigError(unknown("directions", directions, DIRECTIONS))
+    readings = ("along", "against") if directions == "alternating" else (directions,)
+    return [readings[i % len(readings)] for i in range(num_layers)]
 
 
 def _local(local: Any) -> Any:
@@ -163,14 +182,24 @@ class ModelConfig:
     """Everything that shapes a graph model; plain values, so that it fits a command line and a checkpoint.
 
     Args:
-        model: ``"plstm"``, ``"gine"`` (the same blocks with the local branch alone) or ``"gin"`` (PyG's GIN).
-        width, layers, heads, modes, directions, norm, expansion, dropout, order: as for :class:`PLSTM`.
-        local: ``"gine"`` or ``"none"``.
-        pooling: ``"mean"``, ``"sum"`` or ``"max"`` over the nodes of a graph.
+        model: a name in :data:`MODELS`: ``"plstm"`` or one of the baselines. ``"fingerprint"`` is no network: Morgan
+            fingerprint and random forest, see ``plstm_graph.train.forest``.
+        width, layers, heads, norm, expansion, dropout: of the stack; ``heads`` where the layer has some.
+        modes, directions, order: as for :class:`PLSTM`. With order ``"random"`` every epoch of a training draws
+            orientations anew.
+        local: local branch of pLSTM, a name in :data:`LOCALS`.
+        pooling: over the nodes of a graph, a name in :data:`POOLINGS`.
         walks: steps of the random-walk encoding, 0 for none.
+        eigenvectors: of the Laplacian as encoding, 0 for none; their signs are flipped at random in training.
         degrees: add the sinusoidal degree encoding.
+        bonds: read edge features.
+        bond_values: let them reach pLSTM's values, not only its gates.
+        virtual_node: as for :class:`PLSTM`; some baselines refuse it.
         head_layers: layers of the perceptron behind the pooling.
         backend: of the operator.
+        test_orientations: with order ``"random"``, orientations over which a prediction is averaged.
+        trees, radius, bits, counts: of the fingerprint and its forest; counts say how often each environment occurs
+            instead of whether it does.
 
     Raises:
         ConfigError: a number out of range.
@@ -189,9 +218,18 @@ class ModelConfig:
     order: str = "canonical"
     pooling: str = "mean"
     walks: int = 16
+    eigenvectors: int = 0
     degrees: bool = False
+    bonds: bool = True
+    bond_values: bool = True
+    virtual_node: bool = False
     head_layers: int = 2
     backend: str = "auto"
+    test_orientations: int = 4
+    trees: int = 500
+    radius: int = 2
+    bits: int = 2048
+    counts: bool = False
 
     def __post_init__(self) -> None:
         for name, low in {"width": 1, "layers": 0, "walks": 0, "head_layers": 1, "expansion": 0}.items():
@@ -203,41 +241,36 @@ class ModelConfig:
             raise ConfigError(f"model.degrees needs an even width (got {self.width})")
 
 
-def _plstm(config: ModelConfig, edge_dim: int | None, modes: str, local: str) -> nn.Module:
+def _plstm(config: ModelConfig, edge_dim: int | None) -> nn.Module:
     return PLSTM(
         *(config.width, config.width, config.layers),
         dropout=config.dropout,
         heads=config.heads,
-        modes=modes,
+        modes=config.modes,
         directions=config.directions,
         edge_dim=edge_dim,
-        local=local,
+        edge_values=config.bond_values,
+        local=config.local,
         norm=config.norm,
         expansion=config.expansion,
+        virtual_node=config.virtual_node,
         order=config.order if config.order != CANONICAL else "index",
         backend=config.backend,
     )
 
 
-def _gin(config: ModelConfig, edge_dim: int | None) -> nn.Module:
-    norms = {"batch": "BatchNorm", "layer": "LayerNorm", "none": None}
-    if config.norm not in norms:
-        raise ConfigError(unknown("norm of model 'gin'", config.norm, norms))
-    norm = norms[config.norm]
-    single = {"allow_single_element": True} if norm == "BatchNorm" else None  # one atom is a batch, too
-    return GIN(
-        *(config.width, config.width, config.layers), dropout=config.dropout, norm=norm, norm_kwargs=single, jk="cat"
-    )
-
-
-MODELS: dict[str, Callable[[ModelConfig, int | None], nn.Module]] = {
-    "plstm": lambda config, edge_dim: _plstm(config, edge_dim, config.modes, config.local),
-    "gine": lambda config, edge_dim: _plstm(config, edge_dim, "-", "gine"),
-    "gin": _gin,
-}
+MODELS: dict[str, Callable[[ModelConfig, int | None], nn.Module]] = {"plstm": _plstm, **BASELINES}
 """Node models by name: (config, edge_dim) -> module called like a ``BasicGNN``."""
 
-POOLINGS = {"mean": aggr.MeanAggregation, "sum": aggr.SumAggregation, "max": aggr.MaxAggregation}
+FINGERPRINT = "fingerprint"
+
+POOLINGS: dict[str, Callable[[int], aggr.Aggregation]] = {
+    "mean": lambda width: aggr.MeanAggregation(),
+    "sum": lambda width: aggr.SumAggregation(),
+    "max": lambda width: aggr.MaxAggregation(),
+    "attention": lambda width: aggr.AttentionalAggregation(nn.Linear(width, 1)),
+}
+"""Poolings by name, for a width: a mean weighted by attention, or one of the plain ones."""
 
 
 class GraphModel(nn.Module):
@@ -254,39 +287,84 @@ class GraphModel(nn.Module):
     def __init__(self, features: FeatureSpec, num_outputs: int, config: ModelConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or ModelConfig()
-        for kind, name, choices in (("model", config.model, MODELS), ("pooling", config.pooling, POOLINGS)):
+        if config.model == FINGERPRINT:
+            raise ConfigError("model 'fingerprint' is a forest, not a network; train it with plstm_graph.train.train")
+        for kind, name, choices in (
+            ("model", config.model, (*MODELS, FINGERPRINT)),
+            ("pooling", config.pooling, POOLINGS),
+        ):
             if name not in choices:
                 raise ConfigError(unknown(kind, name, choices))
-        self.encoder = FeatureEncoder(features, config.width, walks=config.walks, degrees=config.degrees)
+        if config.test_orientations < 1:
+            raise ConfigError(f"test_orientations must be at least 1, got {config.test_orientations}")
+        if not config.bonds:
+            features = replace(features, edge_sizes=(), edge_dim=0)
+        self.encoder = FeatureEncoder(
+            features, config.width, walks=config.walks, eigenvectors=config.eigenvectors, degrees=config.degrees
+        )
         edge_dim = config.width if self.encoder.has_edges else None
         self.stack = MODELS[config.model](config, edge_dim)
-        self.pool = POOLINGS[config.pooling]()
+        self.pool = POOLINGS[config.pooling](config.width)
         layers: list[nn.Module] = []
         for _ in range(config.head_layers - 1):
             layers += [nn.Linear(config.width, config.width), nn.GELU(), nn.Dropout(config.dropout)]
         self.head = nn.Sequential(*layers, nn.Linear(config.width, num_outputs))
+        self.orientation = 0
+        """With order ``"random"``: seed of the orientations of this epoch. A trainer sets it."""
 
     def forward(self, data: Data) -> Tensor:
         """[G, num_outputs]"""
-        x, edge_attr = self.encoder(data.x, data.edge_index, data.get("edge_attr"), data.get("pe"))
-        arguments: dict[str, Any] = {}
-        if isinstance(self.stack, PLSTM):
-            arguments = {"edge_attr": edge_attr}
-            if self.config.model == "plstm":
-                arguments["dag"] = line_dag(data, self.config.order)
-        x = self.stack(x, data.edge_index, **arguments)
+        batch = data.get("batch")
         size = data.num_graphs if isinstance(data, Batch) else None  # graphs without nodes count, too
-        return self.head(self.pool(x, data.get("batch"), dim_size=size))
+        x, edge_attr = self.encoder(
+            *(data.x, data.edge_index, data.get("edge_attr"), data.get("pe")),
+            eigenvectors=data.get("laplacian"),
+            batch=batch,
+            num_graphs=size,
+        )
+        found = []
+        for arguments in self._readings(data):
+            if isinstance(self.stack, PLSTM):
+                self.stack.prepare_dag(arguments["dag"])
+            read = self.stack(x, data.edge_index, edge_attr=edge_attr, batch=batch, batch_size=size, **arguments)
+            found.append(self.head(self.pool(read, batch, dim_size=size)))
+        return found[0] if len(found) == 1 else torch.stack(found).mean(0)
+
+    def _readings(self, data: Data) -> Iterator[dict[str, LineDAG]]:
+        """The line graphs to read: one, but for random orientations outside of training."""
+        if self.config.model != "plstm":
+            yield {}
+        elif self.config.order != RANDOM:
+            yield {"dag": line_dag(data, self.config.order)}
+        else:
+            for seed in [self.orientation] if self.training else range(self.config.test_orientations):
+                batch = data.get("batch")
+                batch = data.edge_index.new_zeros(data.num_nodes) if batch is None else batch
+                yield {
+                    "dag": LineDAG.from_edge_index(
+                        data.edge_index, data.num_nodes, order=RANDOM, batch=batch, seed=seed
+                    )
+                }
 
 
-def prepare(graphs: list[Data], config: ModelConfig) -> list[Data]:
-    """What a model needs from each graph, once per data set: encodings and ranks. Returns new Data objects."""
-    if config.walks:
+def prepare(graphs: list[Data], config: ModelConfig, *, walked: int = 0) -> list[Data]:
+    """What a model needs from each graph, once per data set: encodings and ranks. Returns new Data objects.
+
+    The canonical order is that of the ``rank`` a graph comes with, where it has one: data sets store there what is
+    canonical for a molecule, or the directions of a native DAG. ``walked`` is for how many steps the graphs have walks
+    already.
+    """
+    if config.model == FINGERPRINT:
+        return list(graphs)
+    if config.walks > walked:
         walk = AddRandomWalkPE(config.walks, attr_name="pe")
         graphs = [walk(graph) if graph.num_edges else _no_walk(graph, config.walks) for graph in graphs]
-    if config.model == "plstm":
+    if config.eigenvectors:
+        graphs = [_with_laplacian(graph, config.eigenvectors) for graph in graphs]
+    if config.model == "plstm" and config.order != RANDOM:
         orient = OrientDAG(config.order)
-        graphs = [orient(graph) for graph in graphs]
+        keep = config.order == CANONICAL
+        graphs = [graph if keep and "rank" in graph else orient(graph) for graph in graphs]
     return graphs
 
 
@@ -294,4 +372,10 @@ def _no_walk(graph: Data, steps: int) -> Data:
     """A graph without edges has no walk; PyG's transform would fail on it."""
     graph = graph.clone()
     graph.pe = torch.zeros(graph.num_nodes, steps)
+    return graph
+
+
+def _with_laplacian(graph: Data, count: int) -> Data:
+    graph = graph.clone()
+    graph.laplacian = laplacian_eigenvectors(graph.edge_index, graph.num_nodes, count)
     return graph

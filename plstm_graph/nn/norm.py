@@ -31,8 +31,11 @@ class MultiHeadRMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, H, V] -> [N, H, V]"""
         wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return (wide * scale * self.weight).to(x.dtype)
+        return (wide * self.scale(wide) * self.weight).to(x.dtype)
+
+    def scale(self, x: Tensor) -> Tensor:
+        """What each head is multiplied by, but for the weight: [N, H, V] -> [N, H, 1]."""
+        return torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
 
     def extra_repr(self) -> str:
         """Shown by ``print``."""

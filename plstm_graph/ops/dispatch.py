@@ -86,11 +86,14 @@ def propagate(
     if backend not in BACKENDS:
         raise ConfigError(unknown("backend", backend, ("auto", *BACKENDS)))
     dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
-    taken = value.dtype if backend in HALF else dtype
+    half = backend in HALF and dtype == torch.float32
+    taken = value.dtype if half else dtype
+    wide = Gates(*(gate if half and gate.dtype.itemsize < 4 else gate.to(dtype) for gate in gates))
+    arguments = (query.to(taken), key.to(taken), value.to(taken), wide, dag)
+    if not torch.is_autocast_enabled(value.device.type):
+        return BACKENDS[backend](*arguments).to(value.dtype)
     with torch.autocast(value.device.type, enabled=False):
-        wide = Gates(*(gate.to(dtype) for gate in gates))
-        output = BACKENDS[backend](query.to(taken), key.to(taken), value.to(taken), wide, dag)
-    return output.to(value.dtype)
+        return BACKENDS[backend](*arguments).to(value.dtype)
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: LineDAG) -> None:

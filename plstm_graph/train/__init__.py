@@ -1,6 +1,6 @@
-"""Training, evaluation and prediction on top of pytorch-lightning.
+"""Training, evaluation, prediction and export on top of pytorch-lightning.
 
-``train``, ``evaluate`` and ``predict`` load on first use: importing this package is cheap and needs no extra.
+Its functions load on first use: importing this package is cheap and needs no extra.
 """
 
 from importlib import import_module
@@ -10,12 +10,22 @@ from plstm_graph.errors import PLSTMGraphError, missing_extra
 from plstm_graph.train.config import TrainConfig
 
 if TYPE_CHECKING:
+    from plstm_graph.train.explained import explain
     from plstm_graph.train.infer import evaluate, predict
+    from plstm_graph.train.portable import export
     from plstm_graph.train.run import train
+    from plstm_graph.train.series import train_series
 
-__all__ = ["TrainConfig", "evaluate", "predict", "train"]
+__all__ = ["TrainConfig", "evaluate", "explain", "export", "predict", "train", "train_series"]
 
-_HOME = {"train": "run", "evaluate": "infer", "predict": "infer"}
+_HOME = {
+    "train": "run",
+    "train_series": "series",
+    "evaluate": "infer",
+    "predict": "infer",
+    "explain": "explained",
+    "export": "portable",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -13,13 +13,15 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
 from torch import Tensor
 
 from plstm_graph.train.data import mixed_seed
+from plstm_graph.train.metrics import METRICS
+from plstm_graph.train.pool import Say, Status
 from plstm_graph.train.results import HISTORY, write_rows
 
 State = dict[str, Tensor]
 
 
 class Reseed(Callback):
-    """Random numbers of an epoch (dropout) are a pure function of seed and epoch, on every device of its own.
+    """Random numbers of an epoch (dropout, orientations) are a pure function of seed and epoch, on each device its own.
 
     So a resumed epoch draws what an uninterrupted one would, whatever was drawn in between.
     """
@@ -32,6 +34,7 @@ class Reseed(Callback):
         torch.manual_seed(number)
         np.random.seed(number % 2**32)
         random.seed(number)
+        pl_module.model.orientation = number  # type: ignore[union-attr]
 
 
 class Keeper(Checkpoint):
@@ -84,6 +87,13 @@ class Keeper(Checkpoint):
             if trainer.is_global_zero:
                 write_rows(self.folder / HISTORY, list(row), (list(each.values()) for each in self.history))
             trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
+
+    def text(self, label: str) -> str:
+        """The last epoch in a few words; ``label`` is the metric as a reader knows it."""
+        if not self.history:
+            return ""
+        row, best = self.history[-1], f"best {self.best_score:.3f} at {self.best_epoch + 1}"
+        return f"loss {row['loss']:.3f}  valid {label} {row[self.metric]:.3f}  {best}"
 
     def _improved(self, value: float) -> bool:
         if self.best_epoch < 0 or self.best_score != self.best_score:  # nothing yet, or NaN
@@ -169,8 +179,27 @@ class Bar(ProgressBar):
         return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
 
     def _numbers(self) -> str:
-        if not self.keeper.history:
-            return ""
-        row, keeper = self.keeper.history[-1], self.keeper
-        best = f"best {keeper.best_score:.3f} at {keeper.best_epoch + 1}"
-        return f"loss {row['loss']:.3f}  valid {self.label} {row[keeper.metric]:.3f}  {best}"
+        return self.keeper.text(self.label)
+
+
+class Reporter(Callback):
+    """Tells someone else how far a run is, after every epoch.
+
+    Args:
+        say: called with a :class:`Status`.
+    """
+
+    def __init__(self, say: Say) -> None:
+        self.say = say
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._tell(trainer)  # here the keeper has the epoch before in its history
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._tell(trainer)
+
+    def _tell(self, trainer: pl.Trainer) -> None:
+        keeper = trainer.checkpoint_callback
+        assert isinstance(keeper, Keeper)
+        text = keeper.text(METRICS[keeper.metric.removeprefix("valid_")].label)
+        self.say(Status(len(keeper.history), int(trainer.max_epochs or 0), text))

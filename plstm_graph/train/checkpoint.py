@@ -15,8 +15,9 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from plstm_graph.errors import CheckpointError, PLSTMGraphError
 from plstm_graph.files import atomic_write
 from plstm_graph.nn.encoders import FeatureSpec
-from plstm_graph.nn.model import GraphModel, ModelConfig
+from plstm_graph.nn.model import FINGERPRINT, GraphModel, ModelConfig
 from plstm_graph.train.config import TrainConfig, from_dict
+from plstm_graph.train.forest import Forest
 from plstm_graph.train.metrics import METRICS
 
 FORMAT, META = 1, "plstm_graph"
@@ -57,8 +58,10 @@ class Meta:
     def model_config(self) -> ModelConfig:
         return self.train_config.model
 
-    def build(self) -> GraphModel:
-        """The model with fresh weights."""
+    def build(self) -> torch.nn.Module:
+        """The model with fresh weights, or a forest without trees."""
+        if self.model_config.model == FINGERPRINT:
+            return Forest(self.model_config, self.task)
         stored: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in self.features.items()}
         spec = FeatureSpec(**stored)
         return GraphModel(spec, self.num_outputs, self.model_config)
@@ -146,7 +149,8 @@ def read_meta(content: Mapping[str, Any], path: object) -> Meta:
     wrong = sorted(str(name) for name in hints.keys() ^ stored.keys())
     wrong += [name for name, hint in hints.items() if name in stored and not _is(stored[name], hint)]
     if not wrong:
-        columns = 1 if stored["task"] == "multiclass" else stored["num_outputs"]
+        outputs, targets = stored["num_outputs"], len(stored["targets"])
+        columns = {"multiclass": 1, "tokens": targets}.get(stored["task"], outputs)
         scales = stored["num_outputs"] if stored["task"] == "regression" else 0
         lengths = {"targets": columns, "mean": scales, "deviation": scales}
         wrong = [name for name, length in lengths.items() if len(stored[name]) != length]
@@ -168,7 +172,7 @@ def _is(value: Any, hint: Any) -> bool:
     return isinstance(value, kind) and not (kind is int and (isinstance(value, bool) or value < 1))
 
 
-def restore_model(content: Mapping[str, Any], meta: Meta, path: object) -> GraphModel:
+def restore_model(content: Mapping[str, Any], meta: Meta, path: object) -> torch.nn.Module:
     """The trained model of a checkpoint, on the CPU.
 
     Raises:
@@ -207,6 +211,8 @@ def check_weights(model: torch.nn.Module, state: Mapping[str, Any], path: object
             problem = f"{name} is {'missing' if name in wanted else 'unknown'}"
         elif not isinstance(own[name], torch.Tensor):
             problem = f"{name} is a {type(own[name]).__name__}, not a tensor"
+        elif isinstance(model, Forest):  # its tables have sizes of their own
+            continue
         elif own[name].shape != wanted[name].shape:
             problem = f"{name} is {list(own[name].shape)}, not {list(wanted[name].shape)}"
         elif own[name].is_floating_point() != wanted[name].is_floating_point() or own[name].is_complex():

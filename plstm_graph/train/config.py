@@ -29,7 +29,7 @@ class TrainConfig:
         smiles_column: column with the molecules (CSV); guessed when not given.
         task: "regression", "binary" or "multiclass"; the data set's own when not given.
         metric: what validation is judged by; the data set's own when not given.
-        split: kind of split ("random", "scaffold", "folds"); the data set's own when not given.
+        split: kind of split ("official", "random", "scaffold", "folds"); the data set's own when not given.
         split_seed: seed of the split; ``seed`` when not given.
         fold: which fold, for a split in folds.
         seed: initial weights, order of the data, dropout.
@@ -40,8 +40,11 @@ class TrainConfig:
         warmup_epochs: epochs of linear warm-up.
         clip: largest norm of the gradient; 0 turns clipping off.
         patience: stop after so many epochs without a better validation metric; 0 never stops early.
+        compile: run training steps through torch.compile, which takes a C compiler and about a minute.
         accelerator, devices, num_nodes, precision: as pytorch-lightning's Trainer takes them.
         out: folder for results; nothing is written without one.
+        budget: parameters of the network ("300k", "1.2M"); sets ``model.width`` (and halves ``model.heads`` where the
+            steps between widths would be too coarse).
         model: the network.
 
     Raises:
@@ -65,11 +68,13 @@ class TrainConfig:
     warmup_epochs: int = 5
     clip: float = 1.0
     patience: int = 0
+    compile: bool = False
     accelerator: str = "auto"
     devices: str = "auto"
     num_nodes: int = 1
     precision: str = "32-true"
     out: str | None = None
+    budget: str | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
 
     def __post_init__(self) -> None:
@@ -162,9 +167,10 @@ def write_toml(config: TrainConfig, path: str | Path) -> None:
 
 
 def differences(asked: TrainConfig, stored: TrainConfig) -> list[str]:
-    """What differs, one phrase a field; ``out`` may differ, since a folder may be moved."""
+    """What differs, one phrase a field; ``out`` may differ, since a folder may be moved, and what a budget decides."""
     old, new = flat(stored), flat(asked)
-    return [f"{key} is {old[key]!r}, not {new[key]!r}" for key in old if key != "out" and old[key] != new[key]]
+    free = {"out", "model.width", "model.heads"} if asked.budget else {"out"}
+    return [f"{key} is {old[key]!r}, not {new[key]!r}" for key in old if key not in free and old[key] != new[key]]
 
 
 def config_hash(config: TrainConfig) -> str:

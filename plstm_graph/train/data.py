@@ -9,10 +9,12 @@ from torch.utils.data import Sampler
 from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 
-from plstm_graph.data.datasets import GraphDataset, load
+from plstm_graph.data.dataset import UNLABELLED, GraphDataset
+from plstm_graph.data.datasets import load
 from plstm_graph.data.packed import PackedGraphs, PackedLoader
 from plstm_graph.errors import DataError
 from plstm_graph.nn.model import ModelConfig
+from plstm_graph.orient import RANDOM
 from plstm_graph.train.config import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -26,14 +28,21 @@ Graphs = Sequence[Data] | PackedGraphs
 
 
 def load_data(config: TrainConfig) -> GraphDataset:
-    """The data set a config names."""
-    return load(
+    """The data set a config names.
+
+    Raises:
+        DataError, ConfigError: as :func:`plstm_graph.data.load`; or it has no labels.
+    """
+    dataset = load(
         config.data,
         root=config.root,
         targets=config.targets or None,
         smiles_column=config.smiles_column,
         task=config.task,
     )
+    if dataset.task == UNLABELLED:
+        raise DataError(f"{dataset.name} has no labels to train on; it is there for depth and speed")
+    return dataset
 
 
 def split_of(config: TrainConfig, dataset: GraphDataset) -> dict[str, list[int]]:
@@ -93,7 +102,8 @@ def pack(graphs: Sequence[Data], model: ModelConfig, device: torch.device) -> Gr
     stored = sum(value.nbytes for graph in graphs for value in graph.to_dict().values() if isinstance(value, Tensor))
     if not graphs or not fits(stored, device):
         return graphs
-    order = model.order if model.model == "plstm" else None
+    # Orders that change from epoch to epoch are oriented as they are batched.
+    order = model.order if model.model == "plstm" and model.order != RANDOM else None
     try:
         packed = PackedGraphs.from_data_list(graphs, order=order, prune="D" in model.modes, exclude_keys=["smiles"])
     except DataError as error:
@@ -137,7 +147,7 @@ class Collated:
 
 
 def labels(graphs: Sequence[Data]) -> Tensor:
-    """[graphs, targets] floats with NaN where a label is missing, or [graphs] class numbers."""
+    """[graphs, targets] floats with NaN where missing, [graphs] class numbers, or [graphs, longest] words."""
     return torch.cat([graph.y for graph in graphs])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plstm_graph.data.datasets import GraphDataset
+from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.data.molecules import Rejected, read_molecules
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, unknown
 from plstm_graph.nn.model import prepare
@@ -67,6 +67,21 @@ def restore(checkpoint: str | PathLike[str], device: str = "auto") -> tuple[Lear
     return learner.to(pick_device(device)).eval(), meta
 
 
+def restore_for_molecules(checkpoint: str | PathLike[str], device: str = "auto") -> tuple[Learner, Meta]:
+    """As :func:`restore`, for a model that reads SMILES.
+
+    Raises:
+        CheckpointError: also where it was trained on graphs of another kind.
+    """
+    learner, meta = restore(checkpoint, device)
+    if meta.featuriser != MOLECULES:
+        raise CheckpointError(
+            f"{checkpoint} was trained on the graphs of {meta.train_config.data!r}, not on molecules given as SMILES; "
+            "use evaluate"
+        )
+    return learner, meta
+
+
 def pick_device(name: str) -> torch.device:
     """``auto`` is the GPU where there is one."""
     if name == "auto":
@@ -122,14 +137,14 @@ def evaluate(
     learner, meta = restore(checkpoint, device)
     config = meta.train_config
     if isinstance(data, str) and data != config.data:
-        file = data.lower().endswith(".csv")  # what has a name brings its own targets and task
+        file = data.lower().endswith((".csv", ".csv.gz"))  # what has a name brings its own targets and task
         own = {"targets": tuple(meta.targets) if file else (), "task": meta.task if file else None}
         config = override(config, {"data": data, "smiles_column": None, **own})
     config = override(config, {key: value for key, value in options.items() if value is not None})
     dataset = data if isinstance(data, GraphDataset) else load_data(config)
     _check_same_kind(dataset, meta)
     chosen = range(len(dataset.graphs)) if part == "all" else split_of(config, dataset)[part]
-    graphs = prepare([dataset.graphs[index] for index in chosen], meta.model_config)
+    graphs = dataset.prepared(meta.model_config, chosen)
     if not graphs:
         raise DataError(f"the {part} part of {dataset.name} is empty; give another --split-part")
     found = scores(meta.task, outputs(learner, graphs, batch_size), labels(graphs))
@@ -159,12 +174,7 @@ def predict(
     Raises:
         CheckpointError: the file cannot be used, or its model was not trained on molecules.
     """
-    learner, meta = restore(checkpoint, device)
-    if meta.featuriser != MOLECULES:
-        raise CheckpointError(
-            f"{checkpoint} was trained on the graphs of {meta.train_config.data!r}, not on molecules given as SMILES; "
-            "use evaluate"
-        )
+    learner, meta = restore_for_molecules(checkpoint, device)
     read_rows, rejected = read_molecules(smiles)
     columns = list(meta.targets)
     if meta.task == "multiclass":

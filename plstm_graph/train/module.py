@@ -1,6 +1,7 @@
 """The Lightning module: losses, scaling of labels, optimiser and schedule."""
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,6 +20,7 @@ class Learner(pl.LightningModule):
         model: maps a batch to [graphs, outputs].
         meta: what the checkpoint says about itself (see ``checkpoint.Meta``).
         lr, weight_decay, warmup_steps, total_steps: of AdamW and its schedule.
+        compile: training steps run the model's stack through torch.compile; everything else runs it as it is.
     """
 
     mean: Tensor
@@ -33,27 +35,40 @@ class Learner(pl.LightningModule):
         weight_decay: float = 0.0,
         warmup_steps: int = 0,
         total_steps: int = 1,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         self.model, self.meta = model, meta
         self.task, self.metric = str(meta["task"]), str(meta["metric"])
         self.lr, self.weight_decay = lr, weight_decay
         self.warmup_steps, self.total_steps = warmup_steps, total_steps
+        self.compiled = compile
+        if compile:  # in place: names of weights stay
+            model.stack.compile(fullgraph=True, dynamic=True)  # type: ignore[union-attr]
         # Not persistent: the checkpoint's meta is the one place where the scaling is stored.
         self.register_buffer("mean", torch.tensor(meta["mean"]), persistent=False)
         self.register_buffer("deviation", torch.tensor(meta["deviation"]), persistent=False)
         self._loss_sum = torch.zeros(())
         self._count: Tensor | int = 0
-        self._seen: list[tuple[Tensor, Tensor]] = []
+        self._seen: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
     def forward(self, batch: Batch) -> Tensor:
-        """Predictions in original units, probabilities for classes: [graphs, outputs]."""
-        return self.readable(self.model(batch))
+        """Predictions in original units, probabilities for classes, numbers of words: [graphs, outputs]."""
+        return self.readable(self._as_it_is(batch))
+
+    def _as_it_is(self, batch: Batch) -> Tensor:
+        """The model without torch.compile, which would take another minute to compile it for evaluation."""
+        with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
+            return self.model(batch)
 
     def readable(self, output: Tensor) -> Tensor:
-        """The model's output [graphs, outputs] as a user reads it."""
+        """The model's output [graphs, outputs] as a user reads it; words [graphs, places] with -1 from the end on."""
         if self.task == "regression":
             return output.float() * self.deviation.float() + self.mean.float()
+        if self.task == "tokens":
+            words = self._by_place(output)
+            chosen = words.argmax(-1)
+            return chosen.masked_fill((chosen == words.size(-1) - 1).cumsum(1) > 0, -1)
         return output.float().sigmoid() if self.task == "binary" else output.float().softmax(-1)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
@@ -61,19 +76,38 @@ class Learner(pl.LightningModule):
 
         Args:
             output: [graphs, outputs] as the model gives it.
-            target: [graphs, targets] in original units, NaN where missing; [graphs] class numbers.
+            target: [graphs, targets] in original units, NaN where missing; [graphs] class numbers; [graphs, longest]
+                numbers of words, -1 after the last one.
         """
         output = output.float()
-        if self.task == "multiclass" and len(target):
-            return F.cross_entropy(output, target)
-        known = ~target.isnan()
-        if not known.any():  # a batch without labels: no gradient, but still a graph for DDP to walk
+        if not len(target):  # no gradient, but still a graph for DDP to walk
             return output.sum() * 0.0
+        if self.task == "tokens":
+            words = self._by_place(output)
+            places, end = words.size(1), words.size(2) - 1
+            wanted = F.pad(target[:, :places], (0, max(0, places - target.size(1))), value=-1)
+            wanted = torch.where(wanted < 0, end, wanted.clamp(max=end - 1))  # all words not known are one
+            return F.cross_entropy(words.flatten(0, 1), wanted.flatten())
+        if self.task == "multiclass":
+            return F.cross_entropy(output, target)
+        # No choosing by mask, whose result has as many rows as the data say: a GPU would have to be waited for.
+        known, target = ~target.isnan(), target.float()
         if self.task == "binary":
-            return F.binary_cross_entropy_with_logits(output[known], target[known].float())
-        scaled = (target.float() - self.mean.float()) / self.deviation.float()
-        function = F.l1_loss if self.metric == "mae" else F.mse_loss
-        return function(output[known], scaled[known])
+            filled, weight = target.nan_to_num(), known.float()
+            mean = F.binary_cross_entropy_with_logits(output, filled, weight)
+        else:
+            scaled = (target - self.mean.float()) / self.deviation.float()
+            filled = torch.where(known, scaled, output.detach())  # no loss, and a gradient of 0
+            mean = (F.l1_loss if self.metric == "mae" else F.mse_loss)(output, filled)
+        return mean * (known.numel() / known.sum().clamp(min=1))  # by 1 where no label is missing
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """A packed batch is there already: nothing to walk through."""
+        return batch if batch.y.device == device else super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def _by_place(self, output: Tensor) -> Tensor:
+        """[graphs, places · words] -> [graphs, places, words]; the last two words are unknown and end."""
+        return output.view(len(output), len(self.meta["targets"]), -1)
 
     def on_train_epoch_start(self) -> None:
         self._loss_sum, self._count = torch.zeros((), device=self.device), 0
@@ -107,24 +141,30 @@ class Learner(pl.LightningModule):
         self._seen = []
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        self._seen.append((self.model(batch).float(), batch.y))
+        output, target = self._as_it_is(batch).float(), batch.y
+        labels = (~target.isnan()).sum() if target.is_floating_point() else target.new_tensor(len(target))
+        self._seen.append((self.readable(output), target, self.loss(output, target) * labels, labels))
 
     def on_validation_epoch_end(self) -> None:
         # Every device sees the whole validation split: nothing has to be gathered, and no graph is counted twice.
-        output, target = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
+        outputs, targets, losses, labels = zip(*self._seen, strict=True)
         self._seen = []
-        found = float(self.loss(output, target)), score(self.metric, self.readable(output), target)
+        mean = torch.stack(losses).sum() / torch.stack(labels).sum().clamp(min=1)  # of labels, not of batches
+        found = float(mean), score(self.metric, torch.cat(outputs), torch.cat(targets))
         # Devices differ (statistics of BatchNorm, the last bit of a sum), but have to agree on the best epoch.
         loss, value = self.trainer.strategy.broadcast(found)
-        self.log("valid_loss", loss, batch_size=len(output), logger=False)
-        self.log(f"valid_{self.metric}", value, batch_size=len(output), logger=False)
+        self.log("valid_loss", loss, batch_size=sum(map(len, outputs)), logger=False)
+        self.log(f"valid_{self.metric}", value, batch_size=sum(map(len, outputs)), logger=False)
 
     def on_train_epoch_end(self) -> None:
         loss = self._loss_sum / self._count
         self.log("loss", loss, batch_size=1, logger=False, sync_dist=self.trainer.world_size > 1)
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)
+        # One kernel for all weights, on a GPU; under a gradient scaler (16-mixed) Lightning cannot clip for it.
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        fused = True if self.device.type == "cuda" and not scaled else None
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: warmup_cosine(step, self.warmup_steps, self.total_steps)
         )

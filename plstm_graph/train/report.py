@@ -1,5 +1,6 @@
 """What a run found: metrics of the best and the last epoch, and the files that show them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from plstm_graph import plots
-from plstm_graph.data.datasets import GraphDataset
+from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.train import results
 from plstm_graph.train.callbacks import Keeper
 from plstm_graph.train.checkpoint import load_weights, read
@@ -22,16 +23,23 @@ from plstm_graph.train.module import Learner
 
 @dataclass
 class Run:
-    """A run and its parts; ``parts`` are the prepared graphs of train, valid and test."""
+    """A run and its parts.
+
+    ``split`` holds the places of train, valid and test in the data set, ``parts`` their prepared graphs.
+    """
 
     config: TrainConfig
     dataset: GraphDataset
+    split: dict[str, list[int]]
     parts: dict[str, list[Data]]
     learner: Learner
     keeper: Keeper
     out: Path | None
     command: str | None
 
+
+MOST_VALUES = 10_000_000
+"""A training part with more predictions than this is left out of ``predictions.csv``."""
 
 Found = dict[str, tuple[Tensor, Tensor]]  # by part: prediction and target
 
@@ -73,6 +81,8 @@ def _content(run: Run, found: Found, last_epoch: dict[str, float]) -> dict[str, 
         "parameters": sum(weights.numel() for weights in run.learner.model.parameters() if weights.requires_grad),
         "minutes": round(keeper.seconds / 60, 4),
         "data": dataset.name,
+        "split": config.split or dataset.default_split,
+        "data_hash": results.data_hash(dataset.graphs),
         "task": dataset.task,
         "targets": list(dataset.targets),
         "seed": config.seed,
@@ -87,18 +97,38 @@ def _content(run: Run, found: Found, last_epoch: dict[str, float]) -> dict[str, 
 def _write(run: Run, out: Path, found: Found, content: dict[str, Any]) -> None:
     """Pictures first: a folder with ``metrics.json`` is complete."""
     dataset, metric = run.dataset, run.learner.metric
-    plots.curves(
-        run.keeper.history,
-        out / "curves.png",
-        metric=metric,
-        label=METRICS[metric].label,
-        best_epoch=run.keeper.best_epoch,
-    )
+    if run.keeper.history:  # a forest has no epochs
+        plots.curves(
+            run.keeper.history,
+            out / "curves.png",
+            metric=metric,
+            label=METRICS[metric].label,
+            best_epoch=run.keeper.best_epoch,
+        )
     arrays = {name: (prediction.numpy(), target.numpy()) for name, (prediction, target) in found.items() if len(target)}
     part = "test" if "test" in arrays else "valid"
     note = f"{dataset.name}: {part} {METRICS[metric].label} {content[part][metric]:.3f}"
     if dataset.task == "regression":
         plots.parity(arrays, out / "parity.png", targets=dataset.targets, note=note)
-    else:
+    elif dataset.task != "tokens":
         plots.roc(arrays, out / "roc.png", targets=dataset.targets, note=note)
+    results.write_rows(out / results.PREDICTIONS, _columns(run), _rows(run, found))
     results.write_json(out / results.METRICS, content)
+
+
+def _columns(run: Run) -> list[str]:
+    """Header of ``predictions.csv``: labels are empty where missing, predictions as ``predict`` writes them."""
+    targets = list(run.dataset.targets)
+    classes = [f"p_{number}" for number in range(run.dataset.num_outputs)] if run.dataset.task == "multiclass" else []
+    return ["part", "index", "smiles", *targets, *(classes or (f"{name}_predicted" for name in targets))]
+
+
+def _rows(run: Run, found: Found) -> Iterator[list[Any]]:
+    for part, (prediction, target) in found.items():
+        if part == "train" and prediction.numel() > MOST_VALUES:
+            continue
+        known = target.unsqueeze(-1) if target.dim() == 1 else target
+        rows = zip(run.split[part], run.parts[part], known.tolist(), prediction.tolist(), strict=True)
+        for index, graph, label, values in rows:
+            numbers = ("" if value != value else f"{value:.7g}" for value in (*label, *values))
+            yield [part, index, graph.get("smiles", ""), *numbers]

@@ -1,11 +1,15 @@
 """The folder of a run: what may be in it, what is written there, and under which versions."""
 
 import csv
+import datetime
+import hashlib
 import importlib.metadata
 import json
 import math
+import os
 import platform
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -14,15 +18,21 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from torch_geometric.data import Data
+
 from plstm_graph.data.molecules import Rejected
 from plstm_graph.errors import ConfigError
 from plstm_graph.files import atomic_write, remove_stale
 from plstm_graph.train.config import TrainConfig, differences, from_dict, read_toml, write_toml
 
-CONFIG, METRICS, HISTORY = "config.toml", "metrics.json", "metrics.csv"
-FILES = (CONFIG, METRICS, HISTORY, "curves.png", "parity.png", "roc.png", "rejected.csv")
+CONFIG, METRICS, HISTORY, PREDICTIONS = "config.toml", "metrics.json", "metrics.csv", "predictions.csv"
+REJECTED, PAGE = "rejected.csv", "report.html"
+FILES = (CONFIG, METRICS, HISTORY, PREDICTIONS, "curves.png", "parity.png", "roc.png", REJECTED, PAGE)
 CHECKPOINTS = ("best.ckpt", "last.ckpt")
-PACKAGES = ("plstm-graph", "torch", "torch-geometric", "pytorch-lightning", "torchmetrics", "numpy", "rdkit", "ogb")
+PACKAGES = (
+    *("plstm-graph", "torch", "torch-geometric", "torch-scatter", "pytorch-lightning", "torchmetrics", "numpy"),
+    *("rdkit", "ogb"),
+)
 
 
 def check_folder(config: TrainConfig, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -69,7 +79,7 @@ def open_folder(config: TrainConfig, *, resume: bool = False, rejected: Sequence
     for path in [*(out / name for name in FILES), *(out / "checkpoints" / name for name in CHECKPOINTS)]:
         path.unlink(missing_ok=True)  # of an earlier run; nothing else in the folder is touched
     if rejected:
-        write_rows(out / "rejected.csv", ["row", "text", "reason"], rejected)
+        write_rows(out / REJECTED, ["row", "text", "reason"], rejected)
     write_toml(config, out / CONFIG)  # last: with it, the run can be resumed
     return None
 
@@ -98,6 +108,41 @@ def write_json(path: str | PathLike[str], content: Mapping[str, Any]) -> None:
         temp.write_text(json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def read_json(path: str | PathLike[str]) -> Any:
+    """Content of a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def append_line(path: str | PathLike[str], row: Mapping[str, Any]) -> None:
+    """Adds one line, whole and on disk when this returns; after a line that a kill cut short it starts a new one."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    line = (json.dumps(_finite(row), ensure_ascii=False) + "\n").encode()
+    with open(path, "a+b") as stream:
+        if stream.tell():
+            stream.seek(-1, os.SEEK_END)
+            line = line if stream.read(1) == b"\n" else b"\n" + line
+        stream.write(line)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read_lines(path: str | PathLike[str]) -> list[dict[str, Any]]:
+    """Rows of a file, none if there is no file; a line that is not JSON is named on stderr and left out."""
+    rows, path = [], Path(path)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            print(f"{path.name}, line {number} is cut short or not JSON; left out", file=sys.stderr)
+    return rows
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
@@ -112,6 +157,19 @@ def write_rows(path: str | PathLike[str], header: Sequence[str], rows: Iterable[
         writer = csv.writer(stream)
         writer.writerow(header)
         writer.writerows(rows)
+
+
+def data_hash(graphs: Iterable[Data]) -> str:
+    """Twelve hex digits that name a data set: its graphs in order, with features, labels and SMILES."""
+    digest = hashlib.sha256()
+    for graph in graphs:
+        for name in ("x", "edge_index", "edge_attr", "y"):
+            value = graph.get(name)
+            if value is not None:
+                digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+                digest.update(value.contiguous().numpy().tobytes())
+        digest.update(str(graph.get("smiles", "")).encode())
+    return digest.hexdigest()[:12]
 
 
 @lru_cache(maxsize=1)

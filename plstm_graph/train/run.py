@@ -2,10 +2,11 @@
 
 import logging
 import os
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,17 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch_geometric.data import Data
 
-from plstm_graph.data.datasets import GraphDataset
+from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.errors import ConfigError, DataError
-from plstm_graph.nn.model import prepare
+from plstm_graph.nn.budget import fit_width
+from plstm_graph.nn.model import FINGERPRINT
 from plstm_graph.train import results
 from plstm_graph.train.callbacks import Bar, Keeper, Reseed
 from plstm_graph.train.checkpoint import MOLECULES, AtomicCheckpointIO, Meta, check_weights, load_weights, read_training
+from plstm_graph.train.compiling import check_compile
 from plstm_graph.train.config import TrainConfig, to_dict
 from plstm_graph.train.data import Collated, labels, load_data, pack, scaling, split_of, train_loader
+from plstm_graph.train.forest import Forest, smiles_of
 from plstm_graph.train.infer import outputs
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.metrics import check_defined, metric_for
@@ -39,6 +43,7 @@ def train(
     overwrite: bool = False,
     progress: bool = False,
     command: str | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Trains, tests the weights of the best validation epoch, and returns what ``metrics.json`` holds.
 
@@ -53,6 +58,7 @@ def train(
         overwrite: replace the run in ``config.out``.
         progress: show a bar on stderr.
         command: for the record.
+        callbacks: more of them for Lightning's trainer.
 
     Raises:
         ConfigError, DataError: before any training starts.
@@ -66,7 +72,13 @@ def train(
     if config.out and first_process():
         results.check_folder(config, resume=resume, overwrite=overwrite)
     with isolate_rng(), _quiet(), memory_advice(config.batch_size):
-        run, trainer, loader = _assemble(config, dataset or load_data(config), graphs, progress, command)
+        dataset = dataset or load_data(config)
+        if config.budget:
+            model = fit_width(dataset.features, dataset.num_outputs, config.model, config.budget)
+            config = replace(config, model=model)
+        if config.model.model == FINGERPRINT:
+            return _plant(config, dataset, command)
+        run, trainer, loader = _assemble(config, dataset, graphs, progress, command, callbacks)
         outputs(run.learner.to(trainer.strategy.root_device), run.parts["valid"][:1])  # a backend may refuse the model
         last = None
         if config.out and first_process():
@@ -77,6 +89,29 @@ def train(
         return report(run, write=first_process())
 
 
+def _plant(config: TrainConfig, dataset: GraphDataset, command: str | None) -> dict[str, Any]:
+    """The run of a forest: a few seconds on the CPU, without epochs; one that was interrupted is grown anew."""
+    metric = config.metric or dataset.metric
+    rule = metric_for(metric, dataset.task)
+    split = split_of(config, dataset)
+    parts = _parts(config, dataset, split, None)
+    meta = _meta(config, dataset, metric, parts)
+    # A forest answers in the units of the labels.
+    meta = replace(meta, mean=[0.0] * len(meta.mean), deviation=[1.0] * len(meta.deviation))
+    forest = Forest(config.model, dataset.task)
+    smiles_of(parts["train"])
+    out = Path(config.out) if config.out else None
+    if out:
+        results.open_folder(config, rejected=dataset.rejected)
+    keeper, begin = Keeper(f"valid_{metric}", rule.higher_is_better), time.perf_counter()
+    learner = Learner(forest.fit(parts["train"], config.seed), meta.plain())
+    keeper.seconds, keeper.best_state = time.perf_counter() - begin, learner.state_dict()
+    if out:
+        content = {"plstm_graph": meta.plain(), "state_dict": learner.state_dict()}
+        AtomicCheckpointIO().save_checkpoint(content, out / "checkpoints" / "best.ckpt")
+    return report(Run(config, dataset, split, parts, learner, keeper, out, command))
+
+
 def first_process() -> bool:
     """Whether this process is the one that writes and speaks, when several train together."""
     node = os.environ.get("NODE_RANK", os.environ.get("GROUP_RANK", "0"))  # until there is a trainer, all that tells
@@ -84,12 +119,18 @@ def first_process() -> bool:
 
 
 def _assemble(
-    config: TrainConfig, dataset: GraphDataset, graphs: Sequence[Data] | None, progress: bool, command: str | None
+    config: TrainConfig,
+    dataset: GraphDataset,
+    graphs: Sequence[Data] | None,
+    progress: bool,
+    command: str | None,
+    more: Sequence[Callback],
 ) -> tuple[Run, pl.Trainer, Any]:
     """Everything up to the first step, so that whatever is wrong with options or data shows before training."""
     metric = config.metric or dataset.metric
     rule = metric_for(metric, dataset.task)
-    parts = _parts(config, dataset, graphs)
+    split = split_of(config, dataset)
+    parts = _parts(config, dataset, split, graphs)
     check_defined(metric, labels(parts["valid"]), "valid")
     pl.seed_everything(config.seed, workers=True, verbose=False)
     meta = _meta(config, dataset, metric, parts)
@@ -97,7 +138,7 @@ def _assemble(
 
     out = Path(config.out) if config.out else None
     keeper = Keeper(f"valid_{metric}", rule.higher_is_better, out)
-    callbacks: list[Callback] = [Reseed(config.seed), keeper]
+    callbacks: list[Callback] = [Reseed(config.seed), keeper, *more]
     if config.patience:
         mode = "max" if rule.higher_is_better else "min"
         callbacks.append(EarlyStopping(f"valid_{metric}", patience=config.patience, mode=mode))
@@ -108,6 +149,8 @@ def _assemble(
     loader = train_loader(
         packed, config.batch_size, config.seed, rank=trainer.global_rank, world_size=trainer.world_size
     )
+    if config.compile:
+        check_compile(config.model, packed, trainer.strategy.root_device)
     learner = Learner(
         model,
         meta.plain(),
@@ -115,13 +158,16 @@ def _assemble(
         weight_decay=config.weight_decay,
         warmup_steps=config.warmup_epochs * len(loader),
         total_steps=config.epochs * len(loader),
+        compile=config.compile,
     )
-    return Run(config, dataset, parts, learner, keeper, out, command), trainer, loader
+    return Run(config, dataset, split, parts, learner, keeper, out, command), trainer, loader
 
 
-def _parts(config: TrainConfig, dataset: GraphDataset, graphs: Sequence[Data] | None) -> dict[str, list[Data]]:
-    prepared = prepare(dataset.graphs, config.model) if graphs is None else graphs
-    parts = {name: [prepared[index] for index in chosen] for name, chosen in split_of(config, dataset).items()}
+def _parts(
+    config: TrainConfig, dataset: GraphDataset, split: dict[str, list[int]], graphs: Sequence[Data] | None
+) -> dict[str, list[Data]]:
+    prepared = dataset.prepared(config.model) if graphs is None else graphs
+    parts = {name: [prepared[index] for index in chosen] for name, chosen in split.items()}
     for name in ("train", "valid"):
         if not parts[name]:
             raise DataError(f"the {name} split of {dataset.name} is empty ({len(prepared)} graphs); use another split")

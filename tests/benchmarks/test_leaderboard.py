@@ -1,18 +1,15 @@
 """Leaderboards: what a config asks for, what is skipped, how runs are summarised."""
 
 import json
-import math
 from itertools import product
 
 import leaderboard
 import pytest
 import records
-from baselines import ForestConfig, forest
 from plan import read_plan, stored
-from small_runs import small_config, small_dataset, three_classes
-from tables import leaderboard_table, score
+from tables import leaderboard_table
 
-from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.errors import ConfigError
 
 CONFIG = """
 title = "A small one"
@@ -30,8 +27,8 @@ name = "deep"
 model.layers = 7
 [[entry]]
 name = "forest"
-kind = "fingerprint-forest"
-trees = 3
+model.model = "fingerprint"
+model.trees = 3
 """
 
 
@@ -48,7 +45,7 @@ class FakeTrainer:
     def __init__(self, *failing):
         self.failing, self.calls = failing, []
 
-    def __call__(self, job):
+    def __call__(self, job, say):
         self.calls.append((job.entry, job.config.seed))
         if job.entry in self.failing:
             raise RuntimeError("out of memory")
@@ -71,7 +68,7 @@ def test_a_plan_has_every_seed_of_every_entry(config):
     own, deep, trees = plan.jobs[0], plan.jobs[2], plan.jobs[4]
     assert (own.config.lr, own.config.model.width, own.config.root) == (0.01, 8, "data/")
     assert (deep.config.model.layers, deep.config.model.width) == (7, 8)
-    assert trees.forest == ForestConfig(trees=3)
+    assert (trees.config.model.model, trees.config.model.trees) == ("fingerprint", 3)
     assert len({job.key for job in plan.jobs}) == 6
 
 
@@ -115,6 +112,25 @@ def test_a_setting_younger_than_the_row_counts_as_its_default(config, tmp_path):
     assert [(job.entry, job.config.seed) for job in todo(config, rows)] == [("own", 0)]
 
 
+def test_what_a_forest_does_not_read_does_not_name_its_run(config, tmp_path):
+    rows = tmp_path / "small.jsonl"
+    leaderboard.run_all(todo(config, rows), rows, run=FakeTrainer())
+    stored_rows = [json.loads(line) for line in rows.read_text().splitlines()]
+    (first, *_) = (row for row in stored_rows if row["entry"] == "forest")
+    assert first["config"]["model"] == {"model": "fingerprint", "trees": 3, "radius": 2, "bits": 2048, "counts": False}
+    assert "lr" not in first["config"]
+    config.write_text(CONFIG.replace("lr = 0.01", "lr = 0.02"))
+    assert {job.entry for job in todo(config, rows)} == {"own", "deep"}
+
+
+def test_rows_from_before_a_forest_was_a_model_still_count(config, tmp_path):
+    rows = tmp_path / "small.jsonl"
+    old = {"entry": "forest", "kind": "fingerprint-forest", "seed": 0}
+    old["config"] = {"data": "nav17", "split": "random", "seed": 0, "fold": 0, "trees": 3, "radius": 2}
+    rows.write_text(json.dumps(old) + "\n")
+    assert [job.config.seed for job in todo(config, rows) if job.entry == "forest"] == [1]
+
+
 def test_a_line_cut_short_costs_that_line_only(config, tmp_path, capsys):
     rows = tmp_path / "small.jsonl"
     leaderboard.run_all(todo(config, rows), rows, run=FakeTrainer())
@@ -136,23 +152,10 @@ def test_the_table_counts_what_is_missing(config, tmp_path):
     assert lines[6] == "| forest | - | - | - | - | - | 0/2 | - |"
 
 
-def test_a_score_by_hand():
-    found = score([(42, 0.8), (42, 0.9), (43, 0.6), (43, 0.7), (44, 0.9), (44, 1.0)])
-    assert found.mean == pytest.approx((0.85 + 0.65 + 0.95) / 3)
-    assert found.deviation == pytest.approx(math.sqrt(0.10833333333 / 5))
-    assert found.error == pytest.approx(found.deviation / math.sqrt(6))
-    assert found.error_repeats == pytest.approx(
-        math.sqrt((0.0333333333**2 + 0.1666666667**2 + 0.1333333333**2) / 2 / 3)
-    )
-    assert (found.runs, found.repeats) == (6, 3)
-    assert math.isnan(score([(0, 0.5)]).error)
-
-
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        ('kind = "fingerprint-forest"', 'kind = "fingerprint-forrest"', "did you mean 'fingerprint-forest'"),
-        ("trees = 3", "tree = 3", "did you mean 'trees'"),
+        ("model.trees = 3", "model.tree = 3", "did you mean 'model.trees'"),
         ("model.layers", "model.layer", "did you mean 'model.layers'"),
         ('name = "deep"', 'name = "own"', "a name of its own"),
         ('name = "nav17"', "", "'name' is missing"),
@@ -186,25 +189,3 @@ def test_the_command_line(config, tmp_path, capsys):
     assert "6 runs, 0 done, 6 to do" in capsys.readouterr().out
     assert leaderboard.main([*arguments, "--only", "depp"]) == 1
     assert "did you mean 'deep'" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("task", ["regression", "binary", "multiclass"])
-def test_a_forest_returns_what_the_trainer_returns(tmp_path, task):
-    dataset = small_dataset(tmp_path, "regression" if task == "multiclass" else task)
-    dataset = three_classes(dataset) if task == "multiclass" else dataset
-    config = small_config(split="random")
-    found = forest(config, dataset, ForestConfig(trees=5, counts=task == "binary"))
-    assert found["metric"] == dataset.metric
-    assert set(found["valid"]) == set(found["test"]) == set(found["train"])
-    assert found["graphs"] == {"train": 32, "valid": 4, "test": 4}
-    assert found == forest(config, dataset, ForestConfig(trees=5, counts=task == "binary")) | {
-        "minutes": found["minutes"]
-    }
-
-
-def test_a_forest_needs_molecules(tmp_path):
-    dataset = small_dataset(tmp_path)
-    for graph in dataset.graphs:
-        del graph.smiles
-    with pytest.raises(DataError, match="no SMILES"):
-        forest(small_config(split="random"), dataset)

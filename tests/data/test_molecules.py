@@ -1,5 +1,6 @@
 """SMILES to graphs, against OGB's own functions."""
 
+import re
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from plstm_graph.data import load
 from plstm_graph.data.molecules import (
     Rejected,
     canonical_rank,
+    depict,
     fingerprints,
     layout,
     parse,
@@ -177,6 +179,20 @@ def test_fingerprints() -> None:
     assert np.array_equal(bits[1], bits[2])
     assert not np.array_equal(bits[0], bits[1])
     assert fingerprints([]).shape == (0, 2048)
+    counts = fingerprints([ASPIRIN, "C1CC"], bits=512, counts=True)
+    assert np.array_equal(counts[0] > 0, bits[0] > 0)
+    assert counts.max() > 1
+    assert not counts[1].any()  # unknown to rdkit
+
+
+def test_depict() -> None:
+    """One path a bond half, letters for hetero atoms, and nothing behind them."""
+    text = depict("CCO", 200, 100)
+    assert "width='200px' height='100px'" in text
+    assert {"bond-0", "bond-1"} <= set(re.findall(r"bond-\d", text))
+    assert "<rect" not in text
+    with pytest.raises(DataError, match="C1CC"):
+        depict("C1CC")
 
 
 def test_layout() -> None:

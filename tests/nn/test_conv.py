@@ -413,6 +413,23 @@ def test_sparse_values_are_edge_features() -> None:
         conv(x, adjacency, weight)
 
 
+@pytest.mark.parametrize("edge_dim", [None, 1])
+@pytest.mark.parametrize("layout", ["coo", "csr", "csc", "SparseTensor"])
+def test_sparse_layouts(layout: str, edge_dim: int | None) -> None:
+    """Any sparse adjacency, transposed as PyG wants it, is the graph it stands for; its values are edge features."""
+    x, weight = torch.randn(NODES, FEATURES), torch.rand(len(COLUMNS))
+    conv = PLSTMConv(FEATURES, 4, 2, edge_dim=edge_dim)
+    coo = torch.sparse_coo_tensor(EDGE_INDEX.flip(0), weight, (NODES, NODES)).coalesce()
+    if layout == "SparseTensor":
+        sparse = pytest.importorskip("torch_sparse").SparseTensor
+        row, col = EDGE_INDEX
+        adjacency = sparse(row=col, col=row, value=weight, sparse_sizes=(NODES, NODES))
+    else:
+        adjacency = {"coo": coo, "csr": coo.to_sparse_csr(), "csc": coo.to_sparse_csc()}[layout]
+    want = conv(x, EDGE_INDEX) if edge_dim is None else conv(x, EDGE_INDEX, weight)
+    torch.testing.assert_close(conv(x, adjacency), want)
+
+
 class Host(BasicGNN):
     """What a user writes to put a conv of their own into PyG's model zoo."""
 
@@ -523,3 +540,37 @@ def test_gnn_explainer() -> None:
     assert (explanation.edge_mask > 0).all()
     assert explanation.edge_mask.std() > 0
     assert all(not conv.explain for conv in (explainer.model.along, explainer.model.against))
+
+
+@pytest.mark.parametrize("method", ["IntegratedGradients", "Saliency"])
+def test_captum_explainer(method: str) -> None:
+    """Attributions of edges add up (integrated gradients are complete), and an edge nothing passes has none."""
+    pytest.importorskip("captum")
+    from torch_geometric.explain import CaptumExplainer
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.lin = PLSTMConv(FEATURES, 4, 2), nn.Linear(8, 1)
+
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            return self.lin(self.conv(x, edge_index))
+
+    model = scrambled(Net()).float()
+    options = {"n_steps": 200} if method == "IntegratedGradients" else {}
+    explainer = Explainer(
+        model=model,
+        algorithm=CaptumExplainer(method, **options),
+        explanation_type="model",
+        edge_mask_type="object",
+        model_config={"mode": "regression", "task_level": "node", "return_type": "raw"},
+    )
+    x = torch.randn(NODES, FEATURES)
+    mask = explainer(x, EDGE_INDEX, index=torch.tensor([4])).edge_mask
+    along = EDGE_INDEX[0] < EDGE_INDEX[1]
+    assert (mask[~along] == 0).all()  # one layer reads one direction
+    assert (mask[along] != 0).all()  # every edge lies on a path to the last node
+    if method == "IntegratedGradients":
+        whole = model(x, EDGE_INDEX)[4] - model(x, EDGE_INDEX[:, :0])[4]
+        torch.testing.assert_close(mask.sum(), whole.squeeze(), rtol=0.02, atol=1e-3)
+    assert not model.conv.explain

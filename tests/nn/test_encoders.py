@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 import torch
 from torch_geometric.data import Data
@@ -16,9 +17,11 @@ from plstm_graph.nn.encoders import (
     BondEncoder,
     CategoricalEncoder,
     DegreeEncoder,
+    EigenvectorEncoder,
     FeatureEncoder,
     FeatureSpec,
     WalkEncoder,
+    laplacian_eigenvectors,
 )
 
 
@@ -93,17 +96,64 @@ def test_walk_encoder_takes_any_number_of_nodes(nodes: int, training: bool) -> N
     assert out.isfinite().all()
 
 
+def test_eigenvectors_are_those_of_the_normalised_laplacian() -> None:
+    """A ring with a tail: no two eigenvalues are equal, so numpy must find the same vectors up to sign."""
+    columns = torch.tensor([[0, 1, 1, 2, 2, 3, 1, 4, 4, 5], [1, 0, 2, 1, 3, 2, 4, 1, 5, 4]])
+    adjacency = np.zeros((6, 6))
+    adjacency[tuple(columns.numpy())] = 1
+    adjacency[3, 5] = adjacency[5, 3] = 1  # stored in one direction only
+    columns = torch.cat([columns, torch.tensor([[3], [5]])], 1)
+    scale = np.diag(adjacency.sum(1) ** -0.5)
+    values, vectors = np.linalg.eigh(np.eye(6) - scale @ adjacency @ scale)
+    assert np.diff(values).min() > 1e-3
+    found = laplacian_eigenvectors(columns, 6, 4).numpy()
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(np.abs(found), np.abs(vectors[:, 1:5]), atol=1e-6)
+    signs = np.sign((found * vectors[:, 1:5]).sum(0))
+    np.testing.assert_allclose(found * signs, vectors[:, 1:5], atol=1e-6)
+    assert (found[np.abs(found).argmax(0), range(4)] > 0).all()
+
+
+@pytest.mark.parametrize("nodes", [0, 1, 2, 3])
+def test_eigenvectors_of_small_graphs_are_padded(nodes: int) -> None:
+    path = torch.stack([torch.arange(max(nodes - 1, 0)), torch.arange(1, max(nodes, 1))])
+    found = laplacian_eigenvectors(path, nodes, 5)
+    assert found.shape == (nodes, 5)
+    filled = max(nodes - 1, 0)
+    torch.testing.assert_close(found[:, :filled].square().sum(0), torch.ones(filled))
+    assert not found[:, filled:].any()
+    assert not laplacian_eigenvectors(torch.zeros(2, 0, dtype=torch.long), nodes, 5).any()
+
+
+def test_signs_flip_in_training_one_for_each_graph_and_vector() -> None:
+    encoder = EigenvectorEncoder(3, 3)
+    torch.nn.init.eye_(encoder.lin.weight)
+    torch.nn.init.zeros_(encoder.lin.bias)
+    vectors, batch = torch.rand(40, 3) + 0.1, torch.arange(20).repeat_interleave(2)
+    signs = encoder(vectors, batch) / vectors
+    assert torch.equal(signs.abs(), torch.ones(40, 3))
+    assert torch.equal(signs[::2], signs[1::2])
+    assert 5 < (signs[::2] > 0).sum() < 55
+    alone = encoder(vectors) / vectors
+    assert torch.equal(alone, alone[:1].expand_as(alone))
+    assert torch.equal(encoder.eval()(vectors, batch), vectors)
+
+
 def test_feature_encoder_adds_its_parts() -> None:
     features = FeatureSpec(node_sizes=(4, 2), edge_dim=3)
-    encoder = FeatureEncoder(features, 8, walks=5, degrees=True).eval()
+    encoder = FeatureEncoder(features, 8, walks=5, eigenvectors=2, degrees=True).eval()
     x, edge_index, walks = torch.tensor([[3, 1], [0, 0]]), torch.tensor([[0, 1], [1, 0]]), torch.rand(2, 5)
-    node, edge = encoder(x, edge_index, torch.rand(2, 3), walks)
+    vectors = torch.rand(2, 2)
+    node, edge = encoder(x, edge_index, torch.rand(2, 3), walks, eigenvectors=vectors)
     assert encoder.has_edges
-    torch.testing.assert_close(node, encoder.node(x) + encoder.walk(walks) + encoder.degree(edge_index, 2))
+    parts = (encoder.node(x), encoder.walk(walks), encoder.eigenvectors(vectors), encoder.degree(edge_index, 2))
+    torch.testing.assert_close(node, sum(parts))
     assert edge.shape == (2, 8)
-    assert encoder(x, edge_index, None, walks)[1] is None
-    with pytest.raises(ShapeError, match=r"prepare\(\)"):
-        encoder(x, edge_index, None, None)
+    assert encoder(x, edge_index, None, walks, eigenvectors=vectors)[1] is None
+    with pytest.raises(ShapeError, match=r"random-walk.*prepare\(\)"):
+        encoder(x, edge_index, None, None, eigenvectors=vectors)
+    with pytest.raises(ShapeError, match=r"eigenvectors.*prepare\(\)"):
+        encoder(x, edge_index, None, walks)
 
 
 def test_float_and_missing_features() -> None:

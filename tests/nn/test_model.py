@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.explain import Explainer, GNNExplainer
 from torch_geometric.nn import GCN, GATv2Conv, summary
+from torch_geometric.testing import assert_module
 
 from plstm_graph import PLSTM, LineDAG
 from plstm_graph.data import smiles_to_data
@@ -66,11 +67,31 @@ def test_modes_repeat(modes: str, layers: int, want: str) -> None:
         ({"local": "gin"}, "unknown local branch 'gin'.*did you mean 'gine'"),
         ({"heads": 5}, "multiple of heads"),
         ({"order": "breadth"}, "unknown order"),
+        ({"directions": "alternate"}, "unknown directions.*did you mean 'alternating'"),
     ],
 )
 def test_refusals(arguments: dict, match: str) -> None:
     with pytest.raises(ConfigError, match=match):
         PLSTM(FEATURES, 16, 2, **arguments)
+
+
+def test_directions_alternate_from_block_to_block() -> None:
+    model = PLSTM(FEATURES, 16, 4, modes="PPDD", directions="alternating", heads=4)
+    assert [[(conv.mode, conv.reverse, conv.heads) for conv in block.convs] for block in model.blocks] == [
+        [("P", False, 4)],
+        [("P", True, 4)],
+        [("D", False, 4)],
+        [("D", True, 4)],
+    ]
+
+
+def test_edge_features_may_be_kept_out_of_the_values() -> None:
+    x, edge_attr = inputs()
+    model = PLSTM(FEATURES, 16, 2, edge_dim=EDGE_FEATURES, edge_values=False).eval()
+    assert all(block.content is None and block.convs[0].lin_edge is not None for block in model.blocks)
+    assert not torch.allclose(
+        model(x, EDGE_INDEX, edge_attr=edge_attr), model(x, EDGE_INDEX, edge_attr=edge_attr + 5), rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize(("modes", "builds"), [("PD", 1), ("-", 0)])
@@ -168,6 +189,27 @@ def test_summary_and_explainer() -> None:
     assert mask.std() > 0
 
 
+@pytest.mark.parametrize("local", ["none", "gine"])
+def test_assert_module(local: str) -> None:
+    x, edge_attr = inputs()
+    model = PLSTM(FEATURES, 8, 2, 3, edge_dim=EDGE_FEATURES, local=local, norm="layer")
+    options = {"edge_attr": edge_attr, "expected_size": (NODES, 3), "test_sparse_layouts": []}
+    assert_module(model, x, EDGE_INDEX, test_node_permutation=False, atol=1e-6, **options)
+
+
+def test_autocast_is_close_to_float32() -> None:
+    """Matrix products in bfloat16, gates and states in float32; gradients are finite."""
+    x, edge_attr = inputs()
+    model = PLSTM(FEATURES, 16, 3, 2, edge_dim=EDGE_FEATURES, local="gine", norm="layer")
+    want = model(x, EDGE_INDEX, edge_attr=edge_attr)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model(x, EDGE_INDEX, edge_attr=edge_attr)
+    assert not torch.equal(out.float(), want)
+    torch.testing.assert_close(out.float(), want, rtol=0.05, atol=0.05)
+    out.float().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
 # ---------------------------------------------------------------------- GraphModel
 
 
@@ -188,10 +230,11 @@ def molecules() -> list[Data]:
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("pooling", POOLINGS)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("model", "pooling"), [*((model, "mean") for model in MODELS), *(("plstm", pooling) for pooling in POOLINGS)]
+)
 def test_molecules_without_bonds(model: str, pooling: str, training: bool) -> None:
-    chosen = config(model=model, pooling=pooling)
+    chosen = config(model=model, pooling=pooling, eigenvectors=3)
     network = GraphModel(MOLECULES, 2, chosen).train(training)
     graphs = prepare(molecules(), chosen)
     for batch in (graphs, graphs[2:3], graphs[4:], graphs[2:4]):
@@ -202,8 +245,10 @@ def test_molecules_without_bonds(model: str, pooling: str, training: bool) -> No
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
 
 
-@pytest.mark.parametrize("order", ["canonical", "degree", "random"])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("model", "order"),
+    [*((model, "canonical") for model in MODELS), ("plstm", "degree"), ("plstm", "random")],
+)
 def test_batch_equals_graphs_one_by_one(model: str, order: str) -> None:
     chosen = config(model=model, order=order)
     network = GraphModel(MOLECULES, 2, chosen).eval()
@@ -212,6 +257,36 @@ def test_batch_equals_graphs_one_by_one(model: str, order: str) -> None:
     single = torch.cat([network(Batch.from_data_list([graph])) for graph in graphs])
     torch.testing.assert_close(together, single, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(torch.cat([network(graph) for graph in graphs]), single, rtol=1e-4, atol=1e-5)
+
+
+def test_random_orientations_are_drawn_anew_in_training_and_averaged_outside() -> None:
+    chosen = config(order="random", test_orientations=3, dropout=0.0, norm="layer", walks=0)
+    network = GraphModel(FeatureSpec(node_dim=FEATURES), 2, chosen)
+    data = prepare([Data(x=inputs()[0], edge_index=EDGE_INDEX) for _ in range(2)], chosen)
+    assert "rank" not in data[0]
+    batch = Batch.from_data_list(data)
+    single = []
+    for seed in range(3):
+        network.train().orientation = seed
+        single.append(network(batch))
+        assert torch.equal(single[-1], network(batch))
+        dag = LineDAG.from_edge_index(batch.edge_index, 2 * NODES, order="random", batch=batch.batch, seed=seed)
+        read = network.stack(network.encoder.node(batch.x), batch.edge_index, dag=dag)
+        torch.testing.assert_close(single[-1], network.head(network.pool(read, batch.batch)))
+    assert not torch.allclose(single[0], single[1], rtol=1e-4)
+    torch.testing.assert_close(network.eval()(batch), torch.stack(single).mean(0))
+    with pytest.raises(ConfigError, match="test_orientations must be at least 1"):
+        GraphModel(MOLECULES, 1, config(test_orientations=0))
+
+
+def test_the_canonical_order_is_the_rank_that_graphs_come_with() -> None:
+    """So that a native DAG keeps its directions, and molecules are not parsed again."""
+    dag = Data(x=torch.ones(3, 1), edge_index=torch.tensor([[2, 1], [1, 0]]), rank=torch.tensor([2, 1, 0]))
+    bare = Data(x=dag.x, edge_index=dag.edge_index)
+    assert prepare([dag], config(walks=0))[0].rank.tolist() == [2, 1, 0]
+    assert prepare([bare], config(walks=0))[0].rank.tolist() != [2, 1, 0]
+    assert prepare([dag], config(walks=0, order="index"))[0].rank.tolist() == [0, 1, 2]
+    assert "rank" not in bare
 
 
 def test_stored_line_graphs_change_nothing() -> None:
@@ -255,13 +330,14 @@ def test_chirality_tags_alone_depend_on_the_writing() -> None:
 
 
 def test_prepare_leaves_its_input_alone() -> None:
-    graphs = molecules()
+    graphs = molecules()  # with encodings of every kind
     before = [{key: value.clone() if isinstance(value, Tensor) else value for key, value in g} for g in graphs]
-    prepared = prepare(graphs, config(order="degree", walks=4))
+    prepared = prepare(graphs, config(order="degree", walks=4, eigenvectors=2))
     for graph, kept, new in zip(graphs, before, prepared, strict=True):
         assert set(graph.keys()) == set(kept)
         assert all(torch.equal(graph[key], value) for key, value in kept.items() if isinstance(value, Tensor))
         assert new.pe.shape == (graph.num_nodes, 4)
+        assert new.laplacian.shape == (graph.num_nodes, 2)
         assert sorted(new.rank.tolist()) == list(range(graph.num_nodes))
 
 

@@ -16,6 +16,7 @@ from small_runs import molecules, small_config, small_dataset, three_classes, wr
 
 from plstm_graph.data import load
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, OutOfMemory
+from plstm_graph.nn import MODELS
 from plstm_graph.train import evaluate, predict, train
 from plstm_graph.train.checkpoint import AtomicCheckpointIO, read
 from plstm_graph.train.infer import restore
@@ -98,6 +99,15 @@ def test_evaluate(run: Path, tmp_path: Path) -> None:
     assert evaluate(run, str(other), part="all")["graphs"] == 12
     assert set(evaluate(run, str(other), part="all", targets=["z", "y"])) >= {"r2", "rmse", "mae"}
     assert evaluate(run, split_seed=5)["mae"] != stored["test"]["mae"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_comes_back_from_its_checkpoint(tmp_path: Path, model: str) -> None:
+    dataset = small_dataset(tmp_path)
+    config = small_config(model_model=model, model_walks=2, model_eigenvectors=2, epochs=1, out=tmp_path / "run")
+    found = train(config, dataset)
+    again = evaluate(tmp_path / "run", dataset, part="valid")
+    assert {name: again[name] for name in found["valid"]} == pytest.approx(found["valid"], rel=1e-5)
 
 
 def test_evaluate_refuses_what_does_not_suit(run: Path, tmp_path: Path) -> None:

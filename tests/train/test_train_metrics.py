@@ -4,6 +4,7 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
+from plstm_graph.data.molecules import _no_version_check
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.train.metrics import METRICS, check_defined, metric_for, score, scores
 
@@ -46,7 +47,7 @@ def test_empty_split() -> None:
 
 
 def test_unknown_metric_names_the_choices_of_the_task() -> None:
-    with pytest.raises(ConfigError, match="choose one of r2, rmse, mae"):
+    with pytest.raises(ConfigError, match="choose one of r2, rmse, mae, pearson"):
         metric_for("rocauc", "regression")
     assert metric_for("rmse", "regression") is METRICS["rmse"]
 
@@ -58,3 +59,49 @@ def test_a_split_that_cannot_be_scored_is_refused() -> None:
         check_defined("r2", torch.ones(5, 1), "valid")
     check_defined("accuracy", torch.tensor([1, 1]), "valid")
     check_defined("mae", torch.ones(5, 1), "valid")
+
+
+def test_pearson_and_rmse() -> None:
+    target, noise = torch.randn(50, 1), torch.randn(50, 1)
+    want = torch.corrcoef(torch.cat([target, target + noise], 1).T)[0, 1]
+    assert score("pearson", target + noise, target) == pytest.approx(float(want), abs=1e-5)
+    assert score("pearson", 3 * target - 1, target) == pytest.approx(1.0)
+    assert math.isnan(score("pearson", torch.ones(50, 1), target))
+    assert math.isnan(score("pearson", target, torch.ones(50, 1)))
+    assert score("rmse", torch.tensor([[1.0], [5.0]]), torch.tensor([[1.0], [1.0]])) == pytest.approx(8**0.5)
+
+
+def test_f1_of_words_by_hand() -> None:
+    target = torch.tensor([[0, 1, -1], [0, 0, 7], [3, -1, -1]])
+    prediction = torch.tensor([[1, 0], [0, 4], [-1, -1]])  # all; one of two, and one of two words; none
+    assert score("f1", prediction, target) == pytest.approx((1 + 0.5 + 0) / 3)
+    assert set(scores("tokens", prediction, target)) == {"f1"}
+    check_defined("f1", target, "valid")
+
+
+def test_a_prediction_that_is_not_finite_has_no_score() -> None:
+    target = torch.tensor([[0.0], [1.0], [1.0]])
+    for name in ("rocauc", "ap", "mae", "r2", "accuracy"):
+        assert math.isnan(score(name, torch.tensor([[0.1], [math.nan], [0.2]]), target))
+
+
+@pytest.mark.parametrize("targets", [1, 12])
+def test_rocauc_and_ap_are_those_of_scikit_learn_and_ogb(targets: int) -> None:
+    with _no_version_check():
+        from ogb.graphproppred import Evaluator
+
+    generator = torch.Generator().manual_seed(3)
+    prediction = (torch.rand(400, targets, generator=generator) * 50).round() / 50  # with ties
+    target = (torch.rand(400, targets, generator=generator) < 0.2 + 0.4 * prediction).float()
+    if targets > 1:
+        target[torch.rand(400, targets, generator=generator) < 0.3] = math.nan
+        target[:, 0] = 0.0  # one class only: no part of the mean
+    columns = [(p[~t.isnan()].numpy(), t[~t.isnan()].numpy()) for p, t in zip(prediction.T, target.T, strict=True)]
+    for name, function in (("rocauc", sk.roc_auc_score), ("ap", sk.average_precision_score)):
+        wanted = [function(t, p) for p, t in columns if len(set(t)) == 2]
+        assert score(name, prediction, target) == pytest.approx(sum(wanted) / len(wanted), abs=1e-6)
+    whole = {"y_true": target.numpy(), "y_pred": prediction.numpy()}
+    for data, name in (("ogbg-molhiv" if targets == 1 else "ogbg-moltox21", "rocauc"), ("ogbg-molpcba", "ap")):
+        evaluator = Evaluator(data)
+        evaluator.num_tasks = targets
+        assert score(name, prediction, target) == pytest.approx(evaluator.eval(whole)[name], abs=1e-6)

@@ -1,10 +1,12 @@
 import math
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch_geometric.data import Data
 
 from plstm_graph.train.module import Learner, warmup_cosine
 
@@ -33,6 +35,29 @@ def test_missing_labels_have_no_part_in_loss_and_gradient() -> None:
     assert (output.grad[known] != 0).all()
 
 
+@pytest.mark.parametrize("task", ["regression", "binary"])
+def test_with_all_labels_it_is_the_plain_mean_to_the_last_bit(task: str) -> None:
+    output = torch.randn(7, 3, requires_grad=True)
+    target = torch.rand(7, 3).round()
+    function = F.mse_loss if task == "regression" else F.binary_cross_entropy_with_logits
+    wanted = function(output, target)
+    gradient = torch.autograd.grad(wanted, output)[0]
+    found = learner(task, mean=0.0, deviation=1.0).loss(output, target)
+    assert torch.equal(found, wanted)
+    assert torch.equal(torch.autograd.grad(found, output)[0], gradient)
+
+
+@pytest.mark.parametrize(("task", "metric"), [("regression", "r2"), ("regression", "mae"), ("binary", "rocauc")])
+def test_no_step_waits_for_a_gpu(task: str, metric: str) -> None:
+    """On the meta device there are no values to wait for: whatever looks at one, or depends on one, fails."""
+    output = torch.empty(4, 2, device="meta", requires_grad=True)
+    learner(task, metric).to("meta").loss(output, torch.empty(4, 2, device="meta")).backward()
+    with pytest.raises(RuntimeError):
+        output[output > 0]
+    with pytest.raises(RuntimeError):
+        bool(output.isnan().any())
+
+
 def test_a_batch_without_labels_still_has_a_gradient() -> None:
     output = torch.randn(2, 1, requires_grad=True)
     learner("regression").loss(output, torch.full((2, 1), math.nan)).backward()
@@ -55,3 +80,32 @@ def test_schedule_rises_then_falls_to_zero() -> None:
     assert factors[100] == pytest.approx(0.0, abs=1e-12)
     assert warmup_cosine(0, 0, 10) == 1.0
     assert warmup_cosine(3, 5, 2) > 0  # warm-up longer than the run
+
+
+def test_words_of_a_name() -> None:
+    meta = {"task": "tokens", "metric": "f1", "targets": ["word 1", "word 2"], "mean": [], "deviation": []}
+    model = Learner(nn.Identity(), meta)  # two words, unknown (2), end (3); at two places
+    output = torch.randn(4, 2 * 4)
+    target = torch.tensor([[0, 1, 9], [1, -1, -1], [7, 0, -1], [-1, -1, -1]])
+    wanted = torch.tensor([[0, 1], [1, 3], [2, 0], [3, 3]])
+    expected = (F.cross_entropy(output[:, :4], wanted[:, 0]) + F.cross_entropy(output[:, 4:], wanted[:, 1])) / 2
+    assert torch.allclose(model.loss(output, target), expected)
+    assert torch.allclose(model.loss(output, target[:, :1]), model.loss(output, F.pad(target[:, :1], (0, 1), value=-1)))
+    sure = torch.tensor([[1, 0], [0, 3], [3, 1], [2, 2]])
+    found = model.readable(F.one_hot(sure, 4).float().flatten(1))
+    assert found.tolist() == [[1, 0], [0, -1], [-1, -1], [2, 2]]
+
+
+def test_validation_loss_counts_labels_not_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = learner("binary", "rocauc"), {}
+    monkeypatch.setattr(model, "log", lambda name, value, **options: seen.update({name: float(value)}))
+    model._trainer = SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda found: found))
+    target = torch.tensor([[1.0, math.nan], [0.0, 1.0], [math.nan, math.nan], [1.0, 0.0]])
+    output = torch.randn(4, 2)
+    model.model = nn.Module()
+    model.model.forward = lambda batch: batch.x
+    model.on_validation_epoch_start()
+    for part in (slice(0, 1), slice(1, 4)):
+        model.validation_step(Data(x=output[part], y=target[part]), 0)
+    model.on_validation_epoch_end()
+    assert seen["valid_loss"] == pytest.approx(float(model.loss(output, target)))

@@ -15,7 +15,7 @@ import pytest
 import torch
 from small_runs import small_config, small_dataset, write_csv
 
-from plstm_graph.data.datasets import GraphDataset
+from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.errors import CheckpointError, ConfigError
 from plstm_graph.train import callbacks, train
 from plstm_graph.train.callbacks import Keeper
@@ -140,6 +140,30 @@ def test_interrupted_anywhere(tmp_path: Path, dataset: GraphDataset, interruptio
     assert not (tmp_path / "cut" / "metrics.json").exists()
     train(cut, dataset, resume=True)
     assert_same(artefacts(tmp_path / "whole"), artefacts(tmp_path / "cut"))
+
+
+def test_what_is_drawn_in_every_epoch_is_drawn_again(tmp_path: Path, dataset: GraphDataset) -> None:
+    """Random orientations and signs of eigenvectors follow from seed and epoch; a budget gives the same width."""
+    options = {"epochs": EPOCHS, "model_order": "random", "model_eigenvectors": 2, "budget": "9k"}
+    whole, cut = (small_config(out=tmp_path / name, **options) for name in ("whole", "cut"))
+    train(whole, dataset)
+    with pytest.MonkeyPatch.context() as patch:
+        in_a_batch(11)(patch)
+        with pytest.raises(KeyboardInterrupt):
+            train(cut, dataset)
+    train(cut, dataset, resume=True)
+    assert_same(artefacts(tmp_path / "whole"), artefacts(tmp_path / "cut"))
+    stored = stored_config(tmp_path / "cut").model
+    assert (stored.width, stored.heads) == (18, 2)
+
+
+def test_orientations_differ_from_epoch_to_epoch(dataset: GraphDataset) -> None:
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        step = Learner.training_step
+        patch.setattr(Learner, "training_step", lambda self, *a: seen.append(self.model.orientation) or step(self, *a))
+        train(small_config(epochs=3, model_order="random"), dataset)
+    assert len(set(seen)) == 3
 
 
 def test_interrupted_twice(tmp_path: Path, dataset: GraphDataset) -> None:

@@ -20,7 +20,7 @@ from plstm_graph.train import train
 from plstm_graph.train.callbacks import Keeper
 from plstm_graph.train.checkpoint import read
 from plstm_graph.train.data import train_loader
-from plstm_graph.train.results import commit
+from plstm_graph.train.results import commit, data_hash
 from plstm_graph.train.run import first_process
 
 
@@ -100,7 +100,7 @@ def test_the_folder_holds_everything(tmp_path: Path) -> None:
     dataset = replace(dataset, rejected=[("3", "C1CC", "ring 1 is not closed")])
     found = train(small_config(out=out), dataset, command="plstm-graph train")
     files = {"metrics.json", "metrics.csv", "config.toml", "curves.png", "parity.png", "rejected.csv", "checkpoints"}
-    assert set(os.listdir(out)) == files
+    assert set(os.listdir(out)) == files | {"predictions.csv"}
     assert sorted(os.listdir(out / "checkpoints")) == ["best.ckpt", "last.ckpt"]
     assert (out / "rejected.csv").read_text() == "row,text,reason\n3,C1CC,ring 1 is not closed\n"
     stored = json.loads((out / "metrics.json").read_text())
@@ -110,6 +110,32 @@ def test_the_folder_holds_everything(tmp_path: Path) -> None:
     assert stored["graphs"] == {"train": 32, "valid": 4, "test": 4}
     assert {"torch", "plstm_graph", "python"} <= stored["versions"].keys()
     assert [row["epoch"] for row in read_history(out)] == [0, 1, 2, 3]
+    with (out / "predictions.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert sorted(int(row["index"]) for row in rows) == list(range(40))
+    for row in rows:
+        graph = dataset.graphs[int(row["index"])]
+        assert row["smiles"] == graph.smiles
+        assert float(row["y"]) == pytest.approx(float(graph.y), rel=1e-6)
+    errors = [abs(float(row["y"]) - float(row["y_predicted"])) for row in rows if row["part"] == "test"]
+    assert sum(errors) / len(errors) == pytest.approx(found["test"]["mae"], rel=1e-5)
+
+
+def test_predictions_of_classes_are_probabilities(tmp_path: Path) -> None:
+    dataset = three_classes(small_dataset(tmp_path))
+    train(small_config(out=tmp_path / "run", epochs=1, split="random"), dataset)
+    with (tmp_path / "run" / "predictions.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["class"] for row in rows] == [str(int(dataset.graphs[int(row["index"])].y)) for row in rows]
+    assert all(sum(float(row[f"p_{k}"]) for k in range(3)) == pytest.approx(1, abs=1e-5) for row in rows)
+
+
+def test_the_hash_of_a_data_set_sees_every_label(tmp_path: Path) -> None:
+    graphs = small_dataset(tmp_path).graphs
+    before = data_hash(graphs)
+    assert before == data_hash([graph.clone() for graph in graphs])
+    graphs[-1].y += 1
+    assert before != data_hash(graphs) != data_hash(graphs[::-1])
 
 
 def test_best_and_last_epoch_are_both_tested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

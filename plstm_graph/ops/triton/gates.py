@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from plstm_graph.gates import Gates
-from plstm_graph.ops.triton.runtime import launch
+from plstm_graph.ops.triton.runtime import launch, power_of_2
 from plstm_graph.plan import Edge, Node, Pair, Plan
 
 TILE = 256
@@ -356,7 +356,7 @@ def _backward_terms(  # type: ignore[no-untyped-def]
 @cache
 def _shape(heads: int) -> tuple[int, int]:
     """HP and BLOCK; worked out once, since launches have no time to lose."""
-    padded = triton.next_power_of_2(heads)
+    padded = power_of_2(heads)
     return padded, min(max(TILE // padded, 1), MOST_ROWS)
 
 

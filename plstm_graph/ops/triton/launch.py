@@ -9,7 +9,7 @@ from torch import Tensor
 
 from plstm_graph.gates import Gates
 from plstm_graph.ops.triton import attend, recurrent, walk
-from plstm_graph.ops.triton.runtime import INTERPRETED, At, launch
+from plstm_graph.ops.triton.runtime import INTERPRETED, At, ceil_div, launch, power_of_2
 from plstm_graph.plan import TILES, Host, Plan, served_classes
 
 SWEEP_NUMBERS, SWEEP_NUMBERS_BACK = 1024, 512
@@ -84,7 +84,7 @@ def forward(query: Tensor, key: Tensor, value: Tensor, gates: Gates, plan: Plan,
 
     Args:
         query, key: [N, H, K]; value: [N, H, V]. The last dimension is contiguous.
-        gates: contiguous; float32, or float64 with float64 values.
+        gates: contiguous; float64 with float64 values, else float32 or half precision.
         plan: for ``served_classes(K, V)`` classes.
         reversed: read against the edges.
     """
@@ -131,7 +131,8 @@ class _Call:
 
     def __init__(self, vectors: Vectors, gates: Gates, plan: Plan, reversed: bool, dtype: torch.dtype) -> None:
         self.inputs = (*vectors[:3], *gates)
-        self.plan, self.device, self.reversed, self.wide = plan, gates.source.device, reversed, gates.source.dtype
+        self.plan, self.device, self.reversed = plan, gates.source.device, reversed
+        self.wide = torch.float64 if gates.source.dtype == torch.float64 else torch.float32
         _, _, _, self.heads, self.keys, self.values, self.strides = vectors
         self.sizes = (plan.graphs.size(1), plan.edges.size(1), plan.pairs.size(1))
         self.classes = served_classes(self.keys, self.values)
@@ -156,7 +157,7 @@ class _Call:
         tables = (plan.graphs, plan.edges, plan.pairs, plan.work)
         launch(
             walk.along,
-            (self.host[Host.GRAPHS][tile] * triton.cdiv(self.heads, block),),
+            (self.host[Host.GRAPHS][tile] * ceil_div(self.heads, block),),
             (source, transition, mark, direct, *tables, self.room, self.place(tile), *self.sizes),
             (self.heads, block, columns, max(WALK_NUMBERS // (block * columns), 1), self.reversed),
             num_warps=warps,
@@ -168,7 +169,7 @@ class _Call:
         columns, block, warps = self.walk(tile)
         launch(
             walk.back,
-            (self.host[Host.GRAPHS][tile] * triton.cdiv(self.heads, block),),
+            (self.host[Host.GRAPHS][tile] * ceil_div(self.heads, block),),
             (*arguments, plan.graphs, plan.edges, plan.pairs, plan.work, self.room, self.place(tile), *self.sizes),
             (self.heads, block, columns, self.reversed),
             num_warps=warps,
@@ -177,14 +178,14 @@ class _Call:
     def walk(self, tile: int) -> tuple[int, int, int]:
         """Columns, heads of a program and warps of the walks."""
         columns = TILES[tile]
-        block = min(triton.next_power_of_2(self.heads), WALK_NUMBERS // columns)
+        block = min(power_of_2(self.heads), WALK_NUMBERS // columns)
         return columns, block, max(1, block * columns // 256)
 
     def attend(self, kernel: Any, tile: int, arguments: tuple[Tensor | At, ...]) -> None:
         """Attention under the gating matrices, or its gradients."""
         plan, columns = self.plan, TILES[tile]
-        widths = [max(16, triton.next_power_of_2(width)) for width in (self.keys, self.values)]
-        warps = max(columns // 32, triton.next_power_of_2(sum(widths) // 64))
+        widths = [max(16, power_of_2(width)) for width in (self.keys, self.values)]
+        warps = max(columns // 32, power_of_2(sum(widths) // 64))
         launch(
             kernel,
             (self.host[Host.GRAPHS][tile] * self.heads,),
@@ -220,14 +221,14 @@ class _Call:
         """One launch for all edges of large graphs. All programs must be on the chip at once, since they wait for each
         other; and the fewer they are, the less they wait."""
         plan = self.plan
-        widths = [triton.next_power_of_2(width) for width in (self.keys, self.values)]
+        widths = [power_of_2(width) for width in (self.keys, self.values)]
         numbers = widths[0] * widths[1] * self.wide.itemsize // 4
         held = SWEEP_NUMBERS if kernel is recurrent.forward else SWEEP_NUMBERS_BACK
-        block = max(1, min(triton.next_power_of_2(self.heads), held // numbers))
+        block = max(1, min(power_of_2(self.heads), held // numbers))
         warps = min(max(1, block * numbers // held), SWEEP_WARPS)
         two = block * numbers <= held * warps
         levels = plan.levels.numel() - 2
-        items = sum(self.host[Host.EDGES][self.classes :]) * triton.cdiv(self.heads, block)
+        items = sum(self.host[Host.EDGES][self.classes :]) * ceil_div(self.heads, block)
         if not items:
             return
         most = 1 if INTERPRETED else processors(self.device) * (SWEEP_WARPS // warps)
@@ -249,11 +250,11 @@ class _Call:
     def at_nodes(self, kernel: Any, arguments: tuple[Tensor | At, ...]) -> None:
         """A program for each node of large graphs and some heads."""
         plan = self.plan
-        widths = [triton.next_power_of_2(width) for width in (self.keys, self.values)]
-        block = max(1, min(triton.next_power_of_2(self.heads), 512 // max(widths)))
+        widths = [power_of_2(width) for width in (self.keys, self.values)]
+        block = max(1, min(power_of_2(self.heads), 512 // max(widths)))
         launch(
             kernel,
-            (self.large * triton.cdiv(self.heads, block),),
+            (self.large * ceil_div(self.heads, block),),
             (*arguments, plan.edges, plan.large, self.sizes[1]),
             (self.heads, self.keys, self.values, *widths, *self.strides, block, self.reversed),
             num_warps=1,

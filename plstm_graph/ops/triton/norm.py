@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from plstm_graph.ops.triton.runtime import launch
+from plstm_graph.ops.triton.runtime import launch, power_of_2
 
 TILE = 1024
 """Entries of a program: all heads of some nodes, or some heads of one node where those are more."""
@@ -126,8 +126,8 @@ def _backward(  # type: ignore[no-untyped-def]
 @cache
 def _shape(heads: int, width: int) -> tuple[int, int, int]:
     """BLOCK, HEADS and VP; worked out once, since launches have no time to lose."""
-    padded = triton.next_power_of_2(width)
-    some = min(triton.next_power_of_2(heads), max(TILE // padded, 1))
+    padded = power_of_2(width)
+    some = min(power_of_2(heads), max(TILE // padded, 1))
     return max(TILE // (some * padded), 1), some, padded
 
 

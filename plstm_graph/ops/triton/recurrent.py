@@ -10,6 +10,7 @@ edge leaves for its nodes. Every sum has one order, so a graph's numbers depend 
 import triton
 import triton.language as tl
 
+from plstm_graph.ops.triton.walk import gate
 from plstm_graph.plan import Edge, LargeEdge, LargeNode, Pair
 
 BY_DST = tl.constexpr(int(Edge.BY_DST))
@@ -101,7 +102,7 @@ def _inside(valid, K: tl.constexpr, V: tl.constexpr, KP: tl.constexpr, VP: tl.co
 
 @triton.jit
 def _gate(gates, row, head, valid, H: tl.constexpr):  # type: ignore[no-untyped-def]
-    return tl.load(gates + row.to(tl.int64) * H + head, mask=valid, other=0.0)
+    return gate(gates, row.to(tl.int64) * H + head, valid)
 
 
 @triton.jit
@@ -194,7 +195,7 @@ def forward(  # type: ignore[no-untyped-def]
     HB: tl.constexpr, TWO: tl.constexpr, REV: tl.constexpr, OUTPUT: tl.constexpr,
 ):  # fmt: skip
     """States of the edges of all large graphs and, with OUTPUT, what each adds to the output of a node."""
-    DTYPE: tl.constexpr = source.dtype.element_ty
+    DTYPE: tl.constexpr = states.dtype.element_ty
     LIST: tl.constexpr = EXITING if REV else ENTERING
     PAIRED: tl.constexpr = BY_PREV if REV else BY_NEXT
     BLOCKS: tl.constexpr = (H + HB - 1) // HB
@@ -254,7 +255,7 @@ def backward(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Adjoints of the states, gradients of the gates of edges and pairs, and what each edge adds to d_query of the node
     that reads it and to d_key and d_value of the one that feeds it."""
-    DTYPE: tl.constexpr = source.dtype.element_ty
+    DTYPE: tl.constexpr = states.dtype.element_ty
     LIST: tl.constexpr = ENTERING if REV else EXITING
     PAIRED: tl.constexpr = BY_NEXT if REV else BY_PREV
     BLOCKS: tl.constexpr = (H + HB - 1) // HB
@@ -274,7 +275,7 @@ def backward(  # type: ignore[no-untyped-def]
             state = tl.load(_at(states, slot, head, H, K, V, KP, VP), mask=inside, other=0.0)
             gate_a = _gate(transition, pair_a, head, _heads(head, first < last, H), H)
             gate_b = _gate(transition, pair_b, head, _heads(head, first + 1 < last, H), H)
-            read, fed = tl.load(mark + gates, mask=valid, other=0.0), tl.load(source + gates, mask=valid, other=0.0)
+            read, fed = gate(mark, gates, valid), gate(source, gates, valid)
             q = _vector(query, src if REV else dst, head, valid, Q_NODE, Q_HEAD, K, KP, DTYPE)
             g = _vector(d_output, src if REV else dst, head, valid, H * V, V, V, VP, DTYPE)
             k = _vector(key, dst if REV else src, head, valid, K_NODE, K_HEAD, K, KP, DTYPE)
@@ -329,7 +330,7 @@ def output(  # type: ignore[no-untyped-def]
     HB: tl.constexpr, REV: tl.constexpr,
 ):  # fmt: skip
     """Outputs of the nodes of large graphs, a program for each node and some heads."""
-    DTYPE: tl.constexpr = direct.dtype.element_ty
+    DTYPE: tl.constexpr = outputs.dtype.element_ty
     COME: tl.constexpr = LEAVING if REV else ARRIVING
     COMERS: tl.constexpr = BY_SRC if REV else BY_DST
     BLOCKS: tl.constexpr = (H + HB - 1) // HB
@@ -354,7 +355,7 @@ def gradients(  # type: ignore[no-untyped-def]
     HB: tl.constexpr, REV: tl.constexpr,
 ):  # fmt: skip
     """Gradients at the nodes of large graphs, a program for each node and some heads."""
-    DTYPE: tl.constexpr = direct.dtype.element_ty
+    DTYPE: tl.constexpr = queries.dtype.element_ty
     COME: tl.constexpr = LEAVING if REV else ARRIVING
     GO: tl.constexpr = ARRIVING if REV else LEAVING
     COMERS: tl.constexpr = BY_SRC if REV else BY_DST

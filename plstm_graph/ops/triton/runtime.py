@@ -18,6 +18,16 @@ INTERPRETED = not isinstance(_probe, triton.runtime.JITFunction)
 _compiled: dict[Any, Any] = {}
 
 
+def power_of_2(number: int) -> int:
+    """The smallest power of two from ``number`` (at least 1) on. Triton's own costs the host as much as a launch."""
+    return 1 << (number - 1).bit_length()
+
+
+def ceil_div(number: int, by: int) -> int:
+    """How many parts of size ``by`` hold ``number`` things."""
+    return -(-number // by)
+
+
 class At(NamedTuple):
     """A place inside a contiguous tensor, by its flat index: what a kernel gets is the pointer, and no view is made."""
 
@@ -54,8 +64,12 @@ def launch(
         if type(x) is int:
             plain.append(x)
             continue
-        tensor, place = x if type(x) is At else (x, 0)
-        pointer = tensor.data_ptr() + place * tensor.element_size()
+        if type(x) is At:
+            tensor = x.tensor
+            pointer = tensor.data_ptr() + x.place * tensor.element_size()
+        else:
+            tensor = x
+            pointer = tensor.data_ptr()
         plain.append(pointer)
         if tensor.dtype is not torch.int32:
             traits += (tensor.dtype, pointer % 16)

@@ -39,6 +39,13 @@ def graph_of(work, graphs, room, place, G, H: tl.constexpr, C: tl.constexpr):  #
 
 
 @triton.jit
+def gate(gates, at, mask):  # type: ignore[no-untyped-def]
+    """Gates in the dtype that they are computed in: float32, or float64 as they are."""
+    DTYPE: tl.constexpr = tl.float64 if gates.dtype.element_ty == tl.float64 else tl.float32
+    return tl.load(gates + at, mask=mask, other=0.0).to(DTYPE)
+
+
+@triton.jit
 def _edge(edges, gates, at, valid, heads, E, H: tl.constexpr, HB: tl.constexpr, END: tl.constexpr, LIST: tl.constexpr):  # type: ignore[no-untyped-def]
     """What the walk needs of one edge: an end point, the first of its pairs, their number, a gate [HB]."""
     lane = tl.arange(0, HB)
@@ -46,7 +53,7 @@ def _edge(edges, gates, at, valid, heads, E, H: tl.constexpr, HB: tl.constexpr, 
         tl.load(edges + END * E + at, mask=valid, other=0),
         tl.load(edges + LIST * E + at, mask=valid, other=0),
         tl.load(edges + (LIST + 1) * E + at, mask=valid, other=0),
-        tl.load(gates + at * H + lane, mask=lane < tl.where(valid, heads, 0), other=0.0),
+        gate(gates, at * H + lane, lane < tl.where(valid, heads, 0)),
     )
 
 
@@ -66,8 +73,7 @@ def _clear(  # type: ignore[no-untyped-def]
     for n in range(0, nodes, NB):
         at = n + tl.arange(0, NB)[:, None, None]
         mask = (at < nodes) & (lane < heads)
-        gate = tl.load(direct + at * H + lane, mask=mask, other=0.0)
-        tile = tl.where(column == at, gate, 0.0)
+        tile = tl.where(column == at, gate(direct, at * H + lane, mask), 0.0)
         tl.store(matrix + (at * H + lane) * C + column, tile, mask=mask & (column < C))
 
 
@@ -91,27 +97,27 @@ def _states(  # type: ignore[no-untyped-def]
     own = lane[:, None] * C + column
     begin = count - 1 if REV else 0
     step = -1 if REV else 1
-    tail, first, length, gate = _edge(edges, source, begin, count > 0, heads, E, H, HB, START, LIST)
-    tail1, first1, length1, gate1 = _edge(edges, source, begin + step, count > 1, heads, E, H, HB, START, LIST)
+    tail, first, length, fed = _edge(edges, source, begin, count > 0, heads, E, H, HB, START, LIST)
+    tail1, first1, length1, fed1 = _edge(edges, source, begin + step, count > 1, heads, E, H, HB, START, LIST)
     pair, other = _pair(pairs, first, length > 0, P, PAIRED)
     for i in range(0, count):
         at = begin + step * i
-        tail2, first2, length2, gate2 = _edge(edges, source, at + 2 * step, i + 2 < count, heads, E, H, HB, START, LIST)
+        tail2, first2, length2, fed2 = _edge(edges, source, at + 2 * step, i + 2 < count, heads, E, H, HB, START, LIST)
         pair1, other1 = _pair(pairs, first1, length1 > 0, P, PAIRED)
         row = matrix + (tl.load(edges + END * E + at) - node) * (H * C) + own
         read = tl.load(row, mask=inside, other=0.0)
-        weight = tl.load(mark + at * H + lane, mask=lane < heads, other=0.0)
-        state = tl.where(column == tail - node, gate[:, None], 0.0)
+        weight = gate(mark, at * H + lane, lane < heads)
+        state = tl.where(column == tail - node, fed[:, None], 0.0)
         for j in range(0, length):
             if j > 0:
                 pair, other = _pair(pairs, first + j, length > 0, P, PAIRED)
-            through = tl.load(transition + pair * H + lane, mask=lane < heads, other=0.0)
+            through = gate(transition, pair * H + lane, lane < heads)
             state += through[:, None] * tl.load(states + (other - edge) * (H * C) + own, mask=inside, other=0.0)
         tl.store(states + at * (H * C) + own, state, mask=inside)
         tl.store(row, read + weight[:, None] * state, mask=inside)
         tl.debug_barrier()  # the next step may read both in other threads
-        tail, first, length, gate, pair, other = tail1, first1, length1, gate1, pair1, other1
-        tail1, first1, length1, gate1 = tail2, first2, length2, gate2
+        tail, first, length, fed, pair, other = tail1, first1, length1, fed1, pair1, other1
+        tail1, first1, length1, fed1 = tail2, first2, length2, fed2
 
 
 @triton.jit
@@ -133,31 +139,31 @@ def _adjoints(  # type: ignore[no-untyped-def]
     own = lane[:, None] * C + column
     begin = 0 if REV else count - 1
     step = 1 if REV else -1
-    end, first, length, gate = _edge(edges, mark, begin, count > 0, heads, E, H, HB, END, LIST)
-    end1, first1, length1, gate1 = _edge(edges, mark, begin + step, count > 1, heads, E, H, HB, END, LIST)
+    end, first, length, read = _edge(edges, mark, begin, count > 0, heads, E, H, HB, END, LIST)
+    end1, first1, length1, read1 = _edge(edges, mark, begin + step, count > 1, heads, E, H, HB, END, LIST)
     pair, other = _pair(pairs, first, length > 0, P, PAIRED)
     for i in range(0, count):
         at = begin + step * i
-        end2, first2, length2, gate2 = _edge(edges, mark, at + 2 * step, i + 2 < count, heads, E, H, HB, END, LIST)
+        end2, first2, length2, read2 = _edge(edges, mark, at + 2 * step, i + 2 < count, heads, E, H, HB, END, LIST)
         pair1, other1 = _pair(pairs, first1, length1 > 0, P, PAIRED)
         tail = tl.load(edges + START * E + at) - node
         state = tl.load(states + at * (H * C) + own, mask=inside, other=0.0)
-        read = tl.load(d_matrix + (end - node) * (H * C) + own, mask=inside, other=0.0)
-        adjoint = gate[:, None] * read
+        row = tl.load(d_matrix + (end - node) * (H * C) + own, mask=inside, other=0.0)
+        adjoint = read[:, None] * row
         for j in range(0, length):
             if j > 0:
                 pair, other = _pair(pairs, first + j, length > 0, P, PAIRED)
-            through = tl.load(transition + pair * H + lane, mask=lane < heads, other=0.0)
+            through = gate(transition, pair * H + lane, lane < heads)
             carried = tl.load(states + (other - edge) * (H * C) + own, mask=inside, other=0.0)
             adjoint += through[:, None] * carried
             tl.store(d_transition + pair * H + lane, tl.sum(carried * state, 1), mask=lane < heads)
         tl.debug_barrier()  # every thread has read the state that is now replaced
         tl.store(states + at * (H * C) + own, adjoint, mask=inside)
-        tl.store(d_mark + at * H + lane, tl.sum(read * state, 1), mask=lane < heads)
+        tl.store(d_mark + at * H + lane, tl.sum(row * state, 1), mask=lane < heads)
         tl.store(d_source + at * H + lane, tl.sum(tl.where(column == tail, adjoint, 0.0), 1), mask=lane < heads)
         tl.debug_barrier()
-        end, first, length, gate, pair, other = end1, first1, length1, gate1, pair1, other1
-        end1, first1, length1, gate1 = end2, first2, length2, gate2
+        end, first, length, read, pair, other = end1, first1, length1, read1, pair1, other1
+        end1, first1, length1, read1 = end2, first2, length2, read2
 
 
 @triton.jit(

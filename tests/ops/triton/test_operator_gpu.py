@@ -194,6 +194,7 @@ def test_same_in_any_batch_in_recurrent_form(recurrent):
     check_company("recurrent", "plain")
 
 
+@pytest.mark.xdist_group("memory")  # one after the other: each takes some 30 GB
 @pytest.mark.parametrize("nodes", [256, 700], ids=["in tiles", "recurrent"])
 def test_more_numbers_than_an_int32_counts(nodes):
     """Copies of one graph, whose states are more than 2³¹ numbers in all: the last copy is right."""
@@ -207,3 +208,5 @@ def test_more_numbers_than_an_int32_counts(nodes):
     got = split(run(many, LineDAG.collate([part] * copies).to("cuda")), [part] * copies)
     for i in (0, copies // 2, copies - 1):
         check_same(got[i], want, f"copy {i}:")
+    del got, many
+    torch.cuda.empty_cache()

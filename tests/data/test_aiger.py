@@ -2,11 +2,11 @@
 
 import gzip
 
-import aiger
 import pytest
 import torch
 
 from plstm_graph import LineDAG
+from plstm_graph.data import aiger
 from plstm_graph.errors import DataError
 
 # Inputs are variables 1 to 3. Gate 4 = 2 and not 1, gate 5 = not 4 and 3: literals (8: 4, 3) and (10: 9, 6).
@@ -75,3 +75,13 @@ def test_the_published_controller(shared_data):
     leaving = torch.bincount(found.edge_index[0], minlength=found.num_nodes)
     read = set(torch.nonzero(leaving).view(-1).tolist()) | set((found.outputs // 2).tolist())
     assert set(range(8, found.num_nodes)) <= read  # no gate of a synthesised circuit is useless
+
+
+def test_as_a_graph():
+    graph = aiger.parse_aiger(HALF).data()
+    assert graph.x.tolist() == [[0, 0], [1, 0], [1, 0], [1, 0], [2, 1], [2, 1]]  # outputs 10 and 9: gates 5 and not 4
+    assert graph.edge_attr.view(-1).tolist() == [0, 1, 1, 0]
+    dag = LineDAG.from_edge_index(graph.edge_index, 6, order=graph.rank)
+    given = LineDAG.from_edge_index(graph.edge_index, 6, order="given")
+    assert torch.equal(dag.src, given.src)
+    assert torch.equal(dag.dst, given.dst)

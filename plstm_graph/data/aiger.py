@@ -1,13 +1,20 @@
 """Binary AIGER: and-inverter graphs of combinational circuits, as DAGs."""
 
-import gzip
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 
+from plstm_graph.data import source
+from plstm_graph.data.dataset import UNLABELLED, DatasetInfo, GraphDataset
 from plstm_graph.errors import DataError
+from plstm_graph.nn.encoders import FeatureSpec
+
+URL = "https://raw.githubusercontent.com/lsils/benchmarks/master"
+EPFL = ("random_control/ctrl", "arithmetic/adder", "arithmetic/div", "arithmetic/max", "arithmetic/sin")
+FEATURES = FeatureSpec(node_sizes=(3, 2), edge_sizes=(2,))
 
 
 class Circuit(NamedTuple):
@@ -26,6 +33,15 @@ class Circuit(NamedTuple):
     def num_nodes(self) -> int:
         return 1 + self.num_inputs + self.num_gates
 
+    def data(self) -> Data:
+        """As a graph: ``x`` [N, 2] says what a node is (0 the constant, 1 an input, 2 a gate) and whether it is an
+        output, ``edge_attr`` [M, 1] whether an edge negates; nodes are numbered topologically, hence ``rank``."""
+        kind = torch.tensor([0, 1, 2]).repeat_interleave(torch.tensor([1, self.num_inputs, self.num_gates]))
+        output = torch.zeros_like(kind).index_fill_(0, self.outputs // 2, 1)
+        rank = torch.arange(self.num_nodes)
+        inverted = self.inverted.long()[:, None]
+        return Data(x=torch.stack([kind, output], 1), edge_index=self.edge_index, edge_attr=inverted, rank=rank)
+
 
 def read_aiger(path: str | Path) -> Circuit:
     """A circuit from a ``.aig`` or ``.aig.gz`` file.
@@ -34,10 +50,10 @@ def read_aiger(path: str | Path) -> Circuit:
         DataError: not binary AIGER, cut short, or with latches (it would not be a DAG).
     """
     path = Path(path)
-    content = path.read_bytes()
+    content = source.read_bytes(path)
     try:
-        return parse_aiger(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
-    except (DataError, EOFError, gzip.BadGzipFile) as error:
+        return parse_aiger(content)
+    except DataError as error:
         raise DataError(f"{path.name}: {error}") from error
 
 
@@ -83,3 +99,48 @@ def _numbers(content: bytes, count: int) -> Tensor:
                 break
         numbers.append(value)
     return torch.tensor(numbers, dtype=torch.long)
+
+
+def circuit_files(folder: Path) -> dict[str, Path]:
+    """The ``.aig`` and ``.aig.gz`` files of a folder by name, in its order."""
+    paths = sorted(path for path in folder.iterdir() if path.name.endswith((".aig", ".aig.gz")))
+    return {path.name.partition(".aig")[0]: path for path in paths}
+
+
+def load_folder(folder: str | Path, name: str | None = None) -> GraphDataset:
+    """All circuits of a folder as graphs without labels, for depth and speed.
+
+    Raises:
+        DataError: no such folder, no circuits in it, or one that cannot be read.
+    """
+    folder = Path(folder)
+    files = circuit_files(folder) if folder.is_dir() else {}
+    if not files:
+        raise DataError(f"there are no .aig or .aig.gz files in {folder}")
+    graphs = [read_aiger(path).data() for path in files.values()]
+    return GraphDataset(name or folder.name, graphs, UNLABELLED, "", (), 0, FEATURES)
+
+
+def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
+    """The circuits of the EPFL suite that a root folder holds; five of them are downloaded."""
+    files = {f"{Path(circuit).name}.aig": (f"{URL}/{circuit}.aig", None) for circuit in EPFL}
+    data = load_folder(info.find(root, source.fetched(files)), info.name)
+    info.check_count(len(data.graphs))
+    return data
+
+
+ROWS = [
+    DatasetInfo(
+        "epfl",
+        5,
+        UNLABELLED,
+        "",
+        "",
+        "none stated",
+        "EPFL combinational benchmarks, Amarú et al. 2015",
+        URL,
+        ("dag_EPFL_aig",),
+        0.1,
+        load,
+    )
+]

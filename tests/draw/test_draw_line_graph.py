@@ -9,7 +9,8 @@ import torch
 
 from plstm_graph import LineDAG
 from plstm_graph.data.molecules import canonical_rank, layout
-from plstm_graph.draw import GAP, TAG_HEIGHT, _arranged, _line_graph, _page, _scene, draw
+from plstm_graph.draw import draw
+from plstm_graph.draw.line_graph import GAP, TAG_HEIGHT, _arranged, _line_graph, _page, _scene
 from plstm_graph.errors import ConfigError, DataError, PLSTMGraphError, ShapeError
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"

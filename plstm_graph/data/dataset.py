@@ -1,0 +1,110 @@
+"""What a data set is: graphs with labels, and the row of the table that says where they come from."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch_geometric.data import Data
+
+from plstm_graph.data import source as files
+from plstm_graph.data.molecules import Rejected
+from plstm_graph.data.source import Fill
+from plstm_graph.data.splits import Split, make_split
+from plstm_graph.errors import DataError
+from plstm_graph.nn.encoders import ATOM_SIZES, BOND_SIZES, FeatureSpec
+from plstm_graph.nn.model import ModelConfig, prepare
+
+METRICS = {"regression": "r2", "binary": "rocauc", "multiclass": "accuracy"}  # tasks of a file, and how each is scored
+UNLABELLED = "none"
+MOLECULE = FeatureSpec(node_sizes=ATOM_SIZES, edge_sizes=BOND_SIZES)
+
+
+@dataclass
+class GraphDataset:
+    """Graphs with labels, and what a trainer has to know about them.
+
+    Attributes:
+        graphs: PyG ``Data`` with ``x``, ``edge_index``, ``y`` and, where the set has them, ``edge_attr``; molecules
+            also carry ``smiles``. ``rank`` is the order that belongs to the data, on which a model with order
+            ``"canonical"`` relies: rdkit's for molecules, for a native DAG a topological one, so that its directions
+            are kept.
+        task: says what ``y`` is. ``"regression"`` and ``"binary"`` (one yes or no a target): float [1, targets] with
+            NaN for a missing label. ``"multiclass"``: the class as int64 [1]. ``"tokens"``: numbers of words, int64
+            [1, longest], -1 after the last one. ``"none"``: there are no labels.
+        num_outputs: number of targets; of classes when ``task`` is ``"multiclass"``; of words times targets (places of
+            words) when it is ``"tokens"``.
+        rejected: rows of the file that are not among ``graphs``, each with a reason.
+        parts: the split that was published with the graphs, called "official".
+        words: what the numbers of ``"tokens"`` stand for.
+    """
+
+    name: str
+    graphs: list[Data]
+    task: str
+    metric: str
+    targets: tuple[str, ...]
+    num_outputs: int
+    features: FeatureSpec
+    rejected: list[Rejected] = field(default_factory=list)
+    default_split: str = "random"
+    parts: Split | None = None
+    words: tuple[str, ...] = ()
+
+    def split(self, kind: str | None = None, seed: int = 0, fold: int = 0) -> Split:
+        """Indices of ``train``, ``valid`` and ``test``; see :func:`plstm_graph.data.splits.make_split`."""
+        kind = kind or self.default_split
+        return make_split(kind, self.graphs, self.task, seed=seed, fold=fold, official=self.parts)
+
+    def prepared(self, model: ModelConfig, chosen: Sequence[int] | None = None) -> list[Data]:
+        """The graphs, or those chosen by number, with all that a model reads; see ``nn.model.prepare``."""
+        return prepare(self.graphs if chosen is None else [self.graphs[number] for number in chosen], model)
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """A row of the table of data sets.
+
+    Attributes:
+        name: what ``--data`` takes.
+        graphs: how many there are; rows of the file for MoleculeNet. None where it is not published.
+        task, metric, split: as of :class:`GraphDataset`.
+        licence, source, url: of the data.
+        places: where raw files may stand below a root folder; in the cache they are at the first of them.
+        megabytes: size of the download where known.
+        loader: gets this row and the root folder.
+        options: what the loader has to know besides.
+    """
+
+    name: str
+    graphs: int | None
+    task: str
+    metric: str
+    split: str
+    licence: str
+    source: str
+    url: str
+    places: tuple[str, ...]
+    megabytes: float | None
+    loader: Callable[["DatasetInfo", str | Path | None], GraphDataset]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def present(self, root: str | Path | None = None) -> bool:
+        """Whether no download is needed: it comes with a package, or is below ``root`` (without one, in the cache)."""
+        return not self.places or files.present(self.places, root) is not None
+
+    def find(self, root: str | Path | None, fill: Fill) -> Path:
+        """The raw files; see :func:`plstm_graph.data.source.find`."""
+        return files.find(self.name, self.places, root, self.url, fill)
+
+    def check_count(self, count: int) -> None:
+        """Raise DataError unless so many graphs were published."""
+        if self.graphs is not None and count != self.graphs:
+            raise DataError(
+                f"{self.name} must have {self.graphs} graphs, got {count}: its files are not the published ones"
+            )
+
+    def dataset(self, graphs: list[Data], targets: tuple[str, ...], features: FeatureSpec, **rest: Any) -> GraphDataset:
+        """A :class:`GraphDataset` with this row's name, task, metric and split."""
+        given: dict[str, Any] = {"num_outputs": len(targets), "default_split": self.split} | rest
+        return GraphDataset(self.name, graphs, self.task, self.metric, targets, features=features, **given)

@@ -1,0 +1,272 @@
+"""Prepared data: a data set as one small file of tensors, to train where neither its source, nor rdkit, nor ogb is."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from plstm_graph.data.dataset import GraphDataset
+from plstm_graph.data.molecules import Rejected, scaffold
+from plstm_graph.data.splits import Split, group_split
+from plstm_graph.errors import DataError
+from plstm_graph.files import atomic_write
+from plstm_graph.nn.encoders import FeatureSpec
+from plstm_graph.nn.model import ModelConfig, prepare
+
+FORMAT = 1
+SUFFIX = ".pt"
+WHOLE = (torch.uint8, torch.int16, torch.int32, torch.int64)  # types for whole numbers, narrow ones first
+
+
+@dataclass
+class PreparedDataset(GraphDataset):
+    """A data set that brings its encodings, its canonical ranks and the splits that only its source could make.
+
+    Attributes:
+        walks: steps of the random-walk encoding that the graphs have as ``pe`` [N, walks].
+        scaffolds: number of each molecule's scaffold, in order of appearance; None where there are none.
+        digest: SHA-256 of the content.
+    """
+
+    walks: int = 0
+    scaffolds: list[int] | None = None
+    digest: str = ""
+
+    def split(self, kind: str | None = None, seed: int = 0, fold: int = 0) -> Split:
+        """As of the source."""
+        kind = kind or self.default_split
+        if kind == "scaffold" and self.scaffolds is not None and fold == 0:
+            return group_split(self.scaffolds, seed=seed)
+        return super().split(kind, seed, fold)
+
+    def prepared(self, model: ModelConfig, chosen: Sequence[int] | None = None) -> list[Data]:
+        """As of the source, computing only what is not here already."""
+        graphs = [copy(self.graphs[number]) for number in (range(len(self.graphs)) if chosen is None else chosen)]
+        for graph in graphs if self.walks else ():
+            if 0 < model.walks <= self.walks:  # the first steps of a longer walk
+                graph.pe = graph.pe[:, : model.walks]
+            else:
+                del graph.pe
+        return prepare(graphs, model, walked=self.walks)
+
+
+def write_prepared(path: str | PathLike[str], dataset: GraphDataset, *, walks: int = 0, smiles: bool = True) -> str:
+    """Writes a data set with all that training needs; :func:`read_prepared` and ``load`` read it.
+
+    Args:
+        path: of the file, which should end in ``.pt``.
+        dataset: what to prepare.
+        walks: steps of the random-walk encoding to keep. They spare training half a millisecond a molecule at its
+            start, and take most of the room: ogbg-molhiv has 12 MB without.
+        smiles: keep the molecules as text; a model trained without them cannot predict for SMILES.
+
+    Returns:
+        SHA-256 of the content: equal content has an equal one, wherever it was written.
+
+    Raises:
+        DataError: the graphs hold something other than tensors and text, or do not hold the same.
+        OSError: the file cannot be written.
+    """
+    graphs = prepare(dataset.graphs, ModelConfig(walks=walks))  # in canonical order; others need no source
+    content: dict[str, Any] = {
+        "name": dataset.name,
+        "task": dataset.task,
+        "metric": dataset.metric,
+        "targets": list(dataset.targets),
+        "num_outputs": dataset.num_outputs,
+        "features": {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(dataset.features).items()},
+        "rejected": [list(row) for row in dataset.rejected],
+        "default_split": dataset.default_split,
+        "parts": {name: narrow(torch.tensor(part)) for name, part in (dataset.parts or {}).items()},
+        "words": list(dataset.words),
+        "scaffolds": _scaffolds(graphs),
+        "walks": walks,
+        "graphs": len(graphs),
+        "attributes": _attributes(graphs, () if smiles else ("smiles",)),
+    }
+    digest = _digest(content)
+    with atomic_write(path) as temp:
+        torch.save({"plstm_graph_data": FORMAT, "digest": digest, **content}, temp)
+    return digest
+
+
+def read_prepared(path: str | PathLike[str]) -> PreparedDataset:
+    """The data set of a file, mapped into memory and unpacked; no code stored in it is run.
+
+    Raises:
+        DataError: no such file, not one of :func:`write_prepared`, of another format, or damaged.
+    """
+    where = Path(path)
+    content = _content(where)
+    attributes = {key: list(_graphs_of(stored)) for key, stored in content["attributes"].items()}
+    graphs = [Data() for _ in range(content["graphs"])]
+    for key, values in attributes.items():
+        for graph, value in zip(graphs, values, strict=True):
+            graph[key] = value
+    features: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in content["features"].items()}
+    scaffolds = content["scaffolds"]
+    return PreparedDataset(
+        content["name"],
+        graphs,
+        content["task"],
+        content["metric"],
+        tuple(content["targets"]),
+        content["num_outputs"],
+        FeatureSpec(**features),
+        [Rejected(*row) for row in content["rejected"]],
+        content["default_split"],
+        {name: part.tolist() for name, part in content["parts"].items()} or None,
+        tuple(content["words"]),
+        walks=content["walks"],
+        scaffolds=None if scaffolds is None else scaffolds.tolist(),
+        digest=content["digest"],
+    )
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(path, weights_only=True, mmap=True)
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {path}") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path} is a folder; give the file that `plstm-graph prepare` wrote") from error
+    except Exception as error:  # torch raises whatever its reader met
+        raise DataError(f"{path} is truncated, or not data prepared by plstm-graph ({type(error).__name__})") from error
+    if not isinstance(content, dict) or "plstm_graph_data" not in content:
+        raise DataError(f"{path} was not written by `plstm-graph prepare`; is it a checkpoint?")
+    found = content.pop("plstm_graph_data")
+    if found != FORMAT:
+        raise DataError(f"{path} has data format {found!r}, this version reads {FORMAT}; prepare it again")
+    if _digest({key: value for key, value in content.items() if key != "digest"}) != content.get("digest"):
+        raise DataError(f"the content of {path} does not match its digest; it is damaged: copy or prepare it again")
+    return content
+
+
+# ---------------------------------------------------------------------- attributes
+
+
+def _attributes(graphs: Sequence[Data], skip: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Every attribute of all graphs as a few tensors."""
+    if not graphs:
+        raise DataError("there are no graphs to prepare")
+    keys = [key for key in graphs[0].to_dict() if key not in skip]
+    found = {}
+    for number, graph in enumerate(graphs):
+        odd = set(keys) ^ (set(graph.to_dict()) - set(skip))
+        if odd:
+            names = ", ".join(sorted(odd))
+            raise DataError(f"all graphs must have the same attributes, but graphs 0 and {number} differ in {names}")
+    for key in keys:
+        values = [graph[key] for graph in graphs]
+        kinds = {type(value) for value in values}
+        if kinds == {str}:
+            found[key] = _text(values)
+        elif kinds == {Tensor}:
+            found[key] = _union(values, graphs[0].__cat_dim__(key, values[0]))
+        else:
+            names = ", ".join(sorted(kind.__name__ for kind in kinds))
+            raise DataError(f"attribute {key!r} cannot be prepared: it must be a tensor or text, not {names}")
+    return found
+
+
+def _union(values: list[Tensor], dim: int) -> dict[str, Any]:
+    rows = [value.movedim(dim, 0) for value in values]
+    if len({(value.dtype, value.shape[1:]) for value in rows}) > 1:
+        raise DataError("tensors of one attribute must have one type, and one shape but for its number of rows")
+    counts = narrow(torch.tensor([len(value) for value in rows]))
+    return {"dim": dim, "counts": counts, **encode(torch.cat(rows))}
+
+
+def _text(values: list[str]) -> dict[str, Any]:
+    coded = [value.encode() for value in values]
+    letters = torch.frombuffer(bytearray(b"".join(coded) or b" "), dtype=torch.uint8)
+    return {"counts": narrow(torch.tensor([len(value) for value in coded])), "letters": letters}
+
+
+def _graphs_of(stored: dict[str, Any]) -> Iterator[Any]:
+    """The values of one attribute, graph by graph: views of one tensor."""
+    counts = stored["counts"].tolist()
+    if "letters" in stored:
+        letters, start = bytes(stored["letters"].numpy()), 0
+        for count in counts:
+            yield letters[start : start + count].decode()
+            start += count
+        return
+    dim = stored["dim"]
+    yield from (decode(stored).movedim(0, dim) if dim else decode(stored)).split(counts, dim)
+
+
+def encode(rows: Tensor) -> dict[str, Any]:
+    """``rows`` [n, ...] without loss as its different rows and which of them stands where, if that takes less room.
+
+    Molecules repeat themselves: 1.05 million atoms of ogbg-molhiv have a few hundred kinds of features.
+    """
+    flat = rows.contiguous().view(len(rows), math.prod(rows.shape[1:]))
+    dtype = str(rows.dtype).removeprefix("torch.")
+    plain = narrow(flat)
+    if flat.numel():
+        # Compared byte by byte: -0.0 stays -0.0, and a NaN is equal to itself.
+        raw = flat.view(torch.uint8).numpy()
+        found, code = np.unique(raw.view(f"V{raw.shape[1]}")[:, 0], return_inverse=True)
+        codes = narrow(torch.from_numpy(code))
+        table = narrow(torch.from_numpy(found.view("u1").reshape(len(found), -1).copy()).view(rows.dtype))
+        if codes.nbytes + table.nbytes < plain.nbytes:
+            return {"dtype": dtype, "shape": list(rows.shape[1:]), "table": table, "codes": codes}
+    return {"dtype": dtype, "shape": list(rows.shape[1:]), "table": plain, "codes": None}
+
+
+def decode(stored: dict[str, Any]) -> Tensor:
+    """The inverse of :func:`encode`."""
+    table = stored["table"].to(getattr(torch, stored["dtype"]))
+    rows = table if stored["codes"] is None else table.index_select(0, stored["codes"].long())
+    return rows.view(len(rows), *stored["shape"])
+
+
+def narrow(values: Tensor) -> Tensor:
+    """Whole numbers in the narrowest type that holds them; anything else as it is."""
+    if values.dtype not in WHOLE or not values.numel():
+        return values
+    low, high = int(values.min()), int(values.max())
+    fits = (kind for kind in WHOLE if torch.iinfo(kind).min <= low and high <= torch.iinfo(kind).max)
+    return values.to(next(fits))
+
+
+# ---------------------------------------------------------------------- splits, digest
+
+
+def _scaffolds(graphs: Sequence[Data]) -> Tensor | None:
+    """Number of each molecule's scaffold; None where not all graphs are molecules that rdkit can read."""
+    if not all("smiles" in graph for graph in graphs):
+        return None
+    numbers: dict[str, int] = {}
+    try:
+        found = [numbers.setdefault(scaffold(graph.smiles), len(numbers)) for graph in graphs]
+    except DataError:
+        return None
+    return narrow(torch.tensor(found))
+
+
+def _digest(content: Any) -> str:
+    """SHA-256 of nested plain values and tensors."""
+    found = hashlib.sha256()
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            found.update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+            return [str(value.dtype), list(value.shape)]
+        if isinstance(value, dict):
+            return {key: plain(value[key]) for key in sorted(value)}
+        return value
+
+    found.update(json.dumps(plain(content)).encode())
+    return found.hexdigest()

@@ -1,0 +1,72 @@
+"""The bonds of a molecule, and the ways to turn it."""
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from plstm_graph.data.molecules import Layout
+from plstm_graph.draw.marks import INK
+from plstm_graph.plots import CYCLE
+
+ELEMENTS = {"N": CYCLE[0], "O": CYCLE[3], "S": "#8a6d00", "P": "#8a4f00"}
+ELEMENTS |= dict.fromkeys(("F", "Cl", "Br", "I"), "#00694d")
+
+
+def turned(molecule: Layout, step: int) -> Iterator[np.ndarray]:
+    """Coordinates [N, 2] of the molecule turned by multiples of ``step`` degrees, most bonds at multiples of 30°."""
+    place = molecule.coordinates @ [1, 1j]
+    bonds = np.array([bond[:2] for bond in molecule.bonds], dtype=int).reshape(-1, 2)
+    along = np.angle(place[bonds[:, 1]] - place[bonds[:, 0]])
+    tilt = np.angle(np.exp(12j * along).sum()) / 12  # twelve times an angle: 30° is once around
+    for degrees in range(0, 180, step):
+        found = place * np.exp(1j * (np.radians(degrees) - tilt))
+        yield np.stack([found.real, found.imag], axis=1)
+
+
+def draw_bonds(axes: Any, molecule: Layout, points: np.ndarray, scale: float, *, lw: float = 1.2) -> None:
+    """Single, double, triple, aromatic (the dashed line inside the ring) and weaker bonds; ``scale`` in inch per Å."""
+    for first, second, order in molecule.bonds:
+        a, b = points[first], points[second]
+        along = (b - a) / (np.linalg.norm(b - a) or 1.0)
+        side = np.array([-along[1], along[0]]) * 0.05 / scale
+        for shift, dashes, shorter in _strokes(molecule, points, first, second, order, side):
+            start, end = a + shift * side + shorter * (b - a), b + shift * side - shorter * (b - a)
+            axes.plot(*zip(start, end, strict=True), linestyle=dashes, color=INK, lw=lw, zorder=1)
+
+
+def _strokes(
+    molecule: Layout, points: np.ndarray, first: int, second: int, order: float, side: np.ndarray
+) -> list[tuple[float, Any, float]]:
+    """Lines of a bond: (shift to the side, dash pattern, part left out at each end)."""
+    if order == 1.5:  # the dashed line lies inside the ring
+        towards = _ring_centre(molecule, points, first, second) - points[first]
+        return [(0.0, "-", 0.0), (1.3 if towards @ side >= 0 else -1.3, (0, (2.2, 1.4)), 0.16)]
+    if order < 1:
+        return [(0.0, ":", 0.0)]
+    count = round(order)
+    apart = 2.0 if count == 2 else 1.4
+    return [(apart * (line - (count - 1) / 2), "-", 0.0) for line in range(count)]
+
+
+def _ring_centre(molecule: Layout, points: np.ndarray, first: int, second: int) -> np.ndarray:
+    """Middle of a smallest ring of aromatic bonds through a bond."""
+    neighbours: dict[int, list[int]] = {}
+    for a, b, order in molecule.bonds:
+        if order == 1.5 and {a, b} != {first, second}:
+            neighbours.setdefault(a, []).append(b)
+            neighbours.setdefault(b, []).append(a)
+    before, waiting = {first: first}, deque([first])
+    while waiting and second not in before:
+        node = waiting.popleft()
+        for other in neighbours.get(node, []):
+            if other not in before:
+                before[other] = node
+                waiting.append(other)
+    ring = [first]
+    node = second
+    while node in before and node != first:
+        ring.append(node)
+        node = before[node]
+    return points[ring].mean(0)

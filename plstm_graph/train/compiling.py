@@ -1,0 +1,33 @@
+"""Whether torch.compile can do what a run asks of it, found out before it tries for a minute."""
+
+import os
+import shutil
+
+import torch
+
+from plstm_graph.data.packed import PackedGraphs
+from plstm_graph.errors import ConfigError
+from plstm_graph.nn.model import ModelConfig
+from plstm_graph.ops.dispatch import COMPILED, has_compiled
+from plstm_graph.train.data import Graphs
+
+COMPILERS = {"cpu": ("CXX", "g++", "clang++"), "cuda": ("CC", "gcc", "clang", "cc")}
+"""What code is compiled with on each type of device: a variable that names it, and where that is not set, these."""
+
+
+def check_compile(model: ModelConfig, graphs: Graphs, device: torch.device) -> None:
+    """Raises ConfigError unless training steps on these graphs can be compiled on this device."""
+    variable, *names = COMPILERS.get(device.type, COMPILERS["cuda"])
+    names = [os.environ[variable]] if os.environ.get(variable) else names
+    if not any(shutil.which(name) for name in names):
+        wanted = " or ".join(names)
+        raise ConfigError(f"compile needs a C compiler, and there is no {wanted}; install one, or leave compile out")
+    if model.model != "plstm":
+        return
+    if not isinstance(graphs, PackedGraphs):
+        raise ConfigError("compile needs line graphs made ahead, but these graphs cannot be packed; leave compile out")
+    needed = COMPILED.get(device.type)
+    if model.backend not in ("auto", needed) or not has_compiled(device):
+        raise ConfigError(
+            f"on {device.type} compile needs the backend {needed!r}, not chosen or unable to run; leave compile out"
+        )

@@ -1,0 +1,108 @@
+"""From a checkpoint and a molecule to what its prediction is made of: a picture and two tables."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from plstm_graph import explain as core
+from plstm_graph.data.molecules import layout, smiles_to_data
+from plstm_graph.draw import draw_explanation
+from plstm_graph.errors import ConfigError, unknown
+from plstm_graph.nn.model import GraphModel, prepare
+from plstm_graph.train.checkpoint import Meta
+from plstm_graph.train.infer import restore_for_molecules
+from plstm_graph.train.results import write_rows
+
+
+@dataclass(frozen=True)
+class Explained:
+    """The explanation of one prediction for a molecule.
+
+    Attributes:
+        smiles: as given.
+        unit: of the output: the name of the target (regression) or ``log-odds of ...`` (classes).
+        choices: names by which a target (or class) is chosen, in the order of the model's outputs.
+        explanation: see :class:`plstm_graph.explain.Explanation`; node i is atom i as written.
+    """
+
+    smiles: str
+    unit: str
+    choices: list[str]
+    explanation: core.Explanation
+
+    def draw(self, path: str | PathLike[str]) -> Path:
+        """The picture, ``.svg`` or ``.png``; see :func:`plstm_graph.draw.draw_explanation`."""
+        return draw_explanation(self.explanation, self.smiles, path, unit=self.unit)
+
+    def write_atoms(self, path: str | PathLike[str]) -> None:
+        """CSV, one row an atom: ``score`` of the whole model, and what it ``sent`` in pLSTM layers, by kind."""
+        found = self.explanation
+        columns = [found.scores, found.pairs().sum(0), *(found.pairs(*reading).sum(0) for reading in found.readings)]
+        names = ["score", "sent", *(f"sent {mode} {direction}" for mode, direction in found.readings)]
+        symbols = layout(self.smiles).symbols
+        values = torch.stack(columns, 1).tolist()
+        rows = ([number, symbols[number], *map(_cell, row)] for number, row in enumerate(values))
+        write_rows(path, ["atom", "symbol", *names], rows)
+
+    def write_pairs(self, path: str | PathLike[str]) -> None:
+        """CSV, one row for each pair (from, to) that is not zero, strongest first: ``flow``, and by kind."""
+        found = self.explanation
+        whole = found.pairs()
+        parts = [found.pairs(*reading) for reading in found.readings]
+        names = [f"{mode} {direction}" for mode, direction in found.readings]
+        symbols = layout(self.smiles).symbols
+        to, source = whole.nonzero(as_tuple=True)
+        order = whole[to, source].abs().argsort(descending=True, stable=True)
+        rows = (
+            [m, symbols[m], n, symbols[n], *(_cell(float(flow[n, m])) for flow in (whole, *parts))]
+            for n, m in zip(to[order].tolist(), source[order].tolist(), strict=True)
+        )
+        write_rows(path, ["from", "from_symbol", "to", "to_symbol", "flow", *names], rows)
+
+
+def explain(
+    checkpoint: str | PathLike[str], smiles: str, *, target: str | None = None, steps: int = core.STEPS
+) -> Explained:
+    """What a prediction for a molecule is made of; see :func:`plstm_graph.explain.explain`.
+
+    Args:
+        checkpoint: file, or folder of a run.
+        smiles: the molecule.
+        target: which prediction, by the name of its target, or for several classes by the number of the class; the
+            first if not given.
+        steps: points of the integrals.
+
+    Raises:
+        CheckpointError: the file cannot be used, or its model was not trained on molecules.
+        ConfigError: no such target, or a model without pLSTM layers.
+        DataError: the text is not a molecule.
+    """
+    learner, meta = restore_for_molecules(checkpoint, "cpu")
+    choices = [str(number) for number in range(meta.num_outputs)] if meta.task == "multiclass" else list(meta.targets)
+    output, unit = _output(meta, choices, target)
+    (graph,) = prepare([smiles_to_data(smiles)], meta.model_config)
+    assert isinstance(learner.model, GraphModel)
+    return Explained(smiles, unit, choices, core.explain(learner.model, graph, output, steps=steps))
+
+
+def _output(meta: Meta, choices: list[str], target: str | None) -> tuple[Callable[[Tensor], Tensor], str]:
+    """The number that a model's output [graphs, outputs] means for a target, [graphs], and its unit."""
+    classes = meta.task == "multiclass"
+    chosen = choices[0] if target is None else target.removeprefix("p_") if classes else target
+    if chosen not in choices:
+        raise ConfigError(unknown("class" if classes else "target", target, choices))
+    column = choices.index(chosen)
+    if classes:
+        others = [number for number in range(meta.num_outputs) if number != column]
+        return (lambda out: out[:, column] - out[:, others].logsumexp(-1)), f"log-odds of class {chosen}"
+    if meta.task == "binary":
+        return (lambda out: out[:, column]), f"log-odds of {chosen}"
+    return (lambda out: out[:, column] * meta.deviation[column] + meta.mean[column]), chosen
+
+
+def _cell(value: float) -> str:
+    return f"{value:.6g}"

@@ -1,0 +1,151 @@
+"""Morgan fingerprint and random forest, the baseline that every molecular model has to look at.
+
+Fitted by scikit-learn, then kept as plain arrays in a module: so a forest is scored, stored, read without running
+code, and asked for predictions by what serves the networks.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from plstm_graph.data.molecules import fingerprints
+from plstm_graph.errors import DataError
+from plstm_graph.nn.model import ModelConfig
+from plstm_graph.train.data import labels
+
+ROWS = 256
+"""Molecules that walk through all trees at a time."""
+
+
+class Forest(nn.Module):
+    """Trees as arrays; one forest a target, or one for all classes.
+
+    Args:
+        config: radius, bits and counts of the fingerprint.
+        task: "regression", "binary" or "multiclass".
+
+    Shapes: a PyG batch of G molecules with ``smiles`` -> [G, outputs]: values, or what a sigmoid or softmax makes the
+    forest's probabilities.
+    """
+
+    roots: Tensor  # [forests, trees] first node of each tree
+    feature: Tensor  # [nodes] bit that is asked for; -1 for a leaf
+    threshold: Tensor  # [nodes] up to this to the left
+    left: Tensor  # [nodes]
+    right: Tensor  # [nodes]
+    value: Tensor  # [nodes, values] answer of a leaf
+
+    NAMES = ("roots", "feature", "threshold", "left", "right", "value")
+
+    def __init__(self, config: ModelConfig, task: str) -> None:
+        super().__init__()
+        self.config, self.task = config, task
+        for name in self.NAMES:
+            self.register_buffer(name, torch.empty(0))
+
+    def fit(self, graphs: Sequence[Data], seed: int) -> "Forest":
+        """Grow the trees on graphs with ``smiles`` and labels; a target's forest leaves out those without its label.
+
+        Raises:
+            DataError: no SMILES, or a target without labels.
+        """
+        from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+
+        features, target = self.featurise(smiles_of(graphs)).numpy(), labels(graphs)
+        make = RandomForestRegressor if self.task == "regression" else RandomForestClassifier
+        trees: list[list[Any]] = []
+        classes = []
+        for number, column in enumerate([target] if target.dim() == 1 else target.T):
+            known = ~column.isnan().numpy()
+            if not known.any():
+                raise DataError(f"target number {number} has no label in the training split; use another split or seed")
+            model = make(self.config.trees, random_state=seed, n_jobs=torch.get_num_threads())
+            model.fit(features[known], column.numpy()[known])
+            trees.append([estimator.tree_ for estimator in model.estimators_])
+            classes.append(getattr(model, "classes_", None))
+        self._take(trees, classes, 0 if target.dim() == 2 else int(target.max()) + 1)
+        return self
+
+    def _take(self, forests: list[list[Any]], classes: list[Any], num_classes: int) -> None:
+        """Arrays of scikit-learn's trees, one after the other."""
+        trees = [(tree, seen) for forest, seen in zip(forests, classes, strict=True) for tree in forest]
+        counts = torch.tensor([tree.node_count for tree, _ in trees])
+        first = counts.cumsum(0) - counts
+        self.roots = first.view(len(forests), -1)
+        shift = torch.repeat_interleave(first, counts)
+        gathered = {
+            name: torch.from_numpy(np.concatenate([getattr(tree, attribute) for tree, _ in trees]))
+            for name, attribute in (
+                ("feature", "feature"),
+                ("threshold", "threshold"),
+                ("left", "children_left"),
+                ("right", "children_right"),
+            )
+        }
+        self.feature = gathered["feature"].clamp(min=-1).int()
+        self.threshold = gathered["threshold"].float()
+        self.left, self.right = ((gathered[side] + shift).int() for side in ("left", "right"))
+        self.value = torch.from_numpy(np.concatenate([_answers(*both, num_classes) for both in trees])).float()
+
+    def featurise(self, smiles: Sequence[str]) -> Tensor:
+        """[molecules, bits]"""
+        chosen = self.config
+        return torch.from_numpy(fingerprints(smiles, chosen.radius, chosen.bits, counts=chosen.counts))
+
+    def answers(self, features: Tensor) -> Tensor:
+        """Values, or probabilities, [molecules, outputs]."""
+        return torch.cat([self._walk(rows) for rows in features.split(ROWS)])
+
+    def _walk(self, features: Tensor) -> Tensor:
+        """All molecules go down all trees at once, until the last has come to its leaf."""
+        forests, trees = self.roots.shape
+        node = self.roots.view(1, -1).repeat(len(features), 1)
+        while (inner := self.feature[node] >= 0).any():
+            row, tree = inner.nonzero(as_tuple=True)
+            at = node[row, tree]
+            goes_left = features[row, self.feature[at].long()] <= self.threshold[at]
+            node[row, tree] = torch.where(goes_left, self.left[at], self.right[at]).long()
+        return self.value[node].double().view(len(features), forests, trees, -1).mean(2).flatten(1)
+
+    def forward(self, batch: Data) -> Tensor:
+        """[G, outputs]"""
+        found = self.answers(self.featurise(smiles_of([batch])).to(self.value.device))
+        if self.task == "regression":
+            return found.float()
+        return (found.logit() if self.task == "binary" else found.log()).float()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """How many nodes there are is known by what is stored alone."""
+        for name in self.NAMES:
+            if prefix + name in state_dict:
+                setattr(self, name, torch.empty_like(state_dict[prefix + name], device=self.value.device))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def smiles_of(graphs: Sequence[Data]) -> list[str]:
+    """Texts of graphs, or of batches.
+
+    Raises:
+        DataError: there are none.
+    """
+    if any("smiles" not in graph for graph in graphs):
+        raise DataError("a fingerprint needs molecules, but these graphs have no SMILES; use another model")
+    texts = [graph.smiles for graph in graphs]
+    return [text for found in texts for text in ([found] if isinstance(found, str) else found)]
+
+
+def _answers(tree: Any, classes: Any, num_classes: int) -> np.ndarray:
+    """What the leaves of a tree say, [nodes, 1] or [nodes, classes]."""
+    value = tree.value[:, 0, :]
+    if classes is None:
+        return value
+    share = value / value.sum(1, keepdims=True)
+    if not num_classes:  # a forest that saw one class only has no column for the other
+        return share @ (classes == 1).astype(share.dtype)[:, None]
+    whole = np.zeros((len(share), num_classes))
+    whole[:, classes] = share
+    return whole

@@ -1,0 +1,50 @@
+"""A run, or several compared, as one HTML file that needs no other and no network: ``write_page``."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from os import PathLike
+from pathlib import Path
+
+from plstm_graph import __version__
+from plstm_graph.errors import PLSTMGraphError, missing_extra
+from plstm_graph.files import atomic_write
+from plstm_graph.train.page.compare import compare
+from plstm_graph.train.page.parts import Page
+from plstm_graph.train.page.single import single
+from plstm_graph.train.record import read_run
+from plstm_graph.train.results import PAGE
+
+__all__ = ["write_page"]
+
+
+def write_page(folders: Sequence[str | PathLike[str]], out: str | PathLike[str] | None = None) -> Path:
+    """Writes what a run found, or how several compare, as one HTML page.
+
+    Args:
+        folders: of runs, finished or not.
+        out: file to write; ``report.html`` in the folder of a single run, in the current folder for several.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: a folder holds no run; runs that cannot be compared.
+        DataError: a file of a run is damaged.
+        OSError: ``out`` cannot be written.
+    """
+    records = [read_run(folder) for folder in dict.fromkeys(map(Path, folders))]
+    path = Path(out) if out is not None else (records[0].path if len(records) == 1 else Path()) / PAGE
+    page = single(records[0]) if len(records) == 1 else compare(records)
+    with atomic_write(path) as temp:
+        temp.write_text(_html(page), encoding="utf-8")
+    return path
+
+
+def _html(page: Page) -> str:
+    try:
+        from jinja2 import Environment, StrictUndefined
+    except ModuleNotFoundError as error:
+        raise PLSTMGraphError(missing_extra("jinja2", "train")) from error
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    template = environment.from_string((files(__package__) / "page.html").read_text(encoding="utf-8"))
+    return template.render(page=page, version=__version__)

@@ -1,0 +1,120 @@
+"""Sections on what was predicted for the test part: against the truth, how well calibrated, and where worst."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from plstm_graph import plots
+from plstm_graph.data.molecules import depict
+from plstm_graph.errors import DataError
+from plstm_graph.train import analysis
+from plstm_graph.train.metrics import METRICS
+from plstm_graph.train.page.parts import Card, Figure, Section, count, figure, fixed, number, svg
+from plstm_graph.train.record import Predictions
+
+MOST_CARDS, MOST_LINES = 12, 4
+
+
+def predictions(metrics: dict[str, Any], found: Mapping[str, Predictions]) -> Section:
+    """Parity, or confusion, ROC and precision-recall curves."""
+    targets, test = metrics["targets"], found["test"]
+    score = f"test {METRICS[metrics['metric']].label} {fixed(metrics['test'][metrics['metric']], 3)}"
+    arrays = {part: (rows.prediction, rows.target) for part, rows in found.items()}
+    section = Section("Predictions")
+    if metrics["task"] == "regression":
+        shown = targets[: plots.MOST_PANELS]
+        alt = f"Predicted against measured {', '.join(shown)} for {', '.join(arrays)}; {score}"
+        caption = "A point is a graph; on the line the prediction is perfect."
+        panels = len(shown) > 1
+        section.figures = [figure(plots.parity, arrays, alt=alt, caption=caption, panels=panels, targets=targets)]
+        return section
+    if metrics["task"] == "multiclass":
+        counts = np.zeros((test.prediction.shape[1],) * 2, int)
+        np.add.at(counts, (test.target, test.prediction.argmax(1)), 1)
+        caption = f"{int(np.trace(counts)):,} of {count(len(test.index), 'test graph')} are right."
+        section.figures = [figure(plots.confusion, counts, alt=f"Confusion matrix: {caption}", caption=caption)]
+    for draw, name in ((plots.roc, "ROC curve"), (plots.precision_recall, "Precision-recall curve")):
+        caption = f"{name}, test part."
+        section.figures.append(figure(draw, arrays, alt=f"{name}; {score}", caption=caption, targets=targets))
+    return section
+
+
+def calibration(metrics: dict[str, Any], test: Predictions) -> Section:
+    """Reliability diagram, or quantiles and errors."""
+    section = Section("Calibration")
+    if metrics["task"] == "regression":
+        error = test.prediction - test.target
+        alt = (
+            f"Quantiles of predicted against measured values, and a histogram of errors (mean {np.nanmean(error):.3g})"
+        )
+        caption = (
+            "Quantiles on the line say that predictions are spread as the labels are; flatter than it, that they "
+            "shrink towards the mean. Errors with a mean other than 0 say that there is a bias."
+        )
+        words = {"alt": alt, "caption": caption, "targets": metrics["targets"]}
+        section.figures = [figure(plots.residuals, test.prediction, test.target, panels=True, **words)]
+        return section
+    bins = analysis.reliability(test)
+    section.text = [
+        f"Expected calibration error (ECE): {fixed(bins.error, 3)}, the mean distance between probability and "
+        f"frequency over {count(int(bins.counts.sum()), 'prediction')} in {analysis.BINS} bins of equal width."
+    ]
+    chosen = metrics["task"] == "multiclass"
+    labels = (
+        ("probability of the chosen class", "share that is right")
+        if chosen
+        else ("predicted probability", "share of positives")
+    )
+    alt = f"Reliability diagram, ECE {fixed(bins.error, 3)}: {labels[1]} against {labels[0]}"
+    caption = (
+        "Above the line the model is too careful, below it too sure." if chosen else "The line is a calibrated model."
+    )
+    arguments = bins.confidence, bins.frequency, bins.counts
+    section.figures = [figure(plots.reliability, *arguments, alt=alt, caption=caption, labels=labels)]
+    return section
+
+
+def worst_graphs(metrics: dict[str, Any], test: Predictions) -> Section:
+    """The graphs that were predicted worst, drawn where they are molecules."""
+    errors = analysis.errors(test, metrics["task"])
+    places = analysis.worst(errors, MOST_CARDS)
+    section = Section("Worst predictions", [_WORST[metrics["task"]]])
+    if not any(test.smiles[place] for place in places):
+        section.text.append("The graphs carry no SMILES, so they are named by their place in the data set, not drawn.")
+    section.cards = [_card(metrics, test, errors, place) for place in places]
+    return section
+
+
+_WORST = {
+    "regression": "Test graphs with the largest errors, over all targets in standard deviations of the target.",
+    "binary": "Test graphs whose true label got the least probability, over all targets.",
+    "multiclass": "Test graphs whose true class got the least probability.",
+}
+
+
+def _card(metrics: dict[str, Any], test: Predictions, errors: np.ndarray, place: int) -> Card:
+    prediction, smiles = test.prediction[place], test.smiles[place]
+    if metrics["task"] == "multiclass":
+        true, chosen = int(test.target[place]), int(prediction.argmax())
+        lines = [
+            ("true class", f"{true}, probability {fixed(prediction[true], 3)}"),
+            ("predicted", f"{chosen}, probability {fixed(prediction[chosen], 3)}"),
+        ]
+    else:
+        target = test.target[place]
+        order = [k for k in np.argsort(-errors[place], kind="stable")[:MOST_LINES] if errors[place, k] >= 0]
+        lines = [
+            (metrics["targets"][k], f"{number(float(target[k]))}, predicted {fixed(float(prediction[k]), 3)}")
+            for k in order
+        ]
+    return Card(f"graph {test.index[place]}", [*lines, *([("SMILES", smiles)] if smiles else [])], _drawing(smiles))
+
+
+def _drawing(smiles: str) -> Figure | None:
+    if not smiles:
+        return None
+    try:
+        return Figure(svg(depict(smiles)), f"Structure of {smiles}")
+    except DataError:  # another rdkit than that of the training; the text is on the card all the same
+        return None

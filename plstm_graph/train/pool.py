@@ -1,0 +1,197 @@
+"""Many jobs, several at a time: child processes that take jobs in turns, stop together and fail alone."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+
+from plstm_graph.errors import PLSTMGraphError
+
+GRACE_S = 30.0
+"""So long may a job take to end once it is told to."""
+
+Row = dict[str, Any]
+
+
+class Status(NamedTuple):
+    """How far a run is: finished epochs, epochs in all, and the numbers of the last one."""
+
+    epoch: int
+    epochs: int
+    text: str
+
+
+Say = Callable[[Status], None]
+J = TypeVar("J")
+
+
+class Failure(NamedTuple):
+    """Why there is no row: one line, the traceback, and whether the error is one of this package's own."""
+
+    reason: str
+    trace: str = ""
+    foreseen: bool = False
+
+
+def unseen(job: Any, status: Status) -> None:
+    """Nobody watches."""
+
+
+def outcomes(
+    jobs: Sequence[J],
+    run: Callable[[J, Say], Row],
+    *,
+    workers: int = 1,
+    watch: Callable[[J, Status], None] = unseen,
+) -> Generator[tuple[J, Row | Failure]]:
+    """Runs ``jobs`` and gives each with its row, or why it failed, in the order in which they end.
+
+    One worker is this process. More are child processes side by side, each with its share of this process's threads;
+    several GPUs are dealt out in turns, one is shared. A child that dies (out of memory, say) fails its run alone.
+    Closing the iterator, as an exception does, stops all of them.
+
+    Args:
+        jobs: what to run, each of which can be pickled.
+        run: makes a row of a job, and says now and then how far it is. A child keeps what ``run`` caches.
+        workers: how many run at a time.
+        watch: told how far each job is.
+    """
+    if workers == 1:
+        for job in jobs:
+            yield job, _attempt(run, job, partial(watch, job))
+        return
+    staff = [_Worker(run, number, workers) for number in range(min(workers, len(jobs)))]
+    waiting, idle = deque(jobs), list(staff)
+    busy: dict[Connection, tuple[_Worker, J]] = {}
+    try:
+        while waiting or busy:
+            while waiting and idle:
+                worker, job = idle.pop(0), waiting.popleft()
+                worker.start(job)
+                busy[worker.pipe] = worker, job
+            for pipe in wait(list(busy)):
+                worker, job = busy[pipe]  # type: ignore[index]  # they are the connections that went in
+                answer = worker.answer()
+                if isinstance(answer, Status):
+                    watch(job, answer)
+                    continue
+                del busy[pipe]  # type: ignore[arg-type]
+                idle.append(worker)
+                yield job, answer
+    finally:
+        _stop(staff)
+
+
+class _Worker:
+    """A child process, started with its first job and anew where it died."""
+
+    def __init__(self, run: Callable[[Any, Say], Row], number: int, workers: int) -> None:
+        self.run = run
+        self.threads = max(1, torch.get_num_threads() // workers)
+        self.environment = {"OMP_NUM_THREADS": str(self.threads)} | _gpu(number)
+        self.process: Any = None
+        self.pipe: Connection
+
+    def start(self, job: Any) -> None:
+        if self.process is None or not self.process.is_alive():
+            context = multiprocessing.get_context("spawn")  # CUDA and numba survive no fork
+            self.pipe, end = context.Pipe()
+            self.process = context.Process(target=_work, args=(end, self.run, self.threads), daemon=True)
+            with _inherited(self.environment):
+                self.process.start()
+            end.close()
+        with suppress(BrokenPipeError):  # answer() will say that it died
+            self.pipe.send(job)
+
+    def answer(self) -> Any:
+        try:
+            return self.pipe.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            code = self.process.exitcode
+            if code is not None and code < 0:
+                hint = "; is there enough memory for so many at a time?" if code == -signal.SIGKILL else ""
+                return Failure(f"its process was ended by {signal.Signals(-code).name}{hint}")
+            return Failure(f"its process ended with exit code {code}")
+
+
+def _stop(workers: Iterable[_Worker]) -> None:
+    """Ends all children; a run has its last finished epoch on disk whenever it is stopped."""
+    alive = [worker for worker in workers if worker.process is not None and worker.process.is_alive()]
+    for worker in alive:
+        worker.process.terminate()
+    until = time.monotonic() + GRACE_S
+    for worker in alive:
+        worker.process.join(max(0.0, until - time.monotonic()))
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+
+
+def _work(pipe: Connection, run: Callable[[Any, Say], Row], threads: int) -> None:
+    """Of a child: jobs come, statuses and rows go, until the parent stops it or is gone."""
+    torch.set_num_threads(threads)
+    with suppress(EOFError, OSError, KeyboardInterrupt):
+        while True:
+            pipe.send(_attempt(run, pipe.recv(), pipe.send))
+
+
+def _attempt(run: Callable[[J, Say], Row], job: J, say: Say) -> Row | Failure:
+    try:
+        return run(job, say)
+    except Exception as error:
+        text = " ".join(str(error).split())
+        return Failure(f"{type(error).__name__}: {text}", traceback.format_exc(), isinstance(error, PLSTMGraphError))
+
+
+def _gpu(number: int) -> dict[str, str]:
+    """What makes a child see the one GPU that is its turn, where there are several."""
+    count = torch.cuda.device_count()
+    if count < 2:
+        return {}
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    names = names if len(names) == count else [str(each) for each in range(count)]
+    return {"CUDA_VISIBLE_DEVICES": names[number % count]}
+
+
+@contextmanager
+def _inherited(environment: dict[str, str]) -> Iterator[None]:
+    """Children that start meanwhile get this environment, and leave Ctrl-C to their parent."""
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # here it waits, in the child for ever
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM stops a series as Ctrl-C does: a parent that just died would leave its children behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,126 @@
+"""From a checkpoint to one file that predicts wherever torch runs: no other package, nothing of this one."""
+
+import json
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from plstm_graph import __version__
+from plstm_graph.errors import BackendUnavailable, CheckpointError
+from plstm_graph.files import atomic_write
+from plstm_graph.nn.encoders import FeatureSpec
+from plstm_graph.nn.model import GraphModel
+from plstm_graph.padded import Padded, PaddedModel
+from plstm_graph.train.infer import restore
+from plstm_graph.train.module import Learner
+
+DESCRIPTION = "plstm_graph.json"
+"""Name of the description inside the file: ``torch.export.load(path, extra_files={DESCRIPTION: ""})`` fills it in."""
+
+PLAIN = {"aten", "prims", "higher_order"}
+"""Namespaces of operators that every torch has."""
+
+SHAPES = {
+    "x": "[graphs, nodes, features]",
+    "edge_index": "[graphs, 2, columns]",
+    "edge_attr": "[graphs, columns, features]",
+    "rank": "[graphs, nodes]",
+    "num_nodes": "[graphs]",
+    "num_edges": "[graphs]",
+}
+"""Inputs of a program, as :class:`plstm_graph.padded.Padded` has them; named sizes are free, features are not."""
+
+
+class Predictor(nn.Module):
+    """Padded graphs to what a user reads: targets in their own units, or probabilities; [graphs, outputs]."""
+
+    def __init__(self, learner: Learner) -> None:
+        super().__init__()
+        assert isinstance(learner.model, GraphModel)
+        self.model, self.learner = PaddedModel(learner.model), learner
+        learner.model = nn.Identity()  # what is wanted of it is how labels are scaled
+
+    def forward(
+        self, x: Tensor, edge_index: Tensor, edge_attr: Tensor, rank: Tensor, num_nodes: Tensor, num_edges: Tensor
+    ) -> Tensor:
+        """See :class:`plstm_graph.padded.Padded` for the shapes."""
+        return self.learner.readable(self.model(x, edge_index, edge_attr, rank, num_nodes, num_edges))
+
+
+def export(checkpoint: str | PathLike[str], out: str | PathLike[str]) -> dict[str, Any]:
+    """Write the model of a checkpoint as a ``torch.export`` program of torch's own operations.
+
+    ``torch.export.load(out).module()`` takes the six tensors of :class:`plstm_graph.padded.Padded`, for any number of
+    graphs, nodes and columns (at least one of each), and returns what :func:`plstm_graph.train.predict` does.
+
+    Args:
+        checkpoint: file, or folder of a run.
+        out: file to write, ``.pt2`` by convention; whole or not at all.
+
+    Returns:
+        The description that the file carries: inputs, outputs, and by what nodes have to be ranked.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be used, or its model needs operators of another package.
+        BackendUnavailable: this torch cannot export it (2.6 cannot, 2.13 can).
+    """
+    learner, meta = restore(checkpoint, "cpu")
+    assert isinstance(learner.model, GraphModel)
+    example = _example(learner.model.encoder.features)
+    inputs = example._asdict()
+    sizes = {name: torch.export.Dim(name, min=1) for name in ("graphs", "nodes", "columns")}
+    dynamic = [
+        {place: sizes[word] for place, word in enumerate(shape.strip("[]").split(", ")) if word in sizes}
+        for shape in SHAPES.values()
+    ]
+    predictor = Predictor(learner).eval()
+    try:
+        with torch.no_grad():
+            program = torch.export.export(predictor, tuple(example), dynamic_shapes=tuple(dynamic), strict=False)
+    except Exception as error:  # older releases know no loops, or other shapes than those they have seen
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        raise BackendUnavailable(
+            f"torch {torch.__version__} cannot export the model of {checkpoint}; use torch 2.13 ({reason})"
+        ) from error
+    foreign = sorted(operators(program) - PLAIN)
+    if foreign:
+        raise CheckpointError(f"the model of {checkpoint} needs operators beyond torch's own: {', '.join(foreign)}")
+    description = {
+        "inputs": {name: f"{str(x.dtype).removeprefix('torch.')} {SHAPES[name]}" for name, x in inputs.items()},
+        "outputs": meta.targets if meta.task != "multiclass" else [f"p_{i}" for i in range(meta.num_outputs)],
+        "task": meta.task,
+        "rank": meta.model_config.order,
+        "featuriser": meta.featuriser,
+        "version": __version__,
+    }
+    with atomic_write(out) as temp:
+        torch.export.save(program, temp, extra_files={DESCRIPTION: json.dumps(description, indent=2)})
+    return description
+
+
+def _example(features: FeatureSpec) -> Padded:
+    """Two graphs of the kind the model reads."""
+    graphs, nodes, columns = 2, 3, 4
+
+    def zeros(length: int, sizes: tuple[int, ...], width: int) -> Tensor:
+        if sizes:
+            return torch.zeros(graphs, length, len(sizes), dtype=torch.long)
+        return torch.zeros(graphs, length, width)
+
+    chain = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+    return Padded(
+        zeros(nodes, features.node_sizes, features.node_dim),
+        chain.expand(graphs, -1, -1).clone(),
+        zeros(columns, features.edge_sizes, features.edge_dim),
+        torch.arange(nodes).expand(graphs, -1).clone(),
+        torch.full((graphs,), nodes),
+        torch.full((graphs,), columns),
+    )
+
+
+def operators(program: torch.export.ExportedProgram) -> set[str]:
+    """Namespaces of the operators in a program, those inside its loops included."""
+    graphs = [module.graph for module in program.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
+    return {node.target.namespace for graph in graphs for node in graph.nodes if hasattr(node.target, "namespace")}

@@ -1,0 +1,158 @@
+"""What a run left in its folder, read back: finished or not, of this version or an earlier one."""
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.train import results
+from plstm_graph.train.config import read_toml
+from plstm_graph.train.metrics import METRICS
+
+UNLIKE = ("out", "seed", "split_seed", "fold")  # what may differ between repeats of one setting
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A part of ``predictions.csv``.
+
+    ``index`` [graphs] counts in the data set; ``target`` is [graphs, targets] with NaN where there is no label, or
+    [graphs] class numbers; ``prediction`` is [graphs, outputs]; ``smiles`` are empty for graphs that are no molecules.
+    """
+
+    index: np.ndarray
+    smiles: list[str]
+    target: np.ndarray
+    prediction: np.ndarray
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run's folder.
+
+    Attributes:
+        path: of the folder.
+        options: the config by flat name (``lr``, ``model.width``), as stored.
+        metrics: content of ``metrics.json``; None while the run is not finished.
+        history: one row an epoch with ``epoch`` from 0.
+        predictions: by part; empty where an earlier version left none.
+        rejected: rows of ``rejected.csv``.
+    """
+
+    path: Path
+    options: dict[str, Any]
+    metrics: dict[str, Any] | None
+    history: list[dict[str, float]]
+    predictions: dict[str, Predictions]
+    rejected: list[dict[str, str]]
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @property
+    def metric(self) -> str | None:
+        """What validation is judged by; None before the first epoch of a run that does not say."""
+        if self.metrics:
+            return str(self.metrics["metric"])
+        logged = [key.removeprefix("valid_") for key in (self.history[0] if self.history else ()) if "valid_" in key]
+        return next((name for name in logged if name in METRICS), self.options.get("metric"))
+
+    @property
+    def best_epoch(self) -> int:
+        """Of the validation metric, from 0; -1 before the first one ended."""
+        if self.metrics:
+            return int(self.metrics["best_epoch"] or 0) - 1  # a model without epochs has no best one
+        values = [row[f"valid_{self.metric}"] for row in self.history]
+        if not values or np.isnan(values).all() or self.metric is None:
+            return -1
+        return int(np.nanargmax(values) if METRICS[self.metric].higher_is_better else np.nanargmin(values))
+
+    @property
+    def setting(self) -> tuple[tuple[str, str], ...]:
+        """The options that repeats of this run (other seeds, splits, folds) share."""
+        return tuple(sorted((key, repr(value)) for key, value in self.options.items() if key not in UNLIKE))
+
+
+def read_run(folder: str | PathLike[str]) -> Record:
+    """Reads a run's folder.
+
+    Raises:
+        ConfigError: it is no folder of a run.
+        DataError: a file in it is damaged.
+    """
+    path = Path(folder)
+    if not (path / results.CONFIG).is_file():
+        raise ConfigError(
+            f"{path} is not the folder of a run: it holds no {results.CONFIG}; give what train was given as --out"
+        )
+    metrics = _metrics(path / results.METRICS)
+    return Record(
+        path,
+        _flat(read_toml(path / results.CONFIG)),
+        metrics,
+        _history(path / results.HISTORY),
+        _predictions(path / results.PREDICTIONS, metrics) if metrics else {},
+        _rows(path / results.REJECTED),
+    )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return found
+
+
+def _metrics(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["metric"] in METRICS and {"task", "targets", "test", "valid", "best_epoch"} <= found.keys():
+            return dict(found)
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise DataError(f"{path} is not what a run writes there; train again, or delete it to report an unfinished run")
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _history(path: Path) -> list[dict[str, float]]:
+    try:
+        rows = [{key: float(value) for key, value in row.items()} for row in _rows(path)]
+        return sorted(rows, key=lambda row: row["epoch"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error}); train again") from error
+
+
+def _predictions(path: Path, metrics: Mapping[str, Any]) -> dict[str, Predictions]:
+    if not path.is_file():
+        return {}
+    targets, classes = len(metrics["targets"]), metrics["task"] == "multiclass"
+    with path.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.reader(stream))[1:]
+    found = {}
+    try:
+        for part in ("train", "valid", "test"):
+            chosen = [row for row in rows if row[0] == part]
+            if not chosen:
+                continue
+            numbers = np.array([[float(cell or "nan") for cell in row[3:]] for row in chosen])
+            target = numbers[:, 0].astype(int) if classes else numbers[:, :targets]
+            index, smiles = np.array([int(row[1]) for row in chosen]), [row[2] for row in chosen]
+            found[part] = Predictions(index, smiles, target, numbers[:, targets:])
+    except (ValueError, IndexError) as error:
+        raise DataError(f"{path} is damaged ({error}); train again, or delete it to report without it") from error
+    return found

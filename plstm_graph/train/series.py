@@ -1,0 +1,357 @@
+"""A series: one training over many seeds and folds, several runs at a time, each with a folder of its own."""
+
+import statistics
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch_geometric.data import Data
+
+from plstm_graph.data.datasets import GraphDataset
+from plstm_graph.errors import ConfigError
+from plstm_graph.files import atomic_write
+from plstm_graph.nn.model import ModelConfig
+from plstm_graph.train import results
+from plstm_graph.train.callbacks import Reporter
+from plstm_graph.train.config import TrainConfig, from_dict, read_toml, to_dict
+from plstm_graph.train.data import load_data
+from plstm_graph.train.pool import Failure, Row, Say, Status, outcomes, terminable, unseen
+from plstm_graph.train.run import train
+
+ROWS, SUMMARY, SERIES = "runs.jsonl", "summary.json", "series.toml"
+READ_FROM = ("data", "root", "targets", "smiles_column", "task")  # what decides which data set a run reads
+EVERY_S = 30.0
+"""Between two lines on a run where there is no terminal."""
+
+
+# ---------------------------------------------------------------------- data, read once a process
+
+
+def shared_dataset(config: TrainConfig) -> GraphDataset:
+    """The data set of a run, kept for the next run of this process if it reads the same."""
+    return _dataset(_source(config))
+
+
+def shared_graphs(config: TrainConfig) -> list[Data]:
+    """Its graphs prepared for the model of the run, kept likewise."""
+    return _prepared(_source(config), config.model)
+
+
+def _source(config: TrainConfig) -> TrainConfig:
+    return replace(TrainConfig(), **{name: getattr(config, name) for name in READ_FROM})
+
+
+@lru_cache(maxsize=1)
+def _dataset(source: TrainConfig) -> GraphDataset:
+    return load_data(source)
+
+
+@lru_cache(maxsize=1)
+def _prepared(source: TrainConfig, model: ModelConfig) -> list[Data]:
+    return _dataset(source).prepared(model)
+
+
+# ---------------------------------------------------------------------- scores
+
+
+class Score(NamedTuple):
+    """A metric over repeats (seeds) of folds."""
+
+    mean: float  # over repeats of the mean over folds
+    error: float  # standard error over all runs
+    error_repeats: float  # standard error over the means of the repeats
+    deviation: float  # unbiased, over all runs
+    runs: int
+    repeats: int
+
+
+def score(values: Iterable[tuple[int, float]]) -> Score:
+    """Summary of (seed, value) pairs, one a run; NaN for a spread of fewer than two."""
+    by_seed: dict[int, list[float]] = {}
+    for seed, value in values:
+        by_seed.setdefault(seed, []).append(value)
+    every = [value for found in by_seed.values() for value in found]
+    means = [statistics.fmean(found) for found in by_seed.values()]
+    deviation = statistics.stdev(every) if len(every) > 1 else float("nan")
+    between = statistics.stdev(means) if len(means) > 1 else float("nan")
+    return Score(
+        statistics.fmean(means),
+        deviation / len(every) ** 0.5,
+        between / len(means) ** 0.5,
+        deviation,
+        len(every),
+        len(means),
+    )
+
+
+# ---------------------------------------------------------------------- a series of the command line
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a series; its folder is ``config.out``."""
+
+    config: TrainConfig
+    resume: bool = False
+    overwrite: bool = False
+    command: str | None = None
+
+    @property
+    def name(self) -> str:
+        return Path(str(self.config.out)).name
+
+    @property
+    def finished(self) -> bool:
+        return (Path(str(self.config.out)) / results.METRICS).is_file()
+
+
+def train_series(
+    config: TrainConfig,
+    *,
+    seeds: Sequence[int] | None = None,
+    folds: Sequence[int] | None = None,
+    jobs: int = 1,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = False,
+    command: str | None = None,
+) -> dict[str, Any]:
+    """Trains every fold with every seed in ``config.out/fold-F_seed-S`` and returns what ``summary.json`` holds.
+
+    Each run is what :func:`train` makes of it, and adds a line to ``runs.jsonl``. One that fails does not keep the
+    others from running.
+
+    Args:
+        config: of all runs, with ``out``.
+        seeds, folds: those to run; the config's own if not given.
+        jobs: runs at a time; see :func:`pool.outcomes`.
+        resume: skip finished runs, go on with those begun, start the rest.
+        overwrite: replace all runs.
+        progress: show on stderr how far they are.
+        command: for the record.
+
+    Raises:
+        ConfigError: options that do not suit a series, or a folder that cannot be used; before anything runs.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once all runs have stopped.
+    """
+    if config.out is None:
+        raise ConfigError("a series needs an output folder; set out")
+    if jobs < 1:
+        raise ConfigError(f"jobs must be at least 1 (got {jobs})")
+    if config.devices not in ("auto", "1") or config.num_nodes > 1:
+        raise ConfigError("the runs of a series have one device each; leave --devices and --num-nodes out")
+    out = Path(config.out)
+    seeds, folds = list(seeds or [config.seed]), list(folds or [config.fold])
+    runs = [
+        _job(replace(config, devices="1", fold=fold, seed=seed, out=str(out / f"fold-{fold}_seed-{seed}")), resume)
+        for seed in seeds
+        for fold in folds
+    ]
+    runs = [replace(run, overwrite=overwrite, command=command) for run in runs]
+    for run in runs:
+        results.check_folder(run.config, resume=run.resume, overwrite=overwrite)
+    _open(out, config, seeds, folds, overwrite)
+    kept = {row["run"]: row for row in results.read_lines(out / ROWS)}
+    rows = {run.name: kept.get(run.name) or _stored_row(run, out) for run in runs if resume and run.finished}
+    failed: dict[str, str] = {}
+    for kept_by_process in (_dataset, _prepared):
+        kept_by_process.cache_clear()  # the files of an earlier series may have changed
+    display = Display(len(runs), len(rows)) if progress else None
+    todo = [run for run in runs if run.name not in rows]
+    with terminable(), display or nullcontext():
+        found = outcomes(todo, _run, workers=jobs, watch=display.watch if display else unseen)
+        with closing(found):
+            for run, row in found:
+                if isinstance(row, Failure):
+                    failed[run.name] = row.reason
+                else:
+                    rows[run.name] = row
+                    results.append_line(out / ROWS, row)
+                if display:
+                    display.end(run, row)
+    summary = summarise([rows[run.name] for run in runs if run.name in rows], failed)
+    summary |= {"seeds": seeds, "folds": folds, "command": command}
+    results.write_json(out / SUMMARY, summary)
+    return summary
+
+
+def _job(config: TrainConfig, resume: bool) -> Job:
+    """A run that was never begun starts anew, resumed or not."""
+    return Job(config, resume and (Path(str(config.out)) / results.CONFIG).is_file())
+
+
+def _run(job: Job, say: Say) -> Row:
+    options: dict[str, Any] = {"resume": job.resume, "overwrite": job.overwrite, "command": job.command}
+    dataset, graphs = shared_dataset(job.config), shared_graphs(job.config)
+    return _row(job, train(job.config, dataset, graphs=graphs, callbacks=[Reporter(say)], **options))
+
+
+def _row(job: Job, found: dict[str, Any]) -> Row:
+    return {
+        "run": job.name,
+        "config": to_dict(replace(job.config, out=None)),
+        "config_hash": found["config_hash"],
+        "seed": job.config.seed,
+        "fold": job.config.fold,
+        "metric": found["metric"],
+        "valid": found["valid"],
+        "test": found["test"],
+        "epoch": found["best_epoch"],
+        "params": found["parameters"],
+        "minutes": found["minutes"],
+        "date": results.now(),
+        "device": found["device"],
+        "commit": found["commit"],
+        "versions": found["versions"],
+        "command": found["command"],
+    }
+
+
+def _stored_row(job: Job, out: Path) -> Row:
+    """Of a run that ended just before its line was written."""
+    row = _row(job, results.read_json(Path(str(job.config.out)) / results.METRICS))
+    results.append_line(out / ROWS, row)
+    return row
+
+
+def _open(out: Path, config: TrainConfig, seeds: list[int], folds: list[int], overwrite: bool) -> None:
+    import tomli_w
+
+    out.mkdir(parents=True, exist_ok=True)
+    if overwrite:
+        for name in (ROWS, SUMMARY):
+            (out / name).unlink(missing_ok=True)
+    with atomic_write(out / SERIES) as temp:
+        temp.write_text(tomli_w.dumps({"series": {"seeds": seeds, "folds": folds}, **to_dict(config)}), "utf-8")
+
+
+def stored_series(out: str | Path) -> tuple[TrainConfig, dict[str, list[int]]] | None:
+    """Config, and ``seeds`` and ``folds``, of the series in a folder, or None where there is none."""
+    path = Path(out) / SERIES
+    if not path.is_file():
+        return None
+    content = read_toml(path)
+    series = content.pop("series")
+    return from_dict(content), series
+
+
+def summarise(rows: Sequence[Row], failed: dict[str, str]) -> dict[str, Any]:
+    """Mean and spread of every metric on validation and test, see :class:`Score`."""
+    found: dict[str, Any] = {"runs": len(rows), "failed": failed}
+    if not rows:
+        return found
+    parts = {
+        part: {name: score((row["seed"], _number(row[part][name])) for row in rows)._asdict() for name in rows[0][part]}
+        for part in ("valid", "test")
+    }
+    return found | {
+        "metric": rows[0]["metric"],
+        **parts,
+        "parameters": rows[0]["params"],
+        "minutes": round(sum(row["minutes"] for row in rows), 4),
+        "device": rows[0]["device"],
+        "commit": rows[0]["commit"],
+        "versions": rows[0]["versions"],
+    }
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value  # JSON has no NaN
+
+
+def summary_table(summary: Mapping[str, Any]) -> Any:
+    """A rich table: a metric a row, mean ± unbiased standard deviation over the runs."""
+    from rich.table import Table
+
+    runs, failed = summary["runs"], summary["failed"]
+    heads = ("metric", "valid", "test", "s.e. over seeds")
+    title = f"{runs} runs" + (f", {len(failed)} failed" if failed else "")
+    table = Table(*heads, title=title, title_justify="left", box=None, pad_edge=False)
+    if runs:
+        for name, test in summary["test"].items():
+            cells = (f"{part['mean']:.4f} ± {part['deviation']:.4f}" for part in (summary["valid"][name], test))
+            between = f"{test['error_repeats']:.4f}" if test["repeats"] > 1 else "-"
+            table.add_row(name + (" (chosen by)" if name == summary["metric"] else ""), *cells, between)
+        table.caption = f"{summary['parameters']:,} parameters; {summary['minutes'] / runs:.1f} minutes a run"
+        table.caption_justify = "left"
+    return table
+
+
+def numbers(text: str, name: str = "seeds") -> list[int]:
+    """``"0-2,7"`` is 0, 1, 2, 7.
+
+    Raises:
+        ConfigError: anything else, or one number twice.
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise ConfigError(f"--{name} takes whole numbers and ranges, as 0-9 or 0,2,5-7 (got {text!r})")
+        found += range(int(first), int(last if dash else first) + 1)
+    if not found or len(set(found)) < len(found):
+        raise ConfigError(f"--{name} must name each number once, ranges from low to high (got {text!r})")
+    return found
+
+
+class Display:
+    """On stderr: a bar for each run that is under way and one for all; without a terminal, lines now and then."""
+
+    def __init__(self, total: int, done: int) -> None:
+        self.total, self.done = total, done
+        self._progress: Any = None
+        self._tasks: dict[str, Any] = {}
+        self._said: dict[str, float] = {}
+
+    def __enter__(self) -> "Display":
+        if self.done:
+            self._print(f"{self.done} of {self.total} runs are finished already")
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(20), TimeRemainingColumn(compact=True))
+            self._progress = Progress(*columns, TextColumn("{task.fields[text]}"), console=Console(stderr=True))
+            self._all = self._progress.add_task("all runs", total=self.total, completed=self.done, text="")
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def watch(self, job: Job, status: Status) -> None:
+        """How far a run is."""
+        epoch, epochs, text = status
+        if self._progress:
+            if job.name not in self._tasks:
+                self._tasks[job.name] = self._progress.add_task(job.name, total=epochs, text="")
+            self._progress.update(self._tasks[job.name], completed=epoch, text=text)
+        elif time.monotonic() - self._said.setdefault(job.name, time.monotonic()) > EVERY_S:
+            self._said[job.name] = time.monotonic()
+            self._print(f"{job.name}: epoch {epoch}/{epochs}  {text}")
+
+    def end(self, job: Job, row: Row | Failure) -> None:
+        """How a run ended."""
+        self.done += 1
+        if self._progress:
+            if job.name in self._tasks:
+                self._progress.remove_task(self._tasks.pop(job.name))
+            self._progress.update(self._all, completed=self.done)
+        where = f"[{self.done}/{self.total}] {job.name}"
+        if isinstance(row, Failure):
+            self._print(f"{where}: failed: {row.reason}" + ("" if row.foreseen else f"\n{row.trace}".rstrip()))
+        else:
+            valid, test = (_number(row[part][row["metric"]]) for part in ("valid", "test"))
+            self._print(f"{where}: {row['metric']} valid {valid:.4f} test {test:.4f} ({row['minutes']:.1f} min)")
+
+    def _print(self, text: str) -> None:
+        if self._progress:
+            self._progress.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)

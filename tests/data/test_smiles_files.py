@@ -1,0 +1,79 @@
+"""CSV files of molecules."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch_geometric.data import Batch
+
+from plstm_graph.data import load, read_smiles
+from plstm_graph.errors import ConfigError, DataError
+
+GOOD = "id,smiles,y,z\n1,CCO,2.5,1\n2,xyz,1.5,0\n3,CC,,\n4,c1ccccc1,-1,\n"
+
+
+@pytest.fixture
+def csv_file(tmp_path: Path):
+    def inner(text: str) -> str:
+        path = tmp_path / "my.csv"
+        path.write_text(text)
+        return str(path)
+
+    return inner
+
+
+def test_csv_regression_with_empty_cells_and_bad_smiles(csv_file) -> None:
+    path = csv_file(GOOD)
+    data = load(path, targets=["y"])
+    assert (data.name, data.task, data.metric, data.num_outputs) == ("my", "regression", "r2", 1)
+    assert [graph.smiles for graph in data.graphs] == ["CCO", "c1ccccc1"]
+    assert torch.cat([graph.y for graph in data.graphs]).tolist() == [[2.5], [-1.0]]
+    assert [(bad.row, bad.text) for bad in data.rejected] == [(2, "xyz"), (3, "CC")]
+    assert "cannot read the SMILES" in data.rejected[0].reason
+    assert data.rejected[1].reason == "no label in y"
+    assert read_smiles(path) == ["CCO", "xyz", "CC", "c1ccccc1"]
+
+
+def test_csv_with_two_targets_keeps_missing_labels(csv_file) -> None:
+    data = load(csv_file(GOOD), targets=["y", "z"])
+    assert data.num_outputs == 2
+    assert data.graphs[0].y.tolist() == [[2.5, 1.0]]
+    assert data.graphs[1].y[0, 0] == -1
+    assert math.isnan(data.graphs[1].y[0, 1])
+    assert Batch.from_data_list(data.graphs).y.shape == (2, 2)
+
+
+def test_csv_task_is_guessed_and_can_be_chosen(csv_file) -> None:
+    path = csv_file("smiles,a,b,c\nCC,0,1,2\nCO,1,,0\nCN,,0,1\n")
+    both = load(path, targets=["a", "b"])
+    assert (both.task, both.metric, both.num_outputs) == ("binary", "rocauc", 2)
+    assert load(path, targets=["a", "c"]).task == "regression"
+    assert load(path, targets=["a"], task="regression").metric == "r2"
+    many = load(path, targets=["c"], task="multiclass")
+    assert (many.num_outputs, many.metric) == (3, "accuracy")
+    assert [graph.y.tolist() for graph in many.graphs] == [[2], [0], [1]]
+    assert many.graphs[0].y.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("targets", "task", "message"),
+    [
+        (["c"], "binary", r"row 1 .*must be 0 or 1, got \[2.0\]"),
+        (["a", "c"], "multiclass", "exactly one target"),
+        (["d"], "multiclass", "0, 1, ... without gaps, got 1.5, 3"),
+        (["e"], "multiclass", "without gaps"),
+        (["a"], "clustering", "unknown task 'clustering'; choose one of regression, binary, multiclass"),
+        (None, None, "name the target"),
+        (["aa"], None, "unknown column 'aa'; choose one of smiles, a, c, d, e; did you mean 'a'"),
+    ],
+)
+def test_csv_labels_that_do_not_suit_the_task(csv_file, targets: list[str], task: str, message: str) -> None:
+    path = csv_file("smiles,a,c,d,e\nCC,0,2,1.5,0\nCO,1,0,3,0\n")
+    with pytest.raises((DataError, ConfigError), match=message):
+        load(path, targets=targets, task=task)
+
+
+def test_csv_without_a_usable_row(csv_file) -> None:
+    with pytest.raises(DataError, match="none of the 2 rows can be used; row 1: rdkit cannot read"):
+        load(csv_file("smiles,y\nxyz,1\nabc,2\n"), targets=["y"])

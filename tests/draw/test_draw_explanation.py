@@ -1,0 +1,128 @@
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+from plstm_graph.data.molecules import smiles_to_data
+from plstm_graph.draw import draw_explanation
+from plstm_graph.draw.explanation import ARROWS, HIGHER, LOWER, _drawn
+from plstm_graph.errors import ConfigError, DataError, ShapeError
+from plstm_graph.explain import Explanation, Flow
+
+ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
+CAFFEINE = "Cn1cnc2c1c(=O)n(C)c(=O)n2C"
+PEPTIDE = "CC(C)CC1NC(=O)C(Cc2ccccc2)NC(=O)C(CCCCN)NC(=O)C(CO)NC(=O)C(C(C)C)NC(=O)C2CCCN2C(=O)C(CC(=O)O)NC(=O)C(C)NC1=O"
+SALT = "[Na+].CC(=O)[O-].O"
+SVG = "{http://www.w3.org/2000/svg}"
+KINDS = [(mode, direction) for mode in "PD" for direction in ("along", "against")]
+
+
+def made_up(smiles: str, kinds: list[tuple[str, str]] = KINDS, scale: float = 1.0) -> Explanation:
+    """Numbers of the right shape; they add up."""
+    graph = smiles_to_data(smiles)
+    torch.manual_seed(1)
+    nodes, edges = torch.randn(graph.num_nodes).double() * scale, torch.randn(graph.num_edges).double() * scale
+    shape = (2, graph.num_nodes, graph.num_nodes)
+    flows = [Flow(layer, *kind, torch.randn(shape).double() * scale) for layer, kind in enumerate(kinds)]
+    value = 6.5 * scale
+    blank = value - float(nodes.sum() + edges.sum())
+    silent = value - float(sum(flow.scores.sum() for flow in flows))
+    return Explanation(value, blank, silent, nodes, edges, graph.edge_index, flows)
+
+
+def groups(path: Path) -> dict[str, ElementTree.Element]:
+    found = list(ElementTree.parse(path).iter(f"{SVG}g"))
+    assert max(Counter(group.get("id") for group in found).values()) == 1
+    return {group.get("id", ""): group for group in found}
+
+
+def fill(group: ElementTree.Element) -> tuple[int, int, int]:
+    (style,) = [element.get("style", "") for element in group.iter(f"{SVG}path")]
+    colour = dict(part.strip().split(": ") for part in style.split(";") if part.strip())["fill"]
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+def test_colours_are_the_scores(tmp_path: Path) -> None:
+    explanation = made_up(ASPIRIN)
+    found = groups(draw_explanation(explanation, ASPIRIN, tmp_path / "x.svg", unit="pIC50"))
+    shown = {"atom": explanation.scores, "sent": explanation.pairs().sum(0)}
+    shown |= {f"{mode}-{direction}-sent": explanation.pairs(mode, direction).sum(0) for mode, direction in KINDS}
+    for name, scores in shown.items():
+        for atom, score in enumerate(scores.tolist()):
+            red, _, blue = fill(found[f"{name}-{atom}"])
+            assert (red > blue) == (score > 0) or abs(score) < 0.03 * scores.abs().max(), (name, atom)
+    strongest = int(explanation.scores.abs().argmax())
+    end = HIGHER if explanation.scores[strongest] > 0 else LOWER
+    assert "#{:02x}{:02x}{:02x}".format(*fill(found[f"atom-{strongest}"])) == end.lower()
+
+
+def test_arrows_are_the_strongest_pairs(tmp_path: Path) -> None:
+    explanation = made_up(CAFFEINE)
+    found = groups(draw_explanation(explanation, CAFFEINE, tmp_path / "x.svg", unit="pIC50"))
+    for prefix, flow in [("", explanation.pairs()), *((f"{'-'.join(k)}-", explanation.pairs(*k)) for k in KINDS)]:
+        between = flow.clone().fill_diagonal_(0).flatten()
+        size = len(flow)
+        order = between.abs().argsort(descending=True)[:ARROWS].tolist()
+        want = {f"{prefix}flow-{index % size}-{index // size}": float(between[index]) for index in order}
+        drawn = {name for name in found if name.startswith(f"{prefix}flow-")}
+        assert drawn == set(want)
+        for name, value in want.items():
+            dashed = "stroke-dasharray" in ElementTree.tostring(found[name], encoding="unicode")
+            assert dashed == (value < 0)
+
+
+@pytest.mark.parametrize(
+    ("smiles", "kinds", "scale"),
+    [
+        *((smiles, KINDS, 1.0) for smiles in ("[Na+]", "CCO", SALT, ASPIRIN, PEPTIDE)),
+        *(("CCO", kinds, 1.0) for kinds in (KINDS[:2], KINDS[:1], KINDS[::2])),
+        *(("CCO", KINDS, scale) for scale in (1e-4, 1234.0)),
+    ],
+)
+def test_no_text_overlaps_another_or_leaves_the_page(smiles: str, kinds: list[tuple[str, str]], scale: float) -> None:
+    page = _drawn(made_up(smiles, kinds, scale), smiles, "log-odds of a target with a name that goes on and on $x_1$")
+    assert len(page.small) == (len(kinds) if len(kinds) > 1 else 0)
+    texts = [text for axes in page.figure.axes for text in (*axes.texts, axes.title) if text.get_text()]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
+    width, height = page.figure.get_size_inches() * page.figure.dpi
+    for text, box in boxes:
+        assert box.x0 >= 0, text
+        assert box.y0 >= 0, text
+        assert box.x1 <= width, text
+        assert box.y1 <= height, text
+    for (first, box), (second, other) in combinations(boxes, 2):
+        assert not box.shrunk(0.98, 0.9).overlaps(other.shrunk(0.98, 0.9)), (first, second)
+
+
+@pytest.mark.parametrize("smiles", ["CCO", SALT, ASPIRIN, CAFFEINE, PEPTIDE])
+def test_atoms_do_not_overlap(smiles: str) -> None:
+    page = _drawn(made_up(smiles), smiles, "y")
+    points = torch.tensor(page.points) * page.scale
+    assert torch.pdist(points).min() > 0.27  # twice the radius of a disc, inch
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png"])
+def test_the_same_explanation_gives_the_same_bytes(tmp_path: Path, suffix: str) -> None:
+    explanation = made_up("CCO")
+    paths = [draw_explanation(explanation, "CCO", tmp_path / f"{name}.{suffix}", unit="y") for name in "ab"]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_nothing_to_show(tmp_path: Path) -> None:
+    """All zero: white atoms, no arrows, and no division by zero."""
+    found = groups(draw_explanation(made_up("CCO", scale=0.0), "CCO", tmp_path / "x.svg", unit="y"))
+    assert not any("flow-" in name for name in found)
+    assert fill(found["atom-0"]) == fill(found["sent-2"]) == (255, 255, 255)
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ShapeError, match="has 2 atoms, the explanation 3 nodes"):
+        draw_explanation(made_up("CCO"), "CC", tmp_path / "x.svg", unit="y")
+    with pytest.raises(ConfigError, match=r"\.svg or \.png"):
+        draw_explanation(made_up("CCO"), "CCO", tmp_path / "x.pdf", unit="y")
+    with pytest.raises(DataError):
+        draw_explanation(made_up("CCO"), "C1CC", tmp_path / "x.svg", unit="y")
+    assert list(tmp_path.iterdir()) == []

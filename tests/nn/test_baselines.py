@@ -1,0 +1,196 @@
+"""Every model by name: with and without bonds, on graphs of any size; what each of them promises."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch, Data
+from torch_geometric.nn import GPSConv, ResGatedGraphConv
+
+from plstm_graph.errors import ConfigError
+from plstm_graph.nn import MODELS, FeatureSpec, GraphModel, ModelConfig, prepare
+from plstm_graph.nn.baselines import BASELINES, DMPNN, LOCALS, Returning
+
+FEATURES, BONDS = FeatureSpec(node_dim=4, edge_dim=3), FeatureSpec(node_dim=4)
+WIDTH = 16
+NO_BONDS = ("gin",)  # read none by design
+HAS_VIRTUAL = ("plstm", "gine", "gcn", "gin-virtual", "gat", "gatedgcn", "gps")
+
+
+def config(model: str, **changes: object) -> ModelConfig:
+    small = {"width": WIDTH, "heads": 4, "layers": 3, "dropout": 0.0, "order": "index", "walks": 3, "eigenvectors": 2}
+    return ModelConfig(model=model, **{**small, **changes})  # type: ignore[arg-type]
+
+
+def graph(pairs: list[tuple[int, int]], nodes: int, seed: int = 0) -> Data:
+    """Undirected: every pair in both directions, with the same features both ways."""
+    generator = torch.Generator().manual_seed(seed)
+    half = torch.tensor(pairs, dtype=torch.long).view(-1, 2).t()
+    bond = torch.randn(half.size(1), 3, generator=generator)
+    return Data(
+        x=torch.randn(nodes, 4, generator=generator),
+        edge_index=torch.cat([half, half.flip(0)], 1),
+        edge_attr=torch.cat([bond, bond]),
+    )
+
+
+def graphs() -> list[Data]:
+    """A ring with a tail, a chain, one atom, two atoms that no bond joins."""
+    ring = graph([(0, 1), (1, 2), (2, 3), (3, 0), (3, 4)], 5, 1)
+    return [ring, graph([(0, 1), (1, 2)], 3, 2), graph([], 1, 3), graph([], 2, 4)]
+
+
+def network(chosen: ModelConfig, features: FeatureSpec = FEATURES, outputs: int = 2) -> GraphModel:
+    torch.manual_seed(3)
+    return GraphModel(features, outputs, chosen)
+
+
+@pytest.mark.parametrize("bonds", [True, False])
+@pytest.mark.parametrize("model", MODELS)
+def test_any_graph_with_and_without_bonds(model: str, bonds: bool) -> None:
+    chosen = config(model, bonds=bonds)
+    found = network(chosen)
+    ready = prepare(graphs(), chosen)
+    for batch in (ready, ready[2:3], ready[2:], ready[3:]):
+        out = found(Batch.from_data_list(batch))
+        assert out.shape == (len(batch), 2)
+        out.square().sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in found.parameters())
+    # A data set without bond features builds the same network as one whose bonds are not to be read.
+    plain = network(config(model), BONDS)
+    assert (sum(p.numel() for p in plain.parameters()) == sum(p.numel() for p in found.parameters())) == (not bonds)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_bonds_matter_where_they_are_read(model: str) -> None:
+    chosen = config(model)
+    ready = prepare(graphs()[:2], chosen)
+    other = [item.clone() for item in ready]
+    for item in other:
+        item.edge_attr = item.edge_attr + 1
+    found = network(chosen).eval()
+    same = torch.allclose(found(Batch.from_data_list(ready)), found(Batch.from_data_list(other)), atol=1e-6)
+    assert same == (model in NO_BONDS)
+    blind = network(replace(chosen, bonds=False)).eval()
+    assert torch.equal(blind(Batch.from_data_list(ready)), blind(Batch.from_data_list(other)))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_renumbered_graphs_give_the_same_output(model: str) -> None:
+    """With ranks that move with the nodes. Eigenvectors have no sign of their own, so they are left out."""
+    chosen = config(model, eigenvectors=0)
+    found = network(chosen).double().eval()
+    item = graphs()[0]
+    item.x, item.edge_attr, item.rank = item.x.double(), item.edge_attr.double(), torch.arange(5)
+    place = torch.tensor([3, 0, 4, 1, 2])  # where each node goes
+    back = place.argsort()
+    moved = Data(x=item.x[back], edge_index=place[item.edge_index], edge_attr=item.edge_attr, rank=item.rank[back])
+    out = []
+    for graph in (item, moved):
+        ready = prepare([graph], replace(chosen, model="gine"))[0]  # encodings without other ranks
+        ready.pe = ready.pe.double()
+        out.append(found(ready))
+    torch.testing.assert_close(out[1], out[0], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_gradients_reach_every_parameter(model: str) -> None:
+    chosen = config(model, virtual_node=model in HAS_VIRTUAL, pooling="attention")
+    found = network(chosen).eval()  # in training a batch norm takes away the bias of the layer before it
+    batch = Batch.from_data_list(prepare(graphs()[:2], chosen))
+    (found(batch) * torch.randn(2, 2)).sum().backward()
+    for name, parameter in found.named_parameters():
+        if model in NO_BONDS and name.startswith("encoder.edge"):
+            continue
+        if name == "pool.gate_nn.bias":  # a softmax takes no notice of a constant
+            continue
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("model", BASELINES)
+def test_a_baseline_reads_its_neighbourhood_and_no_more(model: str) -> None:
+    """Three layers see three bonds far: on a chain of six the fifth atom's features do not reach the first's output."""
+    chosen = config(model, walks=0, eigenvectors=0)
+    stack = MODELS[model](chosen, WIDTH).double().eval()
+    chain = graph([(i, i + 1) for i in range(5)], 6)
+    x = torch.randn(6, WIDTH, dtype=torch.double, requires_grad=True)
+    bonds = torch.randn(chain.edge_index.size(1), WIDTH, dtype=torch.double)
+    stack(x, chain.edge_index, edge_attr=bonds, batch=torch.zeros(6, dtype=torch.long), batch_size=1)[
+        0
+    ].sum().backward()
+    reached = x.grad.abs().sum(1) > 0
+    whole = model in ("gin-virtual", "gps")
+    assert reached.tolist() == ([True] * 6 if whole else [True, True, True, True, False, False])
+
+
+def pairs_without_return(edge_index: Tensor) -> list[tuple[int, int]]:
+    columns = edge_index.t().tolist()
+    return [(i, j) for i, (u, v) in enumerate(columns) for j, (w, z) in enumerate(columns) if v == w and z != u]
+
+
+@pytest.mark.parametrize("directed", [False, True])
+def test_dmpnn_never_passes_a_message_straight_back(directed: bool) -> None:
+    """States are those of the sum over pairs of edges that do not return; a ring closes on itself, a bond does not."""
+    item = graphs()[0]
+    edge_index, bonds = item.edge_index, torch.randn(10, WIDTH).double()
+    if directed:  # some columns without their opposite, one of them twice
+        keep = torch.tensor([0, 1, 2, 3, 4, 5, 5, 8])
+        edge_index, bonds = edge_index[:, keep], bonds[keep]
+    model = DMPNN(config("dmpnn", layers=4), WIDTH).double().eval()
+    x = torch.randn(5, WIDTH).double()
+    first = model.input(torch.cat([x[edge_index[0]], bonds], 1))
+    state = first.relu()
+    for _ in range(3):
+        message = torch.zeros_like(state)
+        for prev, next in pairs_without_return(edge_index):
+            message[next] += state[prev]
+        state = (first + model.pass_on(message)).relu()
+    reached = torch.zeros(5, WIDTH).double().index_add(0, edge_index[1], state)
+    want = model.norm(model.output(torch.cat([x, reached], 1)).relu())
+    torch.testing.assert_close(model(x, edge_index, bonds), want, rtol=1e-9, atol=1e-9)
+
+
+def test_two_atoms_of_dmpnn_hear_nothing_of_themselves() -> None:
+    edge_index = torch.tensor([[0, 1], [1, 0]])
+    state = torch.randn(2, WIDTH, requires_grad=True)
+    arriving = torch.zeros(2, WIDTH).index_add(0, edge_index[1], state)
+    message = arriving[edge_index[0]] - Returning(edge_index, 2)(state)
+    assert torch.equal(message, torch.zeros(2, WIDTH))
+    (message * torch.randn(2, WIDTH)).sum().backward()
+    assert torch.equal(state.grad, torch.zeros(2, WIDTH))
+
+
+def test_blocks_are_what_their_names_say() -> None:
+    assert isinstance(MODELS["gps"](config("gps"), WIDTH).blocks[0], GPSConv)
+    assert isinstance(MODELS["gatedgcn"](config("gatedgcn"), WIDTH).blocks[0].local, ResGatedGraphConv)
+    assert MODELS["gat"](config("gat"), WIDTH).blocks[0].local.heads == 4
+    assert MODELS["gin-virtual"](config("gin-virtual"), WIDTH).virtual is not None
+    assert MODELS["gine"](config("gine"), WIDTH).virtual is None
+
+
+@pytest.mark.parametrize("local", LOCALS)
+def test_every_local_branch_beside_plstm(local: str) -> None:
+    chosen = config("plstm", local=local)
+    found = network(chosen)
+    assert (found.stack.blocks[0].local is None) == (local == "none")
+    assert found(Batch.from_data_list(prepare(graphs(), chosen))).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "match"),
+    [
+        ("gps", {"heads": 5}, "width must be a multiple of heads"),
+        ("gat", {"heads": 3}, "width must be a multiple of heads"),
+        ("gin", {"virtual_node": True}, "'gin' takes no virtual node"),
+        ("dmpnn", {"virtual_node": True}, "'dmpnn' takes no virtual node"),
+        ("gps", {"norm": "rms"}, "unknown norm of model 'gps' 'rms'"),
+        ("gcn", {"norm": "rmss"}, "unknown norm 'rmss'.*did you mean 'rms'"),
+        ("gatedgnc", {}, "unknown model.*did you mean 'gatedgcn'"),
+        ("fingerprint", {}, "is a forest, not a network"),
+    ],
+)
+def test_refusals(model: str, changes: dict, match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        network(config(model, **changes))

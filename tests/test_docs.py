@@ -1,0 +1,86 @@
+"""What the pages show is what happens, and what they point to is there."""
+
+import re
+import runpy
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from plstm_graph.data import DATASETS
+from plstm_graph.ops import BACKENDS
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+HOOKS = runpy.run_path(str(DOCS / "hooks.py"))
+
+
+def code(page: Path) -> list[tuple[str, str]]:
+    """Pieces of code, each with what a block just after it says that it prints."""
+    text = page.read_text(encoding="utf-8")
+    return re.findall(r"^```python\n(.*?)^```\n(?:\n```\n(.*?)^```)?", text, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if code(page)], ids=lambda page: page.stem)
+def test_the_code_of_a_page_runs(page, monkeypatch, tmp_path, capsys):
+    """Its pieces build on one another, as a reader would paste them; they assert what they say, or print it."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for number, (piece, printed) in enumerate(code(page), start=1):
+        exec(compile(piece, f"{page.name}, piece {number}", "exec"), names)
+        assert capsys.readouterr().out == printed or not printed
+    assert "powers" not in BACKENDS
+
+
+def test_every_page_is_in_the_navigation_and_every_entry_is_a_page():
+    named = set(re.findall(r"(\w+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert {page.name for page in PAGES} == named
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_between_pages_lead_somewhere(page):
+    links = re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (DOCS / link).exists()] == []
+
+
+def test_tables_of_backends_and_of_modules_are_complete():
+    named = re.findall(r"^\| `(\w+)` \|", (DOCS / "backends.md").read_text(), re.MULTILINE)
+    assert set(named) == set(BACKENDS)
+    table = (DOCS / "architecture.md").read_text()
+    modules = {path.name + "/" * path.is_dir() for path in (ROOT / "plstm_graph").iterdir() if path.suffix != ".typed"}
+    hidden = {"__init__.py", "__pycache__/", "errors.py", "files.py", "ops/"}
+    assert [name for name in modules - hidden if f"`{name}`" not in table] == []
+
+
+def test_generated_tables():
+    text = HOOKS["on_page_markdown"]("before\n\n<!-- generated: datasets -->\n\nafter")
+    assert re.findall(r"^\| `([\w-]+)`", text, re.MULTILINE) == list(DATASETS)
+    commands = HOOKS["commands"]()
+    assert "    python benchmarks/leaderboard.py benchmarks/configs/nav17.toml --jobs 1" in commands
+    markers = [name for page in PAGES for name in re.findall(r"generated: (\w+)", page.read_text())]
+    assert sorted(markers) == sorted(HOOKS["GENERATED"])
+
+
+def test_formulas_become_mathml_and_roles_words():
+    pytest.importorskip("latex2mathml")
+    page = r'<p><span class="arithmatex">\(a &lt; b\)</span> <div class="arithmatex">\[\sum_i x_i\]</div></p>'
+    page += "<p>.. math:: x^2</p>:math:<code>y</code>"  # as docstrings have them
+    text = HOOKS["on_page_content"](page + ":func:<code>~plstm_graph.propagate</code>")
+    assert text.count("<math") == 4
+    assert "math:" not in text
+    assert "arithmatex" not in text
+    assert text.endswith("<code>plstm_graph.propagate</code>")
+
+
+@pytest.mark.skipif(not find_spec("mkdocs"), reason="mkdocs is not installed")
+def test_the_pages_build_without_a_warning_and_fetch_nothing(tmp_path):
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for page in (tmp_path / "site").glob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        assert re.findall(r'<(?:script|img|link)[^>]*(?:src|href)="(?:https?:)?//[^"]*"', text) == []
+        assert r"\(" not in re.sub(r"<(pre|code|script).*?</\1>", "", text, flags=re.DOTALL)

@@ -1,0 +1,198 @@
+"""Pages of runs, as a parser reads them and as a browser shows them."""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from small_runs import small_config, small_dataset, three_classes
+
+from plstm_graph.errors import ConfigError
+from plstm_graph.train import train
+from plstm_graph.train.page import write_page
+from plstm_graph.train.results import write_json
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+class Reader(HTMLParser):
+    """Text, pictures and whatever would be fetched."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.text, self.pictures, self.fetched, self.open = "", [], [], []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        if tag not in ("img", "meta", "source"):
+            self.open.append(tag)
+        if tag == "img":
+            self.pictures.append(found)
+        links = [found[name] for name in ("src", "href", "srcset", "data") if found.get(name)]
+        self.fetched += [link for link in links if not link.startswith(("data:image/svg+xml;base64,", "#"))]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data if self.open[-1:] != ["style"] else ""
+
+
+def checked(path: Path) -> Reader:
+    """A page that is well formed, fetches nothing, and says what each picture shows."""
+    page = Reader(path)
+    assert page.open == []
+    assert page.fetched == []
+    assert "url(" not in path.read_text()
+    for picture in page.pictures:
+        assert len(picture["alt"]) > 10
+        assert b"<svg" in base64.b64decode(picture["src"].partition(",")[2])[:2000]
+    return page
+
+
+@pytest.fixture(autouse=True)
+def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plstm_graph.train.analysis.RESAMPLES", 100)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``first`` and ``second`` differ in their seed, ``other`` also in its width; then a run of each other task."""
+    folder = tmp_path_factory.mktemp("runs")
+    dataset = small_dataset(folder, targets=("y", "z"))
+    common = {"epochs": 2, "split_seed": 0}
+    train(small_config(out=folder / "first", **common), dataset, command="plstm-graph train --data <my> & co.csv")
+    train(small_config(out=folder / "second", seed=1, **common), dataset)
+    train(small_config(out=folder / "other", seed=2, model_width=16, **common), dataset)
+    train(small_config(out=folder / "binary", **common), small_dataset(folder, "binary"))
+    classes = three_classes(small_dataset(folder))
+    for graph in classes.graphs:
+        del graph.smiles
+    train(small_config(out=folder / "classes", split="random", model_order="index", **common), classes)
+    return folder
+
+
+def unfinished(runs: Path, folder: Path) -> Path:
+    """A run as it is after its first epoch."""
+    folder.mkdir()
+    shutil.copy(runs / "first" / "config.toml", folder)
+    lines = (runs / "first" / "metrics.csv").read_text().splitlines(keepends=True)
+    (folder / "metrics.csv").write_text("".join(lines[:2]))
+    return folder
+
+
+def test_the_page_of_a_regression(runs: Path) -> None:
+    assert write_page([runs / "first"]) == runs / "first" / "report.html"
+    page = checked(runs / "first" / "report.html")
+    stored = json.loads((runs / "first" / "metrics.json").read_text())
+    assert f"{stored['test']['r2']:.4f}" in page.text
+    assert f"{stored['parameters']:,}" in page.text
+    for words in (stored["data_hash"], stored["command"], "test, 95 % interval", "predicted", "model.width", "torch"):
+        assert words in page.text
+    shown = [picture["alt"] for picture in page.pictures]
+    assert [text.split()[0] for text in shown[:3]] == ["Line", "Predicted", "Quantiles"]
+    drawn = {text.removeprefix("Structure of ") for text in shown[3:]}
+    rows = [row.split(",") for row in (runs / "first" / "predictions.csv").read_text().splitlines()]
+    assert drawn == {row[2] for row in rows if row[0] == "test"}  # four test graphs: all are among the worst
+
+
+def test_the_page_of_a_binary_task(runs: Path, tmp_path: Path) -> None:
+    page = checked(write_page([runs / "binary"], tmp_path / "page.html"))
+    assert "Expected calibration error (ECE): 0." in page.text
+    alts = " ".join(picture["alt"] for picture in page.pictures)
+    assert all(words in alts for words in ("ROC curve", "Precision-recall curve", "Reliability diagram, ECE 0."))
+
+
+def test_the_page_of_classes_without_smiles(runs: Path, tmp_path: Path) -> None:
+    page = checked(write_page([runs / "classes"], tmp_path / "page.html"))
+    assert "The graphs carry no SMILES" in page.text
+    alts = [picture["alt"] for picture in page.pictures]
+    right = round(json.loads((runs / "classes" / "metrics.json").read_text())["test"]["accuracy"] * 4)
+    assert f"Confusion matrix: {right} of 4 test graphs are right." in alts
+    assert not any("Structure" in text for text in alts)
+
+
+def test_several_runs_are_compared(runs: Path, tmp_path: Path) -> None:
+    page = checked(write_page([runs / name for name in ("first", "second", "other")], tmp_path / "page.html"))
+    assert "3 runs compared" in page.text
+    stored = [json.loads((runs / name / "metrics.json").read_text()) for name in ("first", "second")]
+    values = [found["test"]["r2"] for found in stored]
+    mean, spread = sum(values) / 2, abs(values[0] - values[1]) / 2**0.5
+    assert f"{mean:.4f} ± {spread:.4f}" in page.text  # of the two that differ in their seed alone
+    assert f"{values[1] - values[0]:+.4f}" in page.text
+    rows = re.findall(
+        r'<th scope="row">([\w.]+)</th>', (tmp_path / "page.html").read_text().split('id="configuration"')[1]
+    )
+    assert rows[:2] == ["seed", "model.width"]
+
+
+def test_an_unfinished_run_shows_what_is_there(runs: Path, tmp_path: Path) -> None:
+    folder = unfinished(runs, tmp_path / "half")
+    page = checked(write_page([folder]))
+    assert "Run half is not finished: 1 of 2 epochs are there" in page.text
+    assert len(page.pictures) == 1
+    page = checked(write_page([folder, runs / "first"], tmp_path / "page.html"))
+    assert "Run half is not finished" in page.text
+    assert "2 runs compared" in page.text
+
+
+def test_a_run_of_an_earlier_version_has_no_predictions(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "first", tmp_path / "old")
+    (tmp_path / "old" / "predictions.csv").unlink()
+    page = checked(write_page([tmp_path / "old"]))
+    assert "an earlier version made this run" in page.text
+    assert len(page.pictures) == 1
+
+
+def test_other_test_graphs_are_not_paired(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "second", tmp_path / "moved")
+    table = tmp_path / "moved" / "predictions.csv"
+    table.write_text(table.read_text().replace("\ntest,", "\ntest,1"))
+    page = checked(write_page([runs / "first", tmp_path / "moved"], tmp_path / "page.html"))
+    assert "other test graphs" in page.text
+
+
+def test_what_cannot_be_reported(runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is not the folder of a run"):
+        write_page([runs / "first", tmp_path])
+    with pytest.raises(ConfigError, match=r"share task, metric and targets; first has .*report them one by one"):
+        write_page([runs / "first", runs / "binary"], tmp_path / "page.html")
+    (tmp_path / "config.toml").write_text("epochs = 3\n")
+    checked(write_page([tmp_path]))
+    shutil.copytree(tmp_path, tmp_path / "copy")
+    with pytest.raises(ConfigError, match="none of the runs has finished an epoch"):
+        write_page([tmp_path, tmp_path / "copy"], tmp_path / "page.html")
+    with pytest.raises(FileNotFoundError):
+        write_page([runs / "first"], tmp_path / "no" / "page.html")
+
+
+def test_text_of_a_run_is_text(runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "first", tmp_path / "odd")
+    stored = json.loads((runs / "first" / "metrics.json").read_text())
+    write_json(tmp_path / "odd" / "metrics.json", stored | {"command": "<script>alert(1)</script>"})
+    text = write_page([tmp_path / "odd"]).read_text()
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(1)" in text
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_a_browser_shows_all_pictures_and_no_sideways_scrolling(runs: Path, tmp_path: Path) -> None:
+    """A frame of a phone's width reports, from inside, how wide its page is and how many pictures have a size."""
+    write_page([runs / "first"], tmp_path / "page.html")
+    probe = (
+        "<script>onload = () => { const page = frames[0].document, html = page.documentElement; document.title = "
+        "[html.scrollWidth, [...page.images].filter(i => i.complete && i.naturalWidth > 50 && i.width <= 390).length, "
+        "page.images.length].join(' ') }</script><iframe src='page.html' width='390' height='900'></iframe>"
+    )
+    (tmp_path / "probe.html").write_text(probe)
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom"]
+    words = [str(BROWSER), *flags, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "probe.html").as_uri()]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    width, shown, pictures = map(int, re.search(r"<title>(.*)</title>", done.stdout)[1].split())
+    assert width <= 390
+    assert shown == pictures == 7

@@ -1,0 +1,29 @@
+"""Work for child processes: a module that they can import, and soon."""
+
+import os
+import signal
+from typing import Any, NamedTuple
+
+import torch
+
+from plstm_graph.errors import ConfigError
+from plstm_graph.train.pool import Say, Status
+
+
+class Work(NamedTuple):
+    """A job, and how it ends."""
+
+    number: int
+    end: str = "row"
+
+
+def act(work: Work, say: Say) -> dict[str, Any]:
+    say(Status(1, 2, f"half of {work.number}"))
+    if work.end == "error":
+        raise ValueError(f"number {work.number}\nis wrong")
+    if work.end == "bad option":
+        raise ConfigError("no such thing")
+    if work.end == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    threads = os.environ["OMP_NUM_THREADS"], torch.get_num_threads()
+    return {"number": work.number, "process": os.getpid(), "threads": threads}
