@@ -138,11 +138,12 @@ def read_meta(content: Mapping[str, Any], path: object) -> Meta:
         CheckpointError: of a format this version does not know, or incomplete.
     """
     stored = content[META]
-    if stored.get("format") != FORMAT:
+    number = stored.get("format")
+    if not isinstance(number, int) or number != FORMAT:
         versions = stored.get("versions")
         writer = versions.get("plstm_graph", "unknown") if isinstance(versions, dict) else "unknown"
         raise CheckpointError(
-            f"{path} has checkpoint format {stored.get('format')!r}, this version reads {FORMAT}; it was written by "
+            f"{path} has checkpoint format {number!r}, this version reads {FORMAT}; it was written by "
             f"plstm-graph {writer}: install that version"
         )
     hints = get_type_hints(Meta)
