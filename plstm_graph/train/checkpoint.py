@@ -76,10 +76,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            with atomic_write(path) as temp:
-                torch.save(checkpoint, temp)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            with atomic_write(path) as temp, temp.open("wb") as stream:
+                torch.save(checkpoint, stream)
+        except (OSError, RuntimeError) as error:  # torch's own error says less than what it met on writing
+            met = error.__context__ if isinstance(error.__context__, OSError) else error
+            reason = getattr(met, "strerror", None) or str(met).splitlines()[0]
             raise CheckpointError(f"cannot write checkpoint {path}: {reason}; an earlier one is untouched") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
@@ -178,6 +179,9 @@ def restore_model(content: Mapping[str, Any], meta: Meta, path: object) -> torch
         CheckpointError: its config does not make a model, or the weights do not fit it or are not finite.
     """
     try:
+        config, most = meta.model_config, len(content["state_dict"])
+        if max(config.layers, config.head_layers) > most:  # each has weights; building a million takes for ever
+            raise CheckpointError(f"weights in {path} do not fit its model config: {most} tensors for more layers")
         with torch.device("meta"):  # sizes only, so that a wrong one costs nothing
             check_weights(meta.build(), content["state_dict"], path)
         model = meta.build()

@@ -1,11 +1,12 @@
 import csv
-import errno
 import json
 import math
 import os
 import pickle
+import resource
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,8 @@ def changed(run: Path, change: Callable[[dict[str, Any]], Any]) -> dict[str, Any
         (lambda c: c["plstm_graph"]["mean"].clear(), r"describes itself wrongly \(mean\)"),
         (lambda c: c["plstm_graph"].update(task="binary"), r"wrongly \(mean, deviation, metric\)"),
         (lambda c: c["plstm_graph"]["config"]["model"].update(width=10**9), "not fit its model config"),
+        (lambda c: c["plstm_graph"]["config"]["model"].update(layers=10**9), "tensors for more layers"),
+        (lambda c: c["plstm_graph"]["config"]["model"].update(head_layers=10**9), "tensors for more layers"),
         (lambda c: c["plstm_graph"]["config"]["model"].update(heads=0), "makes no model"),
         (lambda c: c["plstm_graph"]["features"].update(node_sizes="x"), "makes no model"),
         (lambda c: c["plstm_graph"].update(format=2, versions=None), "format 2, .* plstm-graph unknown: install that"),
@@ -257,17 +260,34 @@ def test_nan_is_written_as_nothing(run: Path) -> None:
     assert math.isnan(predict(run, ["x"]).values[0, 0].item())
 
 
-def test_a_full_disk_is_one_line_and_keeps_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@contextmanager
+def little_room(size: int) -> Iterator[None]:
+    """No file may grow beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("numbers", [10, 100_000])
+def test_a_full_disk_is_one_line_and_keeps_the_checkpoint(tmp_path: Path, numbers: int) -> None:
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"epoch": 1}, path)
     before = path.read_bytes()
-
-    def full(content: object, temp: Path) -> None:
-        temp.write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("torch.save", full)
-    with pytest.raises(CheckpointError, match="No space left on device; an earlier one is untouched"):
-        AtomicCheckpointIO().save_checkpoint({"epoch": 2}, path)
+    message = r"^cannot write checkpoint \S+last.ckpt: File too large; an earlier one is untouched$"
+    with little_room(600), pytest.raises(CheckpointError, match=message):
+        AtomicCheckpointIO().save_checkpoint({"epoch": torch.ones(numbers)}, path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_predictions_that_find_no_room_leave_the_old_ones(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text("old")
+    found = predict(run, molecules())
+    with little_room(600), pytest.raises(OSError, match=r"File too large: '\S+/p.csv'$"):
+        found.write(path)
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["p.csv"]

@@ -17,7 +17,7 @@ from small_runs import small_config, small_dataset, write_csv
 
 from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.errors import CheckpointError, ConfigError
-from plstm_graph.train import train
+from plstm_graph.train import callbacks, train
 from plstm_graph.train.callbacks import Keeper
 from plstm_graph.train.checkpoint import read
 from plstm_graph.train.module import Learner
@@ -101,6 +101,21 @@ def between_best_and_last(number: int) -> Interruption:
     return arm
 
 
+def between_history_and_last(number: int) -> Interruption:
+    def arm(patch: pytest.MonkeyPatch) -> None:
+        write, calls = callbacks.write_rows, [0]
+
+        def interrupted(*args: Any) -> None:
+            write(*args)
+            calls[0] += 1
+            if calls[0] == number:
+                raise KeyboardInterrupt
+
+        patch.setattr(callbacks, "write_rows", interrupted)
+
+    return arm
+
+
 def in_the_report(patch: pytest.MonkeyPatch) -> None:
     def interrupted(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt
@@ -111,8 +126,8 @@ def in_the_report(patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("patience", [0, 2])
 @pytest.mark.parametrize(
     "interruption",
-    [in_a_batch(2), in_a_batch(5), in_a_batch(11), between_best_and_last(1), in_the_report],
-    ids=["first epoch", "second epoch", "third epoch", "first best", "after the last epoch"],
+    [in_a_batch(2), in_a_batch(11), between_best_and_last(1), between_history_and_last(2), in_the_report],
+    ids=["first epoch", "third epoch", "first best", "row without checkpoint", "after the last epoch"],
 )
 def test_interrupted_anywhere(tmp_path: Path, dataset: GraphDataset, interruption: Interruption, patience: int) -> None:
     options = {"epochs": EPOCHS, "patience": patience, "model_norm": "batch"}
@@ -228,3 +243,11 @@ def test_a_truncated_checkpoint_is_not_trained_over(tmp_path: Path, dataset: Gra
     with pytest.raises(CheckpointError, match=r"last.ckpt is truncated"):
         train(small_config(out=tmp_path / "run"), dataset, resume=True)
     assert last.stat().st_size == 1000
+
+
+def test_weights_alone_are_not_gone_on_from(tmp_path: Path, dataset: GraphDataset) -> None:
+    train(small_config(out=tmp_path / "run"), dataset)
+    folder = tmp_path / "run" / "checkpoints"
+    (folder / "last.ckpt").write_bytes((folder / "best.ckpt").read_bytes())
+    with pytest.raises(CheckpointError, match=r"last.ckpt has no .*: training can only go on from a run's last.ckpt"):
+        train(small_config(out=tmp_path / "run"), dataset, resume=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 from small_runs import small_config, small_dataset, three_classes
 
 from plstm_graph.data.packed import PackedGraphs
@@ -20,6 +21,7 @@ from plstm_graph.train.callbacks import Keeper
 from plstm_graph.train.checkpoint import read
 from plstm_graph.train.data import train_loader
 from plstm_graph.train.results import commit, data_hash
+from plstm_graph.train.run import first_process
 
 
 def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
@@ -271,6 +273,15 @@ def test_out_of_memory_in_training_names_a_batch_size(tmp_path: Path, monkeypatc
     monkeypatch.setattr("plstm_graph.train.module.Learner.training_step", full)
     with pytest.raises(OutOfMemory, match="out of memory at --batch-size 8; try --batch-size 4"):
         train(small_config(), dataset)
+
+
+def test_the_first_process_of_another_machine_is_not_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_zero_only, "rank", 0, raising=False)
+    assert first_process()
+    monkeypatch.setenv("GROUP_RANK", "1")
+    assert not first_process()
+    monkeypatch.setenv("NODE_RANK", "0")  # as Lightning reads them
+    assert first_process()
 
 
 def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
