@@ -54,7 +54,15 @@ def datasets() -> str:
 
     lines = ["| name | graphs | task | metric | split | licence | source |", "| --- | ---: " + "| --- " * 5 + "|"]
     for row in DATASETS.values():
-        cells = (f"`{row.name}`", f"{row.graphs:,}", row.task, row.metric, row.split, row.licence, row.source)
+        cells = (
+            f"`{row.name}`",
+            "-" if row.graphs is None else f"{row.graphs:,}",
+            row.task,
+            row.metric,
+            row.split,
+            row.licence,
+            row.source,
+        )
         lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 

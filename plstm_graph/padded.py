@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch_geometric.data import Batch, Data
 
-from plstm_graph.errors import ShapeError
+from plstm_graph.errors import ConfigError, ShapeError
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.conv import PLSTMConv
 from plstm_graph.nn.model import GraphModel
+from plstm_graph.orient import RANDOM
 
 
 class Padded(NamedTuple):
@@ -83,6 +84,9 @@ class PaddedModel(nn.Module):
     Args:
         model: trained; copied, and set to evaluation.
 
+    Raises:
+        ConfigError: GPS, random orientations and Laplacian eigenvectors need more than the tensors say.
+
     Example:
         >>> from torch_geometric.data import Data
         >>> from plstm_graph.nn import FeatureSpec, GraphModel, ModelConfig
@@ -94,13 +98,21 @@ class PaddedModel(nn.Module):
 
     def __init__(self, model: GraphModel) -> None:
         super().__init__()
+        config = model.config
+        what = {
+            "model 'gps'": config.model == "gps",
+            "order 'random'": config.order == RANDOM,
+            "eigenvectors": config.eigenvectors > 0,
+        }
+        for name in (name for name, chosen in what.items() if chosen):
+            raise ConfigError(f"a model with {name} cannot run on padded tensors; train one without to export it")
         self.model = deepcopy(model).eval()
         convs = [module for module in self.model.modules() if isinstance(module, PLSTMConv)]
         for conv in convs:
             conv.backend = "dense"
         self._prunes = any(conv.mode == "D" for conv in convs)
         self._reads_dag = bool(convs)
-        self._walks = self.model.config.walks
+        self._walks = config.walks
 
     def forward(
         self,

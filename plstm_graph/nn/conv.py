@@ -25,7 +25,7 @@ from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.norm import NORM_EPS, MultiHeadRMSNorm
 from plstm_graph.ops import propagate
 from plstm_graph.ops.compiled import fused_layer, runs_fused
-from plstm_graph.ops.dispatch import has_compiled
+from plstm_graph.ops.dispatch import COMPILED, has_compiled
 from plstm_graph.orient import check_order
 from plstm_graph.plan import served_classes
 
@@ -212,6 +212,8 @@ class PLSTMConv(MessagePassing):
     def prepare_dag(self, dag: LineDAG) -> None:
         """Make the view and the tables of ``dag`` that the layer reads, where compiled code must find them made."""
         read = view(dag, self.mode, self.reverse)
+        if self.backend not in ("auto", *COMPILED.values()):
+            return
         _ = read.degree, read.edge_id, read.edge_id_reverse
         if read.merged:
             read._merged()
