@@ -24,7 +24,7 @@ import records
 import torch
 
 from plstm_graph.data import load
-from plstm_graph.data.datasets import GraphDataset
+from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.train import TrainConfig, train
 from plstm_graph.train.checkpoint import read
 from plstm_graph.train.config import override

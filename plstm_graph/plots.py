@@ -356,8 +356,11 @@ def _panels(count: int, columns: int, *, width: float, height: float) -> tuple[A
 
 def _figure(rows: int, columns: int, *, width: float, height: float, **options: Any) -> tuple[Any, list[Any]]:
     """A figure of its own, without pyplot: no global state, no display, safe in any thread."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:  # also for the pictures of ``draw``
+        raise PLSTMGraphError(missing_extra("matplotlib", "viz")) from error
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from torch_geometric.data import Data
 
-from plstm_graph.data.datasets import GraphDataset
+from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.errors import ConfigError
 from plstm_graph.files import atomic_write
 from plstm_graph.nn.model import ModelConfig

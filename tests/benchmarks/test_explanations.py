@@ -8,7 +8,7 @@ import planted
 import pytest
 import torch
 
-from plstm_graph.data.datasets import MOLECULE
+from plstm_graph.data.dataset import MOLECULE
 from plstm_graph.data.molecules import smiles_to_data
 from plstm_graph.nn import GraphModel, prepare
 
