@@ -78,10 +78,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with atomic_write(path) as temp, temp.open("wb") as stream:
                 torch.save(checkpoint, stream)
-        except (OSError, RuntimeError) as error:  # torch's own error says less than what it met on writing
-            met = error.__context__ if isinstance(error.__context__, OSError) else error
-            reason = getattr(met, "strerror", None) or str(met).splitlines()[0]
-            raise CheckpointError(f"cannot write checkpoint {path}: {reason}; an earlier one is untouched") from error
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot write checkpoint {path}: {error.strerror or error}; an earlier one is untouched"
+            ) from error
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         return read(path)

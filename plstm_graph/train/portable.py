@@ -94,8 +94,8 @@ def export(checkpoint: str | PathLike[str], out: str | PathLike[str]) -> dict[st
         "featuriser": meta.featuriser,
         "version": __version__,
     }
-    with atomic_write(out) as temp:
-        torch.export.save(program, temp, extra_files={DESCRIPTION: json.dumps(description, indent=2)})
+    with atomic_write(out) as temp, temp.open("wb") as stream:
+        torch.export.save(program, stream, extra_files={DESCRIPTION: json.dumps(description, indent=2)})
     return description
 
 
