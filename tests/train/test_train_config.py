@@ -121,3 +121,14 @@ def test_numbers_of_a_program_are_checked_too() -> None:
         ModelConfig(dropout=math.nan)
     with pytest.raises(ConfigError, match="degrees needs an even width"):
         ModelConfig(degrees=True, width=7)
+
+
+@pytest.mark.parametrize(("value", "meant"), [(True, True), ("No", False), (0, False), (1, True), ("true", True)])
+def test_yes_and_no(value: Any, meant: bool) -> None:
+    assert override(TrainConfig(), {"model.degrees": value}).model.degrees is meant
+
+
+@pytest.mark.parametrize("value", [2, 0.5, "maybe", [], {}])
+def test_neither_yes_nor_no(value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"model.degrees must be true or false"):
+        override(TrainConfig(), {"model.degrees": value})
