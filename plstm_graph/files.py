@@ -17,7 +17,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     leaves at worst a temporary file, which :func:`remove_stale` clears.
 
     Raises:
-        OSError: the folder does not exist or cannot be written, or the disk is full; ``path`` is as it was.
+        OSError: the folder does not exist or cannot be written, or the disk is full; ``path`` is as it was. So that
+            ``torch.save`` tells as much, give it ``temp.open("wb")``.
 
     Example:
         >>> with atomic_write("metrics.json") as temp:  # doctest: +SKIP
@@ -31,10 +32,11 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temp, target)
         with suppress(OSError):  # some file systems cannot sync a folder; the rename itself is atomic all the same
             _sync(target.parent)
-    except OSError as error:  # of a full disk it names no file, of others the temporary one
-        if error.errno is None or error.filename not in (None, str(temp)):
+    except (OSError, RuntimeError) as error:
+        met = error if isinstance(error, OSError) else error.__context__  # torch hides what its stream met
+        if not isinstance(met, OSError) or met.errno is None or met.filename not in (None, str(temp)):
             raise
-        raise OSError(error.errno, error.strerror, str(target)) from error
+        raise OSError(met.errno, met.strerror, str(target)) from error  # a full disk names no file, others the temp
     finally:
         with suppress(FileNotFoundError):
             temp.unlink()

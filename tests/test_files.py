@@ -1,7 +1,9 @@
 import os
+import resource
 from pathlib import Path
 
 import pytest
+import torch
 
 from plstm_graph.files import atomic_write, remove_stale
 
@@ -50,6 +52,22 @@ def test_a_link_is_followed_and_permissions_are_the_usual_ones(tmp_path: Path) -
 def test_missing_folder_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "no" / "a") as temp:
         temp.write_text("")
+
+
+@pytest.mark.parametrize("numbers", [1, 10**6])
+def test_a_full_disk_is_named_also_where_torch_hides_it(tmp_path: Path, numbers: int) -> None:
+    target = tmp_path / "a.pt"
+    target.write_text("old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, before[1]))
+    try:
+        told = pytest.raises(OSError, match=r"File too large: '\S+/a.pt'$")
+        with told, atomic_write(target) as temp, temp.open("wb") as stream:
+            torch.save(torch.ones(numbers), stream)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.pt"]
 
 
 def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path) -> None:

@@ -95,8 +95,8 @@ def write_prepared(path: str | PathLike[str], dataset: GraphDataset, *, walks: i
         "attributes": _attributes(graphs, () if smiles else ("smiles",)),
     }
     digest = _digest(content)
-    with atomic_write(path) as temp:
-        torch.save({"plstm_graph_data": FORMAT, "digest": digest, **content}, temp)
+    with atomic_write(path) as temp, temp.open("wb") as stream:
+        torch.save({"plstm_graph_data": FORMAT, "digest": digest, **content}, stream)
     return digest
 
 

@@ -24,6 +24,7 @@ class Table:
 
     def column(self, name: str) -> list[str]:
         """All cells of a column, by its name; upper and lower case count as equal where that is unambiguous."""
+        name = " ".join(name.split())
         exact = [i for i, column in enumerate(self.columns) if column == name]
         found = exact or [i for i, column in enumerate(self.columns) if column.casefold() == name.casefold()]
         if not found:
@@ -98,7 +99,7 @@ def read_table(path: str | Path) -> Table:
         lines.pop()
     if len(lines) < 2:
         raise DataError(f"{path.name} holds {'a header but no rows' if lines else 'no rows'}")
-    columns = tuple(cell.strip() for cell in lines[0])
+    columns = tuple(" ".join(cell.split()) for cell in lines[0])  # a name on one line
     rows = tuple(_fit(line, len(columns), row, path) for row, line in enumerate(lines[1:], start=1))
     return Table(path, columns, rows)
 

@@ -232,7 +232,9 @@ class ModelConfig:
     counts: bool = False
 
     def __post_init__(self) -> None:
-        for name, low in {"width": 1, "layers": 0, "walks": 0, "head_layers": 1, "expansion": 0}.items():
+        lowest = dict.fromkeys(("width", "head_layers", "test_orientations", "trees", "bits"), 1)
+        lowest |= dict.fromkeys(("layers", "walks", "eigenvectors", "expansion", "radius"), 0)
+        for name, low in lowest.items():
             if not getattr(self, name) >= low:
                 raise ConfigError(f"model.{name} must be at least {low} (got {getattr(self, name)})")
         if not 0 <= self.dropout <= 1:

@@ -78,10 +78,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with atomic_write(path) as temp, temp.open("wb") as stream:
                 torch.save(checkpoint, stream)
-        except (OSError, RuntimeError) as error:  # torch's own error says less than what it met on writing
-            met = error.__context__ if isinstance(error.__context__, OSError) else error
-            reason = getattr(met, "strerror", None) or str(met).splitlines()[0]
-            raise CheckpointError(f"cannot write checkpoint {path}: {reason}; an earlier one is untouched") from error
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot write checkpoint {path}: {error.strerror or error}; an earlier one is untouched"
+            ) from error
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         return read(path)
@@ -138,11 +138,12 @@ def read_meta(content: Mapping[str, Any], path: object) -> Meta:
         CheckpointError: of a format this version does not know, or incomplete.
     """
     stored = content[META]
-    if stored.get("format") != FORMAT:
+    number = stored.get("format")
+    if not isinstance(number, int) or number != FORMAT:
         versions = stored.get("versions")
         writer = versions.get("plstm_graph", "unknown") if isinstance(versions, dict) else "unknown"
         raise CheckpointError(
-            f"{path} has checkpoint format {stored.get('format')!r}, this version reads {FORMAT}; it was written by "
+            f"{path} has checkpoint format {number!r}, this version reads {FORMAT}; it was written by "
             f"plstm-graph {writer}: install that version"
         )
     hints = get_type_hints(Meta)
@@ -180,7 +181,8 @@ def restore_model(content: Mapping[str, Any], meta: Meta, path: object) -> torch
     """
     try:
         config, most = meta.model_config, len(content["state_dict"])
-        if max(config.layers, config.head_layers) > most:  # each has weights; building a million takes for ever
+        layers = 0 if config.model == FINGERPRINT else max(config.layers, config.head_layers)
+        if layers > most:  # each has weights; building a million takes for ever
             raise CheckpointError(f"weights in {path} do not fit its model config: {most} tensors for more layers")
         with torch.device("meta"):  # sizes only, so that a wrong one costs nothing
             check_weights(meta.build(), content["state_dict"], path)

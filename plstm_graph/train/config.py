@@ -202,7 +202,8 @@ _BOOL = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0":
 
 def _scalar(value: Any, hint: Any) -> Any:
     if hint is bool:
-        return value if isinstance(value, bool) else _BOOL[value.lower()] if str(value).lower() in _BOOL else _reject()
+        text = str(value).lower()  # 0 and 1 of a TOML file are numbers
+        return _BOOL[text] if text in _BOOL else _reject()
     if hint is str:
         value = os.fspath(value) if isinstance(value, os.PathLike) else value
         return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else _reject()

@@ -12,9 +12,9 @@ from plstm_graph import explain as core
 from plstm_graph.data.molecules import layout, smiles_to_data
 from plstm_graph.draw import draw_explanation
 from plstm_graph.errors import ConfigError, unknown
-from plstm_graph.nn.model import GraphModel, prepare
+from plstm_graph.nn.model import prepare
 from plstm_graph.train.checkpoint import Meta
-from plstm_graph.train.infer import restore_for_molecules
+from plstm_graph.train.infer import network, restore_for_molecules
 from plstm_graph.train.results import write_rows
 
 
@@ -82,11 +82,11 @@ def explain(
         DataError: the text is not a molecule.
     """
     learner, meta = restore_for_molecules(checkpoint, "cpu")
+    model = network(learner, checkpoint)
     choices = [str(number) for number in range(meta.num_outputs)] if meta.task == "multiclass" else list(meta.targets)
     output, unit = _output(meta, choices, target)
     (graph,) = prepare([smiles_to_data(smiles)], meta.model_config)
-    assert isinstance(learner.model, GraphModel)
-    return Explained(smiles, unit, choices, core.explain(learner.model, graph, output, steps=steps))
+    return Explained(smiles, unit, choices, core.explain(model, graph, output, steps=steps))
 
 
 def _output(meta: Meta, choices: list[str], target: str | None) -> tuple[Callable[[Tensor], Tensor], str]:

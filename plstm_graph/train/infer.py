@@ -11,7 +11,7 @@ from torch import Tensor
 from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.data.molecules import Rejected, read_molecules
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, unknown
-from plstm_graph.nn.model import prepare
+from plstm_graph.nn.model import GraphModel, prepare
 from plstm_graph.train.checkpoint import MOLECULES, Meta, locate, read, read_meta, restore_model
 from plstm_graph.train.config import override
 from plstm_graph.train.data import Graphs, batches, labels, load_data, split_of
@@ -80,6 +80,17 @@ def restore_for_molecules(checkpoint: str | PathLike[str], device: str = "auto")
             "use evaluate"
         )
     return learner, meta
+
+
+def network(learner: Learner, checkpoint: str | PathLike[str]) -> GraphModel:
+    """The model of a restored learner, where what follows needs a network.
+
+    Raises:
+        CheckpointError: it is a forest of fingerprints.
+    """
+    if not isinstance(learner.model, GraphModel):
+        raise CheckpointError(f"{checkpoint} holds a forest of fingerprints, no network; use predict or evaluate")
+    return learner.model
 
 
 def pick_device(name: str) -> torch.device:

@@ -13,7 +13,7 @@ from plstm_graph.files import atomic_write
 from plstm_graph.nn.encoders import FeatureSpec
 from plstm_graph.nn.model import GraphModel
 from plstm_graph.padded import Padded, PaddedModel
-from plstm_graph.train.infer import restore
+from plstm_graph.train.infer import network, restore
 from plstm_graph.train.module import Learner
 
 DESCRIPTION = "plstm_graph.json"
@@ -67,8 +67,7 @@ def export(checkpoint: str | PathLike[str], out: str | PathLike[str]) -> dict[st
         BackendUnavailable: this torch cannot export it (2.6 cannot, 2.13 can).
     """
     learner, meta = restore(checkpoint, "cpu")
-    assert isinstance(learner.model, GraphModel)
-    example = _example(learner.model.encoder.features)
+    example = _example(network(learner, checkpoint).encoder.features)
     inputs = example._asdict()
     sizes = {name: torch.export.Dim(name, min=1) for name in ("graphs", "nodes", "columns")}
     dynamic = [
@@ -95,8 +94,8 @@ def export(checkpoint: str | PathLike[str], out: str | PathLike[str]) -> dict[st
         "featuriser": meta.featuriser,
         "version": __version__,
     }
-    with atomic_write(out) as temp:
-        torch.export.save(program, temp, extra_files={DESCRIPTION: json.dumps(description, indent=2)})
+    with atomic_write(out) as temp, temp.open("wb") as stream:
+        torch.export.save(program, stream, extra_files={DESCRIPTION: json.dumps(description, indent=2)})
     return description
 
 

@@ -216,6 +216,11 @@ def test_files_that_are_not_prepared_data(tmp_path: Path) -> None:
         load(str(good), targets=["y"])
 
 
+def test_a_missing_folder_is_an_os_error_of_that_path(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"'\S+/no/small.pt'$"):
+        write_prepared(tmp_path / "no" / "small.pt", small_dataset(tmp_path))
+
+
 def test_graphs_that_cannot_be_prepared(tmp_path: Path) -> None:
     dataset = small_dataset(tmp_path)
     with pytest.raises(DataError, match="there are no graphs"):

@@ -142,3 +142,13 @@ def test_smi_has_no_columns(write) -> None:
         read_smiles(write("CC\n", "my.smi"), "smiles")
     with pytest.raises(DataError, match="is empty"):
         read_smiles(write("\n", "empty.smi"))
+
+
+def test_a_name_that_stands_on_two_lines_is_read_as_one(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('smiles,"log S\n(mol/l)"\nCCO,1.5\n')
+    table = read_table(tmp_path / "a.csv")
+    assert table.columns == ("smiles", "log S (mol/l)")
+    assert table.column("log S (mol/l)") == table.column("log S\n(mol/l)") == ["1.5"]
+    with pytest.raises(DataError) as error:
+        table.column("y")
+    assert "\n" not in str(error.value)

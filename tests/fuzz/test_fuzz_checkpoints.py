@@ -1,4 +1,4 @@
-"""Checkpoints with bytes or content changed: the same predictions as before, or an error."""
+"""Checkpoints, and prepared data, with bytes or content changed: the same predictions as before, or an error."""
 
 import copy
 from pathlib import Path
@@ -8,8 +8,9 @@ import pytest
 import torch
 from fuzzing import fuzz, told
 from hypothesis import strategies as st
-from small_runs import small_config, write_csv
+from small_runs import small_config, small_dataset, write_csv
 
+from plstm_graph.data import load, write_prepared
 from plstm_graph.errors import PLSTMGraphError
 from plstm_graph.train import predict, train
 
@@ -22,6 +23,14 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fuzz")
     train(small_config(out=folder / "run", data=write_csv(folder / "small.csv"), targets="y", epochs=1))
     return folder / "run" / "checkpoints" / "best.ckpt"
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set as one file."""
+    folder = tmp_path_factory.mktemp("prepared")
+    write_prepared(folder / "good.pt", small_dataset(folder))
+    return folder / "good.pt"
 
 
 @st.composite
@@ -43,6 +52,21 @@ def test_changed_bytes_are_noticed_or_do_not_matter(good: Path, changes: list[tu
     with told():
         found, expected = (predict(path, TEXTS).values for path in (bad, good))
         assert torch.allclose(found, expected, rtol=0, atol=0, equal_nan=True)
+
+
+@fuzz(0.02, changes=byte_changes())
+def test_changed_bytes_of_prepared_data_are_noticed_or_do_not_matter(
+    prepared: Path, changes: list[tuple[float, int, bytes]]
+) -> None:
+    content = bytearray(prepared.read_bytes())
+    for share, gone, new in changes:
+        place = int(share * len(content))
+        content[place : place + gone] = new
+    bad = prepared.with_name("bad.pt")
+    bad.write_bytes(content)
+    with told():
+        pairs = zip(load(str(bad)).graphs, load(str(prepared)).graphs, strict=True)
+        assert all(torch.equal(a.x, b.x) and torch.equal(a.y, b.y) and a.smiles == b.smiles for a, b in pairs)
 
 
 VALUES = st.one_of(

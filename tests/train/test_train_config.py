@@ -101,6 +101,9 @@ def test_differences_and_hash_do_not_depend_on_the_folder() -> None:
         ("model.width", "0", "model.width must be at least 1"),
         ("model.layers", "-1", "model.layers must be at least 0"),
         ("model.walks", "-1", "model.walks must be at least 0"),
+        ("model.eigenvectors", "-1", "model.eigenvectors must be at least 0"),
+        ("model.test_orientations", "0", "model.test_orientations must be at least 1"),
+        ("model.trees", "0", "model.trees must be at least 1"),
         ("model.head_layers", "0", "model.head_layers must be at least 1"),
         ("model.expansion", "-1", "model.expansion must be at least 0"),
         ("model.dropout", "2", "model.dropout must be from 0 to 1"),
@@ -118,3 +121,14 @@ def test_numbers_of_a_program_are_checked_too() -> None:
         ModelConfig(dropout=math.nan)
     with pytest.raises(ConfigError, match="degrees needs an even width"):
         ModelConfig(degrees=True, width=7)
+
+
+@pytest.mark.parametrize(("value", "meant"), [(True, True), ("No", False), (0, False), (1, True), ("true", True)])
+def test_yes_and_no(value: Any, meant: bool) -> None:
+    assert override(TrainConfig(), {"model.degrees": value}).model.degrees is meant
+
+
+@pytest.mark.parametrize("value", [2, 0.5, "maybe", [], {}])
+def test_neither_yes_nor_no(value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"model.degrees must be true or false"):
+        override(TrainConfig(), {"model.degrees": value})

@@ -13,11 +13,13 @@ from small_runs import molecules, small_config, small_dataset, three_classes
 from torch_geometric.data import Batch, Data
 
 from plstm_graph.data import GraphDataset, fingerprints
-from plstm_graph.errors import DataError
+from plstm_graph.errors import CheckpointError, DataError
 from plstm_graph.nn.model import FINGERPRINT, ModelConfig
 from plstm_graph.train import evaluate, predict, train
 from plstm_graph.train.data import labels
+from plstm_graph.train.explained import explain
 from plstm_graph.train.forest import Forest
+from plstm_graph.train.portable import export
 
 TREES = 7
 CONFIG = ModelConfig(model=FINGERPRINT, trees=TREES, bits=256)
@@ -125,3 +127,15 @@ def test_a_target_without_labels_in_training(tmp_path: Path) -> None:
         graph.y[0, 1] = math.nan
     with pytest.raises(DataError, match="target number 1 has no label"):
         grown(dataset)
+
+
+def test_what_needs_a_network_says_so(tmp_path: Path) -> None:
+    train(
+        small_config(model_model=FINGERPRINT, model_trees=2, model_layers=99, out=tmp_path / "run"),
+        small_dataset(tmp_path),
+    )
+    assert len(predict(tmp_path / "run", ["CCO"]).values) == 1  # an option it does not read is no layer
+    with pytest.raises(CheckpointError, match="holds a forest of fingerprints, no network; use predict or evaluate"):
+        explain(tmp_path / "run", "CCO")
+    with pytest.raises(CheckpointError, match="holds a forest of fingerprints, no network; use predict or evaluate"):
+        export(tmp_path / "run", tmp_path / "x.pt2")

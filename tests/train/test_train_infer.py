@@ -177,6 +177,7 @@ def changed(run: Path, change: Callable[[dict[str, Any]], Any]) -> dict[str, Any
         (lambda c: c["plstm_graph"]["config"]["model"].update(head_layers=10**9), "tensors for more layers"),
         (lambda c: c["plstm_graph"]["config"]["model"].update(heads=0), "makes no model"),
         (lambda c: c["plstm_graph"]["features"].update(node_sizes="x"), "makes no model"),
+        (lambda c: c["plstm_graph"].update(format=torch.ones(0)), r"format tensor\(\[\]\), this version reads"),
         (lambda c: c["plstm_graph"].update(format=2, versions=None), "format 2, .* plstm-graph unknown: install that"),
     ],
 )
