@@ -73,7 +73,7 @@ def train(
         results.check_folder(config, resume=resume, overwrite=overwrite)
     with isolate_rng(), _quiet(), memory_advice(config.batch_size):
         dataset = dataset or load_data(config)
-        if config.budget:
+        if config.budget and config.model.model != FINGERPRINT:  # a forest has no parameters to count
             model = fit_width(dataset.features, dataset.num_outputs, config.model, config.budget)
             config = replace(config, model=model)
         if config.model.model == FINGERPRINT:
