@@ -379,7 +379,7 @@ class LineDAG:
                 _ = reading.degree, reading.edge_id, reading.edge_id_reverse
                 if self.merged:
                     reading._merged()
-                for classes in range(len(TILES) + 1):
+                for classes in (0, len(TILES)):  # see served_classes
                     reading.plan(classes)
         return self
 

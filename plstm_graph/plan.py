@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from plstm_graph.line_dag import LineDAG
 
 TILES = (32, 64, 128, 256)
-"""Widths of a program of the parallel form: a graph takes the first one that holds its nodes, see ``size_class``."""
+"""Widths of a gating matrix in the parallel form, each twice the one before: a graph takes the first one that holds its
+nodes, see ``size_class``."""
 EDGES_PER_COLUMN = 4
 """A graph of a tile has at most this many edges for each of its columns, since a program walks them one by one."""
-TILE_NUMBERS = 8192
-"""Columns times padded K + V that a tile may have: its backward pass then fits into 227 KiB of shared memory."""
+WIDEST = 256
+"""Padded K + V up to which the parallel form serves: rows of queries, keys, values and their gradients in registers."""
 
 
 class Graph(IntEnum):
@@ -71,7 +72,7 @@ class Host(IntEnum):
 
 class Work(IntEnum):
     """Rows of ``Plan.work``: the graph, and where its room begins. The room of a graph holds a row of a tile's columns
-    for each edge and each node; it counts in units of the narrowest tile."""
+    for each edge and each node, twice for each node beyond the narrowest tile: it counts in units of that tile."""
 
     GRAPH, ROOM = range(2)
 
@@ -84,7 +85,7 @@ class Plan(NamedTuple):
         nodes: [4, N], :class:`Node`.
         edges: [10, E], :class:`Edge`.
         pairs: [6, P], :class:`Pair`.
-        work: graphs class by class (see :func:`size_class`), in each the one with the most edges first, [2, G],
+        work: graphs class by class (see :func:`size_class`), in each the one with the most edges last, [2, G],
             :class:`Work`.
         host: sizes of each class on the host, int64 [4, len(TILES) + 1], :class:`Host`.
         large: the N' nodes of large graphs, :class:`LargeNode`, then their E' edges level by level, :class:`LargeEdge`;
@@ -117,15 +118,16 @@ def size_class(nodes: Tensor, edges: Tensor) -> Tensor:
 def served_classes(keys: int, values: int) -> int:
     """How many classes the parallel form serves for this K and V; graphs beyond are large: the recurrent form's."""
     padded = sum(max(16, 1 << (width - 1).bit_length()) for width in (keys, values))
-    return sum(tile * padded <= TILE_NUMBERS for tile in TILES)
+    return len(TILES) if padded <= WIDEST else 0
 
 
 def classify(nodes: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
     """``work`` and ``host`` of a plan from the sizes of its graphs, [G] each, on the host."""
     classes = size_class(nodes, edges)
-    by_size = torch.sort(edges, stable=True, descending=True).indices
+    by_size = torch.sort(edges, stable=True).indices
     graph = by_size[torch.sort(classes[by_size], stable=True).indices]
-    units = torch.tensor([*(tile // TILES[0] for tile in TILES), 0])[classes] * (nodes + edges)
+    units = torch.tensor([*(tile // TILES[0] for tile in TILES), 0])[classes]
+    units = units * (edges + nodes * (1 + (units > 1)))
     room = units[graph].cumsum(0) - units[graph]
     host = torch.zeros(len(Host), len(TILES) + 1, dtype=torch.long)
     for row, sizes in (

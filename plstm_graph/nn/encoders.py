@@ -106,8 +106,8 @@ class WalkEncoder(nn.Module):
 
     def __init__(self, steps: int, channels: int) -> None:
         super().__init__()
-        # Steps that hardly vary in training (the third, without rings of three) must not be blown up: with the usual eps
-        # a model of ESOL is 28 units off for oxirane. Probabilities grow by sqrt(10) at most.
+        # Steps that hardly vary in training (the third, without rings of three) must not be blown up: with the usual
+        # eps a model of ESOL is 28 units off for oxirane. So probabilities grow by sqrt(10) at most.
         self.norm = nn.BatchNorm1d(steps, eps=0.1)
         self.lin = nn.Linear(steps, channels)
 

@@ -8,7 +8,8 @@ import triton.language as tl
 
 from plstm_graph.ops.triton.walk import graph_of
 
-# C columns of a tile, R rows at a time, KP and VP powers of two from K and V on.
+# C rows and columns of a matrix at a time, the narrowest tile; n0 to n3 graphs of each class; KP and VP powers of two
+# from K and V on.
 
 
 @triton.jit
@@ -31,67 +32,136 @@ def _keep(base, row, tile, valid, STRIDE: tl.constexpr, WIDTH: tl.constexpr, PAD
     tl.store(base + row[:, None] * STRIDE + at[None, :], tile.to(base.dtype.element_ty), mask=mask)
 
 
-@triton.jit(do_not_specialize=["first", "G"], do_not_specialize_on_alignment=["graphs", "work"])
+@triton.jit
+def _task(  # type: ignore[no-untyped-def]
+    graphs, work, room, n0, n1, n2, n3, G, H: tl.constexpr, C: tl.constexpr, CLASSES: tl.constexpr, KINDS: tl.constexpr
+):
+    """The program's part of one head of a graph: first node, nodes, the head's rows of its matrix, from row to row, the
+    head and the part. A graph of the narrowest class is one part, others have KINDS for each C columns of their class.
+    The widest graphs come first, since they take the longest."""
+    program, last = tl.program_id(0), n0 + n1 + n2 + n3 - 1
+    place, part, columns = 0, 0, C
+    for i in tl.static_range(CLASSES - 1, -1, -1):
+        count = n0 if i == 0 else (n1 if i == 1 else (n2 if i == 2 else n3))
+        parts = H if i == 0 else H * (KINDS << i)
+        here = (program >= 0) & (program < count * parts)
+        place = tl.where(here, last - program // parts, place)
+        part = tl.where(here, program % parts, part)
+        columns = tl.where(here, C << i, columns)
+        program -= count * parts
+        last -= count
+    head = part % H
+    node, nodes, _, _, _, matrix = graph_of(work, graphs, room, place, G, H, columns)
+    return node.to(tl.int64), nodes, matrix + head * columns, H * columns, head, part // H
+
+
+@triton.jit
+def _gating(matrix, row, column, nodes, stride):  # type: ignore[no-untyped-def]
+    """Where a block of a matrix stands, and which of it is there."""
+    mask = (row < nodes)[:, None] & (column < nodes)[None, :]
+    return matrix + row[:, None] * stride + column[None, :], mask
+
+
+@triton.jit(do_not_specialize=["n0", "n1", "n2", "n3", "G"], do_not_specialize_on_alignment=["graphs", "work"])
 def forward(  # type: ignore[no-untyped-def]
-    query, key, value, output, graphs, work, room, first, G,
+    query, key, value, output, graphs, work, room, n0, n1, n2, n3, G,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
     Q_NODE: tl.constexpr, Q_HEAD: tl.constexpr, K_NODE: tl.constexpr, K_HEAD: tl.constexpr,
-    V_NODE: tl.constexpr, V_HEAD: tl.constexpr, C: tl.constexpr, R: tl.constexpr, PRECISION: tl.constexpr,
+    V_NODE: tl.constexpr, V_HEAD: tl.constexpr, C: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """``output`` [N, H, V] of the graphs ``work[first:]``."""
+    """``output`` [N, H, V], C rows a program."""
     DTYPE: tl.constexpr = room.dtype.element_ty
-    place, head = first + tl.program_id(0) // H, tl.program_id(0) % H
-    node, nodes, _, _, _, matrix = graph_of(work, graphs, room, place, G, H, C)
-    node64, column = node.to(tl.int64), tl.arange(0, C)
-    inside = column < nodes
-    keys = _rows(key + node64 * K_NODE + head * K_HEAD, column, inside, K_NODE, K, KP, DTYPE)
-    values = _rows(value + node64 * V_NODE + head * V_HEAD, column, inside, V_NODE, V, VP, DTYPE)
-    for r in range(0, nodes, R):
-        row = r + tl.arange(0, R)
-        valid = row < nodes
-        queries = _rows(query + node64 * Q_NODE + head * Q_HEAD, row, valid, Q_NODE, K, KP, DTYPE)
-        at, mask = matrix + (row[:, None] * H + head) * C + column[None, :], valid[:, None] & (column < C)[None, :]
-        score = _dot(queries, tl.trans(keys), PRECISION) * tl.load(at, mask=mask, other=0.0)
-        _keep(output + (node64 * H + head) * V, row, _dot(score, values, PRECISION), valid, H * V, V, VP)
+    node, nodes, matrix, stride, head, part = _task(graphs, work, room, n0, n1, n2, n3, G, H, C, CLASSES, 1)
+    row = part * C + tl.arange(0, C)
+    valid = row < nodes
+    queries = _rows(query + node * Q_NODE + head * Q_HEAD, row, valid, Q_NODE, K, KP, DTYPE)
+    result = tl.zeros([C, VP], DTYPE)
+    for c in range(0, tl.where(part * C < nodes, nodes, 0), C):
+        column = c + tl.arange(0, C)
+        inside = column < nodes
+        keys = _rows(key + node * K_NODE + head * K_HEAD, column, inside, K_NODE, K, KP, DTYPE)
+        values = _rows(value + node * V_NODE + head * V_HEAD, column, inside, V_NODE, V, VP, DTYPE)
+        at, mask = _gating(matrix, row, column, nodes, stride)
+        gating = tl.load(at, mask=mask, other=0.0)
+        result += _dot(_dot(queries, tl.trans(keys), PRECISION) * gating, values, PRECISION)
+    _keep(output + (node * H + head) * V, row, result, valid, H * V, V, VP)
 
 
-@triton.jit(do_not_specialize=["first", "G"], do_not_specialize_on_alignment=["graphs", "work"])
+@triton.jit(do_not_specialize=["n0", "n1", "n2", "n3", "G"], do_not_specialize_on_alignment=["graphs", "work"])
 def backward(  # type: ignore[no-untyped-def]
-    query, key, value, d_output, d_query, d_key, d_value, d_direct, graphs, work, room, first, G,
+    query, key, value, d_output, d_query, d_key, d_value, d_direct, graphs, work, room, n0, n1, n2, n3, G,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
     Q_NODE: tl.constexpr, Q_HEAD: tl.constexpr, K_NODE: tl.constexpr, K_HEAD: tl.constexpr,
-    V_NODE: tl.constexpr, V_HEAD: tl.constexpr, C: tl.constexpr, R: tl.constexpr, PRECISION: tl.constexpr,
+    V_NODE: tl.constexpr, V_HEAD: tl.constexpr, C: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of query, key, value (strided as those are) and direct; those of the matrices replace the matrices."""
+    """Gradients of query, key, value (strided as those are) and direct.
+
+    Those of a matrix replace it where one program takes all of it. Of a wider graph some programs take C rows for the
+    gradients of queries while others take C columns for everything else: there they stand behind the matrix.
+    """
     DTYPE: tl.constexpr = room.dtype.element_ty
-    place, head = first + tl.program_id(0) // H, tl.program_id(0) % H
-    node, nodes, _, _, _, matrix = graph_of(work, graphs, room, place, G, H, C)
-    node64, column = node.to(tl.int64), tl.arange(0, C)
-    inside = column < nodes
-    q_at = node64 * Q_NODE + head * Q_HEAD
-    k_at = node64 * K_NODE + head * K_HEAD
-    v_at = node64 * V_NODE + head * V_HEAD
-    keys = _rows(key + k_at, column, inside, K_NODE, K, KP, DTYPE)
-    values = _rows(value + v_at, column, inside, V_NODE, V, VP, DTYPE)
-    d_keys = tl.zeros([C, KP], DTYPE)
-    d_values = tl.zeros([C, VP], DTYPE)
-    for r in range(0, nodes, R):
-        row = r + tl.arange(0, R)
-        valid = row < nodes
-        queries = _rows(query + q_at, row, valid, Q_NODE, K, KP, DTYPE)
-        grads = _rows(d_output + (node64 * H + head) * V, row, valid, H * V, V, VP, DTYPE)
-        at, mask = matrix + (row[:, None] * H + head) * C + column[None, :], valid[:, None] & (column < C)[None, :]
+    node, nodes, matrix, stride, head, part = _task(graphs, work, room, n0, n1, n2, n3, G, H, C, CLASSES, 2)
+    first, parts = tl.arange(0, C), stride // (H * C)
+    query, d_query = query + node * Q_NODE + head * Q_HEAD, d_query + node * Q_NODE + head * Q_HEAD
+    key, d_key = key + node * K_NODE + head * K_HEAD, d_key + node * K_NODE + head * K_HEAD
+    value, d_value = value + node * V_NODE + head * V_HEAD, d_value + node * V_NODE + head * V_HEAD
+    d_output += (node * H + head) * V
+    d_direct += node * H + head
+    if parts == 1:
+        valid = first < nodes
+        queries = _rows(query, first, valid, Q_NODE, K, KP, DTYPE)
+        keys = _rows(key, first, valid, K_NODE, K, KP, DTYPE)
+        values = _rows(value, first, valid, V_NODE, V, VP, DTYPE)
+        grads = _rows(d_output, first, valid, H * V, V, VP, DTYPE)
+        at, mask = _gating(matrix, first, first, nodes, stride)
         gating = tl.load(at, mask=mask, other=0.0)
         score = _dot(queries, tl.trans(keys), PRECISION)
         d_score = _dot(grads, tl.trans(values), PRECISION)
         d_gating = d_score * score
-        tl.debug_barrier()  # every thread has read the rows that are now replaced
+        tl.debug_barrier()  # every thread has read the numbers that are now replaced
         tl.store(at, d_gating, mask=mask)
-        itself = tl.sum(tl.where(row[:, None] == column[None, :], d_gating, 0.0), 1)
-        tl.store(d_direct + (node64 + row) * H + head, itself, mask=valid)
-        d_values += _dot(tl.trans(score * gating), grads, PRECISION)
+        itself = tl.sum(tl.where(first[:, None] == first[None, :], d_gating, 0.0), 1)
+        tl.store(d_direct + first * H, itself, mask=valid)
+        _keep(d_value, first, _dot(tl.trans(score * gating), grads, PRECISION), valid, V_NODE, V, VP)
         d_score *= gating
-        _keep(d_query + q_at, row, _dot(d_score, keys, PRECISION), valid, Q_NODE, K, KP)
-        d_keys += _dot(tl.trans(d_score), queries, PRECISION)
-    _keep(d_key + k_at, column, d_keys, inside, K_NODE, K, KP)
-    _keep(d_value + v_at, column, d_values, inside, V_NODE, V, VP)
+        _keep(d_key, first, _dot(tl.trans(d_score), queries, PRECISION), valid, K_NODE, K, KP)
+        _keep(d_query, first, _dot(d_score, keys, PRECISION), valid, Q_NODE, K, KP)
+    elif part < parts:
+        row = part * C + first
+        valid = row < nodes
+        grads = _rows(d_output, row, valid, H * V, V, VP, DTYPE)
+        d_queries = tl.zeros([C, KP], DTYPE)
+        for c in range(0, tl.where(part * C < nodes, nodes, 0), C):
+            column = c + first
+            keys = _rows(key, column, column < nodes, K_NODE, K, KP, DTYPE)
+            values = _rows(value, column, column < nodes, V_NODE, V, VP, DTYPE)
+            at, mask = _gating(matrix, row, column, nodes, stride)
+            gating = tl.load(at, mask=mask, other=0.0)
+            d_queries += _dot(_dot(grads, tl.trans(values), PRECISION) * gating, keys, PRECISION)
+        _keep(d_query, row, d_queries, valid, Q_NODE, K, KP)
+    else:
+        part -= parts
+        column = part * C + first
+        inside = column < nodes
+        keys = _rows(key, column, inside, K_NODE, K, KP, DTYPE)
+        values = _rows(value, column, inside, V_NODE, V, VP, DTYPE)
+        d_keys = tl.zeros([C, KP], DTYPE)
+        d_values = tl.zeros([C, VP], DTYPE)
+        for r in range(0, tl.where(part * C < nodes, nodes, 0), C):
+            row = r + first
+            valid = row < nodes
+            queries = _rows(query, row, valid, Q_NODE, K, KP, DTYPE)
+            grads = _rows(d_output, row, valid, H * V, V, VP, DTYPE)
+            at, mask = _gating(matrix, row, column, nodes, stride)
+            gating = tl.load(at, mask=mask, other=0.0)
+            score = _dot(queries, tl.trans(keys), PRECISION)
+            d_score = _dot(grads, tl.trans(values), PRECISION)
+            d_gating = d_score * score
+            tl.store(at + nodes * stride, d_gating, mask=mask)
+            if r == part * C:
+                itself = tl.sum(tl.where(row[:, None] == column[None, :], d_gating, 0.0), 1)
+                tl.store(d_direct + row * H, itself, mask=valid)
+            d_values += _dot(tl.trans(score * gating), grads, PRECISION)
+            d_keys += _dot(tl.trans(d_score * gating), queries, PRECISION)
+        _keep(d_key, column, d_keys, inside, K_NODE, K, KP)
+        _keep(d_value, column, d_values, inside, V_NODE, V, VP)

@@ -18,10 +18,13 @@ SWEEP_WARPS = 16
 """Its warps on a multiprocessor, which share 65536 registers."""
 BIG = (9, 10)
 """Major compute capabilities with enough shared memory for the widest tiles (backward pass, 164 KiB)."""
-WALK_NUMBERS = 2048
-"""Numbers of the tile of a walk: heads of a program times columns."""
-ROWS = 32
-"""Rows of a gating matrix that an attention kernel takes at a time."""
+WALK_NUMBERS, WALK_REGISTERS = 256, 64
+"""Numbers of the tile of a walk, which one warp holds: heads of a program times columns. And its registers a thread: 32
+programs share a multiprocessor."""
+ATTEND_REGISTERS = 128
+TIGHT = {(attend.forward, "tf32x3"): 64, (attend.backward, "tf32x3"): 32, (attend.backward, "tf32"): 32}
+"""Registers of a thread of the attention kernels, and up to which padded K + V they are so few: twice as many programs
+on a multiprocessor are worth a few spills, as measured."""
 
 
 def runs_here(device: torch.device) -> str | None:
@@ -106,9 +109,9 @@ def backward(
 def run_forward(vectors: Vectors, gates: Gates, plan: Plan, reversed: bool, output: Tensor) -> None:
     """As :func:`forward`, into ``output`` [N, H, V]."""
     call = _Call(vectors, gates, plan, reversed, output.dtype)
-    for tile in call.tiles:
-        call.walk_along(tile)
-        call.attend(attend.forward, tile, (*vectors[:3], output))
+    if call.tiled:
+        call.walk_along()
+        call.attend(attend.forward, 1, (*vectors[:3], output))
     if call.large:
         call.recurrent_output(output)
 
@@ -118,10 +121,10 @@ def run_backward(
 ) -> None:
     """As :func:`backward`, into ``d_vectors``, which are strided as ``vectors``, and ``d_gates``."""
     call = _Call(vectors, gates, plan, reversed, grad.dtype)
-    for tile in call.tiles:
-        call.walk_along(tile)
-        call.attend(attend.backward, tile, (*vectors[:3], grad, *d_vectors[:3], d_gates.direct))
-        call.walk_back(tile, (gates.transition, gates.mark, *d_gates[:3]))
+    if call.tiled:
+        call.walk_along()
+        call.attend(attend.backward, 2, (*vectors[:3], grad, *d_vectors[:3], d_gates.direct))
+        call.walk_back((gates.transition, gates.mark, *d_gates[:3]))
     if call.large:
         call.recurrent_gradients(grad, (*d_vectors[:3], *d_gates))
 
@@ -138,60 +141,51 @@ class _Call:
         self.classes = served_classes(self.keys, self.values)
         self.host = plan.host.tolist()
         self.large = sum(self.host[Host.NODES][self.classes :])
-        self.tiles = [number for number in range(self.classes) if self.host[Host.GRAPHS][number]]
+        # Graphs that tiles serve: of each class, and in all.
+        self.counts = [*self.host[Host.GRAPHS][: self.classes], *(4 - self.classes) * [0]]
+        self.tiled = sum(self.counts)
         # States and gating matrices of the graphs that tiles serve.
         numbers = sum(self.host[Host.ROOM][: self.classes]) * TILES[0] * self.heads
         self.room = torch.empty(numbers, dtype=self.wide, device=self.device)
         half = dtype in (torch.bfloat16, torch.float16)  # such a number fits into tf32 as it is
         self.precision = "tf32" if half else "ieee" if self.wide == torch.float64 else "tf32x3"
 
-    def place(self, tile: int) -> int:
-        """Of the first graph of a class in ``work``."""
-        return sum(self.host[Host.GRAPHS][:tile])
-
-    def walk_along(self, tile: int) -> None:
-        """Find states and gating matrices of a class of graphs."""
-        plan = self.plan
+    def walk_along(self) -> None:
+        """Find states and gating matrices."""
         *_, source, transition, mark, direct = self.inputs
-        columns, block, warps = self.walk(tile)
-        tables = (plan.graphs, plan.edges, plan.pairs, plan.work)
-        launch(
-            walk.along,
-            (self.host[Host.GRAPHS][tile] * ceil_div(self.heads, block),),
-            (source, transition, mark, direct, *tables, self.room, self.place(tile), *self.sizes),
-            (self.heads, block, columns, max(WALK_NUMBERS // (block * columns), 1), self.reversed),
-            num_warps=warps,
-        )
+        self.walk(walk.along, (source, transition, mark, direct))
 
-    def walk_back(self, tile: int, arguments: tuple[Tensor | At, ...]) -> None:
+    def walk_back(self, arguments: tuple[Tensor | At, ...]) -> None:
         """Gradients of source, transition and mark."""
-        plan = self.plan
-        columns, block, warps = self.walk(tile)
-        launch(
-            walk.back,
-            (self.host[Host.GRAPHS][tile] * ceil_div(self.heads, block),),
-            (*arguments, plan.graphs, plan.edges, plan.pairs, plan.work, self.room, self.place(tile), *self.sizes),
-            (self.heads, block, columns, self.reversed),
-            num_warps=warps,
-        )
+        self.walk(walk.back, arguments)
 
-    def walk(self, tile: int) -> tuple[int, int, int]:
-        """Columns, heads of a program and warps of the walks."""
-        columns = TILES[tile]
-        block = min(power_of_2(self.heads), WALK_NUMBERS // columns)
-        return columns, block, max(1, block * columns // 256)
-
-    def attend(self, kernel: Any, tile: int, arguments: tuple[Tensor | At, ...]) -> None:
-        """Attention under the gating matrices, or its gradients."""
-        plan, columns = self.plan, TILES[tile]
-        widths = [max(16, power_of_2(width)) for width in (self.keys, self.values)]
-        warps = max(columns // 32, power_of_2(sum(widths) // 64))
+    def walk(self, kernel: Any, arguments: tuple[Tensor | At, ...]) -> None:
+        """One launch for all graphs that tiles serve, a program for each graph and block of heads."""
+        plan, heads = self.plan, power_of_2(self.heads)
+        blocks = (ceil_div(self.heads, min(heads, max(WALK_NUMBERS // columns, 1))) for columns in TILES)
         launch(
             kernel,
-            (self.host[Host.GRAPHS][tile] * self.heads,),
-            (*arguments, plan.graphs, plan.work, self.room, self.place(tile), self.sizes[0]),
-            (self.heads, self.keys, self.values, *widths, *self.strides, columns, ROWS, self.precision),
-            num_warps=warps,
+            (sum(count * block for count, block in zip(self.counts, blocks, strict=False)),),
+            (*arguments, plan.graphs, plan.edges, plan.pairs, plan.work, self.room, *self.counts, *self.sizes),
+            (self.heads, heads, TILES[0], len(TILES), WALK_NUMBERS, self.reversed),
+            num_warps=1,
+            maxnreg=None if self.wide == torch.float64 else WALK_REGISTERS,
+        )
+
+    def attend(self, kernel: Any, kinds: int, arguments: tuple[Tensor | At, ...]) -> None:
+        """Attention under the gating matrices, or its gradients, for which wide graphs take two kinds of programs."""
+        plan = self.plan
+        widths = [max(16, power_of_2(width)) for width in (self.keys, self.values)]
+        tight = sum(widths) <= TIGHT.get((kernel, self.precision), 0)
+        narrow, *wide = self.counts
+        parts = narrow + kinds * sum(count << number for number, count in enumerate(wide, start=1))
+        launch(
+            kernel,
+            (parts * self.heads,),
+            (*arguments, plan.graphs, plan.work, self.room, *self.counts, self.sizes[0]),
+            (self.heads, self.keys, self.values, *widths, *self.strides, TILES[0], len(TILES), self.precision),
+            num_warps=max(2, sum(widths) // 64),
+            maxnreg=ATTEND_REGISTERS if tight else None,
         )
 
     def recurrent_output(self, output: Tensor) -> None:

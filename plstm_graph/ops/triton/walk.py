@@ -136,6 +136,7 @@ def _adjoints(  # type: ignore[no-untyped-def]
     PAIRED: tl.constexpr = BY_NEXT if REV else BY_PREV
     lane, column = tl.arange(0, HB), tl.arange(0, C)[None, :]
     inside = (lane < heads)[:, None] & (column < C)
+    known = inside & (column < nodes) if C > UNIT else inside  # what stands behind a matrix has no zeros beyond
     own = lane[:, None] * C + column
     begin = 0 if REV else count - 1
     step = 1 if REV else -1
@@ -148,7 +149,7 @@ def _adjoints(  # type: ignore[no-untyped-def]
         pair1, other1 = _pair(pairs, first1, length1 > 0, P, PAIRED)
         tail = tl.load(edges + START * E + at) - node
         state = tl.load(states + at * (H * C) + own, mask=inside, other=0.0)
-        row = tl.load(d_matrix + (end - node) * (H * C) + own, mask=inside, other=0.0)
+        row = tl.load(d_matrix + (end - node) * (H * C) + own, mask=known, other=0.0)
         adjoint = read[:, None] * row
         for j in range(0, length):
             if j > 0:
@@ -166,18 +167,16 @@ def _adjoints(  # type: ignore[no-untyped-def]
         end1, first1, length1, read1 = end2, first2, length2, read2
 
 
-@triton.jit(
-    do_not_specialize=["first", "G", "E", "P"], do_not_specialize_on_alignment=["graphs", "edges", "pairs", "work"]
-)
-def along(  # type: ignore[no-untyped-def]
-    source, transition, mark, direct, graphs, edges, pairs, work, room, first, G, E, P,
-    H: tl.constexpr, HB: tl.constexpr, C: tl.constexpr, NB: tl.constexpr, REV: tl.constexpr,
+@triton.jit
+def _along(  # type: ignore[no-untyped-def]
+    source, transition, mark, direct, graphs, edges, pairs, work, room, place, block, G, E, P,
+    H: tl.constexpr, HP: tl.constexpr, C: tl.constexpr, NUMBERS: tl.constexpr, REV: tl.constexpr,
 ):  # fmt: skip
-    """States and gating matrices of the graphs ``work[first:]``; a program for each graph and block of heads."""
-    BLOCKS: tl.constexpr = (H + HB - 1) // HB
-    place = first + tl.program_id(0) // BLOCKS
-    head = tl.program_id(0) % BLOCKS * HB
+    """State and gating matrix of the graph at a place of ``work``, of one block of its heads."""
+    HB: tl.constexpr = HP if HP * C <= NUMBERS else (NUMBERS // C if C < NUMBERS else 1)
+    NB: tl.constexpr = 4 * NUMBERS // (HB * C)
     node, nodes, edge, count, states, matrix = graph_of(work, graphs, room, place, G, H, C)
+    head = block * HB
     heads = tl.minimum(H - head, HB)
     gates = edge.to(tl.int64) * H + head
     _clear(direct + node.to(tl.int64) * H + head, matrix + head * C, nodes, heads, H, HB, C, NB)
@@ -188,20 +187,75 @@ def along(  # type: ignore[no-untyped-def]
     )  # fmt: skip
 
 
-@triton.jit(
-    do_not_specialize=["first", "G", "E", "P"], do_not_specialize_on_alignment=["graphs", "edges", "pairs", "work"]
-)
-def back(  # type: ignore[no-untyped-def]
-    transition, mark, d_source, d_transition, d_mark, graphs, edges, pairs, work, room, first, G, E, P,
-    H: tl.constexpr, HB: tl.constexpr, C: tl.constexpr, REV: tl.constexpr,
+@triton.jit
+def _back(  # type: ignore[no-untyped-def]
+    transition, mark, d_source, d_transition, d_mark, graphs, edges, pairs, work, room, place, block, G, E, P,
+    H: tl.constexpr, HP: tl.constexpr, C: tl.constexpr, NUMBERS: tl.constexpr, REV: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of source, transition and mark of the same graphs, from states and the gradients of the matrices."""
-    BLOCKS: tl.constexpr = (H + HB - 1) // HB
-    place = first + tl.program_id(0) // BLOCKS
-    head = tl.program_id(0) % BLOCKS * HB
+    """Gradients of source, transition and mark of the same graph and heads."""
+    HB: tl.constexpr = HP if HP * C <= NUMBERS else (NUMBERS // C if C < NUMBERS else 1)
     node, nodes, edge, count, states, d_matrix = graph_of(work, graphs, room, place, G, H, C)
+    if C > UNIT:  # behind the matrix, see attend.py
+        d_matrix += nodes * (H * C)
+    head = block * HB
     gates = edge.to(tl.int64) * H + head
     _adjoints(
         transition + head, mark + gates, d_source + gates, d_transition + head, d_mark + gates, edges + edge, pairs,
         states + head * C, d_matrix + head * C, node, nodes, edge, count, tl.minimum(H - head, HB), E, P, H, HB, C, REV,
     )  # fmt: skip
+
+
+@triton.jit
+def _blocks(H: tl.constexpr, HP: tl.constexpr, C: tl.constexpr, NUMBERS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Programs of a graph of a tile."""
+    HB: tl.constexpr = HP if HP * C <= NUMBERS else (NUMBERS // C if C < NUMBERS else 1)
+    return (H + HB - 1) // HB
+
+
+# All classes in one launch, the widest and in each the longest first: their programs take the longest.
+
+
+@triton.jit(
+    do_not_specialize=["n0", "n1", "n2", "n3", "G", "E", "P"],
+    do_not_specialize_on_alignment=["graphs", "edges", "pairs", "work"],
+)
+def along(  # type: ignore[no-untyped-def]
+    source, transition, mark, direct, graphs, edges, pairs, work, room, n0, n1, n2, n3, G, E, P,
+    H: tl.constexpr, HP: tl.constexpr, C: tl.constexpr, CLASSES: tl.constexpr, NUMBERS: tl.constexpr,
+    REV: tl.constexpr,
+):  # fmt: skip
+    """States and gating matrices. C: of the narrowest class; n0 to n3: graphs of each; NUMBERS: of a program's tile."""
+    program, last = tl.program_id(0), n0 + n1 + n2 + n3 - 1
+    for i in tl.static_range(CLASSES - 1, -1, -1):
+        count = n0 if i == 0 else (n1 if i == 1 else (n2 if i == 2 else n3))
+        blocks = _blocks(H, HP, C << i, NUMBERS)
+        if (program >= 0) & (program < count * blocks):
+            _along(
+                source, transition, mark, direct, graphs, edges, pairs, work, room, last - program // blocks,
+                program % blocks, G, E, P, H, HP, C << i, NUMBERS, REV,
+            )  # fmt: skip
+        program -= count * blocks
+        last -= count
+
+
+@triton.jit(
+    do_not_specialize=["n0", "n1", "n2", "n3", "G", "E", "P"],
+    do_not_specialize_on_alignment=["graphs", "edges", "pairs", "work"],
+)
+def back(  # type: ignore[no-untyped-def]
+    transition, mark, d_source, d_transition, d_mark, graphs, edges, pairs, work, room, n0, n1, n2, n3, G, E, P,
+    H: tl.constexpr, HP: tl.constexpr, C: tl.constexpr, CLASSES: tl.constexpr, NUMBERS: tl.constexpr,
+    REV: tl.constexpr,
+):  # fmt: skip
+    """Gradients of source, transition and mark, from states and the gradients of the matrices."""
+    program, last = tl.program_id(0), n0 + n1 + n2 + n3 - 1
+    for i in tl.static_range(CLASSES - 1, -1, -1):
+        count = n0 if i == 0 else (n1 if i == 1 else (n2 if i == 2 else n3))
+        blocks = _blocks(H, HP, C << i, NUMBERS)
+        if (program >= 0) & (program < count * blocks):
+            _back(
+                transition, mark, d_source, d_transition, d_mark, graphs, edges, pairs, work, room,
+                last - program // blocks, program % blocks, G, E, P, H, HP, C << i, NUMBERS, REV,
+            )  # fmt: skip
+        program -= count * blocks
+        last -= count

@@ -16,8 +16,8 @@ from plstm_graph.testing import DAGS, NAMES, TOLERANCE, VIEWS, Inputs, outcome, 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has its own tests: test_operator_gpu.py")
 
 FORMS = {  # tiles, the numbers that one may hold, and which tiles are met by ``batch``, graphs beyond them last
-    "tiles": ((4, 8), plan.TILE_NUMBERS, [True, True, False]),
-    "mixed": ((2, 4), plan.TILE_NUMBERS, [True, True, True]),
+    "tiles": ((4, 8), plan.WIDEST, [True, True, False]),
+    "mixed": ((2, 4), plan.WIDEST, [True, True, True]),
     "recurrent": ((2, 4), 0, [True, True, True]),
 }
 WIDTHS = dict(zip(VIEWS, [(1, 3, 4), (3, 5, 1), (3, 4, 2), (1, 1, 7)], strict=True))
@@ -26,9 +26,9 @@ BOTH = pytest.mark.parametrize("form", ["tiles", "mixed"], indirect=True)
 
 @pytest.fixture(params=FORMS)
 def form(request, monkeypatch) -> str:
-    """Tiles narrower than a GPU's, so that small graphs fill them, or none that serves any graph."""
+    """Tiles and blocks narrower than a GPU's, so that small graphs fill several, or none that serves any graph."""
     tiles, numbers, _ = FORMS[request.param]
-    monkeypatch.setattr(plan, "TILE_NUMBERS", numbers)
+    monkeypatch.setattr(plan, "WIDEST", numbers)
     for module in (plan, launch):
         monkeypatch.setattr(module, "TILES", tiles)
     monkeypatch.setattr(walk, "UNIT", tl.constexpr(tiles[0]))
