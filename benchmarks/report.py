@@ -1,8 +1,8 @@
 """Fill the tables of READMEs and recipes from rows, draw cost against size: ``python benchmarks/report.py [--check]``.
 
 A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; NAME is a config of ``configs/``, a group of
-``speed.py`` after ``speed-``, a data set after ``trials-``, ``notes`` or ``gpu-suite``. ``--merge FILE`` first takes
-over rows that were recorded elsewhere.
+``speed.py`` after ``speed-``, a data set after ``trials-``, or one of the files of rows that have a table of their own
+(``OTHERS``). ``--merge FILE`` first takes over rows that were recorded elsewhere.
 """
 
 import argparse
@@ -15,13 +15,28 @@ from pathlib import Path
 import records
 from plan import read_plan, stored
 from plot import draw
-from tables import leaderboard_table, notes_table, speed_table, suite_table, trials_table
+from tables import (
+    explanations_table,
+    leaderboard_table,
+    notes_table,
+    reliability_table,
+    speed_table,
+    suite_table,
+    trials_table,
+)
 
 from plstm_graph.errors import ConfigError, PLSTMGraphError, unknown
 from plstm_graph.files import atomic_write
 
 READMES = (records.ROOT / "README.md", records.ROOT / "benchmarks" / "README.md", records.ROOT / "docs" / "recipes.md")
 GROUPS = ("operator", "layer", "block", "step", "epoch", "line-dag", "circuit", "random")
+OTHERS = {
+    "notes": notes_table,
+    "gpu_suite": suite_table,
+    "environments": suite_table,
+    "explanations": explanations_table,
+    "reliability": reliability_table,
+}
 PLOT = "cost_against_size.png"
 OPEN, CLOSE = re.compile(r"^<!-- table: (\S+) -->$"), "<!-- end -->"
 
@@ -41,14 +56,16 @@ def tables(configs: Path = records.CONFIGS, results: Path = records.RESULTS) -> 
     def trials(data: str) -> str:
         return trials_table(records.read(results / "trials.jsonl"), data)
 
+    def other(name: str) -> str:
+        return OTHERS[name](records.read(results / f"{name}.jsonl"))
+
     boards = {config.stem: partial(board, config) for config in sorted(configs.glob("*.toml"))}
     speeds = {f"speed-{group}": partial(speed, group) for group in GROUPS}
     return {
         **boards,
         **speeds,
         **{f"trials-{data}": partial(trials, data) for data in ("nav17", "MUTAG")},
-        "notes": lambda: notes_table(records.read(results / "notes.jsonl")),
-        "gpu-suite": lambda: suite_table(records.read(results / "gpu_suite.jsonl")),
+        **{name: partial(other, name) for name in OTHERS},
     }
 
 

@@ -13,9 +13,9 @@ Row = dict[str, Any]
 
 def leaderboard_table(plan: Plan, rows: dict[str, Row]) -> str:
     """Markdown: an entry a row, in the order of the config; runs that are missing are counted, not filled in."""
+    metrics = sorted({row["metric"] for row in rows.values()})
     heads = ["model", "parameters", "valid", "test", "std", "s.e. over repeats", "runs", "min/run"]
     lines = [heads, ["---"] + ["---:"] * (len(heads) - 1)]
-    metrics = set()
     for entry in plan.entries:
         jobs = [job for job in plan.jobs if job.entry == entry]
         found = [rows[job.key] for job in jobs if job.key in rows]
@@ -23,22 +23,20 @@ def leaderboard_table(plan: Plan, rows: dict[str, Row]) -> str:
             lines.append([entry, *["-"] * 5, f"0/{len(jobs)}", "-"])
             continue
         metric = found[0]["metric"]
-        metrics.add(metric)
         valid, test = (score((row["seed"], row[part][metric]) for row in found) for part in ("valid", "test"))
         params, repeats = found[0]["params"], test.repeats > 1 and test.runs > test.repeats
         lines.append(
             [
-                entry,
+                f"{entry} ({metric})" if len(metrics) > 1 else entry,
                 f"{params:,}" if params else "-",
-                f"{valid.mean:.4f} ± {valid.error:.4f}",
-                f"{test.mean:.4f} ± {test.error:.4f}",
-                f"{test.deviation:.4f}",
+                *(f"{x.mean:.4f} ± {x.error:.4f}" if x.runs > 1 else f"{x.mean:.4f}" for x in (valid, test)),
+                f"{test.deviation:.4f}" if test.runs > 1 else "-",
                 f"{test.error_repeats:.4f}" if repeats else "-",
                 f"{test.runs}" if test.runs == len(jobs) else f"{test.runs}/{len(jobs)}",
                 f"{statistics.median(row['minutes'] for row in found):.2f}",
             ]
         )
-    what = f"{', '.join(sorted(metrics))}, mean ± standard error over runs" if metrics else "no runs yet"
+    what = f"{', '.join(metrics)}, mean ± standard error over runs" if metrics else "no runs yet"
     origin = [_where([rows[job.key] for job in plan.jobs if job.key in rows])] if metrics else []
     return "\n\n".join([f"{plan.title} ({what})", "\n".join(_line(line) for line in lines), *origin])
 
@@ -104,19 +102,44 @@ def _targets(row: Row) -> dict[str, bool]:
     return row.get("targets") or ({row["target"]: row["met"]} if "target" in row else {})
 
 
+PACKAGES = ("python", "torch", "torch_geometric", "triton", "torch_scatter")
+
+
 def suite_table(rows: list[Row]) -> str:
-    """Runs of the tests on a GPU, latest first."""
+    """Runs of the tests on other machines or with other packages, latest first."""
     if not rows:
         return "No runs yet."
     heads = ["date", "device", "versions", "commit", "passed", "failed", "skipped", "minutes", "command"]
     lines = [heads, ["---"] * 4 + ["---:"] * 4 + ["---"]]
     for row in reversed(rows):
-        versions = ", ".join(f"{name} {row['versions'].get(name)}" for name in ("python", "torch", "triton"))
+        versions = ", ".join(f"{name} {row['versions'][name]}" for name in PACKAGES if name in row["versions"])
         counts = [f"{row[name]:,}" for name in ("passed", "failed", "skipped")]
         where = [row["date"][:10], row["machine"]["device"], versions, (row["commit"] or "unknown")[:10]]
         command = f"`{row['command']}`" + (f"; {row['note']}" if "note" in row else "")
         lines.append([*where, *counts, f"{row['seconds'] / 60:.1f}", command])
     return "\n".join(_line(line) for line in lines)
+
+
+def explanations_table(rows: list[Row]) -> str:
+    """How well explanations find the atoms that a label counts."""
+    heads = ["label counts", "model", "test R²", "molecules", "AUC"]
+    heads += ["AUC of GNNExplainer, nodes", "its edges", "seconds each", "its seconds"]
+    lines = [heads, ["---"] * 2 + ["---:"] * (len(heads) - 2)]
+    for row in rows:
+        auc, seconds = row["auc"], row["seconds_each"]
+        scores = [f"{auc[name]:.4f}" for name in ("scores", "node mask", "edge mask")]
+        times = [f"{seconds[name]:.2f}" for name in ("explain", "GNNExplainer")]
+        lines.append([row["group"], row["model"], f"{row['test']['r2']:.4f}", str(row["explained"]), *scores, *times])
+    return "\n\n".join(["\n".join(_line(line) for line in lines), _where(rows)]) if rows else "No rows yet."
+
+
+def reliability_table(rows: list[Row]) -> str:
+    """Runs that were killed and inputs at random; a failure leaves no row."""
+    lines = [["what", "how many", "minutes"], ["---", "---:", "---:"]]
+    names = {"kill": "kills, each resumed to the same bits", "fuzz": "random inputs without a traceback or a hang"}
+    for row in rows:
+        lines.append([names[row["what"]], f"{row.get('kills', row.get('cases')):,}", f"{row['seconds'] / 60:.1f}"])
+    return "\n\n".join(["\n".join(_line(line) for line in lines), _where(rows)]) if rows else "No rows yet."
 
 
 def notes_table(rows: list[Row]) -> str:
