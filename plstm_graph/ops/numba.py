@@ -25,19 +25,18 @@ _pool: int | None = None  # the process that has started numba's threads
 
 @_inline
 def _carry(edge, head, first, inputs, lines, state):  # type: ignore[no-untyped-def]
-    """State of one edge into its row of ``state`` [edges of the graph, K, V]."""
+    """State of one edge into its row of ``state`` [edges of the graph, K * V]: flat, since long loops are fast ones."""
     _, key, value, source, transition, _, _ = inputs
     src, _, first_entering, entering, enter, enter_prev, _, _, _, _ = lines
-    node, row, gate = src[edge], edge - first, source[edge, head]
+    node, row, gate, width = src[edge], edge - first, source[edge, head], value.shape[2]
     for k in range(key.shape[2]):
         fed = gate * key[node, head, k]
-        for v in range(value.shape[2]):
-            state[row, k, v] = fed * value[node, head, v]
+        for v in range(width):
+            state[row, k * width + v] = fed * value[node, head, v]
     for i in range(first_entering[edge], first_entering[edge] + entering[edge]):
         weight, other = transition[enter[i], head], enter_prev[i] - first
-        for k in range(key.shape[2]):
-            for v in range(value.shape[2]):
-                state[row, k, v] += weight * state[other, k, v]
+        for at in range(state.shape[1]):
+            state[row, at] += weight * state[other, at]
 
 
 @_compile
@@ -45,7 +44,7 @@ def _forward(inputs, lines, graphs, step, output):  # type: ignore[no-untyped-de
     """Fill ``output`` [N, H, V]. ``step`` is 1, or -1 on a reversed line graph, whose edges run down."""
     query, key, value, _, _, mark, direct = inputs
     dst = lines[1]
-    heads = value.shape[1]
+    heads, width = value.shape[1], value.shape[2]
     first_node, nodes, first_edge, edges = graphs
     for item in prange(nodes.shape[0] * heads):
         graph, head = item // heads, item % heads
@@ -53,18 +52,18 @@ def _forward(inputs, lines, graphs, step, output):  # type: ignore[no-untyped-de
             score = value.dtype.type(0)
             for k in range(key.shape[2]):
                 score += query[node, head, k] * key[node, head, k]
-            for v in range(value.shape[2]):
+            for v in range(width):
                 output[node, head, v] = direct[node, head] * score * value[node, head, v]
         first, count = first_edge[graph], edges[graph]
-        state = np.empty((count, key.shape[2], value.shape[2]), value.dtype)
+        state = np.empty((count, key.shape[2] * width), value.dtype)
         for i in range(count):
             edge = first + (i if step > 0 else count - 1 - i)
             _carry(edge, head, first, inputs, lines, state)
             node, row = dst[edge], edge - first
             for k in range(key.shape[2]):
                 read = mark[edge, head] * query[node, head, k]
-                for v in range(value.shape[2]):
-                    output[node, head, v] += read * state[row, k, v]
+                for v in range(width):
+                    output[node, head, v] += read * state[row, k * width + v]
 
 
 @_compile
@@ -89,8 +88,8 @@ def _backward(inputs, lines, graphs, step, grad, gradients):  # type: ignore[no-
                 d_query[node, head, k] = direct[node, head] * inner * key[node, head, k]
                 d_key[node, head, k] = direct[node, head] * inner * query[node, head, k]
         first, count = first_edge[graph], edges[graph]
-        state = np.empty((count, keys, width), value.dtype)
-        adjoint = np.empty((count, keys, width), value.dtype)
+        state = np.empty((count, keys * width), value.dtype)
+        adjoint = np.empty((count, keys * width), value.dtype)
         for i in range(count):
             edge = first + (i if step > 0 else count - 1 - i)
             _carry(edge, head, first, inputs, lines, state)
@@ -100,10 +99,10 @@ def _backward(inputs, lines, graphs, step, grad, gradients):  # type: ignore[no-
             gate, read = source[edge, head], mark[edge, head]
             d_mark_e = value.dtype.type(0)
             for k in range(keys):
-                seen = value.dtype.type(0)
+                seen, asked = value.dtype.type(0), read * query[node, head, k]
                 for v in range(width):
-                    seen += state[row, k, v] * grad[node, head, v]
-                    adjoint[row, k, v] = read * query[node, head, k] * grad[node, head, v]
+                    seen += state[row, k * width + v] * grad[node, head, v]
+                    adjoint[row, k * width + v] = asked * grad[node, head, v]
                 d_query[node, head, k] += read * seen
                 d_mark_e += query[node, head, k] * seen
             d_mark[edge, head] = d_mark_e
@@ -111,18 +110,17 @@ def _backward(inputs, lines, graphs, step, grad, gradients):  # type: ignore[no-
                 pair = exit[j]
                 weight, other = transition[pair, head], exit_next[j] - first
                 inner = value.dtype.type(0)
-                for k in range(keys):
-                    for v in range(width):
-                        inner += adjoint[other, k, v] * state[row, k, v]
-                        adjoint[row, k, v] += weight * adjoint[other, k, v]
+                for at in range(keys * width):
+                    inner += adjoint[other, at] * state[row, at]
+                    adjoint[row, at] += weight * adjoint[other, at]
                 d_transition[pair, head] = inner
             d_source_e = value.dtype.type(0)
             for k in range(keys):
                 seen = value.dtype.type(0)
                 fed = gate * key[tail, head, k]
                 for v in range(width):
-                    seen += adjoint[row, k, v] * value[tail, head, v]
-                    d_value[tail, head, v] += fed * adjoint[row, k, v]
+                    seen += adjoint[row, k * width + v] * value[tail, head, v]
+                    d_value[tail, head, v] += fed * adjoint[row, k * width + v]
                 d_key[tail, head, k] += gate * seen
                 d_source_e += key[tail, head, k] * seen
             d_source[edge, head] = d_source_e
@@ -148,7 +146,7 @@ def backward(
 
 
 def _numpy(tensors: Iterable[Tensor]) -> tuple[np.ndarray, ...]:
-    return tuple(x.detach().numpy() for x in tensors)
+    return tuple((x.detach() if x.requires_grad else x).numpy() for x in tensors)
 
 
 def _tables(plan: Plan, reversed: bool) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...], int]:
