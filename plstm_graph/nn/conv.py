@@ -1,4 +1,4 @@
-"""Gates from features, and the layer: PLSTMConv, a drop-in for PyG's GATv2Conv that sees the whole graph."""
+"""Gates from features, and the layer: PLSTMConv, a drop-in for PyG's GATv2Conv that reads along all directed paths."""
 
 from numbers import Integral
 from typing import Any
