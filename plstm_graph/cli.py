@@ -400,14 +400,18 @@ def datasets(
 
     from plstm_graph.data import DATASETS
 
+    console = Console()
+    if not console.is_terminal:  # a file has room for all columns
+        console = Console(width=240)
+    more = ("licence", "source") if console.width >= 140 else ()
     numbers = [Column(name, no_wrap=True, justify="right") for name in ("graphs", "MB")]
     texts = [Column(name, no_wrap=True) for name in ("task", "metric", "split", "here")]
-    table = Table(Column("name", no_wrap=True), *numbers, *texts, "licence", "source", box=None, pad_edge=False)
+    table = Table(Column("name", no_wrap=True), *numbers, *texts, *more, box=None, pad_edge=False)
     for row in DATASETS.values():
         counts = (f"{row.graphs:,}" if row.graphs else "", f"{row.megabytes:g}" if row.megabytes else "")
         here = "yes" if row.present(root) else "no"
-        table.add_row(row.name, *counts, row.task, row.metric, row.split, here, row.licence, row.source)
-    Console().print(table)
+        table.add_row(row.name, *counts, row.task, row.metric, row.split, here, *(getattr(row, name) for name in more))
+    console.print(table)
 
 
 @app.command()

@@ -36,10 +36,15 @@ class OutOfMemory(PLSTMGraphError, RuntimeError):
     """A batch does not fit into memory; the message names a size to try."""
 
 
+MANY = 20
+
+
 def unknown(kind: str, name: object, choices: Iterable[object]) -> str:
-    """Message for a name that is not among ``choices``, with the closest one if there is any."""
+    """Message for a name that is not among ``choices``: the closest one and, unless they are too many to read, all."""
     names = [str(choice) for choice in choices]
     close = get_close_matches(str(name), names, n=1)
+    if close and len(names) > MANY:
+        return f"unknown {kind} {name!r}; did you mean {close[0]!r}?"
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return f"unknown {kind} {name!r}; choose one of {', '.join(names)}{hint}"
 

@@ -55,4 +55,5 @@ def load(
         raise DataError(f"{path.name} has no labels to train on; give a CSV file with a SMILES and a target column")
     if path.suffix or path.exists():
         return load_csv(path, targets or (), smiles_column, task)
-    raise DataError(f"{unknown('data set', name, DATASETS)}; or give the path of a .csv file")
+    text = unknown("data set", name, DATASETS)
+    raise DataError(f"{text}{'' if text.endswith('?') else '.'} See 'plstm-graph datasets', or give a .csv file")
