@@ -84,10 +84,11 @@ def test_case_of_a_name_does_not_matter(name: str, shared_data: Path) -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(
-        DataError, match=r"unknown data set 'MUTAGG'; choose one of nav17, .*mean 'MUTAG'.*path of a .csv"
-    ):
+    message = r"unknown data set 'MUTAGG'; did you mean 'MUTAG'\? See 'plstm-graph datasets', or give a \.csv file"
+    with pytest.raises(DataError, match=message):
         load("MUTAGG")
+    with pytest.raises(DataError, match=r"unknown data set 'xyzzy'; choose one of nav17, .*\. See"):
+        load("xyzzy")
     with pytest.raises(DataError, match="no file"):
         load("nowhere/my.csv", targets=["y"])
     with pytest.raises(DataError, match="no labels to train on"):
