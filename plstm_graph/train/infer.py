@@ -181,7 +181,7 @@ def evaluate(
     _check_same_kind(dataset, meta)
     why = "as asked"
     if part is None and isinstance(data, GraphDataset):
-        part, why = "test", "the usual one"
+        part, why = "test", "the default for graphs in hand"
     elif part is None:
         part, why = part_to_score(config, meta.train_config, dataset, meta.targets)
     chosen = range(len(dataset.graphs)) if part == "all" else split_of(config, dataset)[part]

@@ -70,7 +70,7 @@ def test_a_wrong_split_of_its_own_data_is_an_error(run: Path) -> None:
 
 
 def test_graphs_in_hand_give_the_test_part(run: Path, tmp_path: Path) -> None:
-    assert scored(run, small_dataset(tmp_path)) == ("test", "the usual one", 4)
+    assert scored(run, small_dataset(tmp_path)) == ("test", "the default for graphs in hand", 4)
 
 
 def test_names_and_paths_of_one_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
