@@ -287,13 +287,17 @@ def predict(
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
-    """Predict for molecules; rows that cannot be parsed keep an empty prediction and a reason."""
-    from plstm_graph.data import read_smiles
+    """Predict for molecules; columns of the input are kept, rows that cannot be parsed get a reason instead."""
+    from plstm_graph.data.tables import read_rows
     from plstm_graph.train import predict as run
 
-    found = run(checkpoint, read_smiles(input, smiles_column), batch_size=batch_size, device=device)
-    found.write(out)
+    table, smiles = read_rows(input, smiles_column)
+    found = run(checkpoint, smiles, batch_size=batch_size, device=device)
+    found.write(out, table)
     typer.echo(f"{len(found.smiles)} rows, {len(found.rejected)} without a prediction (see column error); wrote {out}")
+
+
+_PARTS = "train, valid, test or all (default: test; all for data, targets or a split other than those of the training)."
 
 
 @app.command()
@@ -307,7 +311,7 @@ def evaluate(
     split: Text = None,
     split_seed: Whole = None,
     fold: Whole = None,
-    split_part: Annotated[str, typer.Option(help="train, valid, test or all.")] = "test",
+    split_part: Annotated[str | None, _option("--split-part", _PARTS)] = None,
     batch_size: BatchSize = 256,
     device: Device = "auto",
     out: Annotated[Path | None, _option("--out", "JSON file for the result.")] = None,
@@ -322,6 +326,9 @@ def evaluate(
     found = run(checkpoint, data, part=split_part, batch_size=batch_size, device=device, **where)
     if out is not None:
         write_json(out, found)
+    for note in found.pop("notes"):
+        typer.echo(f"note: {note}", err=True)
+    found["part"] += f": {found.pop('why')}"
     for name, value in found.items():
         typer.echo(f"{name:10} {value:.4f}" if isinstance(value, float) else f"{name:10} {value}")
 

@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -156,7 +157,9 @@ def test_predict(run: Path, tmp_path: Path, invoke: Invoke) -> None:
     assert found.exit_code == 0, found.output
     assert found.stdout == f"3 rows, 1 without a prediction (see column error); wrote {out}\n"
     rows = list(csv.DictReader(out.open()))
+    assert list(rows[0]) == ["smiles", "id", "y", "error"]
     assert [row["smiles"] for row in rows] == ["CCO", "C1CC", "c1ccccc1"]
+    assert [row["id"] for row in rows] == ["ethanol", "broken", ""]
     assert [row["y"] == "" for row in rows] == [False, True, False]
     one_line(invoke("predict", "--checkpoint", run, "--input", tmp_path / "no.csv", "--out", out), "no.csv")
     one_line(invoke("predict", "--checkpoint", tmp_path, "--input", tmp_path / "in.smi", "--out", out), "best.ckpt")
@@ -168,7 +171,9 @@ def test_predict_from_csv_with_a_column_of_another_name(run: Path, tmp_path: Pat
     (tmp_path / "in.csv").write_text("id,structure\n" + "".join(f"{i},{text}\n" for i, text in enumerate(molecules(4))))
     words = ["--checkpoint", run / "checkpoints" / "last.ckpt", "--input", tmp_path / "in.csv"]
     assert invoke("predict", *words, "--out", tmp_path / "p.csv", "--smiles-column", "structure").exit_code == 0
-    assert len(list(csv.DictReader((tmp_path / "p.csv").open()))) == 4
+    rows = list(csv.DictReader((tmp_path / "p.csv").open()))
+    assert list(rows[0]) == ["id", "structure", "y", "error"]
+    assert [(row["id"], row["structure"]) for row in rows] == [(str(i), text) for i, text in enumerate(molecules(4))]
     one_line(invoke("predict", *words, "--out", tmp_path / "p.csv"), "smiles")
 
 
@@ -179,7 +184,44 @@ def test_evaluate(run: Path, tmp_path: Path, invoke: Invoke) -> None:
     result = json.loads((tmp_path / "e.json").read_text())
     assert result["r2"] == pytest.approx(stored["r2"], abs=1e-5)
     assert f"r2         {result['r2']:.4f}" in found.stdout
+    assert "part       valid: as asked\n" in found.stdout
+    assert (found.stderr, result["part"], result["notes"]) == ("", "valid", [])
     one_line(invoke("evaluate", "--checkpoint", run, "--data", "MUTAGG"), "unknown data set")
+    words = ["--data", run.parent / "my.csv", "--target", "y", "--target", "z"]
+    one_line(invoke("evaluate", "--checkpoint", run, *words), "number of outputs 2 instead of 1")
+
+
+def test_evaluate_on_other_data(run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    path = write_csv(tmp_path / "other.csv", count=16)
+    path.write_text(path.read_text() + "C1CC,1,2\n")
+    words = ["evaluate", "--checkpoint", run, "--data", path, "--target", "z"]
+    found = invoke(*words)
+    assert found.exit_code == 0, found.output
+    assert "part       all: not the data it was trained on\ngraphs     16\nrejected   1\n" in found.stdout
+    columns, rejected = found.stderr.splitlines()
+    assert columns == "note: scores y against column 'z'"
+    assert rejected.startswith("note: 1 rows rejected: row 17: rdkit cannot read the SMILES 'C1CC'")
+    assert "part       test: as asked\ngraphs     2\n" in invoke(*words, "--split-part", "test").stdout
+    own = invoke("evaluate", "--checkpoint", run)
+    assert "part       test: the data and the split it was trained on\ngraphs     4\n" in own.stdout
+
+
+def test_the_folder_of_a_series_is_no_checkpoint(run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    for name in ("fold-10_seed-0", "fold-2_seed-0", "fold-0_seed-0"):
+        (tmp_path / "series" / name).mkdir(parents=True)
+    words = ["evaluate", "--checkpoint", tmp_path / "series"]
+    one_line(invoke(*words), f"{tmp_path}/series is a series; none of its runs has a checkpoint yet")
+    for name in ("fold-10_seed-0", "fold-2_seed-0"):  # the first was not begun, or failed
+        shutil.copytree(run, tmp_path / "series" / name, dirs_exist_ok=True)
+    told = f"{tmp_path}/series is a series; give one of its runs, for example {tmp_path}/series/fold-2_seed-0\n"
+    one_line(invoke(*words), told)
+    for command in ("explain", "export"):
+        more = ["--smiles", "CCO"] if command == "explain" else ["--out", tmp_path / "m.pt2"]
+        one_line(invoke(command, *words[1:], *more), told)
+    assert invoke("evaluate", "--checkpoint", tmp_path / "series" / "fold-2_seed-0").exit_code == 0
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "series.toml").touch()
+    one_line(invoke("evaluate", "--checkpoint", tmp_path / "begun"), "begun is a series; none of its runs")
 
 
 def test_report(run: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,13 +115,20 @@ def read_smiles(path: str | Path, smiles_column: str | None = None) -> list[str]
     Raises:
         DataError: see :func:`read_table`.
     """
+    return read_rows(path, smiles_column)[1]
+
+
+def read_rows(path: str | Path, smiles_column: str | None = None) -> tuple[Table, list[str]]:
+    """As :func:`read_smiles`, with the whole table; that of an ``.smi`` file has the columns ``smiles`` and ``id``."""
     path = Path(path)
     if path.suffix.lower() not in (".smi", ".smiles"):
-        return read_table(path).smiles(smiles_column)
+        table = read_table(path)
+        return table, table.smiles(smiles_column)
     if smiles_column is not None:
         raise DataError(f"{path.name} is an .smi file, which has no named columns; leave out {smiles_column!r}")
-    lines = _read_text(path).rstrip().split("\n")
-    return [next(iter(line.split()), "") for line in lines]
+    lines = (line.split(maxsplit=1) for line in _read_text(path).rstrip().split("\n"))
+    rows = tuple((line[0] if line else "", line[1].rstrip() if line[1:] else "") for line in lines)
+    return Table(path, ("smiles", "id"), rows), [text for text, _ in rows]
 
 
 def _fit(line: list[str], width: int, row: int, path: Path) -> tuple[str, ...]:

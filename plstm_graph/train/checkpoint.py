@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,9 +20,11 @@ from plstm_graph.nn.model import FINGERPRINT, GraphModel, ModelConfig
 from plstm_graph.train.config import TrainConfig, from_dict
 from plstm_graph.train.forest import Forest
 from plstm_graph.train.metrics import METRICS
+from plstm_graph.train.results import ROWS, SERIES
 
 FORMAT, META = 1, "plstm_graph"
 MOLECULES = "ogb-molecule"
+INSTEAD = "give best.ckpt or the folder that train was given as --out"
 
 
 @dataclass(frozen=True)
@@ -93,11 +96,28 @@ def locate(path: str | os.PathLike[str]) -> Path:
     return where / "checkpoints" / "best.ckpt" if where.is_dir() else where
 
 
+def _missing(path: str | os.PathLike[str], where: Path) -> str:
+    """What to give instead of a path that led to no file."""
+    folder, runs = Path(path), _runs(Path(path))
+    if not runs and not any((folder / name).is_file() for name in (ROWS, SERIES)):
+        return f"cannot read checkpoint {where}: No such file or directory; {INSTEAD}"
+    ready = next((run for run in runs if locate(run).is_file()), None)
+    return f"{folder} is a series; " + (
+        f"give one of its runs, for example {ready}" if ready else "none of its runs has a checkpoint yet"
+    )
+
+
+def _runs(folder: Path) -> list[Path]:
+    """Those of a series, by fold and seed."""
+    found = ((re.fullmatch(r"fold-(\d+)_seed-(\d+)", path.name), path) for path in folder.glob("fold-*_seed-*/"))
+    return [path for _, path in sorted(((int(match[1]), int(match[2])), path) for match, path in found if match)]
+
+
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Content of a checkpoint of ours, on the CPU; no code stored in it is run.
 
     Raises:
-        CheckpointError: missing, truncated, or written by something else.
+        CheckpointError: missing, truncated, or written by something else; the folder of a series.
     """
     where = locate(path)
     try:
@@ -108,6 +128,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         if damaged:  # torch would take a flipped bit for a weight
             raise zipfile.BadZipFile(damaged)
         content = None if inflates else torch.load(where, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(_missing(path, where)) from error
     except OSError as error:
         raise CheckpointError(f"cannot read checkpoint {where}: {error.strerror or error}") from error
     except Exception as error:  # torch raises whatever its unpickler met: EOFError, RuntimeError, UnpicklingError, ...

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from os import PathLike
+from os import PathLike, fspath
 from typing import Any
 
 import torch
@@ -10,17 +10,21 @@ from torch import Tensor
 
 from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.data.molecules import Rejected, read_molecules
+from plstm_graph.data.tables import Table
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, unknown
 from plstm_graph.nn.model import GraphModel, prepare
 from plstm_graph.train.checkpoint import MOLECULES, Meta, locate, read, read_meta, restore_model
-from plstm_graph.train.config import override
+from plstm_graph.train.config import TrainConfig, override
 from plstm_graph.train.data import Graphs, batches, labels, load_data, split_of
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.metrics import scores
 from plstm_graph.train.module import Learner
 from plstm_graph.train.results import write_rows
+from plstm_graph.train.seen import part_to_score, same_source
 
 PARTS = ("train", "valid", "test", "all")
+REASONS = 3
+"""Of rejected rows, in the notes of an evaluation."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +43,32 @@ class Predictions:
     values: Tensor
     rejected: list[Rejected]
 
-    def write(self, path: str | PathLike[str]) -> None:
-        """CSV with ``smiles``, the columns and ``error``; empty cells where there is no prediction."""
+    def write(self, path: str | PathLike[str], table: Table | None = None) -> None:
+        """CSV with the columns of ``table``, the predicted ones and ``error``; empty where there is no prediction.
+
+        A predicted column (or ``error``) whose name ``table`` has already ends in ``_predicted``.
+
+        Args:
+            path: of the file, written whole or not at all.
+            table: the rows that ``smiles`` came from, in order; without one, a column ``smiles``.
+        """
+        given, rows = (table.columns, table.rows) if table else (("smiles",), [(text,) for text in self.smiles])
         reasons = {row.row - 1: row.reason for row in self.rejected}
         empty = [""] * len(self.columns)
-        rows = (
-            [text, *(empty if index in reasons else _cells(self.columns, values)), reasons.get(index, "")]
-            for index, (text, values) in enumerate(zip(self.smiles, self.values.tolist(), strict=True))
+        lines = (
+            [*cells, *(empty if index in reasons else _cells(self.columns, values)), reasons.get(index, "")]
+            for index, (cells, values) in enumerate(zip(rows, self.values.tolist(), strict=True))
         )
-        write_rows(path, ["smiles", *self.columns, "error"], rows)
+        write_rows(path, _header(given, [*self.columns, "error"]), lines)
+
+
+def _header(given: Sequence[str], added: Sequence[str]) -> list[str]:
+    names = list(given)
+    for name in added:
+        while name in names:
+            name += "_predicted"
+        names.append(name)
+    return names
 
 
 def _cells(columns: list[str], values: list[float]) -> list[str]:
@@ -122,9 +143,9 @@ def outputs(learner: Learner, graphs: Graphs, batch_size: int = 256) -> Tensor:
 
 def evaluate(
     checkpoint: str | PathLike[str],
-    data: str | GraphDataset | None = None,
+    data: str | PathLike[str] | GraphDataset | None = None,
     *,
-    part: str = "test",
+    part: str | None = None,
     batch_size: int = 256,
     device: str = "auto",
     **options: Any,
@@ -134,32 +155,64 @@ def evaluate(
     Args:
         checkpoint: file, or folder of a run.
         data: name, path or data set; the one it was trained on when not given.
-        part: "train", "valid", "test" or "all".
+        part: "train", "valid", "test" or "all". When not given, "test" for the data, targets and split that it was
+            trained on and "all" for others; "test" for a :class:`GraphDataset`, which nothing tells apart.
         batch_size: graphs at once.
         device: "auto", "cpu", "cuda", ...
         options: fields of TrainConfig that say what to load (``root``, ``targets``, ``smiles_column``, ``task``) and
             how to split it (``split``, ``split_seed``, ``fold``).
 
+    Returns:
+        Name of the ``data``, ``part`` and ``why`` this one, how many ``graphs`` were scored and rows ``rejected``,
+        the metrics, and ``notes``, sentences on what a reader should know.
+
     Raises:
         CheckpointError, ConfigError, DataError: the checkpoint, an option or the data cannot be used.
     """
-    if part not in PARTS:
+    if part is not None and part not in PARTS:
         raise ConfigError(unknown("part of the split", part, PARTS))
     learner, meta = restore(checkpoint, device)
     config = meta.train_config
-    if isinstance(data, str) and data != config.data:
-        file = data.lower().endswith((".csv", ".csv.gz"))  # what has a name brings its own targets and task
-        own = {"targets": tuple(meta.targets) if file else (), "task": meta.task if file else None}
-        config = override(config, {"data": data, "smiles_column": None, **own})
+    if data is not None and not isinstance(data, GraphDataset):
+        data = fspath(data)
+        config = _pointed_at(data, meta)
     config = override(config, {key: value for key, value in options.items() if value is not None})
     dataset = data if isinstance(data, GraphDataset) else load_data(config)
     _check_same_kind(dataset, meta)
+    why = "as asked"
+    if part is None and isinstance(data, GraphDataset):
+        part, why = "test", "the default for graphs in hand"
+    elif part is None:
+        part, why = part_to_score(config, meta.train_config, dataset, meta.targets)
     chosen = range(len(dataset.graphs)) if part == "all" else split_of(config, dataset)[part]
     graphs = dataset.prepared(meta.model_config, chosen)
     if not graphs:
         raise DataError(f"the {part} part of {dataset.name} is empty; give another --split-part")
     found = scores(meta.task, outputs(learner, graphs, batch_size), labels(graphs))
-    return {"data": dataset.name, "part": part, "graphs": len(graphs), "rejected": len(dataset.rejected), **found}
+    counts = {"graphs": len(graphs), "rejected": len(dataset.rejected)}
+    return {"data": dataset.name, "part": part, "why": why, **counts, **found, "notes": _notes(dataset, meta)}
+
+
+def _pointed_at(data: str, meta: Meta) -> TrainConfig:
+    """The config of a checkpoint for other data, or for its own by another path."""
+    file = data.lower().endswith((".csv", ".csv.gz"))
+    if file and same_source(data, meta.train_config.data):
+        return override(meta.train_config, {"data": data})
+    own = {"targets": tuple(meta.targets) if file else (), "task": meta.task if file else None}
+    return override(meta.train_config, {"data": data, "smiles_column": None, **own})  # what has a name brings its own
+
+
+def _notes(dataset: GraphDataset, meta: Meta) -> list[str]:
+    notes = []
+    if list(dataset.targets) != meta.targets:
+        columns = ", ".join(repr(name) for name in dataset.targets)
+        kind = "column" if len(dataset.targets) == 1 else "columns"
+        notes.append(f"scores {', '.join(meta.targets)} against {kind} {columns}")
+    if dataset.rejected:
+        told = [f"row {row.row}: {' '.join(row.reason.split())}" for row in dataset.rejected[:REASONS]]
+        told += ["..."] if len(dataset.rejected) > REASONS else []
+        notes.append(f"{len(dataset.rejected)} rows rejected: {'; '.join(told)}")
+    return notes
 
 
 def _check_same_kind(dataset: GraphDataset, meta: Meta) -> None:

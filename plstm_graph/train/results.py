@@ -29,6 +29,7 @@ CONFIG, METRICS, HISTORY, PREDICTIONS = "config.toml", "metrics.json", "metrics.
 REJECTED, PAGE = "rejected.csv", "report.html"
 FILES = (CONFIG, METRICS, HISTORY, PREDICTIONS, "curves.png", "parity.png", "roc.png", REJECTED, PAGE)
 CHECKPOINTS = ("best.ckpt", "last.ckpt")
+ROWS, SUMMARY, SERIES = "runs.jsonl", "summary.json", "series.toml"  # of a series, beside the folders of its runs
 PACKAGES = (
     *("plstm-graph", "torch", "torch-geometric", "torch-scatter", "pytorch-lightning", "torchmetrics", "numpy"),
     *("rdkit", "ogb"),

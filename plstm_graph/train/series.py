@@ -21,9 +21,9 @@ from plstm_graph.train.callbacks import Reporter
 from plstm_graph.train.config import TrainConfig, from_dict, read_toml, to_dict
 from plstm_graph.train.data import load_data
 from plstm_graph.train.pool import Failure, Row, Say, Status, outcomes, terminable, unseen
+from plstm_graph.train.results import ROWS, SERIES, SUMMARY
 from plstm_graph.train.run import train
 
-ROWS, SUMMARY, SERIES = "runs.jsonl", "summary.json", "series.toml"
 READ_FROM = ("data", "root", "targets", "smiles_column", "task")  # what decides which data set a run reads
 EVERY_S = 30.0
 """Between two lines on a run where there is no terminal."""

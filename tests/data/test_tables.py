@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from plstm_graph.data import read_smiles
-from plstm_graph.data.tables import read_table
+from plstm_graph.data.tables import read_rows, read_table
 from plstm_graph.errors import DataError
 
 
@@ -135,6 +135,18 @@ def test_file_without_permission(write, monkeypatch: pytest.MonkeyPatch) -> None
 def test_smi_keeps_every_line_in_order(write) -> None:
     path = write("CCO ethanol\n\nxyz\tbad 3\r\nCC\n\n", "my.smi")
     assert read_smiles(path) == ["CCO", "", "xyz", "CC"]
+
+
+def test_smi_is_a_table_of_molecules_and_ids(write) -> None:
+    table, smiles = read_rows(write("CCO ethanol, 95 %\n\nxyz\tbad 3\r\nCC \n\n", "my.smi"))
+    assert table.columns == ("smiles", "id")
+    assert table.rows == (("CCO", "ethanol, 95 %"), ("", ""), ("xyz", "bad 3"), ("CC", ""))
+    assert smiles == table.column("smiles")
+
+
+def test_rows_of_a_csv_come_with_its_molecules(write) -> None:
+    table, smiles = read_rows(write("id,product\n1,CC\n"), "product")
+    assert (table.rows, smiles) == ((("1", "CC"),), ["CC"])
 
 
 def test_smi_has_no_columns(write) -> None:

@@ -6,12 +6,15 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 from fuzzing import fuzz, told
 from hypothesis import strategies as st
 from small_runs import molecules
 
 from plstm_graph.data import load, read_smiles
-from plstm_graph.data.tables import read_table
+from plstm_graph.data.molecules import Rejected
+from plstm_graph.data.tables import read_rows, read_table
+from plstm_graph.train.infer import Predictions
 
 NUMBERS = st.sampled_from(
     ["1", "0", "2.5", "-3e4", "nan", "NaN", "inf", "-inf", "1e999", "", "NA", "x", "1,5", "٣", "0x1"]
@@ -89,3 +92,28 @@ def test_what_csv_writes_is_read_as_it_was(folder: Path, rows: list[tuple[str, s
     with path.open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows([("smiles", "y"), *rows])
     assert list(read_table(path).rows) == [(first.strip(), second.strip()) for first, second in rows]
+
+
+def cells(path: Path) -> list[list[str]]:
+    """Of a CSV file, whose cells may be as long as a line of an .smi file."""
+    limit = csv.field_size_limit(10**7)
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            return list(csv.reader(stream))
+    finally:
+        csv.field_size_limit(limit)
+
+
+@fuzz(0.05, content=files() | st.binary(max_size=60), suffix=st.sampled_from([".smi", ".csv"]))
+def test_what_is_carried_through_is_what_was_read(folder: Path, content: bytes, suffix: str) -> None:
+    path, out = folder / f"carried{suffix}", folder / "out.csv"
+    path.write_bytes(content)
+    with told():
+        table, texts = read_rows(path)
+        values = torch.arange(len(texts), dtype=torch.float)[:, None]
+        Predictions(texts, ["y"], values, [Rejected(1, texts[0], "why")]).write(out, table)
+        header, *rows = cells(out)
+        assert tuple(header[:-2]) == table.columns
+        assert len({*header[-2:], *table.columns}) == len({*table.columns}) + 2
+        assert tuple(tuple(row[:-2]) for row in rows) == table.rows
+        assert [row[-2:] for row in rows] == [["", "why"], *([f"{row}", ""] for row in range(1, len(rows)))]

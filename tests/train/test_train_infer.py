@@ -15,6 +15,7 @@ import torch
 from small_runs import molecules, small_config, small_dataset, three_classes, write_csv
 
 from plstm_graph.data import load
+from plstm_graph.data.tables import read_rows
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, OutOfMemory
 from plstm_graph.nn import MODELS
 from plstm_graph.train import evaluate, predict, train
@@ -67,6 +68,36 @@ def test_rows_that_are_no_molecules_keep_their_place(run: Path, tmp_path: Path) 
     assert [row["y"] == "" for row in rows] == [False, True, True, False, True]
     assert [bool(row["error"]) for row in rows] == [False, True, True, False, True]
     assert float(rows[0]["z"]) == pytest.approx(found.values[0, 1].item(), rel=1e-4)
+
+
+def written(path: Path) -> list[list[str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.reader(stream))
+
+
+def test_other_columns_are_carried_through(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text('name;SMILES;note\n"a;b";CCO;"x, ""y"""\nbad;C1CC;"two\nlines"\n;c1ccccc1\n')
+    table, texts = read_rows(tmp_path / "in.csv")
+    found = predict(run, texts)
+    found.write(tmp_path / "p.csv", table)
+    header, *rows = written(tmp_path / "p.csv")
+    assert header == ["name", "SMILES", "note", "y", "z", "error"]
+    kept = [["a;b", "CCO", 'x, "y"'], ["bad", "C1CC", "two\nlines"], ["", "c1ccccc1", ""]]
+    assert [row[:3] for row in rows] == kept
+    assert [float(cell) for cell in rows[2][3:5]] == pytest.approx(found.values[2].tolist(), rel=1e-5)
+    assert rows[1][3:5] == ["", ""]
+    assert "C1CC" in rows[1][5]
+    assert rows[0][5] == rows[2][5] == ""
+
+
+def test_a_predicted_column_never_has_the_name_of_another(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("y,smiles,z_predicted,z,error\n7,CCO,8,9,none\n")
+    table, texts = read_rows(tmp_path / "in.csv")
+    predict(run, texts).write(tmp_path / "p.csv", table)
+    header, row = written(tmp_path / "p.csv")
+    added = ["y_predicted", "z_predicted_predicted", "error_predicted"]
+    assert header == ["y", "smiles", "z_predicted", "z", "error", *added]
+    assert row[:5] == ["7", "CCO", "8", "9", "none"]
 
 
 def test_only_rows_that_are_no_molecules(run: Path, tmp_path: Path) -> None:
@@ -131,9 +162,10 @@ def test_graphs_that_are_no_molecules_cannot_be_predicted_from_smiles(tmp_path: 
 def test_bad_checkpoints(run: Path, tmp_path: Path) -> None:
     good = (run / "checkpoints" / "best.ckpt").read_bytes()
     bad = tmp_path / "bad.ckpt"
-    with pytest.raises(CheckpointError, match=r"cannot read checkpoint .*bad.ckpt: No such file"):
+    advice = "No such file or directory; give best.ckpt or the folder that train was given as --out$"
+    with pytest.raises(CheckpointError, match=rf"cannot read checkpoint .*bad.ckpt: {advice}"):
         predict(bad, ["CCO"])
-    with pytest.raises(CheckpointError, match=r"cannot read checkpoint .*best.ckpt: No such file"):
+    with pytest.raises(CheckpointError, match=rf"cannot read checkpoint .*best.ckpt: {advice}"):
         predict(tmp_path, ["CCO"])
     for content in (b"", b"hello", good[: len(good) // 2], good[:-10]):
         bad.write_bytes(content)
