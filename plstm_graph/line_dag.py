@@ -1,6 +1,6 @@
 """Line graph: a batch of DAGs, the pairs of edges that meet at a node, and their topological levels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from plstm_graph.errors import ShapeError, missing_extra
-from plstm_graph.line_pairs import LevelPlan, grouped, level_plan, line_pairs, move, owners, within
+from plstm_graph.line_pairs import LevelPlan, each, grouped, level_plan, line_pairs, move, owners, within
 from plstm_graph.orient import (
     GIVEN,
     check_edge_index,
@@ -249,14 +249,33 @@ class LineDAG:
         return self
 
     @torch.inference_mode(False)
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "LineDAG":
+    def to(self, device: torch.device | str | int, non_blocking: bool = False) -> "LineDAG":
         """This line graph on another device, with all that has been computed for it. PyG's ``Batch.to`` calls it."""
         device = torch.empty(0, device=device).device  # "cuda" to "cuda:0"
         if device == self.src.device:
             return self
-        moved = {name: move(value, device, non_blocking) for name, value in vars(self).items() if name[0] != "_"}
-        shared = {key: move(value, device, non_blocking) for key, value in self._shared.items()}
-        dag = LineDAG(**moved, _shared=shared)
+        return self._map(lambda value: move(value, device, non_blocking))
+
+    def cpu(self) -> "LineDAG":
+        """This line graph on the host. PyG's ``Data.cpu`` calls it."""
+        return self.to("cpu")
+
+    def cuda(self, device: torch.device | str | int | None = None, non_blocking: bool = False) -> "LineDAG":
+        """This line graph on a GPU, by default the current one. PyG's ``Data.cuda`` calls it."""
+        return self.to("cuda" if device is None else device, non_blocking)
+
+    @torch.inference_mode(False)
+    def pin_memory(self) -> "LineDAG":
+        """This line graph, with all that has been computed for it, in page-locked memory of the host.
+
+        PyG's ``Data.pin_memory`` calls it, and so do loaders with ``pin_memory=True``.
+        """
+        return self._map(lambda value: each(value, Tensor.pin_memory))
+
+    def _map(self, change: Callable[[Any], Any]) -> "LineDAG":
+        """The same line graph with ``change`` applied to all that it holds, and the views that this one has."""
+        changed = {name: change(value) for name, value in vars(self).items() if name[0] != "_"}
+        dag = LineDAG(**changed, _shared={key: change(value) for key, value in self._shared.items()})
         self._make_views_of(dag)
         return dag
 
@@ -369,7 +388,7 @@ class LineDAG:
         )
 
     def prepare(self, modes: str = "PD") -> "LineDAG":
-        """Compute now all that layers of these modes would compute on first use; returns itself.
+        """Compute now what layers of these modes and of the compiled backends would on first use; returns itself.
 
         Compiled code (``torch.compile(fullgraph=True)``) needs a prepared line graph, and loaders may prepare theirs
         on the host before they send it to a GPU.

@@ -1,5 +1,6 @@
 """Pairs of edges that meet at a node, and their groupings: the tensor work behind LineDAG."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -75,9 +76,16 @@ def within(values: Tensor, size: int) -> bool:
 
 def move(value: Any, device: torch.device, non_blocking: bool) -> Any:
     """Tensors, also inside tuples, to another device."""
-    if hasattr(value, "to"):
+    if hasattr(value, "to"):  # a plan knows what stays on the host
         return value.to(device, non_blocking=non_blocking)
+    return each(value, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+
+def each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """What ``change`` makes of a tensor, or of those inside tuples; anything else as it is."""
+    if isinstance(value, Tensor):
+        return change(value)
     if isinstance(value, tuple):
-        moved = [move(v, device, non_blocking) for v in value]
-        return type(value)(*moved) if hasattr(value, "_fields") else tuple(moved)
+        changed = [each(part, change) for part in value]
+        return type(value)(*changed) if hasattr(value, "_fields") else tuple(changed)
     return value

@@ -11,7 +11,7 @@ from torch_geometric.transforms import BaseTransform
 from torch_geometric.utils import to_undirected
 
 from plstm_graph.dag import line_graph, to_multitree, topological_levels
-from plstm_graph.errors import DataError
+from plstm_graph.errors import DataError, ShapeError
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.orient import CANONICAL, check_order, graph_pointer, positions, rank_nodes
 
@@ -26,7 +26,8 @@ class LineDAGData(Data):
     """Data that carries its line graph as tensors, and knows how a batch must shift each of them.
 
     PyG increments by name (a key with ``index`` in it by num_nodes, any other not at all), hence an ``__inc__`` of
-    its own: end points move by nodes, pairs by DAG edges, kept pairs by pairs, columns by DAG edges.
+    its own: end points move by nodes, pairs by DAG edges, kept pairs by pairs, columns by DAG edges. ``dag_nodes`` and
+    ``dag_columns`` [G] say how large the graphs were, since other transforms know nothing of line graphs.
     """
 
     def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
@@ -43,8 +44,17 @@ class LineDAGData(Data):
 
     @property
     def line_dag(self) -> LineDAG:
-        """The :class:`LineDAG` of this graph or batch."""
+        """The :class:`LineDAG` of this graph or batch.
+
+        Raises:
+            ShapeError: nodes or columns are no longer those that the line graph was built from.
+        """
         nodes, edges = self._pointers()
+        if not self._fits(nodes.diff()):
+            raise ShapeError(
+                f"the line graph does not fit {self.num_nodes} nodes and {self.num_edges} columns of edge_index: "
+                "the graph was changed after AddLineDAG; apply it last"
+            )
         # Columns keep their own graph's edge numbers in a batch (-1 marks self-loops), so they are shifted here.
         column = self.dag_column
         shift = torch.repeat_interleave(edges[:-1], self._columns_per_graph().to(edges.device))
@@ -63,10 +73,25 @@ class LineDAGData(Data):
         return torch.tensor([0, self.num_nodes], device=device), torch.tensor([0, self.dag_src.numel()], device=device)
 
     def _columns_per_graph(self) -> Tensor:
+        return self._counts("dag_column", self.dag_column.numel())
+
+    def _counts(self, key: str, whole: int) -> Tensor:
+        """How many of an attribute each graph of a batch has, on the host, [G]; of one graph the ``whole``, [1]."""
         slices = getattr(self, "_slice_dict", None)
-        if slices is not None and "dag_column" in slices:
-            return slices["dag_column"].diff()
-        return torch.tensor([self.dag_column.numel()])
+        return slices[key].diff() if slices is not None and key in slices else torch.tensor([whole])
+
+    def _fits(self, nodes: Tensor) -> bool:
+        """Whether the graphs are as large as they were; ``nodes`` is what each of them has now, [G]."""
+        if "dag_nodes" not in self:  # stored before this was noted
+            return "edge_index" not in self or self.dag_column.numel() == self.edge_index.size(1)
+        if not torch.equal(self.dag_nodes, nodes) or int(nodes.sum()) != self.num_nodes:
+            return False
+        if "edge_index" not in self:
+            return True
+        # Not the size of dag_column: PyG takes that for an edge attribute, and cuts it along with edge_index.
+        columns = self.dag_columns.cpu()
+        now = self._counts("edge_index", self.edge_index.size(1))
+        return torch.equal(columns, now) and int(columns.sum()) == self.edge_index.size(1)
 
 
 def line_dag(data: Data, order: str = "index") -> LineDAG:
@@ -114,8 +139,7 @@ class OrientDAG(GraphTransform):
 
     def change(self, data: Data) -> Data:
         """Returns ``data`` with ``rank``."""
-        if isinstance(data, LineDAGData):  # its line graph follows another orientation
-            data = _plain(data)
+        data = _plain(data)
         if self.order == CANONICAL:
             data.rank = canonical_rank(data).to(data.edge_index.device)
             return data
@@ -134,6 +158,8 @@ class OrientDAG(GraphTransform):
 class AddLineDAG(GraphTransform):
     """Store the line graph in the data, as :class:`LineDAGData`, so that loaders batch it like any other tensor.
 
+    Apply it last: other transforms change the graph and leave the line graph as it is, which ``line_dag`` then refuses.
+
     Args:
         order: as for :meth:`LineDAG.from_edge_index`; a ``data.rank`` written by :class:`OrientDAG` goes first.
         prune: store the pairs that D mode keeps, too.
@@ -145,8 +171,10 @@ class AddLineDAG(GraphTransform):
 
     def change(self, data: Data) -> LineDAGData:
         """Returns a :class:`LineDAGData` with the attributes of ``data`` and the line graph."""
-        dag = line_dag(data, self.order) if not isinstance(data, LineDAGData) else line_dag(_plain(data), self.order)
-        result = LineDAGData(**{k: v for k, v in data.to_dict().items() if not k.startswith("dag_")})
+        data = _plain(data)
+        dag = line_dag(data, self.order)
+        result = LineDAGData(**data.to_dict())
+        result.dag_nodes, result.dag_columns = dag.src.new_tensor([[dag.num_nodes], [dag.column.numel()]])
         result.dag_src, result.dag_dst, result.dag_level = dag.src, dag.dst, dag.level
         result.dag_prev, result.dag_next = dag.prev, dag.next
         result.dag_column, result.dag_column_along = dag.column, dag.column_along
@@ -191,9 +219,10 @@ class DirectedLineGraph(GraphTransform):
 
     def change(self, data: Data) -> Data:
         """Returns the line graph as new data."""
+        data = _plain(data)
         pairs, joint = line_graph(data.edge_index, data.num_nodes)
         # Other tensors may belong to nodes or edges, and a size does not tell which.
-        kept = {key: value for key, value in data if key == "y" or not isinstance(value, Tensor | int)}
+        kept = {k: value for k, value in data if k == "y" or not (k == "num_nodes" or isinstance(value, Tensor))}
         x, edge_attr = data.get("x"), data.get("edge_attr")
         meeting = None if x is None else x[joint]
         return Data(edge_attr, pairs, meeting, num_nodes=data.num_edges, **kept)
@@ -214,11 +243,18 @@ class ToMultitree(GraphTransform):
 
     def change(self, data: Data) -> Data:
         """Returns ``data`` with fewer columns."""
+        data = _plain(data)
         return data.edge_subgraph(to_multitree(data.edge_index, data.num_nodes))
 
 
 def _plain(data: Data) -> Data:
-    return Data(**{k: v for k, v in data.to_dict().items() if not k.startswith("dag_")})
+    """The same without its line graph, which belongs to the orientation and the columns of before."""
+    kept = {key: value for key, value in data.to_dict().items() if key != "line_dag" and not key.startswith("dag_")}
+    if isinstance(data, LineDAGData):
+        return Data(**kept)
+    for key in set(data.keys()) - set(kept):
+        del data[key]
+    return data
 
 
 def canonical_rank(data: Data) -> Tensor:

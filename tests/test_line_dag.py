@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch_geometric.data import Data
 
 from plstm_graph import LineDAG
 from plstm_graph.errors import CycleError, ShapeError
@@ -272,6 +273,48 @@ def test_to_moves_everything_that_is_known():
     assert away.prune().level_plan.next.shape == dag.prune().level_plan.next.shape
     assert away.reverse().level.device.type == "meta"
     assert dag.level_plan.prev.device.type == "cpu"
+
+
+def test_data_moves_it_by_every_name(monkeypatch):
+    """PyG calls the method of that name, and leaves what has none where it was without a word."""
+    dag = grid_dag(3, 3)
+    assert dag.cpu() is dag
+    calls = []
+    monkeypatch.setattr(LineDAG, "to", lambda self, device, non_blocking=False: calls.append((device, non_blocking)))
+    data = Data(line_dag=dag)
+    data.clone().cpu()
+    data.clone().cuda()
+    data.clone().cuda(1, non_blocking=True)
+    dag.cuda(None)
+    assert [(str(device), wait) for device, wait in calls] == [
+        ("cpu", False),
+        ("cuda", False),
+        ("1", True),
+        ("cuda", False),
+    ]
+
+
+def test_pin_memory_pins_everything_that_is_known(monkeypatch):
+    dag = grid_dag(3, 3).prepare()
+    assert dag.level_plan
+    pinned = set()
+    copy = torch.Tensor.clone
+
+    def pin(tensor):
+        made = copy(tensor)
+        pinned.add(made.data_ptr())
+        return made
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    away = Data(line_dag=dag).pin_memory().line_dag
+    same(away, dag)
+    assert away.level_plan.ptr == dag.level_plan.ptr
+    held = [*vars(away).values(), *away._shared.values()]
+    tensors = [part for value in held for part in (value if isinstance(value, tuple) else [value])]
+    tensors = [part for part in tensors if isinstance(part, torch.Tensor) and part.numel()]
+    assert len(tensors) > len(TENSORS)
+    assert all(tensor.data_ptr() in pinned for tensor in tensors)
+    assert "prune" in away._made
 
 
 @pytest.mark.parametrize(

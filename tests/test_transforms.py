@@ -8,16 +8,18 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
-from torch_geometric.transforms import Compose
+from torch_geometric.transforms import BaseTransform, Compose, RemoveIsolatedNodes, ToUndirected
 
 from plstm_graph import LineDAG
 from plstm_graph.data import smiles_to_data
-from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.errors import ConfigError, DataError, ShapeError
 from plstm_graph.orient import ORDERS
 from plstm_graph.transforms import (
     AddLineDAG,
+    DirectedLineGraph,
     LineDAGData,
     OrientDAG,
+    ToMultitree,
     canonical_rank,
     line_dag,
     weisfeiler_lehman_rank,
@@ -190,6 +192,80 @@ def test_graphs_without_features_keep_their_number_of_nodes() -> None:
     assert batch.line_dag.num_nodes == 8
     assert batch.line_dag.src.tolist() == [0, 4]
     assert batch[1].num_nodes == 4
+
+
+CHANGES: dict[str, Callable[[Data], Data]] = {
+    "fewer nodes": RemoveIsolatedNodes(),
+    "more columns": ToUndirected(),
+    "subgraph": lambda data: data.subgraph(torch.tensor([0, 1, 2])),
+    "columns dropped": lambda data: data.edge_subgraph(torch.tensor([True, False])),
+    "another edge_index": lambda data: data.update({"edge_index": torch.tensor([[1], [2]])}),
+    "one more node": lambda data: data.update({"x": torch.randn(5, 2)}),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_graph_that_was_changed_later_is_refused(name: str) -> None:
+    """Node 0 stands alone: without it, the end points of a stale line graph would reach into the next graph."""
+    data = graph(4, (1, 2), (2, 3))
+    changed = CHANGES[name](AddLineDAG(prune=True)(data))
+    whole = AddLineDAG(prune=True)(data)
+    for parts in ([changed, whole], [whole, changed], [changed]):
+        with pytest.raises(ShapeError, match="changed after AddLineDAG; apply it last"):
+            _ = Batch.from_data_list(parts).line_dag
+    with pytest.raises(ShapeError, match="changed after AddLineDAG; apply it last"):
+        _ = changed.line_dag
+    same(AddLineDAG()(changed).line_dag, AddLineDAG()(CHANGES[name](data.clone())).line_dag)
+
+
+def test_a_batch_that_was_changed_is_refused() -> None:
+    batch = Batch.from_data_list([AddLineDAG()(graph(4, (1, 2), (2, 3))) for _ in range(2)])
+    changed = batch.edge_subgraph(torch.tensor([True, False, True, True]))
+    with pytest.raises(ShapeError, match="does not fit 8 nodes and 3 columns"):
+        _ = changed.line_dag
+    assert batch.line_dag.num_edges == 4
+
+
+def test_a_line_graph_stored_without_sizes_is_read() -> None:
+    stored = AddLineDAG()(GRAPHS["self-loops and duplicates"]())
+    want = Batch.from_data_list([stored, stored]).line_dag
+    del stored.dag_nodes, stored.dag_columns
+    same(Batch.from_data_list([stored, stored]).line_dag, want)
+    stored.edge_index = stored.edge_index[:, 1:]
+    with pytest.raises(ShapeError, match="apply it last"):
+        _ = stored.line_dag
+
+
+@pytest.mark.parametrize("transform", [AddLineDAG(), OrientDAG("index"), DirectedLineGraph(), ToMultitree()])
+def test_a_line_dag_of_another_order_is_dropped(transform: BaseTransform) -> None:
+    data = graph(4, (0, 1), (1, 2), (1, 3))
+    data.line_dag = LineDAG.from_edge_index(data.edge_index, 4, order="degree")
+    made = transform(data)
+    assert "line_dag" in data
+    assert "line_dag" not in made.to_dict()
+    if not isinstance(transform, DirectedLineGraph):
+        del data.line_dag
+        want = LineDAG.from_edge_index(data.edge_index, 4, batch=torch.zeros(4, dtype=torch.long))
+        same(line_dag(made), want)
+
+
+def test_another_kind_of_data_stays_what_it_is() -> None:
+    class Molecule(Data):
+        pass
+
+    made = OrientDAG("degree")(Molecule(edge_index=torch.tensor([[0], [1]]), num_nodes=2))
+    assert type(made) is Molecule
+
+
+def test_directed_line_graph_keeps_what_is_no_tensor() -> None:
+    data = AddLineDAG()(graph(4, (0, 1), (1, 2), y=torch.ones(1)))
+    data.update({"count": 7, "weight": 0.5, "name": "chain", "other": torch.ones(4)})
+    data.num_nodes = 4
+    made = DirectedLineGraph()(data)
+    assert type(made) is Data
+    assert made.num_nodes == 2
+    assert (made.count, made.weight, made.name, made.y.item()) == (7, 0.5, "chain", 1)
+    assert set(made.to_dict()) - {"x", "edge_attr"} == {"edge_index", "num_nodes", "y", "count", "weight", "name"}
 
 
 def test_line_dag_finds_or_builds() -> None:

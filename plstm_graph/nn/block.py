@@ -12,6 +12,7 @@ from torch_geometric.nn.inits import reset
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.conv import PLSTMConv, check_dag
+from plstm_graph.ops.dispatch import check_backend
 
 DIRECTIONS: dict[str, tuple[bool, ...]] = {"both": (False, True), "along": (False,), "against": (True,)}
 """Reading directions of a block, as the ``reverse`` of each of its layers."""
@@ -81,6 +82,7 @@ class PLSTMBlock(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
+        check_backend(backend)
         if directions not in DIRECTIONS:
             raise ConfigError(unknown("directions", directions, DIRECTIONS))
         if mode is None and local is None:

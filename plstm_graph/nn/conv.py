@@ -25,7 +25,7 @@ from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.norm import NORM_EPS, MultiHeadRMSNorm
 from plstm_graph.ops import propagate
 from plstm_graph.ops.compiled import fused_layer, runs_fused
-from plstm_graph.ops.dispatch import COMPILED, has_compiled
+from plstm_graph.ops.dispatch import COMPILED, check_backend, has_compiled
 from plstm_graph.orient import check_order
 from plstm_graph.plan import served_classes
 
@@ -76,7 +76,7 @@ class PLSTMConv(MessagePassing):
         - **output:** [N, H · out_channels], or [N, out_channels] without ``concat``
 
     Raises:
-        ConfigError: an option of GATv2Conv that has no meaning here, or an unknown mode or order.
+        ConfigError: an option of GATv2Conv that has no meaning here, or an unknown mode, order or backend.
         ShapeError: bipartite ``x``, or features that do not fit the graph.
 
     Reference: Pöppel et al. 2025, "pLSTM: parallelizable Linear Source Transition Mark networks", eqs 5, 6 and 9.
@@ -106,6 +106,7 @@ class PLSTMConv(MessagePassing):
         _refuse(in_channels, unsupported)
         check_mode(mode)
         check_order(order)
+        check_backend(backend)
         super().__init__(aggr="sum", node_dim=0)
         self.in_channels, self.out_channels, self.heads, self.concat = in_channels, out_channels, heads, concat
         self.mode, self.reverse, self.order, self.backend = mode, reverse, order, backend

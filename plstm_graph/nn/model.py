@@ -19,6 +19,7 @@ from plstm_graph.nn.block import PLSTMBlock, edge_content, norm_layer
 from plstm_graph.nn.conv import PLSTMConv, check_dag
 from plstm_graph.nn.encoders import FeatureEncoder, FeatureSpec, laplacian_eigenvectors
 from plstm_graph.nn.virtual import VirtualNode
+from plstm_graph.ops.dispatch import check_backend
 from plstm_graph.orient import CANONICAL, RANDOM
 from plstm_graph.transforms import OrientDAG, line_dag
 
@@ -80,6 +81,7 @@ class PLSTM(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
+        check_backend(backend)
         self.in_channels, self.hidden_channels, self.num_layers = in_channels, hidden_channels, num_layers
         self.out_channels = hidden_channels if out_channels is None else out_channels
         self.order = order

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch_geometric.nn.inits import reset
 from torch_geometric.utils import scatter
 
 from plstm_graph.nn.block import norm_layer
@@ -39,9 +40,7 @@ class VirtualNode(nn.Module):
     def reset_parameters(self) -> None:
         """Zero at first, and fresh updates."""
         nn.init.zeros_(self.first)
-        for module in self.updates.modules():
-            if isinstance(module, nn.Linear):
-                module.reset_parameters()
+        reset(self.updates)
 
     def start(self, batch: Tensor | None, num_graphs: int | None) -> Tensor:
         """State before the first layer, [graphs, channels]; without ``batch`` all nodes are one graph."""

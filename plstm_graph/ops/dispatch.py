@@ -30,6 +30,12 @@ HALF = ("triton",)
 """Backends that take half precision values as they are and accumulate in float32; the others get float32 values."""
 
 
+def check_backend(name: str) -> None:
+    """Raise ConfigError unless ``name`` is ``"auto"`` or in :data:`BACKENDS`, with what has been added by now."""
+    if name != "auto" and name not in BACKENDS:
+        raise ConfigError(unknown("backend", name, ("auto", *BACKENDS)))
+
+
 def choose_backend(device: str, padded: int, states: int, compiled: bool) -> str:
     """The backend that ``"auto"`` stands for.
 
@@ -78,13 +84,12 @@ def propagate(
         ConfigError: no backend of that name.
     """
     _check(query, key, value, gates, dag)
+    check_backend(backend)
     if backend == "auto":
         heads, size = value.size(1), value.element_size()
         states = dag.num_edges * heads * key.size(2) * value.size(2) * size
         padded = padded_bytes(dag, heads, size)
         backend = choose_backend(value.device.type, padded, states, has_compiled(value.device))
-    if backend not in BACKENDS:
-        raise ConfigError(unknown("backend", backend, ("auto", *BACKENDS)))
     dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
     half = backend in HALF and dtype == torch.float32
     taken = value.dtype if half else dtype

@@ -69,7 +69,6 @@ METRICS: dict[str, Metric] = {
     "accuracy": Metric(("binary", "multiclass"), True, _accuracy, "accuracy"),
     "f1": Metric(("tokens",), True, _f1, "F1"),
 }
-TASKS = ("regression", "binary", "multiclass", "tokens")
 
 
 def metric_for(name: str, task: str) -> Metric:

@@ -166,6 +166,8 @@ def test_reset_keeps_the_distribution_of_every_weight() -> None:
         ({"mode": "Q"}, "unknown mode"),
         ({"norm": "bach"}, "did you mean 'batch'"),
         ({"order": "degre"}, "did you mean 'degree'"),
+        ({"backend": "numbaa"}, "unknown backend 'numbaa'.*did you mean 'numba'"),
+        ({"backend": "numbaa", "mode": None, "local": nn.Identity()}, "unknown backend 'numbaa'"),
     ],
 )
 def test_refusals(arguments: dict, match: str) -> None:

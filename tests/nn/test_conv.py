@@ -297,11 +297,23 @@ def test_reset_draws_anew_and_repeats_after_a_seed() -> None:
         ({"hedas": 4}, "hedas.*unknown keyword"),
         ({"mode": "X"}, "unknown mode 'X'"),
         ({"order": "indx"}, "did you mean 'index'"),
+        ({"backend": "numbaa"}, "unknown backend 'numbaa'; choose one of auto, .*did you mean 'numba'"),
     ],
 )
 def test_refusals_by_name(arguments: dict, match: str) -> None:
     with pytest.raises(ConfigError, match=match):
         PLSTMConv(**{"in_channels": 4, "out_channels": 4, **arguments})
+
+
+def test_a_backend_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names count from when they are entered, and what is taken out again is found out in a call."""
+    monkeypatch.setitem(BACKENDS, "zero", lambda query, key, value, gates, dag: torch.zeros_like(value))
+    conv = PLSTMConv(FEATURES, 4, backend="zero")
+    x = torch.randn(NODES, FEATURES)
+    assert not (conv(x, EDGE_INDEX) - conv.bias).any()
+    monkeypatch.undo()
+    with pytest.raises(ConfigError, match="unknown backend 'zero'"):
+        conv(x, EDGE_INDEX)
 
 
 def test_no_edge_features_is_none_or_zero() -> None:

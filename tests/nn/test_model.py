@@ -68,6 +68,7 @@ def test_modes_repeat(modes: str, layers: int, want: str) -> None:
         ({"heads": 5}, "multiple of heads"),
         ({"order": "breadth"}, "unknown order"),
         ({"directions": "alternate"}, "unknown directions.*did you mean 'alternating'"),
+        ({"backend": "numbaa"}, "unknown backend 'numbaa'.*did you mean 'numba'"),
     ],
 )
 def test_refusals(arguments: dict, match: str) -> None:

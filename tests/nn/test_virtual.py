@@ -47,11 +47,15 @@ def test_no_nodes(batch: torch.Tensor | None) -> None:
     assert virtual.update(0, torch.zeros(0, 4), state, batch).isfinite().all()
 
 
-def test_reset() -> None:
-    virtual = VirtualNode(4, 2)
+@pytest.mark.parametrize("norm", ["batch", "rms", "layer"])
+def test_reset(norm: str) -> None:
+    """Weights and running statistics of the norms, too."""
+    virtual, fresh = VirtualNode(4, 3, norm), VirtualNode(4, 3, norm)
     with torch.no_grad():
-        for parameter in virtual.parameters():
-            parameter.fill_(7)
+        for tensor in virtual.state_dict().values():
+            tensor.fill_(7)
     virtual.reset_parameters()
     assert not virtual.first.any()
-    assert (virtual.updates[0][1].weight != 7).all()
+    want = fresh.updates.state_dict()
+    for name, tensor in virtual.updates.state_dict().items():
+        assert torch.equal(tensor, want[name]) if ".0." in name else (tensor != 7).all(), name
