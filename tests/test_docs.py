@@ -59,7 +59,7 @@ def test_generated_tables():
     text = HOOKS["on_page_markdown"]("before\n\n<!-- generated: datasets -->\n\nafter")
     assert re.findall(r"^\| `([^`]+)`", text, re.MULTILINE) == list(DATASETS)
     commands = HOOKS["commands"]()
-    assert "    python benchmarks/leaderboard.py benchmarks/configs/nav17.toml --jobs 1" in commands
+    assert re.search(r"^    python benchmarks/leaderboard.py benchmarks/configs/nav17.toml --", commands, re.MULTILINE)
     markers = [name for page in PAGES for name in re.findall(r"generated: (\w+)", page.read_text())]
     assert sorted(markers) == sorted(HOOKS["GENERATED"])
 

@@ -4,7 +4,9 @@ Imported on first use only: numba is an extra, and compiling takes seconds (once
 """
 
 import os
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import numba
 import numpy as np
@@ -21,6 +23,7 @@ _compile = njit(parallel=True, cache=True, fastmath={"reassoc", "contract"}, err
 _inline = njit(cache=True, fastmath={"reassoc", "contract"}, error_model="numpy", inline="always")
 
 _pool: int | None = None  # the process that has started numba's threads
+_turn = threading.Lock()
 
 
 @_inline
@@ -129,8 +132,8 @@ def _backward(inputs, lines, graphs, step, grad, gradients):  # type: ignore[no-
 def forward(query: Tensor, key: Tensor, value: Tensor, gates: Gates, plan: Plan, reversed: bool) -> Tensor:
     """See :class:`plstm_graph.ops.compiled.Compiled`."""
     output = torch.empty(value.shape, dtype=value.dtype)
-    _with_torch_threads()
-    _forward(_numpy((query, key, value, *gates)), *_tables(plan, reversed), output.numpy())
+    with _torch_threads():
+        _forward(_numpy((query, key, value, *gates)), *_tables(plan, reversed), output.numpy())
     return output
 
 
@@ -140,8 +143,8 @@ def backward(
     """All seven gradients in one sweep."""
     inputs = (query, key, value, *gates)
     gradients = tuple(torch.empty_strided(x.shape, x.stride(), dtype=x.dtype) for x in inputs)
-    _with_torch_threads()
-    _backward(_numpy(inputs), *_tables(plan, reversed), grad.detach().numpy(), _numpy(gradients))
+    with _torch_threads():
+        _backward(_numpy(inputs), *_tables(plan, reversed), grad.detach().numpy(), _numpy(gradients))
     return gradients
 
 
@@ -169,11 +172,19 @@ def runs_here(device: torch.device) -> str | None:
     return None
 
 
-def _with_torch_threads() -> None:
-    """As many threads as torch may use, so that one setting rules both."""
+@contextmanager
+def _torch_threads() -> Iterator[None]:
+    """As many threads as torch may use, so that one setting rules both.
+
+    Numba's own pool, which it takes where there is neither OpenMP nor TBB, ends the process if two threads launch at
+    once: there they take turns.
+    """
     global _pool
-    _pool = os.getpid()
-    threads = torch.get_num_threads()
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-    if torch.get_num_threads() != threads:  # numba starts its pool by setting OpenMP's threads, which are torch's too
-        torch.set_num_threads(threads)
+    with _turn:
+        _pool = os.getpid()
+        threads = torch.get_num_threads()
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # starts the pool, which says what it is
+        if torch.get_num_threads() != threads:  # numba starts it by setting OpenMP's threads, which are torch's too
+            torch.set_num_threads(threads)
+    with _turn if numba.threading_layer() == "workqueue" else nullcontext():
+        yield

@@ -48,8 +48,7 @@ class Learner(pl.LightningModule):
         # Not persistent: the checkpoint's meta is the one place where the scaling is stored.
         self.register_buffer("mean", torch.tensor(meta["mean"]), persistent=False)
         self.register_buffer("deviation", torch.tensor(meta["deviation"]), persistent=False)
-        self._loss_sum = torch.zeros(())
-        self._count: Tensor | int = 0
+        self._loss_sum = self._labels = torch.zeros(())
         self._seen: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
     def forward(self, batch: Batch) -> Tensor:
@@ -110,39 +109,41 @@ class Learner(pl.LightningModule):
         return output.view(len(output), len(self.meta["targets"]), -1)
 
     def on_train_epoch_start(self) -> None:
-        self._loss_sum, self._count = torch.zeros((), device=self.device), 0
+        self._loss_sum = torch.zeros((), device=self.device)
+        self._labels = torch.zeros((), dtype=torch.long, device=self.device)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         output, target = self.model(batch), batch.y
         if self._ends_in_repetition(index):  # another device has that graph
             output, target = output[:-1], target[:-1]
-        loss, share, graphs = self.loss(output, target), *self._share(target)
-        self._loss_sum = self._loss_sum + loss.detach() * share * graphs
-        self._count = self._count + graphs
-        return loss * share
+        loss, labels = self.loss(output, target), count_labels(target)
+        self._loss_sum = self._loss_sum + loss.detach() * labels
+        self._labels = self._labels + labels
+        return loss * self._share(labels)
 
     def _ends_in_repetition(self, index: int) -> bool:
         sampler = getattr(self.trainer.train_dataloader, "sampler", None)
         return bool(getattr(sampler, "padded", False)) and self.trainer.is_last_batch
 
-    def _share(self, target: Tensor) -> tuple[Tensor | float, Tensor | int]:
-        """This device's labels over the mean number a device, and the graphs of all devices.
+    def _share(self, labels: Tensor) -> Tensor | float:
+        """This device's labels over the mean number a device.
 
         Gradients are averaged over devices. Weighted by this share, that is the gradient of the mean loss over all
         labels of all devices: training is that of one device with their graphs as one batch.
         """
         if self.trainer.world_size == 1:
-            return 1.0, len(target)
-        own = torch.stack([(~target.isnan()).sum(), target.new_tensor(len(target), dtype=torch.long)])
-        labels, graphs = self.trainer.strategy.reduce(own.clone(), reduce_op="sum")
-        return own[0] * self.trainer.world_size / labels.clamp(min=1), graphs
+            return 1.0
+        return labels * self.trainer.world_size / self._over_devices(labels).clamp(min=1)
+
+    def _over_devices(self, number: Tensor) -> Tensor:
+        return self.trainer.strategy.reduce(number.clone(), reduce_op="sum")
 
     def on_validation_epoch_start(self) -> None:
         self._seen = []
 
     def validation_step(self, batch: Batch, index: int) -> None:
         output, target = self._as_it_is(batch).float(), batch.y
-        labels = (~target.isnan()).sum() if target.is_floating_point() else target.new_tensor(len(target))
+        labels = count_labels(target)
         self._seen.append((self.readable(output), target, self.loss(output, target) * labels, labels))
 
     def on_validation_epoch_end(self) -> None:
@@ -157,8 +158,8 @@ class Learner(pl.LightningModule):
         self.log(f"valid_{self.metric}", value, batch_size=sum(map(len, outputs)), logger=False)
 
     def on_train_epoch_end(self) -> None:
-        loss = self._loss_sum / self._count
-        self.log("loss", loss, batch_size=1, logger=False, sync_dist=self.trainer.world_size > 1)
+        loss = self._over_devices(self._loss_sum) / self._over_devices(self._labels).clamp(min=1)
+        self.log("loss", loss, batch_size=1, logger=False)
 
     def configure_optimizers(self) -> Any:
         # One kernel for all weights, on a GPU; under a gradient scaler (16-mixed) Lightning cannot clip for it.
@@ -173,6 +174,11 @@ class Learner(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["plstm_graph"] = self.meta
+
+
+def count_labels(target: Tensor) -> Tensor:
+    """How many labels a loss is the mean of; a graph's words are one."""
+    return (~target.isnan()).sum() if target.is_floating_point() else target.new_full((), len(target), dtype=torch.long)
 
 
 def warmup_cosine(step: int, warmup: int, total: int) -> float:

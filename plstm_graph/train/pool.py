@@ -70,7 +70,8 @@ def outcomes(
         for job in jobs:
             yield job, _attempt(run, job, partial(watch, job))
         return
-    staff = [_Worker(run, number, workers) for number in range(min(workers, len(jobs)))]
+    workers = min(workers, len(jobs))
+    staff = [_Worker(run, number, workers) for number in range(workers)]
     waiting, idle = deque(jobs), list(staff)
     busy: dict[Connection, tuple[_Worker, J]] = {}
     try:

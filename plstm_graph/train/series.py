@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from plstm_graph.files import atomic_write
 from plstm_graph.nn.model import ModelConfig
 from plstm_graph.train import results
 from plstm_graph.train.callbacks import Reporter
-from plstm_graph.train.config import TrainConfig, from_dict, read_toml, to_dict
+from plstm_graph.train.config import TrainConfig, differences, from_dict, read_toml, to_dict
 from plstm_graph.train.data import load_data
 from plstm_graph.train.pool import Failure, Row, Say, Status, outcomes, terminable, unseen
 from plstm_graph.train.results import ROWS, SERIES, SUMMARY
@@ -124,7 +125,8 @@ def train_series(
     """Trains every fold with every seed in ``config.out/fold-F_seed-S`` and returns what ``summary.json`` holds.
 
     Each run is what :func:`train` makes of it, and adds a line to ``runs.jsonl``. One that fails does not keep the
-    others from running.
+    others from running. Where the folder holds a series with the same settings, these seeds and folds join it: the
+    summary is of every seed and fold of both, and so is what ``resume`` runs.
 
     Args:
         config: of all runs, with ``out``.
@@ -136,7 +138,8 @@ def train_series(
         command: for the record.
 
     Raises:
-        ConfigError: options that do not suit a series, or a folder that cannot be used; before anything runs.
+        ConfigError: options that do not suit a series, a folder that cannot be used, or one that holds a series with
+            other settings; before anything runs.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once all runs have stopped.
     """
     if config.out is None:
@@ -147,22 +150,33 @@ def train_series(
         raise ConfigError("the runs of a series have one device each; leave --devices and --num-nodes out")
     out = Path(config.out)
     seeds, folds = list(seeds or [config.seed]), list(folds or [config.fold])
-    runs = [
-        _job(replace(config, devices="1", fold=fold, seed=seed, out=str(out / f"fold-{fold}_seed-{seed}")), resume)
+    known = {"seeds": [], "folds": []} if overwrite else _joined(out, config)
+    asked = set(product(seeds, folds))
+    seeds, folds = _union(known["seeds"], seeds), _union(known["folds"], folds)
+    members = [
+        _job(
+            replace(config, devices="1", fold=fold, seed=seed, out=str(out / f"fold-{fold}_seed-{seed}")),
+            resume or (seed, fold) not in asked,
+        )
         for seed in seeds
         for fold in folds
     ]
-    runs = [replace(run, overwrite=overwrite, command=command) for run in runs]
-    for run in runs:
-        results.check_folder(run.config, resume=run.resume, overwrite=overwrite)
+    members = [replace(run, overwrite=overwrite, command=command) for run in members]
+    runs = [run for run in members if resume or (run.config.seed, run.config.fold) in asked]
+    for run in members:
+        if run in runs or run.finished:
+            results.check_folder(run.config, resume=run.resume, overwrite=overwrite)
     _open(out, config, seeds, folds, overwrite)
     kept = {row["run"]: row for row in results.read_lines(out / ROWS)}
-    rows = {run.name: kept.get(run.name) or _stored_row(run, out) for run in runs if resume and run.finished}
-    failed: dict[str, str] = {}
+    todo = [run for run in runs if not (run.resume and run.finished)]
+    there = [run for run in members if run not in todo and (run.finished or run.name in kept)]
+    rows = {run.name: kept.get(run.name) or _stored_row(run, out) for run in there}
+    left = {run.name for run in members if run not in todo and run.name not in rows}
+    before = results.read_json(out / SUMMARY)["failed"] if (out / SUMMARY).is_file() else {}
+    failed: dict[str, str] = {name: reason for name, reason in before.items() if name in left}
     for kept_by_process in (_dataset, _prepared):
         kept_by_process.cache_clear()  # the files of an earlier series may have changed
-    display = Display(len(runs), len(rows)) if progress else None
-    todo = [run for run in runs if run.name not in rows]
+    display = Display(len(runs), len(runs) - len(todo)) if progress else None
     with terminable(), display or nullcontext():
         found = outcomes(todo, _run, workers=jobs, watch=display.watch if display else unseen)
         with closing(found):
@@ -174,10 +188,25 @@ def train_series(
                     results.append_line(out / ROWS, row)
                 if display:
                     display.end(run, row)
-    summary = summarise([rows[run.name] for run in runs if run.name in rows], failed)
+    summary = summarise([rows[run.name] for run in members if run.name in rows], failed)
     summary |= {"seeds": seeds, "folds": folds, "command": command}
     results.write_json(out / SUMMARY, summary)
     return summary
+
+
+def _joined(out: Path, config: TrainConfig) -> dict[str, list[int]]:
+    """Seeds and folds of the series that is in the folder already, none where there is none."""
+    stored, known = stored_series(out) or (config, {"seeds": [], "folds": []})
+    differing = differences(replace(config, seed=stored.seed, fold=stored.fold, devices=stored.devices), stored)
+    if differing:
+        raise ConfigError(
+            f"the series in {out} has other options: {'; '.join(differing)}; give these, --overwrite or another --out"
+        )
+    return known
+
+
+def _union(first: Iterable[int], second: Iterable[int]) -> list[int]:
+    return list(dict.fromkeys([*first, *second]))
 
 
 def _job(config: TrainConfig, resume: bool) -> Job:

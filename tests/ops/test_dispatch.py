@@ -279,6 +279,34 @@ torch.testing.assert_close(next(iter(loader)), want)
 
 
 @NUMBA
+def test_numba_without_openmp_serves_threads_in_turns():
+    script = """
+import threading, numba, torch
+from plstm_graph import LineDAG, propagate
+from plstm_graph.testing import random_inputs
+at = torch.arange(255)
+dag = LineDAG.from_edge_index(torch.stack([at, at + 1]), 256)
+inputs = random_inputs(dag, heads=8)
+want = propagate(*inputs, dag, backend="scatter")
+start, right = threading.Barrier(4), []
+def work():
+    start.wait()
+    for _ in range(30):
+        query = inputs.query.detach().requires_grad_()
+        found = propagate(query, *inputs[1:], dag, backend="numba")
+        found.sum().backward()
+    right.append(torch.allclose(found, want))
+workers = [threading.Thread(target=work) for _ in range(4)]
+[each.start() for each in workers]
+[each.join() for each in workers]
+assert (right, numba.threading_layer()) == (4 * [True], "workqueue")
+"""
+    environment = os.environ | {"NUMBA_THREADING_LAYER": "workqueue", "NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+@NUMBA
 def test_numba_is_for_the_cpu():
     dag = DAGS["diamond"]()
     inputs = random_inputs(dag)

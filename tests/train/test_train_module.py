@@ -96,16 +96,19 @@ def test_words_of_a_name() -> None:
     assert found.tolist() == [[1, 0], [0, -1], [-1, -1], [2, 2]]
 
 
-def test_validation_loss_counts_labels_not_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("part", ["train", "valid"])
+def test_losses_of_an_epoch_count_labels_not_batches(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, seen = learner("binary", "rocauc"), {}
     monkeypatch.setattr(model, "log", lambda name, value, **options: seen.update({name: float(value)}))
-    model._trainer = SimpleNamespace(strategy=SimpleNamespace(broadcast=lambda found: found))
+    strategy = SimpleNamespace(broadcast=lambda found: found, reduce=lambda number, **_: number)
+    model._trainer = SimpleNamespace(strategy=strategy, world_size=1, train_dataloader=None)
     target = torch.tensor([[1.0, math.nan], [0.0, 1.0], [math.nan, math.nan], [1.0, 0.0]])
     output = torch.randn(4, 2)
     model.model = nn.Module()
     model.model.forward = lambda batch: batch.x
-    model.on_validation_epoch_start()
-    for part in (slice(0, 1), slice(1, 4)):
-        model.validation_step(Data(x=output[part], y=target[part]), 0)
-    model.on_validation_epoch_end()
-    assert seen["valid_loss"] == pytest.approx(float(model.loss(output, target)))
+    step = model.training_step if part == "train" else model.validation_step
+    (model.on_train_epoch_start if part == "train" else model.on_validation_epoch_start)()
+    for rows in (slice(0, 1), slice(1, 4)):
+        step(Data(x=output[rows], y=target[rows]), 0)
+    (model.on_train_epoch_end if part == "train" else model.on_validation_epoch_end)()
+    assert seen["loss" if part == "train" else "valid_loss"] == pytest.approx(float(model.loss(output, target)))

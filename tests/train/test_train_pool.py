@@ -29,6 +29,16 @@ def test_children_take_jobs_in_turns_and_one_that_fails_or_dies_costs_its_run_al
     assert sorted(seen) == [(job.number, Status(1, 2, f"half of {job.number}")) for job in jobs]
 
 
+def test_threads_are_shared_by_what_runs() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(16)
+    try:
+        found = list(outcomes([Work(0), Work(1)], act, workers=8))
+    finally:
+        torch.set_num_threads(before)
+    assert [row["threads"] for _, row in found] == 2 * [("8", 8)]
+
+
 def test_one_worker_is_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     found = list(outcomes([Work(0), Work(1, "error"), Work(2)], act))

@@ -21,7 +21,7 @@ from plstm_graph.cli import app
 from plstm_graph.errors import ConfigError
 from plstm_graph.train import train, train_series
 from plstm_graph.train.checkpoint import read
-from plstm_graph.train.config import TrainConfig
+from plstm_graph.train.config import TrainConfig, write_toml
 from plstm_graph.train.results import METRICS, append_line, read_lines
 from plstm_graph.train.series import numbers, score, stored_series
 
@@ -122,6 +122,65 @@ def test_other_options_are_named_on_resuming(config: TrainConfig) -> None:
         train_series(config, seeds=[0])
     train_series(config, seeds=[0], overwrite=True)
     assert len(read_lines(Path(config.out) / "runs.jsonl")) == 1
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_more_seeds_join_a_series_and_other_settings_do_not(config: TrainConfig) -> None:
+    out = Path(config.out)
+    train_series(config, seeds=[0, 1])
+    before = contents(out)
+    for how in ({}, {"resume": True}):
+        with pytest.raises(ConfigError, match=r"the series in .*series has other options: lr is 0.01, not 0.5; give"):
+            train_series(replace(config, lr=0.5), seeds=[2], **how)
+    assert contents(out) == before
+
+    moved = out.rename(out.with_name("moved"))
+    found = train_series(replace(config, out=str(moved), seed=5, devices="1"), seeds=[2])
+    after = contents(moved)
+    assert {name for name in before if after[name] != before[name]} == {"runs.jsonl", "series.toml", "summary.json"}
+    assert after["runs.jsonl"].startswith(before["runs.jsonl"])
+    rows = read_lines(moved / "runs.jsonl")
+    assert [row["seed"] for row in rows] == [0, 1, 2]
+    assert (found["runs"], found["seeds"], found["folds"]) == (3, [0, 1, 2], [0])
+    assert found["test"]["r2"]["mean"] == pytest.approx(sum(row["test"]["r2"] for row in rows) / 3)
+    assert stored_series(moved)[1] == {"seeds": [0, 1, 2], "folds": [0]}
+
+    train_series(replace(config, out=str(moved), lr=0.5), seeds=[2], overwrite=True)
+    assert [row["config"]["lr"] for row in read_lines(moved / "runs.jsonl")] == [0.5]
+    assert stored_series(moved)[1] == {"seeds": [2], "folds": [0]}
+
+
+def test_a_joined_series_is_resumed_as_one(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    from plstm_graph.train import series
+
+    ran: list[str] = []
+
+    def fake(job: Any, say: Any) -> Any:
+        ran.append(job.name)
+        if job.config.seed == 1 and len(ran) < 4:
+            raise ValueError("an accident")
+        found = {"config_hash": "", "metric": "r2", "valid": {"r2": 0.5}, "test": {"r2": float(job.config.seed)}}
+        found |= dict.fromkeys(("best_epoch", "parameters", "minutes", "device", "commit", "versions", "command"), 1)
+        Path(job.config.out).mkdir(parents=True)
+        (Path(job.config.out) / METRICS).write_text(json.dumps(found))
+        write_toml(job.config, Path(job.config.out) / "config.toml")
+        return series._row(job, found)
+
+    monkeypatch.setattr(series, "_run", fake)
+    train_series(config, seeds=[0, 1])
+    lines = Path(config.out) / "runs.jsonl"
+    lines.unlink()  # as if it had been killed before the line of its first run
+    found = train_series(config, seeds=[2], folds=[1])
+    assert ran == ["fold-0_seed-0", "fold-0_seed-1", "fold-1_seed-2"]
+    assert (found["runs"], found["test"]["r2"]["mean"]) == (2, 1.0)
+    assert found["failed"] == {"fold-0_seed-1": "ValueError: an accident"}
+    found = train_series(config, seeds=[2], folds=[1], resume=True)
+    assert ran[3:] == ["fold-1_seed-0", "fold-0_seed-1", "fold-1_seed-1", "fold-0_seed-2"]
+    assert (found["runs"], found["failed"], found["seeds"], found["folds"]) == (6, {}, [0, 1, 2], [0, 1])
+    assert len(read_lines(lines)) == 6
 
 
 @pytest.mark.parametrize(
