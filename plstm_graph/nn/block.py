@@ -146,7 +146,7 @@ class PLSTMBlock(nn.Module):
         if dag is None and len(self.convs):
             dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order)
         if dag is not None:
-            check_dag(x, dag)
+            check_dag(x, edge_index, dag)
         if edge_attr is not None and edge_attr.dim() == 1:
             edge_attr = edge_attr.unsqueeze(-1)
         hidden = self.norm(x)

@@ -150,7 +150,8 @@ class PLSTMConv(MessagePassing):
 
         Args:
             x: node features, [N, in_channels].
-            edge_index: [2, M] or a sparse adjacency; not looked at once ``dag`` is given.
+            edge_index: [2, M] or a sparse adjacency. Once ``dag`` is given, only whether it has as many columns is
+                looked at, of [2, M]; None will do.
             edge_attr: edge features, [M, edge_dim] or [M].
             dag: plain line graph (neither pruned nor reversed: the layer takes the view it needs). Built from
                 ``edge_index`` on every call if not given.
@@ -162,11 +163,12 @@ class PLSTMConv(MessagePassing):
             raise ShapeError("PLSTMConv reads one graph: x must be a tensor [N, in_channels], bipartite x is refused")
         if x.dim() != 2:
             raise ShapeError(f"x must be [N, in_channels], got {list(x.shape)}")
+        given = edge_index
         if is_sparse(edge_index):
             edge_index, edge_attr = self._from_sparse(edge_index, edge_attr, dag)
         if dag is None:
             dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order)
-        check_dag(x, dag)
+        check_dag(x, given, dag)
         dag = view(dag, self.mode, self.reverse)
         projected, node_terms = self.lin(x), self.lin_gate(x)
         edge_terms = None if edge_attr is None else self._edge_terms(edge_attr)
@@ -253,8 +255,12 @@ class PLSTMConv(MessagePassing):
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
 
 
-def check_dag(x: Tensor, dag: LineDAG) -> None:
-    """Raise ShapeError unless ``dag`` is the plain line graph of the nodes in ``x``, on its device."""
+def check_dag(x: Tensor, edge_index: Any, dag: LineDAG) -> None:
+    """Raise ShapeError unless ``dag`` is the plain line graph of the nodes in ``x``, on its device.
+
+    A dense ``edge_index`` must have as many columns as ``dag`` was built from: a layer reads the dag alone, so that
+    columns dropped or added since would change nothing without a word. (Entries of a sparse one may have been merged.)
+    """
     if dag.pruned or dag.reversed:
         raise ShapeError("layers take the plain dag and derive their own view from mode and reverse")
     if dag.num_nodes != x.size(0):
@@ -263,6 +269,11 @@ def check_dag(x: Tensor, dag: LineDAG) -> None:
         )
     if dag.src.device != x.device:
         raise ShapeError(f"the dag is on {dag.src.device}, x on {x.device}; move it with dag.to(x.device)")
+    if isinstance(edge_index, Tensor) and not is_sparse(edge_index) and edge_index.size(-1) != dag.column.numel():
+        raise ShapeError(
+            f"the dag was built from {dag.column.numel()} columns, but edge_index has {edge_index.size(-1)}; "
+            "build it from this edge_index"
+        )
 
 
 def _refuse(in_channels: Any, unsupported: dict[str, Any]) -> None:

@@ -132,7 +132,7 @@ class PLSTM(nn.Module):
         x = self.embed(x)
         content = None
         if dag is not None:
-            check_dag(x, dag)
+            check_dag(x, edge_index, dag)
         reads_content = any(block.content is not None for block in self.blocks)
         if reads_content and dag is not None and edge_attr is not None and edge_attr.dim() == 2:
             content = edge_content(edge_attr, dag)

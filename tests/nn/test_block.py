@@ -192,6 +192,10 @@ def test_a_dag_of_another_graph_is_refused() -> None:
         block(x[:-1], EDGE_INDEX, edge_attr, dag=dag)
     with pytest.raises(ShapeError, match="plain dag"):
         block(x, EDGE_INDEX, edge_attr, dag=dag.prune())
+    local = PLSTMBlock(CHANNELS, mode=None, local=GCNConv(CHANNELS, CHANNELS))
+    for module in (block, local):
+        with pytest.raises(ShapeError, match="the dag was built from 10 columns, but edge_index has 0"):
+            module(x, EDGE_INDEX[:, :0], dag=dag)
 
 
 def test_a_masked_edge_says_nothing() -> None:

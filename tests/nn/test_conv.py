@@ -348,6 +348,9 @@ def test_bad_input_is_refused() -> None:
             plain(x, EDGE_INDEX, dag=wrong)
     with pytest.raises(ShapeError, match="dag is on meta, x on cpu"):
         plain(x, EDGE_INDEX, dag=dag.to("meta"))
+    for columns in (EDGE_INDEX[:, :0], EDGE_INDEX[:, 1:], torch.cat([EDGE_INDEX, EDGE_INDEX[:, :1]], 1)):
+        with pytest.raises(ShapeError, match=f"built from 12 columns, but edge_index has {columns.size(1)}"):
+            plain(x, columns, dag=dag)
     adjacency = torch.sparse_coo_tensor(EDGE_INDEX, edge_attr[:, 0], (NODES, NODES)).coalesce()
     with pytest.raises(ShapeError, match="order of their own"):
         PLSTMConv(FEATURES, 4, edge_dim=1)(x, adjacency, dag=dag)
@@ -362,6 +365,21 @@ def test_a_given_dag_is_the_one_it_builds(mode: str, reverse: bool, order: str) 
     conv = scrambled(PLSTMConv(FEATURES, 4, 2, mode=mode, reverse=reverse, edge_dim=EDGE_FEATURES, order=order))
     dag = LineDAG.from_edge_index(EDGE_INDEX, NODES, order=order)
     assert torch.equal(conv(x, EDGE_INDEX, edge_attr, dag=dag), conv(x, EDGE_INDEX, edge_attr))
+
+
+def test_a_given_dag_goes_with_whatever_it_was_built_from() -> None:
+    """Self-loops and duplicates are columns, too; those of a sparse adjacency may have been merged."""
+    x, _ = inputs()
+    conv = scrambled(PLSTMConv(FEATURES, 4, 2))
+    loops = torch.cat([EDGE_INDEX, EDGE_INDEX[:, :3], torch.tensor([[0, 2], [0, 2]])], 1)
+    dag = LineDAG.from_edge_index(loops, NODES)
+    want = conv(x, loops)
+    adjacency = torch.sparse_coo_tensor(loops.flip(0), torch.ones(loops.size(1)), (NODES, NODES)).coalesce()
+    for edge_index in (loops, None, adjacency, adjacency.to_sparse_csr()):
+        assert torch.equal(conv(x, edge_index, dag=dag), want)
+    pair = LineDAG.collate([dag, LineDAG.from_edge_index(EDGE_INDEX, NODES)])
+    both = conv(torch.cat([x, x]), torch.cat([loops, EDGE_INDEX + NODES], 1), dag=pair)
+    torch.testing.assert_close(both, torch.cat([want, conv(x, EDGE_INDEX)]))
 
 
 def test_one_dimensional_edge_features() -> None:

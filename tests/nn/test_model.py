@@ -111,6 +111,13 @@ def test_line_graph_is_built_once(modes: str, builds: int, monkeypatch: pytest.M
     assert "build" not in calls
 
 
+def test_columns_dropped_after_the_dag_was_built_are_refused() -> None:
+    x, _ = inputs()
+    model, dag = PLSTM(FEATURES, 16, 2), LineDAG.from_edge_index(EDGE_INDEX, NODES)
+    with pytest.raises(ShapeError, match="the dag was built from 10 columns, but edge_index has 9"):
+        model(x, EDGE_INDEX[:, 1:], dag=dag)
+
+
 def test_local_branch_by_function_and_by_name() -> None:
     x, edge_attr = inputs()
 
