@@ -106,9 +106,13 @@ def test_sums_come_out(options: dict[str, Any], smiles: str) -> None:
 
 
 def test_more_steps_make_the_gap_smaller() -> None:
-    model = graph_model(local="gine")
-    coarse, fine = (explained(model, steps=steps) for steps in (1, 512))
-    assert abs(fine.gap) < 0.05 * abs(coarse.gap)
+    coarse = fine = 0.0
+    for seed in range(4):  # of one model, one step may come close by chance
+        torch.manual_seed(seed)
+        model = graph_model(local="gine")
+        coarse += abs(explained(model, steps=1).gap)
+        fine += abs(explained(model, steps=512).gap)
+    assert fine < 0.01 * coarse
 
 
 def test_one_linear_readout_makes_flows_the_gradient() -> None:

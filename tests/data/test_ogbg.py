@@ -189,7 +189,7 @@ def test_f1_is_that_of_ogbs_evaluator(small_code: GraphDataset) -> None:
 
 def test_code_trains(small_code: GraphDataset, tmp_path: Path) -> None:
     config = small_config(
-        data="ogbg-code2", root=str(tmp_path), out=str(tmp_path / "run"), epochs=40, lr=0.05, batch_size=3
+        data="ogbg-code2", root=str(tmp_path), out=str(tmp_path / "run"), epochs=80, lr=0.05, batch_size=3
     )
     found = train(config)
     assert found["train"]["f1"] == 1.0

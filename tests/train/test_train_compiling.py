@@ -23,6 +23,7 @@ def test_a_compiled_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.Monk
     if not has_compiled(CPU):
         pytest.skip("the compiled backend of the CPU cannot run here")
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()  # of tests before
     monkeypatch.setattr("torch.compile", partial(torch.compile, backend="eager"))
     dataset = small_dataset(tmp_path)
     found, states = {}, {}
