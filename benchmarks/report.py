@@ -16,6 +16,7 @@ import records
 from plan import read_plan, stored
 from plot import draw
 from tables import (
+    data_table,
     explanations_table,
     leaderboard_table,
     notes_table,
@@ -34,6 +35,7 @@ OTHERS = {
     "notes": notes_table,
     "gpu_suite": suite_table,
     "environments": suite_table,
+    "data": data_table,
     "explanations": explanations_table,
     "reliability": reliability_table,
 }

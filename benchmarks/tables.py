@@ -142,6 +142,16 @@ def reliability_table(rows: list[Row]) -> str:
     return "\n\n".join(["\n".join(_line(line) for line in lines), _where(rows)]) if rows else "No rows yet."
 
 
+def data_table(rows: list[Row]) -> str:
+    """What of a training step goes into getting its batch."""
+    heads = ["data", "how", "graphs a batch", "batch", "step", "share of the time for data"]
+    lines = [heads, ["---"] * 2 + ["---:"] * 4]
+    for row in rows:
+        times = (f"{row['batch_ms']:.2f} ms", f"{row['step_ms']:.2f} ms", f"{100 * row['share']:.1f} %")
+        lines.append([row["data"], row["name"], str(row["batch_size"]), *times])
+    return "\n\n".join(["\n".join(_line(line) for line in lines), _where(rows)]) if rows else "No rows yet."
+
+
 def notes_table(rows: list[Row]) -> str:
     """Changes for speed in the order they were made, with what was expected of each."""
     heads = ["date", "change", "case", "predicted", "before", "after", "what was learnt"]
