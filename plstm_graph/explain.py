@@ -84,7 +84,7 @@ def parts(conv: PLSTMConv, x: Tensor, edge_attr: Tensor | None = None, *, dag: L
     """
     dag = view(dag, conv.mode, conv.reverse)
     query, key, value = conv._vectors(conv.lin(x))
-    gates = conv._gates(conv.lin_gate(x), None if edge_attr is None else conv._edge_terms(edge_attr), dag)
+    gates = conv._gates(x, edge_attr, dag)
     weight = influence(gates, dag)[0][0] * torch.einsum("nhk,mhk->hnm", query, key)
     factor = conv.norm.scale(torch.einsum("hnm,mhv->nhv", weight, value)) * conv.norm.weight
     return Parts(weight, value, factor if conv.concat else factor / conv.heads, conv.concat)

@@ -331,13 +331,17 @@ class LineDAG:
         best = score.new_full((self.num_edges,), 2 * size)
         return best.scatter_reduce_(0, self.column[proper], score, "amin") % max(size, 1)
 
-    def gather_edges(self, columns: Tensor) -> Tensor:
-        """Rows of the caller's columns for each edge, [M, ...] -> [E, ...]; duplicates are averaged."""
+    def check_columns(self, columns: Tensor) -> None:
+        """Raise ShapeError unless there is one row for each of the caller's columns, [M, ...]."""
         if columns.size(0) != self.column.numel():
             raise ShapeError(
                 f"one row per column of edge_index is needed, {self.column.numel()}, got {columns.size(0)}; "
                 "was the dag built from another edge_index?"
             )
+
+    def gather_edges(self, columns: Tensor) -> Tensor:
+        """Rows of the caller's columns for each edge, [M, ...] -> [E, ...]; duplicates are averaged."""
+        self.check_columns(columns)
         if not self.merged:
             return columns.index_select(0, self.edge_id)
         chosen, edge, count = self._merged()

@@ -24,13 +24,18 @@ from plstm_graph.gates import (
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.norm import NORM_EPS, MultiHeadRMSNorm
 from plstm_graph.ops import propagate
-from plstm_graph.ops.compiled import fused_layer, runs_fused
+from plstm_graph.ops.compiled import unavailable
 from plstm_graph.ops.dispatch import COMPILED, check_backend, has_compiled
+from plstm_graph.ops.layer import Inputs, Setting, layer
 from plstm_graph.orient import check_order
 from plstm_graph.plan import served_classes
 
 GATE_STD = 0.1
 """Gate weights start at this fraction of unit-variance pre-activations, so that the biases rule at first."""
+
+
+FUSED = {"cuda": "triton"}
+"""The backend that runs a layer as one on each type of device."""
 
 
 class GateLinear(Linear):
@@ -170,13 +175,11 @@ class PLSTMConv(MessagePassing):
             dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order)
         check_dag(x, given, dag)
         dag = view(dag, self.mode, self.reverse)
-        projected, node_terms = self.lin(x), self.lin_gate(x)
-        edge_terms = None if edge_attr is None else self._edge_terms(edge_attr)
-        known = type(self.norm) is MultiHeadRMSNorm  # another one may have been put in its place
-        if known and not self.explain and runs_fused(projected, self.backend):
-            return self._fused(projected, node_terms, edge_terms, dag)
-        query, key, value = self._vectors(projected)
-        gates = self._gates(node_terms, edge_terms, dag)
+        backend = self._as_one(x)
+        if backend is not None:
+            return self._layer(backend, x, edge_attr, dag)
+        query, key, value = self._vectors(self.lin(x))
+        gates = self._gates(x, edge_attr, dag)
         if self.explain:
             gates = self._mask(gates, dag)
         out = self.norm(propagate(query, key, value, gates, dag, backend=self.backend))
@@ -188,24 +191,47 @@ class PLSTMConv(MessagePassing):
         widths = [self.key_channels, self.key_channels, self.out_channels]
         return projected.view(-1, self.heads, sum(widths)).split(widths, -1)
 
-    def _fused(self, projected: Tensor, node_terms: Tensor, edge_terms: Tensor | None, dag: LineDAG) -> Tensor:
-        """All that follows the linear maps in kernels of their own, see ``ops/triton/layer.py``."""
-        if edge_terms is not None and dag.merged:
-            edge_terms = dag.gather_edges(edge_terms)
-        return fused_layer(
-            *(projected, node_terms, edge_terms, self.gate_bias, self.norm.weight, self.bias, dag),
-            *(self.heads, self.key_channels, self.mode, self.norm.eps, self.concat),
+    def _as_one(self, x: Tensor) -> str | None:
+        """The backend that runs all of the layer as one, if none of its parts was replaced or is being watched."""
+        if self.explain:
+            return None
+        backend = FUSED.get(x.device.type) if self.backend == "auto" else self.backend
+        if backend not in FUSED.values() or unavailable(backend, x.device) is not None:
+            return None
+        parts = (
+            (self.lin, Linear),
+            (self.lin_gate, GateLinear),
+            (self.lin_edge, GateLinear),
+            (self.norm, MultiHeadRMSNorm),
         )
+        return backend if all(part is None or untouched(part, kind) for part, kind in parts) else None
 
-    def _gates(self, node_terms: Tensor, edge_terms: Tensor | None, dag: LineDAG) -> Gates:
+    def _layer(self, backend: str, x: Tensor, edge_attr: Tensor | None, dag: LineDAG) -> Tensor:
+        """All of the layer in kernels of its own, see ``ops/layer.py``."""
+        lin_edge = None
+        if edge_attr is not None:
+            edge_attr, lin = self._edge_map(edge_attr)
+            lin_edge = lin.weight
+            dag.check_columns(edge_attr)
+            edge_attr = dag.gather_edges(edge_attr) if dag.merged else edge_attr
+        setting = Setting(
+            *(backend, self.heads, self.key_channels, self.mode, dag.reversed, dag.merged, self.norm.eps, self.concat)
+        )
+        maps = self.lin.weight, self.lin.bias, self.lin_gate.weight, lin_edge
+        inputs = Inputs(x, edge_attr, *maps, self.gate_bias, self.norm.weight, self.bias)
+        return layer(setting, inputs, dag.plan(served_classes(self.key_channels, self.out_channels)))
+
+    def _gates(self, x: Tensor, edge_attr: Tensor | None, dag: LineDAG) -> Gates:
         """Linear maps per node and per edge first, added after gathering: nothing of size [P, features] exists."""
+        node_terms = self.lin_gate(x)
         source_src, source_dst, mark_src, mark_dst, tail, joint, head, direct = node_terms.chunk(8, -1)
         # Three sums per edge: its own gates, its part in a transition it leaves, and in one it enters.
         at_src = torch.cat([source_src, mark_src, tail, joint], -1).index_select(0, dag.src)
         at_dst = torch.cat([source_dst, mark_dst, torch.zeros_like(tail), head], -1).index_select(0, dag.dst)
         per_edge = at_src + at_dst
-        if edge_terms is not None:
-            per_edge = per_edge + dag.gather_edges(edge_terms)
+        if edge_attr is not None:
+            edge_attr, lin_edge = self._edge_map(edge_attr)
+            per_edge = per_edge + dag.gather_edges(lin_edge(edge_attr))
         source, mark, as_prev, as_next = per_edge.chunk(4, -1)
         transition = as_prev.index_select(0, dag.prev) + as_next.index_select(0, dag.next)
         source_bias, transition_bias, mark_bias, direct_bias = self.gate_bias
@@ -223,11 +249,11 @@ class PLSTMConv(MessagePassing):
         if has_compiled(read.src.device):
             read.plan(served_classes(self.key_channels, self.out_channels))
 
-    def _edge_terms(self, edge_attr: Tensor) -> Tensor:
+    def _edge_map(self, edge_attr: Tensor) -> tuple[Tensor, GateLinear]:
+        """Edge features [M, edge_dim] and their linear map; refused by a layer that has none."""
         if self.lin_edge is None:
             raise ConfigError("edge_attr was given, but the layer was built without edge_dim")
-        edge_attr = edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr
-        return self.lin_edge(edge_attr)
+        return edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr, self.lin_edge
 
     def _mask(self, gates: Gates, dag: LineDAG) -> Gates:
         """An Explainer's mask: on source and on the transition into each edge, so each path carries each mask once."""
@@ -274,6 +300,12 @@ def check_dag(x: Tensor, edge_index: Any, dag: LineDAG) -> None:
             f"the dag was built from {dag.column.numel()} columns, but edge_index has {edge_index.size(-1)}; "
             "build it from this edge_index"
         )
+
+
+def untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module is of this very kind and no hook wants to see it run (as that of a lazy one does)."""
+    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    return type(module) is kind and not any(hooks)
 
 
 def _refuse(in_channels: Any, unsupported: dict[str, Any]) -> None:

@@ -4,49 +4,125 @@ Both read tables (:class:`plstm_graph.plan.Plan`) rather than a LineDAG, keep th
 in the backward pass. ``torch.compile`` sees two opaque ops with known shapes.
 """
 
-from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from plstm_graph.errors import BackendUnavailable, ShapeError, missing_extra
+from plstm_graph.errors import BackendUnavailable, missing_extra
 from plstm_graph.gates import Gates
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.plan import Plan, served_classes
 
 
-class Compiled(NamedTuple):
-    """A compiled backend.
+class Compiled(Protocol):
+    """What a module of a compiled backend holds: the operator in one go, then the steps of a layer, see
+    :mod:`plstm_graph.ops.layer`.
 
-    Attributes:
-        forward: (query, key, value, gates, plan, reversed) -> output.
-        backward: (query, key, value, gates, plan, reversed, gradient of the output) -> seven gradients.
-        runs_here: why it cannot run for tensors on a device, or None.
+    A ``call`` is what a forward pass leaves for the backward pass, to spare it some work; it is used up by that. Gates
+    of a layer and their gradients are in one tensor each, see :mod:`plstm_graph.ops.flat`; ``projected`` holds query,
+    key and value of each head side by side, [N, H * (2 * K + V)].
     """
 
-    forward: Callable[..., Tensor]
-    backward: Callable[..., tuple[Tensor, ...]]
-    runs_here: Callable[[torch.device], str | None]
+    @staticmethod
+    def runs_here(device: torch.device, /) -> str | None:
+        """Why it cannot run for tensors on a device, or None."""
+
+    @staticmethod
+    def forward(
+        query: Tensor, key: Tensor, value: Tensor, gates: Gates, plan: Plan, reversed: bool, /
+    ) -> tuple[Tensor, Any]:
+        """Output [N, H, V] and ``call``."""
+
+    @staticmethod
+    def backward(
+        query: Tensor, key: Tensor, value: Tensor, gates: Gates, plan: Plan, reversed: bool, grad: Tensor, call: Any, /
+    ) -> tuple[Tensor, ...]:
+        """Seven gradients, from that of the output; ``call`` may be None."""
+
+    @staticmethod
+    def forward_gates(
+        node_terms: Tensor,
+        edge_terms: Tensor | None,
+        bias: Tensor,
+        plan: Plan,
+        mode: str,
+        reversed: bool,
+        gathered: bool,
+        /,
+    ) -> Tensor:
+        """See :func:`plstm_graph.ops.triton.gates.forward_gates`."""
+
+    @staticmethod
+    def walk_along(gates: Tensor, heads: int, keys: int, values: int, plan: Plan, reversed: bool, /) -> Any:
+        """``call``, and what of the operator needs nothing but gates."""
+
+    @staticmethod
+    def attend(call: Any, projected: Tensor, gates: Tensor, /) -> Tensor:
+        """Output of the operator, [N, H, V]."""
+
+    @staticmethod
+    def forward_norm(y: Tensor, weight: Tensor, bias: Tensor | None, eps: float, concat: bool, /) -> Tensor:
+        """See :func:`plstm_graph.ops.triton.norm.forward_norm`."""
+
+    @staticmethod
+    def backward_norm(
+        d_out: Tensor, y: Tensor, weight: Tensor, eps: float, concat: bool, has_bias: bool, /
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """See :func:`plstm_graph.ops.triton.norm.backward_norm`."""
+
+    @staticmethod
+    def attend_back(call: Any, projected: Tensor, gates: Tensor, grad: Tensor, /) -> tuple[Tensor, Tensor]:
+        """Gradient of ``projected``, and the tensor for those of the gates."""
+
+    @staticmethod
+    def walk_back(call: Any, gates: Tensor, d_gates: Tensor, /) -> None:
+        """The gradients of the gates that are not there yet."""
+
+    @staticmethod
+    def backward_gates(
+        gates: Tensor,
+        d_gates: Tensor,
+        plan: Plan,
+        mode: str,
+        reversed: bool,
+        d_node: Tensor,
+        d_edge: Tensor | None,
+        gathered: bool,
+        /,
+    ) -> Tensor:
+        """See :func:`plstm_graph.ops.triton.gates.backward_gates`."""
+
+    Fork: Any
+    """See :class:`plstm_graph.ops.triton.runtime.Fork`."""
 
 
 @cache
 def load(name: str) -> Compiled | str:
     """A compiled backend by name, or why it cannot be had. Importing one takes seconds, so it waits for first use."""
+    module: Any
     try:
         if name == "numba":
             from plstm_graph.ops import numba as module
         else:
-            from plstm_graph.ops.triton import launch as module  # type: ignore[no-redef]
+            from plstm_graph.ops import triton as module
     except ModuleNotFoundError as error:
         if name == "numba":
             return missing_extra("numba", "cpu")
         return f"{error.name} is not installed (it comes with CUDA builds of torch)"
     except Exception as error:  # built for another numpy, say
         return f"{name} does not load: {error}; mend it"
-    return Compiled(module.forward, module.backward, module.runs_here)
+    found: Compiled = module
+    return found
+
+
+def compiled(name: str) -> Compiled:
+    """A compiled backend that is known to run here."""
+    backend = load(name)
+    assert not isinstance(backend, str)
+    return backend
 
 
 @torch.compiler.assume_constant_result
@@ -63,8 +139,11 @@ def propagate(name: str, query: Tensor, key: Tensor, value: Tensor, gates: Gates
         raise BackendUnavailable(f"backend {name!r} cannot run: {reason}; use 'auto' or 'scatter'")
     # Loops over memory that is not contiguous would not be SIMD; kernels do not mind.
     vectors = (x if name == "triton" and dense(x) else x.contiguous() for x in (query, key, value))
+    inputs = (*vectors, *(gate.contiguous() for gate in gates))
     plan = dag.plan(served_classes(key.size(2), value.size(2)))
-    return Propagate.apply(name, dag.reversed, *vectors, *(gate.contiguous() for gate in gates), *plan)
+    if torch.compiler.is_compiling():
+        return torch.ops.plstm_graph.propagate(name, dag.reversed, *inputs, list(plan))
+    return Propagate.apply(name, dag.reversed, plan, *inputs)
 
 
 def dense(x: Tensor) -> bool:
@@ -73,74 +152,40 @@ def dense(x: Tensor) -> bool:
     return one == 1 and head >= x.size(2) and node >= head * x.size(1)
 
 
-def runs_fused(projected: Tensor, backend: str) -> bool:
-    """Whether a layer may run as one: with the kernels of the ``triton`` backend, which ``auto`` takes on a GPU."""
-    wanted = backend == "triton" or (backend == "auto" and projected.is_cuda)
-    return wanted and unavailable("triton", projected.device) is None
-
-
-def fused_layer(
-    projected: Tensor,
-    node_terms: Tensor,
-    edge_terms: Tensor | None,
-    gate_bias: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    dag: LineDAG,
-    heads: int,
-    keys: int,
-    mode: str,
-    eps: float,
-    concat: bool,
-) -> Tensor:
-    """A layer behind its linear maps, see :mod:`plstm_graph.ops.triton.layer`. ``dag`` as it is read.
-
-    Raises:
-        ShapeError: edge terms that are not one row per column of the caller's ``edge_index``, or per merged edge.
-    """
-    from plstm_graph.ops.triton.layer import Setting, layer
-
-    rows = dag.num_edges if dag.merged else dag.column.numel()
-    if edge_terms is not None and edge_terms.size(0) != rows:
-        raise ShapeError(
-            f"one row per column of edge_index is needed, {rows}, got {edge_terms.size(0)}; "
-            "was the dag built from another edge_index?"
-        )
-    setting = Setting(heads, keys, mode, dag.reversed, dag.merged, eps, concat)
-    plan = dag.plan(served_classes(keys, weight.size(1)))
-    return layer(projected, node_terms, edge_terms, gate_bias, weight, bias, plan, setting)
-
-
 class Propagate(torch.autograd.Function):
-    """(name, reversed, query, key, value, four gates, eight tables) -> output."""
+    """(name, reversed, plan, query, key, value, four gates) -> output."""
 
     @staticmethod
-    def forward(ctx: Any, name: str, reversed: bool, *tensors: Tensor) -> Tensor:
-        ctx.name, ctx.reversed = name, reversed
-        ctx.save_for_backward(*tensors)
-        run = torch.ops.plstm_graph.propagate if torch.compiler.is_compiling() else _forward
-        return run(name, reversed, *tensors[:7], list(tensors[7:]))
+    def forward(ctx: Any, name: str, reversed: bool, plan: Plan, *inputs: Tensor) -> Tensor:
+        ctx.call = name, reversed, plan
+        ctx.save_for_backward(*inputs)
+        query, key, value, *gates = inputs
+        output, ctx.passed = compiled(name).forward(query, key, value, Gates(*gates), plan, reversed)
+        return output
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        tensors = ctx.saved_tensors
-        run = torch.ops.plstm_graph.propagate_backward if torch.compiler.is_compiling() else _backward
-        return None, None, *run(ctx.name, ctx.reversed, *tensors[:7], list(tensors[7:]), grads[0]), *8 * [None]
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        name, reversed, plan = ctx.call
+        query, key, value, *gates = ctx.saved_tensors
+        call, ctx.passed = ctx.passed, None  # used up; a second pass over the same graph goes without
+        grad = grad.contiguous()
+        found = compiled(name).backward(query, key, value, Gates(*gates), plan, reversed, grad, call)
+        return None, None, None, *found
+
+
+# What torch.compile sees instead: an op whose inputs are all its tensors, and which keeps nothing but those.
 
 
 def _forward(name: str, reversed: bool, query: Tensor, key: Tensor, value: Tensor, *gates: Any) -> Tensor:
-    backend = load(name)
-    assert isinstance(backend, Compiled)
     *four, plan = gates
-    return backend.forward(query, key, value, Gates(*four), Plan(*plan), reversed)
+    return compiled(name).forward(query, key, value, Gates(*four), Plan(*plan), reversed)[0]
 
 
 def _backward(name: str, reversed: bool, query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> list[Tensor]:
-    backend = load(name)
-    assert isinstance(backend, Compiled)
     *four, plan, grad = rest
-    return list(backend.backward(query, key, value, Gates(*four), Plan(*plan), reversed, grad.contiguous()))
+    gates = Gates(*four)
+    return list(compiled(name).backward(query, key, value, gates, Plan(*plan), reversed, grad.contiguous(), None))
 
 
 _INPUTS = "str name, bool reversed, Tensor query, Tensor key, Tensor value, " + ", ".join(
@@ -162,3 +207,17 @@ def _fake_backward(name: str, reversed: bool, query: Tensor, key: Tensor, value:
     return [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device) for x in (query, key, value)] + [
         torch.empty_like(gate) for gate in rest[:4]
     ]
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *ctx.call, query, key, value, source, transition, mark, direct, plan = inputs
+    ctx.save_for_backward(query, key, value, source, transition, mark, direct, *plan)
+
+
+def _gradients(ctx: Any, grad: Tensor) -> Any:
+    tensors = ctx.saved_tensors
+    found = torch.ops.plstm_graph.propagate_backward(*ctx.call, *tensors[:7], list(tensors[7:]), grad)
+    return None, None, *found, len(tensors[7:]) * [None]
+
+
+torch.library.register_autograd("plstm_graph::propagate", _gradients, setup_context=_keep)

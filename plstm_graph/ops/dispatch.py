@@ -93,12 +93,17 @@ def propagate(
     dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
     half = backend in HALF and dtype == torch.float32
     taken = value.dtype if half else dtype
-    wide = Gates(*(gate if half and gate.dtype.itemsize < 4 else gate.to(dtype) for gate in gates))
-    arguments = (query.to(taken), key.to(taken), value.to(taken), wide, dag)
+    wide = Gates(*(gate if half and gate.dtype.itemsize < 4 else _in(dtype, gate) for gate in gates))
+    arguments = (_in(taken, query), _in(taken, key), _in(taken, value), wide, dag)
     if not torch.is_autocast_enabled(value.device.type):
-        return BACKENDS[backend](*arguments).to(value.dtype)
+        return _in(value.dtype, BACKENDS[backend](*arguments))
     with torch.autocast(value.device.type, enabled=False):
-        return BACKENDS[backend](*arguments).to(value.dtype)
+        return _in(value.dtype, BACKENDS[backend](*arguments))
+
+
+def _in(dtype: torch.dtype, x: Tensor) -> Tensor:
+    """A call of ``to`` that changes nothing costs more than all that is asked here."""
+    return x if x.dtype == dtype else x.to(dtype)
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: LineDAG) -> None:

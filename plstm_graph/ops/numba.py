@@ -129,16 +129,16 @@ def _backward(inputs, lines, graphs, step, grad, gradients):  # type: ignore[no-
             d_source[edge, head] = d_source_e
 
 
-def forward(query: Tensor, key: Tensor, value: Tensor, gates: Gates, plan: Plan, reversed: bool) -> Tensor:
+def forward(query: Tensor, key: Tensor, value: Tensor, gates: Gates, plan: Plan, reversed: bool) -> tuple[Tensor, None]:
     """See :class:`plstm_graph.ops.compiled.Compiled`."""
     output = torch.empty(value.shape, dtype=value.dtype)
     with _torch_threads():
         _forward(_numpy((query, key, value, *gates)), *_tables(plan, reversed), output.numpy())
-    return output
+    return output, None
 
 
 def backward(
-    query: Tensor, key: Tensor, value: Tensor, gates: Gates, plan: Plan, reversed: bool, grad: Tensor
+    query: Tensor, key: Tensor, value: Tensor, gates: Gates, plan: Plan, reversed: bool, grad: Tensor, call: None
 ) -> tuple[Tensor, ...]:
     """All seven gradients in one sweep."""
     inputs = (query, key, value, *gates)

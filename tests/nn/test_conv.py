@@ -145,8 +145,7 @@ def test_factorised_gates_equal_one_linear_map(mode: str, reverse: bool) -> None
         mark=at_edge @ torch.cat([w[2], w[3], e[1]], 1).t() + conv.gate_bias[2],
         direct=x @ w[7].t() + conv.gate_bias[3],
     )
-    terms = conv.lin_gate(x), None if edge_attr is None else conv._edge_terms(edge_attr)
-    for got, want in zip(conv._gates(*terms, dag), activate(raw, dag, mode), strict=True):
+    for got, want in zip(conv._gates(x, edge_attr, dag), activate(raw, dag, mode), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
 
 

@@ -6,7 +6,7 @@ The matrices come from ``walk`` and lie in the graph's room; going back, their g
 import triton
 import triton.language as tl
 
-from plstm_graph.ops.triton.walk import graph_of
+from plstm_graph.ops.triton.walk import graph_of, task
 
 # C rows and columns of a matrix at a time, the narrowest tile; n0 to n3 graphs of each class; KP and VP powers of two
 # from K and V on.
@@ -33,24 +33,11 @@ def _keep(base, row, tile, valid, STRIDE: tl.constexpr, WIDTH: tl.constexpr, PAD
 
 
 @triton.jit
-def _task(  # type: ignore[no-untyped-def]
-    graphs, work, room, n0, n1, n2, n3, G, H: tl.constexpr, C: tl.constexpr, CLASSES: tl.constexpr, KINDS: tl.constexpr
-):
+def _task(graphs, work, room, n0, n1, n2, n3, G, H: tl.constexpr, C: tl.constexpr, KINDS: tl.constexpr):  # type: ignore[no-untyped-def]
     """The program's part of one head of a graph: first node, nodes, the head's rows of its matrix, from row to row, the
-    head and the part. A graph of the narrowest class is one part, others have KINDS for each C columns of their class.
-    The widest graphs come first, since they take the longest."""
-    program, last = tl.program_id(0), n0 + n1 + n2 + n3 - 1
-    place, part, columns = 0, 0, C
-    for i in tl.static_range(CLASSES - 1, -1, -1):
-        count = n0 if i == 0 else (n1 if i == 1 else (n2 if i == 2 else n3))
-        parts = H if i == 0 else H * (KINDS << i)
-        here = (program >= 0) & (program < count * parts)
-        place = tl.where(here, last - program // parts, place)
-        part = tl.where(here, program % parts, part)
-        columns = tl.where(here, C << i, columns)
-        program -= count * parts
-        last -= count
-    head = part % H
+    head and the part. A graph of the narrowest class is one part, others KINDS for each C columns of their class."""
+    found, place, part = task(n0, n1, n2, n3, H, H * (KINDS << 1), H * (KINDS << 2), H * (KINDS << 3))
+    columns, head = C << found, part % H
     node, nodes, _, _, _, matrix = graph_of(work, graphs, room, place, G, H, columns)
     return node.to(tl.int64), nodes, matrix + head * columns, H * columns, head, part // H
 
@@ -64,14 +51,14 @@ def _gating(matrix, row, column, nodes, stride):  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=["n0", "n1", "n2", "n3", "G"], do_not_specialize_on_alignment=["graphs", "work"])
 def forward(  # type: ignore[no-untyped-def]
-    query, key, value, output, graphs, work, room, n0, n1, n2, n3, G,
+    query, key, value, output, room, graphs, work, n0, n1, n2, n3, G,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
     Q_NODE: tl.constexpr, Q_HEAD: tl.constexpr, K_NODE: tl.constexpr, K_HEAD: tl.constexpr,
-    V_NODE: tl.constexpr, V_HEAD: tl.constexpr, C: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
+    V_NODE: tl.constexpr, V_HEAD: tl.constexpr, C: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """``output`` [N, H, V], C rows a program."""
     DTYPE: tl.constexpr = room.dtype.element_ty
-    node, nodes, matrix, stride, head, part = _task(graphs, work, room, n0, n1, n2, n3, G, H, C, CLASSES, 1)
+    node, nodes, matrix, stride, head, part = _task(graphs, work, room, n0, n1, n2, n3, G, H, C, 1)
     row = part * C + tl.arange(0, C)
     valid = row < nodes
     queries = _rows(query + node * Q_NODE + head * Q_HEAD, row, valid, Q_NODE, K, KP, DTYPE)
@@ -89,10 +76,10 @@ def forward(  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=["n0", "n1", "n2", "n3", "G"], do_not_specialize_on_alignment=["graphs", "work"])
 def backward(  # type: ignore[no-untyped-def]
-    query, key, value, d_output, d_query, d_key, d_value, d_direct, graphs, work, room, n0, n1, n2, n3, G,
+    query, key, value, d_output, d_query, d_key, d_value, d_direct, room, graphs, work, n0, n1, n2, n3, G,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
     Q_NODE: tl.constexpr, Q_HEAD: tl.constexpr, K_NODE: tl.constexpr, K_HEAD: tl.constexpr,
-    V_NODE: tl.constexpr, V_HEAD: tl.constexpr, C: tl.constexpr, CLASSES: tl.constexpr, PRECISION: tl.constexpr,
+    V_NODE: tl.constexpr, V_HEAD: tl.constexpr, C: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Gradients of query, key, value (strided as those are) and direct.
 
@@ -100,7 +87,7 @@ def backward(  # type: ignore[no-untyped-def]
     gradients of queries while others take C columns for everything else: there they stand behind the matrix.
     """
     DTYPE: tl.constexpr = room.dtype.element_ty
-    node, nodes, matrix, stride, head, part = _task(graphs, work, room, n0, n1, n2, n3, G, H, C, CLASSES, 2)
+    node, nodes, matrix, stride, head, part = _task(graphs, work, room, n0, n1, n2, n3, G, H, C, 2)
     first, parts = tl.arange(0, C), stride // (H * C)
     query, d_query = query + node * Q_NODE + head * Q_HEAD, d_query + node * Q_NODE + head * Q_HEAD
     key, d_key = key + node * K_NODE + head * K_HEAD, d_key + node * K_NODE + head * K_HEAD

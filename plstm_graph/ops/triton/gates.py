@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from plstm_graph.gates import Gates
-from plstm_graph.ops.triton.runtime import launch, power_of_2
+from plstm_graph.ops import flat
+from plstm_graph.ops.triton.runtime import ceil_div, launch, power_of_2
 from plstm_graph.plan import Edge, Node, Pair, Plan
 
 TILE = 256
@@ -38,6 +38,7 @@ ALONG: tl.constexpr = tl.constexpr(int(Edge.ALONG))
 AGAINST: tl.constexpr = tl.constexpr(int(Edge.AGAINST))
 BY_NEXT: tl.constexpr = tl.constexpr(int(Pair.BY_NEXT))
 BY_PREV: tl.constexpr = tl.constexpr(int(Pair.BY_PREV))
+LINE: tl.constexpr = tl.constexpr(flat.LINE)
 
 # Chunks of H columns. Node terms: source as src 0 and dst 1, mark as src 2 and dst 3, transition as tail 4, joint 5 and
 # head 6, direct 7. Edge terms: source 0, mark 1, transition as prev 2 and as next 3. Bias and its gradient: source 0,
@@ -47,6 +48,19 @@ BY_PREV: tl.constexpr = tl.constexpr(int(Pair.BY_PREV))
 
 
 # ---------------------------------------------------------------------------------------------------- parts of kernels
+
+
+@triton.jit
+def _parts(flat, N, E, P, H: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Where the parts of ``flat`` begin, see ``flat.py``."""
+    edges = (E.to(tl.int64) * H + LINE - 1) // LINE * LINE
+    pairs = (P.to(tl.int64) * H + LINE - 1) // LINE * LINE
+    nodes = (N.to(tl.int64) * H + LINE - 1) // LINE * LINE
+    transition = flat + edges
+    mark = transition + pairs
+    direct = mark + edges
+    fifth = direct + nodes
+    return flat, transition, mark, direct, fifth, fifth + edges
 
 
 @triton.jit
@@ -185,12 +199,13 @@ def _forward_edges(  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=["N", "E", "P"], do_not_specialize_on_alignment=["edges", "pairs"])
 def _forward(  # type: ignore[no-untyped-def]
-    node_terms, edge_terms, bias, edges, pairs, source, transition, mark, direct, total, N, E, P,
+    node_terms, edge_terms, bias, gates, edges, pairs, N, E, P,
     H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr, NODE: tl.constexpr, EDGE: tl.constexpr,
     NORMALIZED: tl.constexpr, FEATURES: tl.constexpr, GATHERED: tl.constexpr, REV: tl.constexpr,
 ):  # fmt: skip
     """Each program takes the nodes and the edges of the same numbers."""
-    DTYPE: tl.constexpr = source.dtype.element_ty
+    DTYPE: tl.constexpr = gates.dtype.element_ty
+    source, transition, mark, direct, total, _ = _parts(gates, N, E, P, H)
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = _inside(row < N, H, HP)
     raw = _term(node_terms, row, 7, inside, NODE, H, HP, DTYPE) + _bias(bias, 3, H, HP, DTYPE)
@@ -201,16 +216,18 @@ def _forward(  # type: ignore[no-untyped-def]
     )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["E", "P"], do_not_specialize_on_alignment=["edges", "pairs"])
+@triton.jit(do_not_specialize=["N", "E", "P"], do_not_specialize_on_alignment=["edges", "pairs"])
 def _backward_edges(  # type: ignore[no-untyped-def]
-    source, transition, mark, total, d_source, d_transition, d_mark, edges, pairs, d_raw, d_prev, d_edge, E, P,
+    gates, d_gates, d_edge, edges, pairs, N, E, P,
     H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr,
     NORMALIZED: tl.constexpr, FEATURES: tl.constexpr, GATHERED: tl.constexpr, REV: tl.constexpr,
 ):  # fmt: skip
     """Through the tanh: ``d_raw`` [P, H] before it, ``d_prev`` [E, H] its sum over the pairs with the same prev. Also
     chunks 0 to 2 of ``d_edge``."""
     LIST: tl.constexpr = BY_NEXT if REV else BY_PREV
-    DTYPE: tl.constexpr = transition.dtype.element_ty
+    DTYPE: tl.constexpr = gates.dtype.element_ty
+    source, transition, mark, _, total, _ = _parts(gates, N, E, P, H)
+    d_source, d_transition, d_mark, _, d_prev, d_raw = _parts(d_gates, N, E, P, H)
     edge = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     valid = edge < E
     inside = _inside(valid, H, HP)
@@ -299,10 +316,12 @@ def _keep_sum(sums, block, chunk, tile, H: tl.constexpr, HP: tl.constexpr):  # t
 
 @triton.jit
 def _backward_nodes(  # type: ignore[no-untyped-def]
-    source, mark, direct, d_source, d_mark, d_direct, d_raw, d_prev, nodes, edges, pairs, d_node, sums, block, N, E, P,
+    gates, d_gates, d_node, sums, nodes, edges, pairs, block, N, E, P,
     H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr, REV: tl.constexpr,
 ):  # fmt: skip
     """Some rows of ``d_node``. Every edge has one src, so sums at src add up to the gradient of the bias."""
+    source, _, mark, direct, _, _ = _parts(gates, N, E, P, H)
+    d_source, _, d_mark, d_direct, d_prev, d_raw = _parts(d_gates, N, E, P, H)
     node = block * BLOCK + tl.arange(0, BLOCK)
     valid = node < N
     inside = _inside(valid, H, HP)
@@ -331,18 +350,16 @@ def _backward_nodes(  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=["N", "E", "P"], do_not_specialize_on_alignment=["nodes", "edges", "pairs"])
 def _backward_terms(  # type: ignore[no-untyped-def]
-    source, mark, direct, d_source, d_mark, d_direct, d_raw, d_prev, nodes, edges, pairs, d_node, d_edge, sums, N, E, P,
+    gates, d_gates, d_node, d_edge, sums, nodes, edges, pairs, N, E, P,
     H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr, GATHERED: tl.constexpr, REV: tl.constexpr,
 ):  # fmt: skip
     """Programs of the nodes first, then, if there are edge terms, those of the edges: chunk 3 of ``d_edge``."""
     block = tl.program_id(0)
     node_blocks = tl.cdiv(N, BLOCK)
     if block < node_blocks:
-        _backward_nodes(
-            source, mark, direct, d_source, d_mark, d_direct, d_raw, d_prev, nodes, edges, pairs, d_node, sums,
-            block, N, E, P, H, HP, BLOCK, REV,
-        )  # fmt: skip
+        _backward_nodes(gates, d_gates, d_node, sums, nodes, edges, pairs, block, N, E, P, H, HP, BLOCK, REV)
     else:
+        _, _, _, _, _, d_raw = _parts(d_gates, N, E, P, H)
         edge = (block - node_blocks) * BLOCK + tl.arange(0, BLOCK)
         valid = edge < E
         row = _column(edges, edge, valid, E, GATHERED, REV)
@@ -360,10 +377,6 @@ def _shape(heads: int) -> tuple[int, int]:
     return padded, min(max(TILE // padded, 1), MOST_ROWS)
 
 
-def _blocks(rows: int, block: int) -> int:
-    return -(-rows // block)
-
-
 def _rows(terms: Tensor) -> Tensor:
     """Terms whose columns stand side by side; the rows may lie apart, as in a slice of wider ones."""
     return terms if terms.stride(1) == 1 else terms.contiguous()
@@ -377,7 +390,7 @@ def forward_gates(
     mode: str,
     reversed: bool,
     gathered: bool = False,
-) -> tuple[Gates, Tensor | None]:
+) -> Tensor:
     """Sum the linear terms of each gate and activate, as :class:`plstm_graph.PLSTMConv` does in plain PyTorch.
 
     Half precision terms are summed in float32. Sizes are not checked.
@@ -394,99 +407,86 @@ def forward_gates(
         gathered: ``edge_terms`` have one row per edge, [E, 4 * H], as where duplicate columns were averaged.
 
     Returns:
-        The gates in float32, or float64 where a term has it, and Σ|tanh| over the pairs with the same prev, [E, H],
-        which only P mode has.
+        The gates in float32, or float64 where a term has it, in one tensor, see :mod:`plstm_graph.ops.flat`. What
+        stands behind them has no meaning in D mode.
     """
     heads = bias.size(1)
     nodes, edges, pairs = plan.nodes.size(1), plan.edges.size(1), plan.pairs.size(1)
-    features, normalized = edge_terms is not None, mode == "P"
+    features = edge_terms is not None
     node_terms = _rows(node_terms)
     edge_terms = node_terms if edge_terms is None else _rows(edge_terms)
     exact = torch.float64 in (node_terms.dtype, edge_terms.dtype, bias.dtype)
-    direct = node_terms.new_empty((nodes, heads), dtype=torch.float64 if exact else torch.float32)
-    source, mark, transition = (direct.new_empty((rows, heads)) for rows in (edges, edges, pairs))
-    total = direct.new_empty((edges, heads)) if normalized else None
+    gates = node_terms.new_empty(flat.places(plan, heads)[flat.GATES], dtype=torch.float64 if exact else torch.float32)
     padded, block = _shape(heads)
-    blocks = _blocks(max(nodes, edges), block)
+    blocks = ceil_div(max(nodes, edges), block)
     if blocks:
         launch(
             _forward,
             (blocks,),
+            (node_terms, edge_terms, bias, gates),
+            (plan.edges, plan.pairs),
+            (nodes, edges, pairs),
             (
-                *(node_terms, edge_terms, bias, plan.edges, plan.pairs, source, transition, mark, direct),
-                *(direct if total is None else total, nodes, edges, pairs),
-            ),
-            (
-                *(heads, padded, block, node_terms.stride(0), edge_terms.stride(0)),
-                *(normalized, features, gathered, reversed),
+                heads,
+                padded,
+                block,
+                node_terms.stride(0),
+                edge_terms.stride(0),
+                mode == "P",
+                features,
+                gathered,
+                reversed,
             ),
             num_warps=WARPS,
         )
-    return Gates(source, transition, mark, direct), total
+    return gates
 
 
 def backward_gates(
-    gates: Gates,
-    total: Tensor | None,
-    grads: Gates,
+    gates: Tensor,
+    d_gates: Tensor,
     plan: Plan,
     mode: str,
     reversed: bool,
-    node_dtype: torch.dtype,
-    edge_dtype: torch.dtype | None,
-    columns: int = 0,
+    d_node: Tensor,
+    d_edge: Tensor | None,
     gathered: bool = False,
-) -> tuple[Tensor, Tensor | None, Tensor]:
+) -> Tensor:
     """Gradients of the terms and the bias of :func:`forward_gates`.
 
     Args:
-        gates, total: from it.
-        grads: of the gates; of their dtype and contiguous.
+        gates, d_gates: see :mod:`plstm_graph.ops.flat`.
         plan, mode, reversed, gathered: as there.
-        node_dtype: of the node terms.
-        edge_dtype: of the edge terms, None without any.
-        columns: M, rows of the edge terms.
+        d_node, d_edge: filled with the gradients of the node terms [N, 8 * H] and the edge terms [M, 4 * H]; both
+            contiguous. Rows of edge terms that no edge reads are left alone.
 
     Returns:
-        Gradients of the node terms [N, 8 * H] and the edge terms [M, 4 * H] in their dtypes, and of the bias [4, H] in
-        the dtype of the gates. Rows of edge terms that no edge reads get zero.
+        Parts of the gradient of the bias, to be summed over, [parts, 4, H].
     """
-    source, transition, mark, direct = gates
-    d_source, d_transition, d_mark, d_direct = grads
-    heads = direct.size(1)
+    heads = d_node.size(1) // 8
     nodes, edges, pairs = plan.nodes.size(1), plan.edges.size(1), plan.pairs.size(1)
-    features, normalized = edge_dtype is not None, mode == "P"
     padded, block = _shape(heads)
-    node_blocks, edge_blocks = _blocks(nodes, block), _blocks(edges, block)
-    d_node = direct.new_empty((nodes, 8 * heads), dtype=node_dtype)
-    d_raw, d_prev = torch.empty_like(transition), torch.empty_like(source)
-    sums = direct.new_empty((node_blocks, 4, heads))
-    d_edge = None
-    if edge_dtype is not None:
-        # Edges without a column do not exist, and none shares it: with as many columns as edges, all are read.
-        create = direct.new_empty if columns == edges else direct.new_zeros
-        d_edge = create((columns, 4 * heads), dtype=edge_dtype)
-    into = d_node if d_edge is None else d_edge
+    node_blocks, edge_blocks = ceil_div(nodes, block), ceil_div(edges, block)
+    sums = gates.new_empty((node_blocks, 4, heads))
+    features, into = d_edge is not None, d_node if d_edge is None else d_edge
     if edges:
         launch(
             _backward_edges,
             (edge_blocks,),
-            (
-                *(source, transition, mark, transition if total is None else total, d_source, d_transition, d_mark),
-                *(plan.edges, plan.pairs, d_raw, d_prev, into, edges, pairs),
-            ),
-            (heads, padded, block, normalized, features, gathered, reversed),
+            (gates, d_gates, into),
+            (plan.edges, plan.pairs),
+            (nodes, edges, pairs),
+            (heads, padded, block, mode == "P", features, gathered, reversed),
             num_warps=WARPS,
         )
     if nodes:
         launch(
             _backward_terms,
             (node_blocks + (edge_blocks if features else 0),),
-            (
-                *(source, mark, direct, d_source, d_mark, d_direct, d_raw, d_prev),
-                *(plan.nodes, plan.edges, plan.pairs, d_node, into, sums, nodes, edges, pairs),
-            ),
+            (gates, d_gates, d_node, into, sums),
+            (plan.nodes, plan.edges, plan.pairs),
+            (nodes, edges, pairs),
             (heads, padded, block, gathered, reversed),
             num_warps=WARPS,
         )
-    return d_node, d_edge, sums.sum(0)
+    return sums

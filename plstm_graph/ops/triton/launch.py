@@ -8,7 +8,9 @@ import triton
 from torch import Tensor
 
 from plstm_graph.gates import Gates
-from plstm_graph.ops.triton import attend, recurrent, walk
+from plstm_graph.ops.flat import GRADIENTS, places
+from plstm_graph.ops.triton import attend as attention
+from plstm_graph.ops.triton import recurrent, walk
 from plstm_graph.ops.triton.runtime import INTERPRETED, At, ceil_div, launch, power_of_2
 from plstm_graph.plan import TILES, Host, Plan, served_classes
 
@@ -22,7 +24,7 @@ WALK_NUMBERS, WALK_REGISTERS = 256, 64
 """Numbers of the tile of a walk, which one warp holds: heads of a program times columns. And its registers a thread: 32
 programs share a multiprocessor."""
 ATTEND_REGISTERS = 128
-TIGHT = {(attend.forward, "tf32x3"): 64, (attend.backward, "tf32x3"): 32, (attend.backward, "tf32"): 32}
+TIGHT = {(attention.forward, "tf32x3"): 64, (attention.backward, "tf32x3"): 32, (attention.backward, "tf32"): 32}
 """Registers of a thread of the attention kernels, and up to which padded K + V they are so few: twice as many programs
 on a multiprocessor are worth a few spills, as measured."""
 
@@ -31,11 +33,16 @@ def runs_here(device: torch.device) -> str | None:
     """Why the kernels cannot run for tensors on ``device``, or None."""
     if INTERPRETED and device.type == "cpu":
         return None
+    return _why_not(device)
+
+
+@cache
+def _why_not(device: torch.device) -> str | None:
     if device.type != "cuda" or torch.version.hip is not None:
         return f"Triton's kernels are for NVIDIA GPUs, the tensors are on {device}"
     if tuple(int(x) for x in triton.__version__.split(".")[:2]) < (3, 3):
         return f"the kernels need Triton 3.3 or later (PyTorch 2.7), this is {triton.__version__}"
-    major, minor = capability(device)
+    major, minor = torch.cuda.get_device_capability(device)
     if major not in BIG:
         return (
             "the kernels need the 227 KiB of shared memory of compute capability 9.0 or 10.x (H100, H200, B200), "
@@ -44,46 +51,41 @@ def runs_here(device: torch.device) -> str | None:
     return None
 
 
-@cache
-def capability(device: torch.device) -> tuple[int, int]:
-    """Compute capability of a GPU."""
-    major, minor = torch.cuda.get_device_capability(device)
-    return major, minor
-
-
-class Vectors(NamedTuple):
-    """Queries and keys [N, H, K] and values [N, H, V], or tensors shaped alike, wherever they lie.
+class Layout(NamedTuple):
+    """How queries, keys and values lie.
 
     Attributes:
-        query, key, value: where each begins.
         heads, keys, values: H, K and V.
-        strides: from node to node and from head to head of each; the last dimension is contiguous.
+        strides: from node to node and from head to head of queries, of keys and of values; the last dimension is
+            contiguous.
     """
 
-    query: Tensor | At
-    key: Tensor | At
-    value: Tensor | At
     heads: int
     keys: int
     values: int
     strides: tuple[int, ...]
 
     @classmethod
-    def apart(cls, query: Tensor, key: Tensor, value: Tensor) -> "Vectors":
-        """Three tensors."""
+    def apart(cls, query: Tensor, key: Tensor, value: Tensor) -> "Layout":
+        """Three tensors, [N, H, K] and [N, H, V]."""
         strides = (*query.stride()[:2], *key.stride()[:2], *value.stride()[:2])
-        return cls(query, key, value, value.size(1), key.size(2), value.size(2), strides)
+        return cls(value.size(1), key.size(2), value.size(2), strides)
 
     @classmethod
-    def together(cls, joined: Tensor, heads: int, keys: int) -> "Vectors":
+    def joined(cls, heads: int, keys: int, values: int) -> "Layout":
         """Side by side for each head in one contiguous tensor [N, H * (2 * K + V)]."""
-        width = joined.size(1) // heads
-        query, key, value = (At(joined, place) for place in (0, keys, 2 * keys))
-        return cls(query, key, value, heads, keys, width - 2 * keys, 3 * (joined.size(1), width))
+        width = 2 * keys + values
+        return cls(heads, keys, values, 3 * (heads * width, width))
+
+    def split(self, joined: Tensor) -> tuple[At, At, At]:
+        """Where queries, keys and values begin in such a tensor."""
+        return At(joined, 0), At(joined, self.keys), At(joined, 2 * self.keys)
 
 
-def forward(query: Tensor, key: Tensor, value: Tensor, gates: Gates, plan: Plan, reversed: bool) -> Tensor:
-    """Output of every node, [N, H, V] in the dtype of ``value``.
+def forward(
+    query: Tensor, key: Tensor, value: Tensor, gates: Gates, plan: Plan, reversed: bool
+) -> tuple[Tensor, "Call"]:
+    """Output of every node, [N, H, V] in the dtype of ``value``, and the call for the backward pass.
 
     Args:
         query, key: [N, H, K]; value: [N, H, V]. The last dimension is contiguous.
@@ -91,127 +93,228 @@ def forward(query: Tensor, key: Tensor, value: Tensor, gates: Gates, plan: Plan,
         plan: for ``served_classes(K, V)`` classes.
         reversed: read against the edges.
     """
+    call = Call(Layout.apart(query, key, value), plan, reversed, gates.source)
+    call.walk_along(gates)
     output = torch.empty(value.shape, dtype=value.dtype, device=value.device)
-    run_forward(Vectors.apart(query, key, value), gates, plan, reversed, output)
-    return output
+    call.attend((query, key, value), gates, output)
+    return output, call
 
 
 def backward(
-    query: Tensor, key: Tensor, value: Tensor, gates: Gates, plan: Plan, reversed: bool, grad: Tensor
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    gates: Gates,
+    plan: Plan,
+    reversed: bool,
+    grad: Tensor,
+    call: "Call | None" = None,
 ) -> tuple[Tensor, ...]:
-    """The seven gradients, of query, key and value strided as those are. ``grad``: of the output, contiguous."""
-    vectors = [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device) for x in (query, key, value)]
+    """The seven gradients, of query, key and value strided as those are.
+
+    Args:
+        grad: of the output, contiguous.
+        call: of the forward pass, which is used up. Without it, what it knows is found again: to the same bits.
+    """
+    if call is None:
+        call = Call(Layout.apart(query, key, value), plan, reversed, gates.source)
+        call.walk_along(gates)
+    vectors = query, key, value
+    d_vectors = tuple(torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device) for x in vectors)
     d_gates = Gates(*(torch.empty_like(gate) for gate in gates))
-    run_backward(Vectors.apart(query, key, value), gates, plan, reversed, grad, Vectors.apart(*vectors), d_gates)
-    return (*vectors, *d_gates)
+    call.attend_back(vectors, gates, grad, d_vectors, d_gates)
+    call.walk_back(gates, d_gates)
+    return (*d_vectors, *d_gates)
 
 
-def run_forward(vectors: Vectors, gates: Gates, plan: Plan, reversed: bool, output: Tensor) -> None:
-    """As :func:`forward`, into ``output`` [N, H, V]."""
-    call = _Call(vectors, gates, plan, reversed, output.dtype)
-    if call.tiled:
-        call.walk_along()
-        call.attend(attend.forward, 1, (*vectors[:3], output))
-    if call.large:
-        call.recurrent_output(output)
+# The same step by step, for a layer as one: what needs nothing but gates apart from what needs vectors.
 
 
-def run_backward(
-    vectors: Vectors, gates: Gates, plan: Plan, reversed: bool, grad: Tensor, d_vectors: Vectors, d_gates: Gates
-) -> None:
-    """As :func:`backward`, into ``d_vectors``, which are strided as ``vectors``, and ``d_gates``."""
-    call = _Call(vectors, gates, plan, reversed, grad.dtype)
-    if call.tiled:
-        call.walk_along()
-        call.attend(attend.backward, 2, (*vectors[:3], grad, *d_vectors[:3], d_gates.direct))
-        call.walk_back((gates.transition, gates.mark, *d_gates[:3]))
-    if call.large:
-        call.recurrent_gradients(grad, (*d_vectors[:3], *d_gates))
+def walk_along(gates: Tensor, heads: int, keys: int, values: int, plan: Plan, reversed: bool) -> "Call":
+    """What of the forward pass needs nothing but gates, see :mod:`plstm_graph.ops.flat`."""
+    call = Call(Layout.joined(heads, keys, values), plan, reversed, gates)
+    call.walk_along(call.parts(gates))
+    return call
 
 
-class _Call:
-    """What the launches of one call share."""
+def attend(call: "Call", projected: Tensor, gates: Tensor) -> Tensor:
+    """The rest of it: [N, H, V], with query, key and value of each head side by side, [N, H * (2 * K + V)]."""
+    heads, _, values, _ = call.layout
+    output = torch.empty(projected.size(0), heads, values, dtype=projected.dtype, device=projected.device)
+    call.attend(call.layout.split(projected), call.parts(gates), output)
+    return output
 
-    def __init__(self, vectors: Vectors, gates: Gates, plan: Plan, reversed: bool, dtype: torch.dtype) -> None:
-        self.inputs = (*vectors[:3], *gates)
-        self.plan, self.device, self.reversed = plan, gates.source.device, reversed
-        self.wide = torch.float64 if gates.source.dtype == torch.float64 else torch.float32
-        _, _, _, self.heads, self.keys, self.values, self.strides = vectors
+
+def attend_back(call: "Call", projected: Tensor, gates: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradient of ``projected``, and the tensor for those of the gates, some of which are there."""
+    d_projected = torch.empty_like(projected)
+    d_gates = gates.new_empty(places(call.plan, call.layout.heads)[GRADIENTS])
+    split = call.layout.split
+    call.attend_back(split(projected), call.parts(gates), grad, split(d_projected), call.parts(d_gates))
+    return d_projected, d_gates
+
+
+def walk_back(call: "Call", gates: Tensor, d_gates: Tensor) -> None:
+    """The gradients of the gates that are not there yet."""
+    call.walk_back(call.parts(gates), call.parts(d_gates))
+
+
+class _Form(NamedTuple):
+    """What the launches of the parallel form take from the layout alone.
+
+    Attributes:
+        classes: how many the form serves.
+        blocks: programs of a walk for a graph of each class.
+        walk, attend: constants of the kernels, ``attend`` without the precision.
+        warps: of attention.
+        padded: K and V as powers of two, in all.
+    """
+
+    classes: int
+    blocks: tuple[int, ...]
+    walk: tuple[Any, ...]
+    attend: tuple[Any, ...]
+    warps: int
+    padded: int
+
+
+@cache
+def _form(layout: Layout, reversed: bool) -> _Form:
+    """Worked out once, since launches have no time to lose."""
+    heads, keys, values, strides = layout
+    each = [min(power_of_2(heads), max(WALK_NUMBERS // columns, 1)) for columns in TILES]
+    each += (walk.CLASSES.value - len(TILES)) * [1]
+    widths = [max(16, power_of_2(width)) for width in (keys, values)]
+    return _Form(
+        classes=served_classes(keys, values),
+        blocks=tuple(ceil_div(heads, some) for some in each),
+        walk=(heads, TILES[0], *each, reversed),
+        attend=(heads, keys, values, *widths, *strides, TILES[0]),
+        warps=max(2, sum(widths) // 64),
+        padded=sum(widths),
+    )
+
+
+Vectors = tuple[Tensor | At, ...]
+"""Queries, keys and values, or their gradients, laid out as a call says."""
+
+
+class Call:
+    """One forward pass and one backward pass: what their launches share.
+
+    Attributes:
+        layout, plan, reversed: as it was called.
+        room: states and gating matrices of the graphs that tiles serve, and room for the gradients of matrices; from
+            ``walk_along`` on, until the backward pass writes it over.
+    """
+
+    def __init__(self, layout: Layout, plan: Plan, reversed: bool, gates: Tensor) -> None:
+        self.layout, self.plan, self.reversed = layout, plan, reversed
+        self.heads, self.keys, self.values, self.strides = layout
+        self.device = gates.device
+        self.wide = torch.float64 if gates.dtype == torch.float64 else torch.float32
+        self.form = _form(layout, reversed)
         self.sizes = (plan.graphs.size(1), plan.edges.size(1), plan.pairs.size(1))
-        self.classes = served_classes(self.keys, self.values)
         self.host = plan.host.tolist()
-        self.large = sum(self.host[Host.NODES][self.classes :])
+        self.large = sum(self.host[Host.NODES][self.form.classes :])
         # Graphs that tiles serve: of each class, and in all.
-        self.counts = [*self.host[Host.GRAPHS][: self.classes], *(4 - self.classes) * [0]]
+        self.counts = self.host[Host.GRAPHS][: self.form.classes]
+        self.counts += (walk.CLASSES.value - len(self.counts)) * [0]
         self.tiled = sum(self.counts)
-        # States and gating matrices of the graphs that tiles serve.
-        numbers = sum(self.host[Host.ROOM][: self.classes]) * TILES[0] * self.heads
-        self.room = torch.empty(numbers, dtype=self.wide, device=self.device)
-        half = dtype in (torch.bfloat16, torch.float16)  # such a number fits into tf32 as it is
-        self.precision = "tf32" if half else "ieee" if self.wide == torch.float64 else "tf32x3"
+        self.room: Tensor | None = None
+        self._places: list[int] | None = None
 
-    def walk_along(self) -> None:
+    def parts(self, flat: Tensor) -> Gates:
+        """Gates or gradients of gates in one tensor."""
+        if self._places is None:
+            self._places = places(self.plan, self.heads)
+        found: Any = (At(flat, place) for place in self._places[:4])
+        return Gates(*found)
+
+    def walk_along(self, gates: Gates) -> None:
         """Find states and gating matrices."""
-        *_, source, transition, mark, direct = self.inputs
-        self.walk(walk.along, (source, transition, mark, direct))
+        if self.tiled:
+            numbers = sum(self.host[Host.ROOM][: self.form.classes]) * TILES[0] * self.heads
+            self.room = torch.empty(numbers, dtype=self.wide, device=self.device)
+            self._walk(walk.along, (*gates, self.room))
 
-    def walk_back(self, arguments: tuple[Tensor | At, ...]) -> None:
+    def attend(self, vectors: Vectors, gates: Gates, output: Tensor) -> None:
+        """Output [N, H, V]; of large graphs, with all that leads there."""
+        if self.room is not None:
+            self._attend(attention.forward, 1, (*vectors, output, self.room), output.dtype)
+        if self.large:
+            self._recurrent_output(vectors, gates, output)
+
+    def attend_back(self, vectors: Vectors, gates: Gates, grad: Tensor, d_vectors: Vectors, d_gates: Gates) -> None:
+        """Gradients of the vectors and of direct; of large graphs, of all gates."""
+        if self.room is not None:
+            self._attend(attention.backward, 2, (*vectors, grad, *d_vectors, d_gates.direct, self.room), grad.dtype)
+        if self.large:
+            self._recurrent_gradients(vectors, gates, grad, d_vectors, d_gates)
+
+    def walk_back(self, gates: Gates, d_gates: Gates) -> None:
         """Gradients of source, transition and mark."""
-        self.walk(walk.back, arguments)
+        if self.room is not None:
+            self._walk(walk.back, (gates.transition, gates.mark, *d_gates[:3], self.room))
 
-    def walk(self, kernel: Any, arguments: tuple[Tensor | At, ...]) -> None:
+    def _walk(self, kernel: Any, tensors: tuple[Tensor | At, ...]) -> None:
         """One launch for all graphs that tiles serve, a program for each graph and block of heads."""
-        plan, heads = self.plan, power_of_2(self.heads)
-        blocks = (ceil_div(self.heads, min(heads, max(WALK_NUMBERS // columns, 1))) for columns in TILES)
+        plan = self.plan
         launch(
             kernel,
-            (sum(count * block for count, block in zip(self.counts, blocks, strict=False)),),
-            (*arguments, plan.graphs, plan.edges, plan.pairs, plan.work, self.room, *self.counts, *self.sizes),
-            (self.heads, heads, TILES[0], len(TILES), WALK_NUMBERS, self.reversed),
+            (sum(count * blocks for count, blocks in zip(self.counts, self.form.blocks, strict=True)),),
+            tensors,
+            (plan.graphs, plan.edges, plan.pairs, plan.work),
+            (*self.counts, *self.sizes),
+            self.form.walk,
             num_warps=1,
             maxnreg=None if self.wide == torch.float64 else WALK_REGISTERS,
         )
 
-    def attend(self, kernel: Any, kinds: int, arguments: tuple[Tensor | At, ...]) -> None:
+    def _attend(self, kernel: Any, kinds: int, tensors: tuple[Tensor | At, ...], dtype: torch.dtype) -> None:
         """Attention under the gating matrices, or its gradients, for which wide graphs take two kinds of programs."""
-        plan = self.plan
-        widths = [max(16, power_of_2(width)) for width in (self.keys, self.values)]
-        tight = sum(widths) <= TIGHT.get((kernel, self.precision), 0)
+        half = dtype in (torch.bfloat16, torch.float16)  # such a number fits into tf32 as it is
+        precision = "tf32" if half else "ieee" if self.wide == torch.float64 else "tf32x3"
+        tight = self.form.padded <= TIGHT.get((kernel, precision), 0)
         narrow, *wide = self.counts
         parts = narrow + kinds * sum(count << number for number, count in enumerate(wide, start=1))
         launch(
             kernel,
             (parts * self.heads,),
-            (*arguments, plan.graphs, plan.work, self.room, *self.counts, self.sizes[0]),
-            (self.heads, self.keys, self.values, *widths, *self.strides, TILES[0], len(TILES), self.precision),
-            num_warps=max(2, sum(widths) // 64),
+            tensors,
+            (self.plan.graphs, self.plan.work),
+            (*self.counts, self.sizes[0]),
+            (*self.form.attend, precision),
+            num_warps=self.form.warps,
             maxnreg=ATTEND_REGISTERS if tight else None,
         )
 
-    def recurrent_output(self, output: Tensor) -> None:
+    def _recurrent_output(self, vectors: Vectors, gates: Gates, output: Tensor) -> None:
         """Output of the nodes of large graphs."""
-        query, key, value, source, transition, mark, direct = self.inputs
-        outputs = self.by_edge(self.values)
-        states = self.by_edge(self.keys, self.values)
-        self.sweep(recurrent.forward, (query, key, value, source, transition, mark, states, outputs), True)
-        self.at_nodes(recurrent.output, (query, key, value, direct, output, outputs))
+        *most, direct = gates
+        outputs = self._by_edge(self.values)
+        states = self._by_edge(self.keys, self.values)
+        self._sweep(recurrent.forward, (*vectors, *most, states, outputs), True)
+        self._at_nodes(recurrent.output, (*vectors, direct, output, outputs))
 
-    def recurrent_gradients(self, grad: Tensor, gradients: tuple[Tensor | At, ...]) -> None:
+    def _recurrent_gradients(
+        self, vectors: Vectors, gates: Gates, grad: Tensor, d_vectors: Vectors, d_gates: Gates
+    ) -> None:
         """All seven gradients at the nodes, edges and pairs of large graphs."""
-        *most, direct = self.inputs
-        *vectors, d_source, d_transition, d_mark, d_direct = gradients
-        states, adjoints = (self.by_edge(self.keys, self.values) for _ in range(2))
-        parts = tuple(self.by_edge(width) for width in (self.keys, self.keys, self.values))
-        self.sweep(recurrent.forward, (*most, states, states), False)
-        self.sweep(recurrent.backward, (*most, grad, d_source, d_transition, d_mark, states, adjoints, *parts))
-        self.at_nodes(recurrent.gradients, (*most[:3], direct, grad, *vectors, d_direct, *parts))
+        *most, direct = gates
+        *d_most, d_direct = d_gates
+        states, adjoints = (self._by_edge(self.keys, self.values) for _ in range(2))
+        parts = tuple(self._by_edge(width) for width in (self.keys, self.keys, self.values))
+        self._sweep(recurrent.forward, (*vectors, *most, states, states), False)
+        self._sweep(recurrent.backward, (*vectors, *most, grad, *d_most, states, adjoints, *parts))
+        self._at_nodes(recurrent.gradients, (*vectors, direct, grad, *d_vectors, d_direct, *parts))
 
-    def by_edge(self, *widths: int) -> Tensor:
+    def _by_edge(self, *widths: int) -> Tensor:
         """Room for numbers of every head of the edges of large graphs."""
-        edges = sum(self.host[Host.EDGES][self.classes :])
+        edges = sum(self.host[Host.EDGES][self.form.classes :])
         return torch.empty(edges, self.heads, *widths, dtype=self.wide, device=self.device)
 
-    def sweep(self, kernel: Any, arguments: tuple[Tensor | At, ...], *options: Any) -> None:
+    def _sweep(self, kernel: Any, tensors: tuple[Tensor | At, ...], *options: Any) -> None:
         """One launch for all edges of large graphs. All programs must be on the chip at once, since they wait for each
         other; and the fewer they are, the less they wait."""
         plan = self.plan
@@ -222,26 +325,25 @@ class _Call:
         warps = min(max(1, block * numbers // held), SWEEP_WARPS)
         two = block * numbers <= held * warps
         levels = plan.levels.numel() - 2
-        items = sum(self.host[Host.EDGES][self.classes :]) * ceil_div(self.heads, block)
+        items = sum(self.host[Host.EDGES][self.form.classes :]) * ceil_div(self.heads, block)
         if not items:
             return
         most = 1 if INTERPRETED else processors(self.device) * (SWEEP_WARPS // warps)
         programs = min(most, 1 + 2 * items // levels)
+        counters = torch.zeros(recurrent.COUNTERS, dtype=torch.int32, device=self.device)
         launch(
             kernel,
             (programs,),
-            (
-                *(*arguments, plan.pairs, plan.large, plan.levels),
-                torch.zeros(recurrent.COUNTERS, dtype=torch.int32, device=self.device),
-                *(self.sizes[2], levels),
-            ),
+            tensors,
+            (plan.pairs, plan.large, plan.levels, counters),
+            (self.sizes[2], levels),
             (self.heads, self.keys, self.values, *widths, *self.strides, block, two, self.reversed, *options),
             num_warps=warps,
             maxnreg=65536 // (32 * SWEEP_WARPS),
             launch_cooperative_grid=True,
         )
 
-    def at_nodes(self, kernel: Any, arguments: tuple[Tensor | At, ...]) -> None:
+    def _at_nodes(self, kernel: Any, tensors: tuple[Tensor | At, ...]) -> None:
         """A program for each node of large graphs and some heads."""
         plan = self.plan
         widths = [power_of_2(width) for width in (self.keys, self.values)]
@@ -249,7 +351,9 @@ class _Call:
         launch(
             kernel,
             (self.large * ceil_div(self.heads, block),),
-            (*arguments, plan.edges, plan.large, self.sizes[1]),
+            tensors,
+            (plan.edges, plan.large),
+            (self.sizes[1],),
             (self.heads, self.keys, self.values, *widths, *self.strides, block, self.reversed),
             num_warps=1,
         )

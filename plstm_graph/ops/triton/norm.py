@@ -158,7 +158,9 @@ def forward_norm(y: Tensor, weight: Tensor, bias: Tensor | None, eps: float, con
         launch(
             _forward,
             (-(-nodes // block),),
-            (y, weight, weight if bias is None else bias, out, nodes),
+            (y, weight, weight if bias is None else bias, out),
+            (),
+            (nodes,),
             (heads, width, block, some, padded, eps, _wide(y), concat, bias is not None),
             num_warps=WARPS,
         )
@@ -189,10 +191,11 @@ def backward_norm(
         launch(
             _backward,
             (programs, -(-heads // some)),
-            (d_out.contiguous(), y, weight, d_y, sums, nodes),
+            (d_out.contiguous(), y, weight, d_y, sums),
+            (),
+            (nodes,),
             (heads, width, block, some, padded, eps, _wide(y), concat, has_bias),
             num_warps=WARPS,
         )
-    sums = sums.sum(0)
-    d_weight = sums[:numbers].view(heads, width)
-    return d_y, d_weight, sums[numbers:] if has_bias else None
+    d_weight, *d_bias = sums.sum(0).split((numbers, sums.size(1) - numbers) if has_bias else numbers)
+    return d_y, d_weight.view(heads, width), d_bias[0] if has_bias else None

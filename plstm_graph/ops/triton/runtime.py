@@ -1,5 +1,9 @@
 """Start kernels at little cost to the host."""
 
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +22,15 @@ INTERPRETED = not isinstance(_probe, triton.runtime.JITFunction)
 _compiled: dict[Any, Any] = {}
 
 
+class _Local(threading.local):
+    """Where kernels start if not on the current stream."""
+
+    stream: Any = None
+
+
+_local = _Local()
+
+
 def power_of_2(number: int) -> int:
     """The smallest power of two from ``number`` (at least 1) on. Triton's own costs the host as much as a launch."""
     return 1 << (number - 1).bit_length()
@@ -34,13 +47,28 @@ class At(NamedTuple):
     tensor: Tensor
     place: int
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the tensor."""
+        return self.tensor.dtype
+
+    def data_ptr(self) -> int:
+        """Address of the place."""
+        return self.tensor.data_ptr() + self.place * self.tensor.element_size()
+
     def view(self) -> Tensor:
         """The tensor from there on, [numbers]."""
         return self.tensor.view(-1)[self.place :]
 
 
 def launch(
-    kernel: Any, grid: tuple[int, ...], arguments: tuple[Any, ...], constants: tuple[Any, ...], **options: Any
+    kernel: Any,
+    grid: tuple[int, ...],
+    tensors: Sequence[Tensor | At],
+    tables: Sequence[Tensor],
+    numbers: tuple[int, ...],
+    constants: tuple[Any, ...],
+    **options: Any,
 ) -> None:
     """Run a kernel on the device of its tensors.
 
@@ -49,43 +77,80 @@ def launch(
     started with plain pointers.
 
     Args:
-        kernel: a ``triton.jit`` function; whole numbers and int32 tables must not be specialised.
+        kernel: a ``triton.jit`` function of ``(*tensors, *tables, *numbers, *constants)``.
         grid: number of programs along up to three axes.
-        arguments: tensors, places in tensors (:class:`At`) and whole numbers, in the order of the kernel.
-        constants: its ``constexpr`` parameters, which come last.
+        tensors: of any dtype, or places in tensors; without tables, the first one is a tensor.
+        tables: int32; the kernel must not be specialised on their alignment.
+        numbers: whole numbers, not specialised either.
+        constants: the ``constexpr`` parameters.
         options: ``num_warps`` and the like.
     """
     if INTERPRETED:
-        kernel[grid](*(x.view() if type(x) is At else x for x in arguments), *constants)
+        plain = (x.view() if type(x) is At else x for x in tensors)
+        kernel[grid](*plain, *tables, *numbers, *constants)
         return
-    plain: list[int] = []
-    traits: list[Any] = []
-    for x in arguments:
-        if type(x) is int:
-            plain.append(x)
-            continue
-        if type(x) is At:
-            tensor = x.tensor
-            pointer = tensor.data_ptr() + x.place * tensor.element_size()
-        else:
-            tensor = x
-            pointer = tensor.data_ptr()
-        plain.append(pointer)
-        if tensor.dtype is not torch.int32:
-            traits += (tensor.dtype, pointer % 16)
-    device = tensor.device
-    key = (kernel.fn, device, constants, *options.values(), *traits)
-    compiled = _compiled.get(key)
-    if compiled is not None and device.index == torch._C._cuda_getDevice():
-        stream = torch._C._cuda_getCurrentRawStream(device.index)
-        size = (*grid, 1, 1)
-        compiled.run(
-            *(size[0], size[1], size[2], stream, compiled.function, compiled.packed_metadata),
+    pointers = [x.data_ptr() for x in tensors]
+    ends = 0
+    for pointer in pointers:
+        ends |= pointer
+    aligned = True if ends % 16 == 0 else tuple(pointer % 16 for pointer in pointers)
+    device = (tables or tensors)[0].device  # type: ignore[union-attr]
+    key = (kernel.fn, device, constants, *options.values(), aligned, *(x.dtype for x in tensors))
+    found = _compiled.get(key)
+    if found is not None and device.index == torch._C._cuda_getDevice():
+        width, height, depth = (*grid, 1, 1)[:3]
+        stream = _local.stream
+        raw = torch._C._cuda_getCurrentRawStream(device.index) if stream is None else stream.cuda_stream
+        found.run(
+            *(width, height, depth, raw),
+            *(found.function, found.packed_metadata),
             *(None, None, None),  # no hooks of profilers that ride on Triton's own launches
-            *plain,
+            *pointers,
+            *(table.data_ptr() for table in tables),
+            *numbers,
             *constants,
         )
         return
-    with torch.cuda.device(device):
-        tensors = (x.view() if type(x) is At else x for x in arguments)
-        _compiled[key] = kernel[grid](*tensors, *constants, num_stages=1, **options)
+    with torch.cuda.device(device), torch.cuda.stream(_local.stream):
+        plain = (x.view() if type(x) is At else x for x in tensors)
+        _compiled[key] = kernel[grid](*plain, *tables, *numbers, *constants, num_stages=1, **options)
+
+
+class Fork:
+    """Kernels of a branch run beside what is started on the current stream, until the fork ends.
+
+    They fill a GPU badly that walk along lists, and matrix products use what they leave. Tensors are allocated on the
+    current stream all the while, and whatever a branch needs from it is started before the fork.
+
+    Args:
+        device: of the tensors.
+        worth: else all runs on the current stream, as for work so small that the host is what takes the time.
+    """
+
+    def __init__(self, device: torch.device, worth: bool) -> None:
+        self.device = device
+        self.side = side_stream(device) if worth and not INTERPRETED else None
+
+    def __enter__(self) -> "Fork":
+        if self.side is not None:
+            self.side.wait_stream(torch.cuda.current_stream(self.device))
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self.side is not None:
+            torch.cuda.current_stream(self.device).wait_stream(self.side)
+
+    @contextmanager
+    def branch(self) -> Iterator[None]:
+        """Kernels started within belong to the branch."""
+        _local.stream = self.side
+        try:
+            yield
+        finally:
+            _local.stream = None
+
+
+@cache
+def side_stream(device: torch.device) -> torch.cuda.Stream:
+    """A second stream, one for each GPU. What is in a branch takes longest, so it goes first where there is room."""
+    return torch.cuda.Stream(device, priority=-1)

@@ -10,6 +10,10 @@ import triton.language as tl
 from plstm_graph.plan import TILES, Edge, Graph, Pair, Work
 
 UNIT = tl.constexpr(TILES[0])
+CLASSES = tl.constexpr(4)
+"""Size classes of graphs that kernels tell apart, at most."""
+CLEARED = tl.constexpr(1024)
+"""Numbers of the tile that clears a matrix."""
 ROOM = tl.constexpr(int(Work.ROOM))
 NODE = tl.constexpr(int(Graph.NODE))
 NODES = tl.constexpr(int(Graph.NODES))
@@ -26,6 +30,25 @@ BY_PREV = tl.constexpr(int(Pair.BY_PREV))
 # A row of a table is ``table + ROW * size``. ``states`` [edges, H, C] and ``matrix`` [nodes, H, C] of a graph stand in
 # its room, one after the other; edges and nodes in them are counted within the graph. Gates and room start at the
 # program's first head, ``heads`` are those left from there on.
+
+
+@triton.jit
+def task(n0, n1, n2, n3, P0: tl.constexpr, P1: tl.constexpr, P2: tl.constexpr, P3: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Class and place in ``work`` of the program's graph, and its number among the graph's programs, from the graphs of
+    each class and the programs of a graph. The widest class comes first, in each the graph with the most edges: their
+    programs take the longest."""
+    program, last = tl.program_id(0), n0 + n1 + n2 + n3 - 1
+    found, place, part = 0, 0, 0
+    for i in tl.static_range(CLASSES - 1, -1, -1):
+        count = n0 if i == 0 else (n1 if i == 1 else (n2 if i == 2 else n3))
+        parts = P0 if i == 0 else (P1 if i == 1 else (P2 if i == 2 else P3))
+        here = (program >= 0) & (program < count * parts)
+        found = tl.where(here, i, found)
+        place = tl.where(here, last - program // parts, place)
+        part = tl.where(here, program % parts, part)
+        program -= count * parts
+        last -= count
+    return found, place, part
 
 
 @triton.jit
@@ -169,12 +192,11 @@ def _adjoints(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _along(  # type: ignore[no-untyped-def]
-    source, transition, mark, direct, graphs, edges, pairs, work, room, place, block, G, E, P,
-    H: tl.constexpr, HP: tl.constexpr, C: tl.constexpr, NUMBERS: tl.constexpr, REV: tl.constexpr,
+    source, transition, mark, direct, room, graphs, edges, pairs, work, place, block, G, E, P,
+    H: tl.constexpr, HB: tl.constexpr, C: tl.constexpr, REV: tl.constexpr,
 ):  # fmt: skip
-    """State and gating matrix of the graph at a place of ``work``, of one block of its heads."""
-    HB: tl.constexpr = HP if HP * C <= NUMBERS else (NUMBERS // C if C < NUMBERS else 1)
-    NB: tl.constexpr = 4 * NUMBERS // (HB * C)
+    """States and gating matrix of the graph at a place of ``work``, of one block of its heads."""
+    NB: tl.constexpr = CLEARED // (HB * C)
     node, nodes, edge, count, states, matrix = graph_of(work, graphs, room, place, G, H, C)
     head = block * HB
     heads = tl.minimum(H - head, HB)
@@ -189,11 +211,10 @@ def _along(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _back(  # type: ignore[no-untyped-def]
-    transition, mark, d_source, d_transition, d_mark, graphs, edges, pairs, work, room, place, block, G, E, P,
-    H: tl.constexpr, HP: tl.constexpr, C: tl.constexpr, NUMBERS: tl.constexpr, REV: tl.constexpr,
+    transition, mark, d_source, d_transition, d_mark, room, graphs, edges, pairs, work, place, block, G, E, P,
+    H: tl.constexpr, HB: tl.constexpr, C: tl.constexpr, REV: tl.constexpr,
 ):  # fmt: skip
     """Gradients of source, transition and mark of the same graph and heads."""
-    HB: tl.constexpr = HP if HP * C <= NUMBERS else (NUMBERS // C if C < NUMBERS else 1)
     node, nodes, edge, count, states, d_matrix = graph_of(work, graphs, room, place, G, H, C)
     if C > UNIT:  # behind the matrix, see attend.py
         d_matrix += nodes * (H * C)
@@ -205,14 +226,8 @@ def _back(  # type: ignore[no-untyped-def]
     )  # fmt: skip
 
 
-@triton.jit
-def _blocks(H: tl.constexpr, HP: tl.constexpr, C: tl.constexpr, NUMBERS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Programs of a graph of a tile."""
-    HB: tl.constexpr = HP if HP * C <= NUMBERS else (NUMBERS // C if C < NUMBERS else 1)
-    return (H + HB - 1) // HB
-
-
-# All classes in one launch, the widest and in each the longest first: their programs take the longest.
+# Both kernels take all classes in one launch. C: tile of the narrowest class, each of the others is twice the one
+# before; n0 to n3: graphs of each class; HB0 to HB3: heads of a program.
 
 
 @triton.jit(
@@ -220,22 +235,20 @@ def _blocks(H: tl.constexpr, HP: tl.constexpr, C: tl.constexpr, NUMBERS: tl.cons
     do_not_specialize_on_alignment=["graphs", "edges", "pairs", "work"],
 )
 def along(  # type: ignore[no-untyped-def]
-    source, transition, mark, direct, graphs, edges, pairs, work, room, n0, n1, n2, n3, G, E, P,
-    H: tl.constexpr, HP: tl.constexpr, C: tl.constexpr, CLASSES: tl.constexpr, NUMBERS: tl.constexpr,
+    source, transition, mark, direct, room, graphs, edges, pairs, work, n0, n1, n2, n3, G, E, P,
+    H: tl.constexpr, C: tl.constexpr, HB0: tl.constexpr, HB1: tl.constexpr, HB2: tl.constexpr, HB3: tl.constexpr,
     REV: tl.constexpr,
 ):  # fmt: skip
-    """States and gating matrices. C: of the narrowest class; n0 to n3: graphs of each; NUMBERS: of a program's tile."""
-    program, last = tl.program_id(0), n0 + n1 + n2 + n3 - 1
-    for i in tl.static_range(CLASSES - 1, -1, -1):
-        count = n0 if i == 0 else (n1 if i == 1 else (n2 if i == 2 else n3))
-        blocks = _blocks(H, HP, C << i, NUMBERS)
-        if (program >= 0) & (program < count * blocks):
+    """States and gating matrices."""
+    found, place, block = task(
+        n0, n1, n2, n3, (H + HB0 - 1) // HB0, (H + HB1 - 1) // HB1, (H + HB2 - 1) // HB2, (H + HB3 - 1) // HB3
+    )
+    for i in tl.static_range(CLASSES):
+        if found == i:
             _along(
-                source, transition, mark, direct, graphs, edges, pairs, work, room, last - program // blocks,
-                program % blocks, G, E, P, H, HP, C << i, NUMBERS, REV,
+                source, transition, mark, direct, room, graphs, edges, pairs, work, place, block, G, E,
+                P, H, HB0 if i == 0 else (HB1 if i == 1 else (HB2 if i == 2 else HB3)), C << i, REV,
             )  # fmt: skip
-        program -= count * blocks
-        last -= count
 
 
 @triton.jit(
@@ -243,19 +256,17 @@ def along(  # type: ignore[no-untyped-def]
     do_not_specialize_on_alignment=["graphs", "edges", "pairs", "work"],
 )
 def back(  # type: ignore[no-untyped-def]
-    transition, mark, d_source, d_transition, d_mark, graphs, edges, pairs, work, room, n0, n1, n2, n3, G, E, P,
-    H: tl.constexpr, HP: tl.constexpr, C: tl.constexpr, CLASSES: tl.constexpr, NUMBERS: tl.constexpr,
+    transition, mark, d_source, d_transition, d_mark, room, graphs, edges, pairs, work, n0, n1, n2, n3, G, E, P,
+    H: tl.constexpr, C: tl.constexpr, HB0: tl.constexpr, HB1: tl.constexpr, HB2: tl.constexpr, HB3: tl.constexpr,
     REV: tl.constexpr,
 ):  # fmt: skip
     """Gradients of source, transition and mark, from states and the gradients of the matrices."""
-    program, last = tl.program_id(0), n0 + n1 + n2 + n3 - 1
-    for i in tl.static_range(CLASSES - 1, -1, -1):
-        count = n0 if i == 0 else (n1 if i == 1 else (n2 if i == 2 else n3))
-        blocks = _blocks(H, HP, C << i, NUMBERS)
-        if (program >= 0) & (program < count * blocks):
+    found, place, block = task(
+        n0, n1, n2, n3, (H + HB0 - 1) // HB0, (H + HB1 - 1) // HB1, (H + HB2 - 1) // HB2, (H + HB3 - 1) // HB3
+    )
+    for i in tl.static_range(CLASSES):
+        if found == i:
             _back(
-                transition, mark, d_source, d_transition, d_mark, graphs, edges, pairs, work, room,
-                last - program // blocks, program % blocks, G, E, P, H, HP, C << i, NUMBERS, REV,
+                transition, mark, d_source, d_transition, d_mark, room, graphs, edges, pairs, work, place, block, G, E,
+                P, H, HB0 if i == 0 else (HB1 if i == 1 else (HB2 if i == 2 else HB3)), C << i, REV,
             )  # fmt: skip
-        program -= count * blocks
-        last -= count

@@ -8,7 +8,9 @@ pytest.importorskip("triton")
 
 from plstm_graph import LineDAG, PLSTMConv
 from plstm_graph.gates import Gates, normalize_transition, view
+from plstm_graph.ops.flat import GATES, GRADIENTS, places, unfold
 from plstm_graph.ops.triton.gates import TILE, backward_gates, forward_gates
+from plstm_graph.plan import Plan
 from plstm_graph.testing import DAGS, grid_dag, random_dag
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -39,6 +41,37 @@ def reference(terms, dag: LineDAG, mode: str) -> Gates:
     return conv._gates(node_terms, edge_terms, dag)
 
 
+def gates_of(terms, plan: Plan, mode: str, reversed: bool, gathered: bool = False) -> tuple[Gates, Tensor]:
+    """Gates and what stands behind them, from the kernel."""
+    return unfold(forward_gates(*terms, plan, mode, reversed, gathered), plan, terms[2].size(1))
+
+
+def flat(parts: tuple[Tensor, ...], plan: Plan, size: int) -> Tensor:
+    """Gates (and their totals) or gradients in one tensor."""
+    heads = parts[0].size(1)
+    joined = parts[0].new_empty(places(plan, heads)[size])
+    gates, behind = unfold(joined, plan, heads)
+    for place, part in zip((*gates, behind), parts, strict=False):
+        place.copy_(part)
+    return joined
+
+
+def gradients_of(
+    gates: tuple[Tensor, ...],
+    grads: Gates,
+    plan: Plan,
+    mode: str,
+    reversed: bool,
+    like: list[Tensor | None],
+    gathered: bool = False,
+) -> list[Tensor | None]:
+    """Of the linear terms, which are ``like`` these, and the bias, from the kernels."""
+    d_node, d_edge = (x if x is None else torch.zeros_like(x, memory_format=torch.contiguous_format) for x in like)
+    given = flat(gates, plan, GATES), flat(grads, plan, GRADIENTS)
+    parts = backward_gates(*given, plan, mode, reversed, d_node, d_edge, gathered)
+    return [d_node, d_edge, parts.sum(0)]
+
+
 def fused(terms, dag: LineDAG, mode: str, gradient) -> tuple[Gates, list[Tensor | None]]:
     """Gates and the gradients of the terms from the kernels. ``gradient``: gates to gradients of theirs."""
     node_terms, edge_terms, bias = terms
@@ -46,11 +79,9 @@ def fused(terms, dag: LineDAG, mode: str, gradient) -> tuple[Gates, list[Tensor 
     if gathered:
         edge_terms = dag.gather_edges(edge_terms).detach().requires_grad_(edge_terms.requires_grad)
     with torch.no_grad():
-        gates, total = forward_gates(node_terms, edge_terms, bias, plan, mode, dag.reversed, gathered)
-        d_node, d_edge, d_bias = backward_gates(
-            *(gates, total, gradient(gates), plan, mode, dag.reversed, node_terms.dtype),
-            *((None, 0) if edge_terms is None else (edge_terms.dtype, edge_terms.size(0))),
-            gathered,
+        gates, total = gates_of((node_terms, edge_terms, bias), plan, mode, dag.reversed, gathered)
+        d_node, d_edge, d_bias = gradients_of(
+            (*gates, total), gradient(gates), plan, mode, dag.reversed, [node_terms, edge_terms], gathered
         )
     if gathered:
         given = terms[1].detach().requires_grad_()
@@ -154,16 +185,15 @@ def test_one_float64_term_makes_float64_gates():
     dag = DAGS["diamond"]().to(DEVICE)
     for wide in range(3):
         terms = [t.double() if i == wide else t for i, t in enumerate(terms_of(dag, 1, True, torch.float32))]
-        gates, total = forward_gates(*terms, dag.plan(2), "P", False)
+        gates, total = gates_of(terms, dag.plan(2), "P", False)
         assert {g.dtype for g in (*gates, total)} == {torch.float64}
 
 
 def test_total_is_what_the_normalisation_divides_by():
     dag = view(DAGS["complete"]().to(DEVICE), "P", True)
     terms = terms_of(dag, 2, True)
-    gates, total = forward_gates(*terms, dag.plan(2), "P", True)
-    free, nothing = forward_gates(*terms, dag.plan(2), "D", True)
-    assert nothing is None
+    gates, total = gates_of(terms, dag.plan(2), "P", True)
+    free, _ = gates_of(terms, dag.plan(2), "D", True)
     expected = torch.zeros_like(total).index_add(0, dag.prev, free.transition.abs())
     torch.testing.assert_close(total, expected, **EXACT)
     assert (total > 1).any()
@@ -191,9 +221,8 @@ def test_gradient_through_the_normalisation(dtype):
     total[:, 0] = torch.tensor(sizes, **like).abs().sum(1, keepdim=True)
     gates = Gates(edge_gate + 0.5, transition.detach(), edge_gate + 0.5, node_gate + 0.5)
     grads = Gates(edge_gate, gradient, edge_gate, node_gate)
-    d_node, d_edge, d_bias = backward_gates(
-        gates, total.flatten(0, 1), grads, dag.plan(2), "P", False, dtype, dtype, dag.num_edges
-    )
+    terms = [zeros(4, 8).flatten(0, 1), zeros(3, 4).flatten(0, 1)]
+    d_node, d_edge, d_bias = gradients_of((*gates, total.flatten(0, 1)), grads, dag.plan(2), "P", False, terms)
     at_node, at_edge, at_bias = zeros(4, 8), zeros(3, 4), torch.zeros(4, 1, **like)
     at_node[:, 0, 4] = at_node[:, 1, 5] = at_edge[:, 0, 2] = raw.sum(1)  # tail, joint and prev of both pairs
     at_node[:, 2:, 6] = at_edge[:, 1:, 3] = raw  # head and next of each
@@ -213,7 +242,7 @@ def test_tanh_and_sigmoid_over_their_range(dtype):
     heads = raw.numel()
     dag = LineDAG.from_edge_index(columns((0, 1), (1, 2)))
     node_terms = torch.zeros(3, 8 * heads, dtype=dtype, device=DEVICE)
-    gates, _ = forward_gates(node_terms, None, raw.expand(4, -1).contiguous(), dag.plan(2), "D", False)
+    gates, _ = gates_of((node_terms, None, raw.expand(4, -1).contiguous()), dag.plan(2), "D", False)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-14
     torch.testing.assert_close(gates.transition.double(), raw.double().tanh(), rtol=tolerance, atol=0)
     tiny = 0 if dtype == torch.float64 else 1e-37  # where a GPU knows no denormal numbers
@@ -253,9 +282,9 @@ def test_rows_of_wider_terms_need_no_copy():
     wide = [torch.cat([torch.full_like(t[:, :5], torch.nan), t], 1)[:, 5:] for t in terms[:2]]
     assert not wide[0].is_contiguous()
     transposed = [t.t().contiguous().t() for t in terms[:2]]
-    right, _ = forward_gates(*terms, dag.plan(2), "P", False)
+    right, _ = gates_of(terms, dag.plan(2), "P", False)
     for given in (wide, transposed):
-        gates, _ = forward_gates(*given, terms[2], dag.plan(2), "P", False)
+        gates, _ = gates_of((*given, terms[2]), dag.plan(2), "P", False)
         assert all(torch.equal(a, b) for a, b in zip(gates, right, strict=True))
 
 
@@ -264,6 +293,6 @@ def test_a_nan_stays_in_its_list():
     dag = LineDAG.from_edge_index(columns((0, 1), (1, 2), (1, 3), (2, 4)))  # pairs (0, 1), (0, 2), (1, 3)
     terms = terms_of(dag, 1, False)
     terms[0][2, 6] = torch.nan  # as the head of pair (0, 1)
-    gates, _ = forward_gates(*terms, dag.plan(2), "P", False)
+    gates, _ = gates_of(terms, dag.plan(2), "P", False)
     assert gates.transition.isnan().view(-1).tolist() == [True, True, False]
     assert not any(g.isnan().any() for g in (gates.source, gates.mark, gates.direct))

@@ -1,5 +1,7 @@
 """The kernels of the operator under Triton's interpreter, on graphs of at most 8 nodes in both forms."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from batches import check_close, check_same, join, probe, run, split, triton
@@ -25,14 +27,16 @@ BOTH = pytest.mark.parametrize("form", ["tiles", "mixed"], indirect=True)
 
 
 @pytest.fixture(params=FORMS)
-def form(request, monkeypatch) -> str:
+def form(request, monkeypatch) -> Iterator[str]:
     """Tiles and blocks narrower than a GPU's, so that small graphs fill several, or none that serves any graph."""
     tiles, numbers, _ = FORMS[request.param]
     monkeypatch.setattr(plan, "WIDEST", numbers)
     for module in (plan, launch):
         monkeypatch.setattr(module, "TILES", tiles)
     monkeypatch.setattr(walk, "UNIT", tl.constexpr(tiles[0]))
-    return request.param
+    launch._form.cache_clear()
+    yield request.param
+    launch._form.cache_clear()
 
 
 def batch(*names: str) -> LineDAG:

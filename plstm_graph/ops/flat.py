@@ -1,0 +1,36 @@
+"""The gates of a layer in one tensor, and so their gradients: allocated once and handed on as one.
+
+Both begin with source [E, H], transition [P, H], mark [E, H] and direct [N, H]. Gates go on with Σ|transition| over the
+pairs with the same prev before the normalisation of P mode, [E, H]; gradients with room for two sums on their way to
+the linear terms, [E, H] and [P, H].
+"""
+
+from torch import Tensor
+
+from plstm_graph.gates import Gates
+from plstm_graph.plan import Plan
+
+LINE = 16
+"""Every part begins at a multiple of so many numbers."""
+GATES, GRADIENTS = 5, 6
+"""Parts of either tensor."""
+
+
+def places(plan: Plan, heads: int) -> list[int]:
+    """Where each part begins; ``places[GATES]`` and ``places[GRADIENTS]`` are the sizes of the tensors."""
+    nodes, edges, pairs = plan.nodes.size(1), plan.edges.size(1), plan.pairs.size(1)
+    found = [0]
+    for rows in (edges, pairs, edges, nodes, edges, pairs):
+        found.append(found[-1] + (rows * heads + LINE - 1) // LINE * LINE)
+    return found
+
+
+def unfold(flat: Tensor, plan: Plan, heads: int) -> tuple[Gates, Tensor]:
+    """Views of the four gates and of the part behind them, [rows, H] each."""
+    nodes, edges, pairs = plan.nodes.size(1), plan.edges.size(1), plan.pairs.size(1)
+    rows = edges, pairs, edges, nodes, edges
+    parts = (
+        flat[at : at + many * heads].view(many, heads) for at, many in zip(places(plan, heads), rows, strict=False)
+    )
+    *gates, behind = parts
+    return Gates(*gates), behind

@@ -1,0 +1,265 @@
+"""PLSTMConv as one node of autograd: linear maps, gates, operator and norm, kernel after kernel.
+
+The same numbers as :class:`plstm_graph.PLSTMConv` computes step by step, but nothing is copied between the steps:
+queries, keys and values stay side by side in the projection, and so do their gradients. For the host, too, it is one
+step, which at a few hundred molecules is most of the time.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
+
+from plstm_graph.ops.compiled import Compiled, compiled
+from plstm_graph.ops.flat import GATES, places
+from plstm_graph.plan import Plan
+
+
+class Setting(NamedTuple):
+    """What a layer is, beside its tensors.
+
+    Attributes:
+        backend: name of a compiled one.
+        heads, keys: H and K.
+        mode: ``"P"`` or ``"D"``.
+        reversed: read against the edges.
+        gathered: edge features have a row for each edge, not for each column.
+        eps: of the norm.
+        concat: heads side by side, else averaged.
+    """
+
+    backend: str
+    heads: int
+    keys: int
+    mode: str
+    reversed: bool
+    gathered: bool
+    eps: float
+    concat: bool
+
+
+class Inputs(NamedTuple):
+    """What a layer has gradients for.
+
+    Attributes:
+        x, edge_attr: features, [N, in_channels] and [M, edge_dim] or [E, edge_dim].
+        lin, lin_bias: weight and bias of queries, keys and values, side by side for each head, [H * (2 * K + V), ...].
+        lin_gate, lin_edge: weights of the gates' terms, [8 * H, ...] and [4 * H, ...], see :func:`forward_gates`.
+        gate_bias: [4, H].
+        norm: weight of the norm, [H, V].
+        bias: of the output, [H * V] or [V].
+    """
+
+    x: Tensor
+    edge_attr: Any  # or None, as three more
+    lin: Tensor
+    lin_bias: Any
+    lin_gate: Tensor
+    lin_edge: Any
+    gate_bias: Tensor
+    norm: Tensor
+    bias: Any
+
+    def mapped_in(self, dtype: torch.dtype) -> "Inputs":
+        """With all that enters linear maps in another dtype."""
+        cast = {name: x.to(dtype) for name, x in zip(self._fields[:MAPPED], self, strict=False) if x is not None}
+        return self._replace(**cast)
+
+
+MAPPED = Inputs._fields.index("gate_bias")
+"""So many inputs enter linear maps."""
+
+
+class Kept(NamedTuple):
+    """What the backward pass needs besides: the projection, the operator's output and the gates, see ``flat.py``."""
+
+    projected: Tensor
+    y: Tensor
+    gates: Tensor
+
+
+MANY = 2**15
+"""From so many nodes on a GPU has enough to do that the host may take its time."""
+
+
+def layer(setting: Setting, inputs: Inputs, plan: Plan) -> Tensor:
+    """Output of the layer, [N, H * V] or [N, V]. Linear maps obey autocast.
+
+    ``plan``: for ``served_classes(K, V)`` classes, of the pruned line graph in D mode.
+    """
+    kind = inputs.x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    if torch.compiler.is_compiling():
+        inputs = inputs if dtype is None else inputs.mapped_in(dtype)
+        return torch.ops.plstm_graph.layer(*setting, *inputs, list(plan))[0]
+    return Layer.apply(setting, plan, dtype, *inputs)
+
+
+class Layer(torch.autograd.Function):
+    """(setting, plan, dtype of the linear maps or None for their own, inputs) -> output."""
+
+    @staticmethod
+    def forward(ctx: Any, setting: Setting, plan: Plan, dtype: torch.dtype | None, *tensors: Any) -> Tensor:
+        inputs = Inputs(*tensors)
+        if dtype is not None:
+            ctx.dtypes = [None if x is None else x.dtype for x in inputs]
+            inputs = inputs.mapped_in(dtype)
+        ctx.call = setting, plan, dtype
+        output, kept, ctx.passed = forward(compiled(setting.backend), setting, inputs, plan)
+        ctx.save_for_backward(*inputs, *kept)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        setting, plan, dtype = ctx.call
+        inputs, kept = (
+            Inputs(*ctx.saved_tensors[: len(Inputs._fields)]),
+            Kept(*ctx.saved_tensors[len(Inputs._fields) :]),
+        )
+        call, ctx.passed = ctx.passed, None  # used up; a second pass over the same graph goes without
+        wanted = ctx.needs_input_grad[3:]
+        found = backward(compiled(setting.backend), setting, inputs, plan, kept, grad, call, wanted)
+        if dtype is not None:
+            found = tuple(x if x is None else x.to(own) for x, own in zip(found, ctx.dtypes, strict=True))
+        return None, None, None, *found
+
+
+def forward(kernels: Compiled, setting: Setting, inputs: Inputs, plan: Plan) -> tuple[Tensor, Kept, Any]:
+    """Output, what the backward pass needs, and what spares it some work."""
+    _, heads, keys, mode, reversed, gathered, eps, concat = setting
+    x, edge_attr, lin, lin_bias, lin_gate, lin_edge, gate_bias, norm, bias = inputs
+    edge_terms = None if edge_attr is None else linear(edge_attr, lin_edge)
+    node_terms = linear(x, lin_gate)
+    with kernels.Fork(x.device, x.size(0) >= MANY) as fork:
+        with fork.branch():
+            gates = kernels.forward_gates(node_terms, edge_terms, gate_bias, plan, mode, reversed, gathered)
+            call = kernels.walk_along(gates, heads, keys, norm.size(1), plan, reversed)
+        projected = linear(x, lin, lin_bias)
+    y = kernels.attend(call, projected, gates)
+    return kernels.forward_norm(y, norm, bias, eps, concat), Kept(projected, y, gates), call
+
+
+def backward(
+    kernels: Compiled,
+    setting: Setting,
+    inputs: Inputs,
+    plan: Plan,
+    kept: Kept,
+    grad: Tensor,
+    call: Any,
+    wanted: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Gradients of the inputs that they are wanted of, which are inputs that are there, else None."""
+    _, heads, keys, mode, reversed, gathered, eps, concat = setting
+    x, edge_attr, lin, _, lin_gate, lin_edge, gate_bias, norm, bias = inputs
+    projected, y, gates = kept
+    want = dict(zip(Inputs._fields, wanted, strict=True))
+    if call is None:
+        call = kernels.walk_along(gates, heads, keys, norm.size(1), plan, reversed)
+    d_y, d_norm, d_bias = kernels.backward_norm(grad, y, norm, eps, concat, bias is not None)
+    d_projected, d_gates = kernels.attend_back(call, projected, gates, d_y)
+    d_node = x.new_empty(x.size(0), 8 * heads)
+    d_edge: Any = None
+    if edge_attr is not None:
+        # Edges without a column do not exist, and none shares it: with as many columns as edges, all are read.
+        create = x.new_empty if edge_attr.size(0) == plan.edges.size(1) else x.new_zeros
+        d_edge = create((edge_attr.size(0), 4 * heads))
+    with kernels.Fork(x.device, x.size(0) >= MANY) as fork:
+        with fork.branch():
+            kernels.walk_back(call, gates, d_gates)
+            parts = kernels.backward_gates(gates, d_gates, plan, mode, reversed, d_node, d_edge, gathered)
+        d_x = torch.mm(d_projected, lin) if want["x"] else None
+        d_lin = torch.mm(d_projected.t(), x) if want["lin"] else None
+        d_lin_bias = column_sums(d_projected) if want["lin_bias"] else None
+    return (
+        None if d_x is None else d_x.addmm_(d_node, lin_gate),
+        torch.mm(d_edge, lin_edge) if want["edge_attr"] else None,
+        d_lin,
+        d_lin_bias,
+        torch.mm(d_node.t(), x) if want["lin_gate"] else None,
+        torch.mm(d_edge.t(), edge_attr) if want["lin_edge"] else None,
+        parts.sum(0).to(gate_bias.dtype) if want["gate_bias"] else None,
+        d_norm.to(norm.dtype) if want["norm"] else None,
+        None if d_bias is None or not want["bias"] else d_bias.to(bias.dtype),
+    )
+
+
+def column_sums(x: Tensor) -> Tensor:
+    """``x.sum(0)``; of many rows as a product, in half the time."""
+    return torch.mv(x.t(), x.new_ones(x.size(0))) if x.is_cuda and x.size(0) >= MANY else x.sum(0)
+
+
+# What torch.compile sees instead: an op whose inputs are all its tensors, and which keeps nothing but tensors.
+
+
+def _forward(*arguments: Any) -> list[Tensor]:
+    setting, inputs, (plan,) = _split(arguments)
+    output, kept, _ = forward(compiled(setting.backend), setting, inputs, Plan(*plan))
+    return [output, *kept]
+
+
+def _backward(*arguments: Any) -> list[Tensor]:
+    setting, inputs, (plan, kept, grad, wanted) = _split(arguments)
+    found = backward(compiled(setting.backend), setting, inputs, Plan(*plan), Kept(*kept), grad, None, wanted)
+    return [x for x in found if x is not None]
+
+
+def _split(arguments: tuple[Any, ...]) -> tuple[Setting, Inputs, tuple[Any, ...]]:
+    first, second = len(Setting._fields), len(Setting._fields) + len(Inputs._fields)
+    return Setting(*arguments[:first]), Inputs(*arguments[first:second]), arguments[second:]
+
+
+_SETTING = "str backend, int heads, int keys, str mode, bool reversed, bool gathered, float eps, bool concat"
+_OPTIONAL = ("edge_attr", "lin_bias", "lin_edge", "bias")
+_INPUTS = ", ".join(f"Tensor{'?' * (name in _OPTIONAL)} {name}" for name in Inputs._fields)
+_GIVEN = f"{_SETTING}, {_INPUTS}, Tensor[] plan"
+torch.library.define("plstm_graph::layer", f"({_GIVEN}) -> Tensor[]")
+torch.library.define(
+    "plstm_graph::layer_backward", f"({_GIVEN}, Tensor[] kept, Tensor grad, bool[] wanted) -> Tensor[]"
+)
+torch.library.impl("plstm_graph::layer", ("CPU", "CUDA"), _forward)
+torch.library.impl("plstm_graph::layer_backward", ("CPU", "CUDA"), _backward)
+
+
+@torch.library.register_fake("plstm_graph::layer")
+def _fake_forward(*arguments: Any) -> list[Tensor]:
+    setting, inputs, (tables,) = _split(arguments)
+    plan, heads, x = Plan(*tables), setting.heads, inputs.x
+    nodes, values = x.size(0), inputs.norm.size(1)
+    gates = torch.promote_types(torch.promote_types(x.dtype, inputs.gate_bias.dtype), torch.float32)
+    dtype = x.dtype if inputs.bias is None else torch.promote_types(x.dtype, inputs.bias.dtype)
+    return [
+        x.new_empty(nodes, heads * values if setting.concat else values, dtype=dtype),
+        x.new_empty(nodes, inputs.lin.size(0)),
+        x.new_empty(nodes, heads, values),
+        x.new_empty(places(plan, heads)[GATES], dtype=gates),
+    ]
+
+
+@torch.library.register_fake("plstm_graph::layer_backward")
+def _fake_backward(*arguments: Any) -> list[Tensor]:
+    _, inputs, (*_, wanted) = _split(arguments)
+    return [torch.empty_like(x) for x, here in zip(inputs, wanted, strict=True) if here]
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    ctx.setting, given, (plan,) = _split(inputs)
+    ctx.plan = len(plan)
+    ctx.save_for_backward(*given, *plan, *output[1:])
+
+
+def _gradients(ctx: Any, grads: list[Tensor]) -> Any:
+    first, second = len(Inputs._fields), len(Inputs._fields) + ctx.plan
+    saved = ctx.saved_tensors
+    given, plan, kept = saved[:first], list(saved[first:second]), list(saved[second:])
+    wanted = list(ctx.needs_input_grad[len(Setting._fields) :][:first])
+    found = iter(torch.ops.plstm_graph.layer_backward(*ctx.setting, *given, plan, kept, grads[0], wanted))
+    gradients = (next(found) if here else None for here in wanted)
+    return *len(Setting._fields) * (None,), *gradients, ctx.plan * [None]
+
+
+torch.library.register_autograd("plstm_graph::layer", _gradients, setup_context=_keep)
