@@ -12,6 +12,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic, models, register_model
 
+from plstm_graph.ops.numba.runtime import part
+
 LANES = 8
 """Numbers in one: a register of AVX in float32, two of them in float64."""
 _FUSE = ("contract",)
@@ -106,6 +108,13 @@ def _add(typing: Any, lanes: Any, number: Any, others: Any) -> Any:
     return lanes(lanes, lanes.dtype, lanes), generate
 
 
+def _product(typing: Any, a: Any, b: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fmul(*args, flags=_FUSE)
+
+    return a(a, a), generate
+
+
 def _multiply(typing: Any, lanes: Any, a: Any, b: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _plus(builder, *args)
@@ -113,12 +122,10 @@ def _multiply(typing: Any, lanes: Any, a: Any, b: Any) -> Any:
     return lanes(lanes, lanes, lanes), generate
 
 
-def _halves(builder: Any, a: Any, b: Any, width: int) -> Any:
+def _halves(builder: Any, a: Any, b: Any) -> Any:
     """Sums of neighbours, first those of ``a``, then those of ``b``."""
-    even, odd = (
-        builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), width), list(range(first, 2 * width, 2))))
-        for first in (0, 1)
-    )
+    order = ir.VectorType(ir.IntType(32), LANES)
+    even, odd = (builder.shuffle_vector(a, b, ir.Constant(order, list(range(first, 2 * LANES, 2)))) for first in (0, 1))
     return builder.fadd(even, odd)
 
 
@@ -148,7 +155,7 @@ def _totals(typing: Any, array: Any, at: Any, stride: Any, lanes: Any) -> Any:
             found.append(builder.fmul(row, args[3], flags=_FUSE))
             place = builder.add(place, args[2])
         while len(found) > 1:
-            found = [_halves(builder, *found[i : i + 2], LANES) for i in range(0, len(found), 2)]
+            found = [_halves(builder, found[i], found[i + 1]) for i in range(0, len(found), 2)]
         return found[0]
 
     return lanes(array, types.intp, types.intp, lanes), generate
@@ -183,6 +190,8 @@ store = _either(_store, _assign_lanes)
 """(array, at, lanes): lanes into a contiguous row."""
 scale = _either(_scale, lambda number, lanes: number * lanes)
 """(number, lanes): their product."""
+times = _either(_product, lambda a, b: a * b)
+"""(a, b): their product, lane by lane."""
 plus = _either(_sum, lambda a, b: a + b)
 """(a, b): their sum, lane by lane."""
 add = _either(_add, lambda lanes, number, others: lanes + number * others)
@@ -198,3 +207,26 @@ totals = _either(
     lambda array, at, stride, lanes: np.array([array[at + i * stride :][:LANES] @ lanes for i in range(LANES)]),
 )
 """(array, at, stride, lanes): for ``LANES`` rows, a stride apart, their inner products with ``lanes``."""
+
+
+@part
+def add_row(rows, at, weight, others, other, size):  # type: ignore[no-untyped-def]
+    """``rows[at : at + size] += weight * others[other : other + size]``"""
+    full = size - size % LANES
+    for i in range(0, full, LANES):
+        store(rows, at + i, add(load(rows, at + i), weight, load(others, other + i)))
+    for i in range(full, size):
+        put(rows, at + i, get(rows, at + i) + weight * get(others, other + i))
+
+
+@part
+def inner(a, at_a, b, at_b, size):  # type: ignore[no-untyped-def]
+    """``a · b``"""
+    full = size - size % LANES
+    lanes = spread(a.dtype.type(0))
+    for i in range(0, full, LANES):
+        lanes = multiply(lanes, load(a, at_a + i), load(b, at_b + i))
+    found = total(lanes)
+    for i in range(full, size):
+        found += get(a, at_a + i) * get(b, at_b + i)
+    return found

@@ -12,8 +12,23 @@ from numba import prange
 from torch import Tensor
 
 from plstm_graph.gates import Gates
-from plstm_graph.ops.numba.lanes import LANES, add, get, load, multiply, plus, put, scale, spread, store, total, totals
-from plstm_graph.ops.numba.runtime import arrays, parallel, part, torch_threads
+from plstm_graph.ops.numba.lanes import (
+    LANES,
+    add,
+    add_row,
+    get,
+    inner,
+    load,
+    multiply,
+    plus,
+    put,
+    scale,
+    spread,
+    store,
+    total,
+    totals,
+)
+from plstm_graph.ops.numba.runtime import arrays, flat, parallel, part, torch_threads
 from plstm_graph.plan import Edge, Graph, Pair, Plan
 
 # ``vectors`` are query, key and value, flat; ``strides`` from node to node and from head to head of each; ``sizes`` H,
@@ -34,29 +49,6 @@ def _fill(states, at, factor, left, at_left, right, at_right, keys, width):  # t
         number = get(right, at_right + v)
         for k in range(keys):
             put(states, at + k * width + v, factor * get(left, at_left + k) * number)
-
-
-@part
-def _add(rows, at, weight, others, other, size):  # type: ignore[no-untyped-def]
-    """``rows[at : at + size] += weight * others[other : other + size]``"""
-    full = size - size % LANES
-    for i in range(0, full, LANES):
-        store(rows, at + i, add(load(rows, at + i), weight, load(others, other + i)))
-    for i in range(full, size):
-        put(rows, at + i, get(rows, at + i) + weight * get(others, other + i))
-
-
-@part
-def _inner(a, at_a, b, at_b, size):  # type: ignore[no-untyped-def]
-    """``a · b``"""
-    full = size - size % LANES
-    lanes = spread(a.dtype.type(0))
-    for i in range(0, full, LANES):
-        lanes = multiply(lanes, load(a, at_a + i), load(b, at_b + i))
-    found = total(lanes)
-    for i in range(full, size):
-        found += get(a, at_a + i) * get(b, at_b + i)
-    return found
 
 
 @part
@@ -106,9 +98,9 @@ def _read_back(d_left, left, at_left, factor, states, at, right, at_right, seen,
             for v in range(full, width):
                 put(seen, i, get(seen, i) + get(states, at + i * width + v) * get(right, at_right + v))
     for k in range(full_keys, keys):
-        put(seen, k, _inner(states, at + k * width, right, at_right, width))
-    _add(d_left, at_left, factor, seen, 0, keys)
-    return _inner(left, at_left, seen, 0, keys)
+        put(seen, k, inner(states, at + k * width, right, at_right, width))
+    add_row(d_left, at_left, factor, seen, 0, keys)
+    return inner(left, at_left, seen, 0, keys)
 
 
 @part
@@ -124,7 +116,7 @@ def _carry(edge, head, first, vectors, strides, sizes, gates, lines, states):  #
     at = (edge - first) * size
     _fill(states, at, source[edge, head], key, at_key, value, at_value, keys, width)
     for j in range(first_entering[edge], first_entering[edge] + entering[edge]):
-        _add(states, at, transition[enter[j], head], states, (enter_prev[j] - first) * size, size)
+        add_row(states, at, transition[enter[j], head], states, (enter_prev[j] - first) * size, size)
 
 
 @parallel
@@ -142,7 +134,7 @@ def _forward(vectors, strides, sizes, gates, lines, graphs, step, output):  # ty
         for node in range(first_node[graph], first_node[graph] + nodes[graph]):
             at_query, at_key = node * query_node + head * query_head, node * key_node + head * key_head
             at_value = node * value_node + head * value_head
-            score = direct[node, head] * _inner(query, at_query, key, at_key, keys)
+            score = direct[node, head] * inner(query, at_query, key, at_key, keys)
             for v in range(width):
                 output[(node * heads + head) * width + v] = score * value[at_value + v]
         first, count = first_edge[graph], edges[graph]
@@ -171,16 +163,16 @@ def _backward(vectors, strides, sizes, gates, lines, graphs, step, grad, d_vecto
         for node in range(first_node[graph], first_node[graph] + nodes[graph]):
             at_query, at_key = node * query_node + head * query_head, node * key_node + head * key_head
             at_value, at_grad = node * value_node + head * value_head, (node * heads + head) * width
-            score = _inner(query, at_query, key, at_key, keys)
-            inner = _inner(grad, at_grad, value, at_value, width)
-            d_direct[node, head] = score * inner
+            score = inner(query, at_query, key, at_key, keys)
+            wanted = inner(grad, at_grad, value, at_value, width)
+            d_direct[node, head] = score * wanted
             score *= direct[node, head]
-            inner *= direct[node, head]
+            wanted *= direct[node, head]
             for v in range(width):
                 d_value[at_value + v] = score * grad[at_grad + v]
             for k in range(keys):
-                d_query[at_query + k] = inner * key[at_key + k]
-                d_key[at_key + k] = inner * query[at_query + k]
+                d_query[at_query + k] = wanted * key[at_key + k]
+                d_key[at_key + k] = wanted * query[at_query + k]
         first, count = first_edge[graph], edges[graph]
         states = np.empty(count * size, value.dtype)
         for i in range(count):
@@ -193,7 +185,9 @@ def _backward(vectors, strides, sizes, gates, lines, graphs, step, grad, d_vecto
             edge, at = first + row, row * size
             node, gate = dst[edge], mark[edge, head]
             at_query, at_grad = node * query_node + head * query_head, (node * heads + head) * width
-            d_mark[edge, head] = _read_back(d_query, query, at_query, gate, states, at, grad, at_grad, seen, keys, width)
+            d_mark[edge, head] = _read_back(
+                d_query, query, at_query, gate, states, at, grad, at_grad, seen, keys, width
+            )
             _fill(adjoints, at, gate, query, at_query, grad, at_grad, keys, width)
             for j in range(first_exiting[edge], first_exiting[edge] + exiting[edge]):
                 pair, other = exit[j], (exit_next[j] - first) * size
@@ -201,7 +195,9 @@ def _backward(vectors, strides, sizes, gates, lines, graphs, step, grad, d_vecto
             node, gate = src[edge], source[edge, head]
             at_key, at_value = node * key_node + head * key_head, node * value_node + head * value_head
             _read(d_value, at_value, gate, key, at_key, adjoints, at, keys, width)
-            d_source[edge, head] = _read_back(d_key, key, at_key, gate, adjoints, at, value, at_value, seen, keys, width)
+            d_source[edge, head] = _read_back(
+                d_key, key, at_key, gate, adjoints, at, value, at_value, seen, keys, width
+            )
 
 
 class Vectors(NamedTuple):
@@ -221,22 +217,16 @@ class Vectors(NamedTuple):
     def apart(cls, query: Tensor, key: Tensor, value: Tensor) -> "Vectors":
         """Three tensors."""
         strides = (*query.stride()[:2], *key.stride()[:2], *value.stride()[:2])
-        rows = arrays(_flat(x) for x in (query, key, value))
+        rows = arrays(flat(x) for x in (query, key, value))
         return cls(rows, strides, (value.size(1), key.size(2), value.size(2)))
 
     @classmethod
     def together(cls, joined: Tensor, heads: int, keys: int) -> "Vectors":
         """Side by side for each head in one contiguous tensor [N, H * (2 * K + V)]."""
         width = joined.size(1) // heads
-        (flat,) = arrays([joined.view(-1)])
-        rows = (flat, flat[keys:], flat[2 * keys :])
+        (joint,) = arrays([joined.view(-1)])
+        rows = (joint, joint[keys:], joint[2 * keys :])
         return cls(rows, 3 * (joined.size(1), width), (heads, keys, width - 2 * keys))
-
-
-def _flat(x: Tensor) -> Tensor:
-    """All memory from the first to the last number of [N, H, K], [numbers]."""
-    numbers = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0
-    return x.as_strided((numbers,), (1,))
 
 
 def forward(query: Tensor, key: Tensor, value: Tensor, gates: Gates, plan: Plan, reversed: bool) -> Tensor:

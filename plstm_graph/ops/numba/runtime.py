@@ -17,6 +17,8 @@ parallel = njit(parallel=True, **_fast)
 """A loop over work items that share nothing they write."""
 part = njit(forceinline=True, **_fast)
 """A part of such a loop."""
+exact = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
+"""Options of a function whose sums are to be taken as they are written."""
 
 _pool: int | None = None  # the process that has started numba's threads
 _turn = threading.Lock()
@@ -25,6 +27,12 @@ _turn = threading.Lock()
 def arrays(tensors: Iterable[Tensor]) -> tuple[np.ndarray, ...]:
     """The same memory for numba."""
     return tuple((x.detach() if x.requires_grad else x).numpy() for x in tensors)
+
+
+def flat(x: Tensor) -> Tensor:
+    """All memory from the first to the last number of a tensor whose last dimension is contiguous, [numbers]."""
+    numbers = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0
+    return x.as_strided((numbers,), (1,))
 
 
 def runs_here(device: torch.device) -> str | None:

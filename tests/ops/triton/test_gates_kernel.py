@@ -1,4 +1,10 @@
-"""The definition is PLSTMConv._gates: a layer whose gate weights are identities takes the linear terms themselves."""
+"""The definition is PLSTMConv._gates: a layer whose gate weights are identities takes the linear terms themselves.
+
+Triton's kernels and numba's loops keep the same contract.
+"""
+
+import sys
+from importlib import import_module
 
 import pytest
 import torch
@@ -12,6 +18,18 @@ from plstm_graph.ops.triton.gates import TILE, backward_gates, forward_gates
 from plstm_graph.testing import DAGS, grid_dag, random_dag
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture(autouse=True, params=["triton"] if torch.cuda.is_available() else ["triton", "numba"])
+def backend(request, monkeypatch) -> str:
+    """Whose ``forward_gates`` and ``backward_gates`` this module tests."""
+    pytest.importorskip(request.param)
+    module = import_module(f"plstm_graph.ops.{request.param}.gates")
+    for name in ("forward_gates", "backward_gates"):
+        monkeypatch.setattr(sys.modules[__name__], name, getattr(module, name))
+    return request.param
+
+
 EXACT = {"rtol": 0, "atol": 1e-10}
 SINGLE = {"rtol": 1e-5, "atol": 2e-6}
 
