@@ -37,6 +37,7 @@ HOMES = {
     "networkx": ("line_dag.py",),
     "torch_scatter": ("ops/scatter.py",),
     "numba": ("ops/numba/",),
+    "llvmlite": ("ops/numba/",),
     "yacs": ("graphgym.py",),
     "triton": ("ops/triton/",),
 }

@@ -160,7 +160,7 @@ def _through_sigmoid(gate, grad, at, into, place, heads):  # type: ignore[no-unt
 
 @part
 def _through_tanh(edge, exits, transition, total, d_transition, d_raw, into, place, shared, heads):  # type: ignore[no-untyped-def]
-    """``d_raw`` of the pairs whose prev an edge is, before the tanh, and their sum. ``shared`` is room for H numbers."""
+    """``d_raw`` of the pairs whose prev an edge is, and their sum. ``shared`` is room for H numbers."""
     first_exiting, exiting, exit, _ = exits
     first, last = first_exiting[edge], first_exiting[edge] + exiting[edge]
     zero = into.dtype.type(0)
