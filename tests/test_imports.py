@@ -36,7 +36,8 @@ HOMES = {
     "typer": ("cli.py",),
     "networkx": ("line_dag.py",),
     "torch_scatter": ("ops/scatter.py",),
-    "numba": ("ops/numba.py",),
+    "numba": ("ops/numba/",),
+    "llvmlite": ("ops/numba/",),
     "yacs": ("graphgym.py",),
     "triton": ("ops/triton/",),
 }

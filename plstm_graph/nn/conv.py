@@ -34,10 +34,6 @@ GATE_STD = 0.1
 """Gate weights start at this fraction of unit-variance pre-activations, so that the biases rule at first."""
 
 
-FUSED = {"cuda": "triton"}
-"""The backend that runs a layer as one on each type of device."""
-
-
 class GateLinear(Linear):
     """A bias-free linear map that starts near zero, also when it is lazy or reset on its own."""
 
@@ -195,8 +191,8 @@ class PLSTMConv(MessagePassing):
         """The backend that runs all of the layer as one, if none of its parts was replaced or is being watched."""
         if self.explain:
             return None
-        backend = FUSED.get(x.device.type) if self.backend == "auto" else self.backend
-        if backend not in FUSED.values() or unavailable(backend, x.device) is not None:
+        backend = COMPILED.get(x.device.type) if self.backend == "auto" else self.backend
+        if backend not in COMPILED.values() or unavailable(backend, x.device) is not None:
             return None
         parts = (
             (self.lin, Linear),

@@ -1,19 +1,38 @@
-"""The definition is PLSTMConv._gates: a layer whose gate weights are identities takes the linear terms themselves."""
+"""The definition is PLSTMConv._gates: a layer whose gate weights are identities takes the linear terms themselves.
+
+Triton's kernels and numba's loops keep the same contract.
+"""
+
+import sys
+from importlib import import_module
 
 import pytest
 import torch
+from flat_gates import fold
 from torch import Tensor
 
 pytest.importorskip("triton")
 
 from plstm_graph import LineDAG, PLSTMConv
 from plstm_graph.gates import Gates, normalize_transition, view
-from plstm_graph.ops.flat import GATES, GRADIENTS, places, unfold
+from plstm_graph.ops.flat import GATES, GRADIENTS, unfold
 from plstm_graph.ops.triton.gates import TILE, backward_gates, forward_gates
 from plstm_graph.plan import Plan
 from plstm_graph.testing import DAGS, grid_dag, random_dag
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture(autouse=True, params=["triton"] if torch.cuda.is_available() else ["triton", "numba"])
+def backend(request, monkeypatch) -> str:
+    """Whose ``forward_gates`` and ``backward_gates`` this module tests."""
+    pytest.importorskip(request.param)
+    module = import_module(f"plstm_graph.ops.{request.param}.gates")
+    for name in ("forward_gates", "backward_gates"):
+        monkeypatch.setattr(sys.modules[__name__], name, getattr(module, name))
+    return request.param
+
+
 EXACT = {"rtol": 0, "atol": 1e-10}
 SINGLE = {"rtol": 1e-5, "atol": 2e-6}
 
@@ -46,16 +65,6 @@ def gates_of(terms, plan: Plan, mode: str, reversed: bool, gathered: bool = Fals
     return unfold(forward_gates(*terms, plan, mode, reversed, gathered), plan, terms[2].size(1))
 
 
-def flat(parts: tuple[Tensor, ...], plan: Plan, size: int) -> Tensor:
-    """Gates (and their totals) or gradients in one tensor."""
-    heads = parts[0].size(1)
-    joined = parts[0].new_empty(places(plan, heads)[size])
-    gates, behind = unfold(joined, plan, heads)
-    for place, part in zip((*gates, behind), parts, strict=False):
-        place.copy_(part)
-    return joined
-
-
 def gradients_of(
     gates: tuple[Tensor, ...],
     grads: Gates,
@@ -67,7 +76,7 @@ def gradients_of(
 ) -> list[Tensor | None]:
     """Of the linear terms, which are ``like`` these, and the bias, from the kernels."""
     d_node, d_edge = (x if x is None else torch.zeros_like(x, memory_format=torch.contiguous_format) for x in like)
-    given = flat(gates, plan, GATES), flat(grads, plan, GRADIENTS)
+    given = fold(gates, plan, GATES), fold(grads, plan, GRADIENTS)
     parts = backward_gates(*given, plan, mode, reversed, d_node, d_edge, gathered)
     return [d_node, d_edge, parts.sum(0)]
 

@@ -1,4 +1,10 @@
-"""The definition is MultiHeadRMSNorm and the end of PLSTMConv.forward, with gradients by autograd."""
+"""The definition is MultiHeadRMSNorm and the end of PLSTMConv.forward, with gradients by autograd.
+
+Triton's kernels and numba's loops keep the same contract.
+"""
+
+import sys
+from importlib import import_module
 
 import pytest
 import torch
@@ -13,6 +19,16 @@ from plstm_graph.ops.triton.norm import TILE, backward_norm, forward_norm
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CONCAT = pytest.mark.parametrize("concat", [True, False], ids=["concat", "mean"])
 EPS = 1e-5
+
+
+@pytest.fixture(autouse=True, params=["triton"] if torch.cuda.is_available() else ["triton", "numba"])
+def backend(request, monkeypatch) -> str:
+    """Whose ``forward_norm`` and ``backward_norm`` this module tests."""
+    pytest.importorskip(request.param)
+    module = import_module(f"plstm_graph.ops.{request.param}.norm")
+    for name in ("forward_norm", "backward_norm"):
+        monkeypatch.setattr(sys.modules[__name__], name, getattr(module, name))
+    return request.param
 
 
 def inputs(

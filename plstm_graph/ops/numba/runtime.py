@@ -1,0 +1,79 @@
+"""What all loops share: how they are compiled, on how many threads they run, and tensors as numpy's arrays."""
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+
+import numba
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+# Sums may be reordered for SIMD and products fused into them.
+_fast = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy", "cache": True}
+parallel = njit(parallel=True, **_fast)
+"""A loop over work items that share nothing they write."""
+part = njit(forceinline=True, **_fast)
+"""A part of such a loop."""
+exact = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
+"""Options of a function whose sums are to be taken as they are written."""
+
+_pool: int | None = None  # the process that has started numba's threads
+_turn = threading.Lock()
+
+
+def arrays(tensors: Iterable[Tensor]) -> tuple[np.ndarray, ...]:
+    """The same memory for numba."""
+    return tuple((x.detach() if x.requires_grad else x).numpy() for x in tensors)
+
+
+def flat(x: Tensor) -> Tensor:
+    """All memory from the first to the last number of a tensor whose last dimension is contiguous, [numbers]."""
+    numbers = 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0
+    return x.as_strided((numbers,), (1,))
+
+
+def runs_here(device: torch.device) -> str | None:
+    """Why the loops cannot run for tensors on ``device`` in this process, or None."""
+    if device.type != "cpu":
+        return f"numba's loops are for the CPU, the tensors are on {device}"
+    if _pool not in (None, os.getpid()):
+        return "numba ran before this process was forked, and its threads did not come along; start processes by spawn"
+    return None
+
+
+@contextmanager
+def torch_threads() -> Iterator[None]:
+    """As many threads as torch may use, so that one setting rules both.
+
+    Numba's own pool, which it takes where there is neither OpenMP nor TBB, ends the process if two threads launch at
+    once: there they take turns.
+    """
+    global _pool
+    with _turn:
+        _pool = os.getpid()
+        threads = torch.get_num_threads()
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # starts the pool, which says what it is
+        if torch.get_num_threads() != threads:  # numba starts it by setting OpenMP's threads, which are torch's too
+            torch.set_num_threads(threads)
+    with _turn if numba.threading_layer() == "workqueue" else nullcontext():
+        yield
+
+
+class Fork:
+    """As :class:`plstm_graph.ops.triton.runtime.Fork`; here one thing is done after the other."""
+
+    def __init__(self, device: torch.device, worth: bool) -> None:
+        pass
+
+    def __enter__(self) -> "Fork":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def branch(self) -> nullcontext[None]:
+        """Does nothing."""
+        return nullcontext()

@@ -1,0 +1,121 @@
+"""The loops by themselves; what gates and norm compute is tested in tests/ops/triton, beside the kernels."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from flat_gates import fold
+from torch import Tensor
+
+pytest.importorskip("numba")
+
+from plstm_graph import LineDAG
+from plstm_graph.gates import view
+from plstm_graph.ops.flat import GATES, GRADIENTS, unfold
+from plstm_graph.ops.numba import operator
+from plstm_graph.ops.numba.gates import ROWS, backward_gates, forward_gates
+from plstm_graph.ops.numba.norm import backward_norm, forward_norm
+from plstm_graph.testing import DAGS, TOLERANCE, VIEWS, path_sum, random_dag, random_inputs
+from plstm_graph.testing.cases import Inputs
+from plstm_graph.testing.laws import outcome
+
+WIDTHS = pytest.mark.parametrize(
+    "widths", [(2, 8, 16), (1, 16, 8), (3, 3, 4), (2, 9, 11), (1, 1, 1), (2, 17, 3)], ids=str
+)
+
+
+def joined(inputs: Inputs) -> Tensor:
+    """Query, key and value of each head side by side, [N, H * (2 * K + V)]."""
+    return torch.cat([inputs.query, inputs.key, inputs.value], -1).flatten(1).contiguous()
+
+
+def close(got: Tensor, want: Tensor) -> None:
+    error = (got.double() - want.double()).abs() / (1 + want.double().abs())
+    assert (error <= TOLERANCE[got.dtype]).all(), error.max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@WIDTHS
+def test_side_by_side_as_apart(widths, dtype):
+    """Bit for bit, and both against the sum over all paths; rows fill registers, or do not."""
+    for name, make in VIEWS.items():
+        dag = make(LineDAG.collate([DAGS[name]() for name in ("no node", "diamond", "complete", "one node", "star")]))
+        inputs = random_inputs(dag, *widths, dtype=dtype)
+        heads, keys, _ = widths
+        plan, grad = dag.plan(4), torch.randn(inputs.value.shape, dtype=dtype)
+        rows = joined(inputs)
+        gates = fold(inputs.gates, plan, GATES)
+        call = operator.walk_along(gates, heads, keys, rows.size(1) // heads - 2 * keys, plan, dag.reversed)
+        output = operator.attend(call, rows, gates)
+        assert torch.equal(output, operator.forward(*inputs, plan, dag.reversed)[0]), name
+        d_rows, d_gates = operator.attend_back(call, rows, gates, grad)
+        d_query, d_key, d_value, *apart = operator.backward(*inputs, plan, dag.reversed, grad, None)
+        assert torch.equal(d_rows, joined(Inputs(d_query, d_key, d_value, inputs.gates))), name
+        assert all(torch.equal(a, b) for a, b in zip(unfold(d_gates, plan, heads)[0], apart, strict=True)), name
+        want = outcome(path_sum, Inputs.of([x.double() for x in inputs.flat()]), dag, grad.double())
+        for got, expected in zip((output, d_query, d_key, d_value, *apart), want.values(), strict=True):
+            close(got, expected)
+
+
+def test_vectors_may_lie_anywhere():
+    """Gradients lie as their inputs do."""
+    dag = random_dag(3, graphs=3)
+    inputs = random_inputs(dag, 2, 8, 8)
+    plan, grad = dag.plan(4), torch.randn(inputs.value.shape, dtype=torch.float64)
+    want = operator.backward(*inputs, plan, False, grad, None)
+    for turn in ((1, 0, 2), (0, 2, 1), (2, 0, 1)):
+        back = [turn.index(i) for i in range(3)]
+        query, key, value = (x.permute(turn).contiguous().permute(back) for x in inputs[:3])
+        got = operator.backward(query, key, value, inputs.gates, plan, False, grad, None)
+        assert [x.stride() for x in got[:3]] == [x.stride() for x in (query, key, value)]
+        assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+@pytest.fixture
+def threads() -> Iterator[list[int]]:
+    """Numbers of threads to compare; set back afterwards."""
+    before = torch.get_num_threads()
+    yield [1, 2, 3]
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_any_number_of_threads(threads, dtype):
+    """Bit for bit, over several blocks of rows."""
+    dag = view(random_dag(5, nodes=9, density=0.4, graphs=40), "P", False)
+    assert dag.num_nodes > 4 * ROWS
+    heads, plan = 3, dag.plan(4)
+    like = {"dtype": dtype, "generator": torch.Generator().manual_seed(1)}
+    node_terms = torch.randn(dag.num_nodes, 8 * heads, **like)
+    edge_terms = torch.randn(dag.column.numel(), 4 * heads, **like)
+    y, d_out = (torch.randn(dag.num_nodes, *shape, **like) for shape in ((heads, 5), (heads * 5,)))
+    weight, bias, gate_bias = (torch.randn(*shape, **like) for shape in ((heads, 5), (heads * 5,), (4, heads)))
+
+    def results() -> list[Tensor]:
+        flat = forward_gates(node_terms, edge_terms, gate_bias, plan, "P", False)
+        gates, total = unfold(flat, plan, heads)
+        grads = fold([gate.flip(0) for gate in gates], plan, GRADIENTS)
+        d_node, d_edge = torch.empty_like(node_terms), torch.zeros_like(edge_terms)
+        d_bias = backward_gates(flat, grads, plan, "P", False, d_node, d_edge)
+        normed = forward_norm(y, weight, bias, 1e-5, True), *backward_norm(d_out, y, weight, 1e-5, True, True)
+        return [*gates, total, d_node, d_edge, d_bias, *(x for x in normed if x is not None)]
+
+    found = []
+    for number in threads:
+        torch.set_num_threads(number)
+        found.append(results())
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(other, found[0], strict=True))
+
+
+def test_activations_in_float32():
+    """To a few units in the last place, at every distance from zero: gates of a bias alone."""
+    sizes = torch.cat([torch.logspace(-20, 2, 400), torch.tensor([0.0, 0.6249, 0.625, 0.6251, 87, 88, 89, torch.inf])])
+    raw = torch.cat([sizes, -sizes]).view(1, -1)
+    dag = LineDAG.from_edge_index(torch.tensor([[0, 1], [1, 2]]))
+    bias = raw.expand(4, -1).contiguous()
+    flat = forward_gates(torch.zeros(3, 8 * raw.numel()), None, bias, dag.plan(4), "D", False)
+    gates, _ = unfold(flat, dag.plan(4), raw.numel())
+    digits = 4 * torch.finfo(torch.float32).eps
+    torch.testing.assert_close(gates.transition.double(), raw.double().tanh(), rtol=digits, atol=0)
+    torch.testing.assert_close(gates.direct[:1].double(), raw.double().sigmoid(), rtol=digits, atol=1e-37)
