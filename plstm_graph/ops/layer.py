@@ -205,7 +205,11 @@ def _forward(*arguments: Any) -> list[Tensor]:
 def _backward(*arguments: Any) -> list[Tensor]:
     setting, inputs, (plan, kept, grad, wanted) = _split(arguments)
     found = backward(compiled(setting.backend), setting, inputs, Plan(*plan), Kept(*kept), grad, None, wanted)
-    return [x for x in found if x is not None]
+    *most, d_norm, d_bias = found
+    apart = (
+        x if x is None else x.clone() for x in (d_norm, d_bias)
+    )  # they share memory, which an op's outputs may not
+    return [x for x in (*most, *apart) if x is not None]
 
 
 def _split(arguments: tuple[Any, ...]) -> tuple[Setting, Inputs, tuple[Any, ...]]:
