@@ -20,7 +20,7 @@ TILE = 256
 """Entries (rows times heads) of a program. Few: one that walks lists waits, and only other programs hide the wait."""
 MOST_ROWS = 64
 """Rows of a program, for all of them wait for the longest list among them."""
-WARPS = 1
+OPTIONS = (("num_warps", 1),)
 
 ARRIVING: tl.constexpr = tl.constexpr(int(Node.ARRIVING))
 ARRIVE: tl.constexpr = tl.constexpr(int(Node.ARRIVE))
@@ -437,7 +437,7 @@ def forward_gates(
                 gathered,
                 reversed,
             ),
-            num_warps=WARPS,
+            OPTIONS,
         )
     return gates
 
@@ -477,7 +477,7 @@ def backward_gates(
             (plan.edges, plan.pairs),
             (nodes, edges, pairs),
             (heads, padded, block, mode == "P", features, gathered, reversed),
-            num_warps=WARPS,
+            OPTIONS,
         )
     if nodes:
         launch(
@@ -487,6 +487,6 @@ def backward_gates(
             (plan.nodes, plan.edges, plan.pairs),
             (nodes, edges, pairs),
             (heads, padded, block, gathered, reversed),
-            num_warps=WARPS,
+            OPTIONS,
         )
     return sums

@@ -20,9 +20,11 @@ SWEEP_WARPS = 16
 """Its warps on a multiprocessor, which share 65536 registers."""
 BIG = (9, 10)
 """Major compute capabilities with enough shared memory for the widest tiles (backward pass, 164 KiB)."""
-WALK_NUMBERS, WALK_REGISTERS = 256, 64
-"""Numbers of the tile of a walk, which one warp holds: heads of a program times columns. And its registers a thread: 32
-programs share a multiprocessor."""
+WALK_NUMBERS = 256
+"""Numbers of the tile of a walk, which one warp holds: heads of a program times columns."""
+ONE_WARP = (("num_warps", 1),)
+WALK = (*ONE_WARP, ("maxnreg", 64))
+"""Registers of a thread of a walk, so that 32 programs share a multiprocessor. Numbers of 64 bits take more."""
 ATTEND_REGISTERS = 128
 TIGHT = {(attention.forward, "tf32x3"): 64, (attention.backward, "tf32x3"): 32, (attention.backward, "tf32"): 32}
 """Registers of a thread of the attention kernels, and up to which padded K + V they are so few: twice as many programs
@@ -172,14 +174,15 @@ class _Form(NamedTuple):
     Attributes:
         blocks: programs of a walk for a graph of each class.
         walk, attend: constants of the kernels, ``attend`` without the precision.
-        warps: of attention.
+        tight, loose: options of attention, with few registers a thread or any number.
         padded: K and V as powers of two, in all.
     """
 
     blocks: tuple[int, ...]
     walk: tuple[Any, ...]
     attend: tuple[Any, ...]
-    warps: int
+    tight: tuple[Any, ...]
+    loose: tuple[Any, ...]
     padded: int
 
 
@@ -190,11 +193,13 @@ def _form(layout: Layout, reversed: bool) -> _Form:
     each = [min(power_of_2(heads), max(WALK_NUMBERS // columns, 1)) for columns in TILES]
     each += (walk.CLASSES.value - len(TILES)) * [1]
     widths = [max(16, power_of_2(width)) for width in (keys, values)]
+    warps = (("num_warps", max(2, sum(widths) // 64)),)
     return _Form(
         blocks=tuple(ceil_div(heads, some) for some in each),
         walk=(heads, TILES[0], *each, reversed),
         attend=(heads, keys, values, *widths, *strides, TILES[0]),
-        warps=max(2, sum(widths) // 64),
+        tight=(*warps, ("maxnreg", ATTEND_REGISTERS)),
+        loose=warps,
         padded=sum(widths),
     )
 
@@ -227,14 +232,15 @@ class Call:
         self.counts += (walk.CLASSES.value - len(self.counts)) * [0]
         self.tiled = sum(self.counts)
         self.room: Tensor | None = None
-        self._places: list[int] | None = None
+        self._parts: dict[int, Gates] = {}
 
     def parts(self, flat: Tensor) -> Gates:
         """Gates or gradients of gates in one tensor."""
-        if self._places is None:
-            self._places = places(self.plan, self.heads)
-        found: Any = (At(flat, place) for place in self._places[:4])
-        return Gates(*found)
+        found = self._parts.get(flat.data_ptr())
+        if found is None:
+            parts: Any = [At(flat, place) for place in places(self.plan, self.heads)[:4]]
+            found = self._parts[flat.data_ptr()] = Gates(*parts)
+        return found
 
     def walk_along(self, gates: Gates) -> None:
         """Find states and gating matrices."""
@@ -272,8 +278,7 @@ class Call:
             (plan.graphs, plan.edges, plan.pairs, plan.work),
             (*self.counts, *self.sizes),
             self.form.walk,
-            num_warps=1,
-            maxnreg=None if self.wide == torch.float64 else WALK_REGISTERS,
+            ONE_WARP if self.wide == torch.float64 else WALK,
         )
 
     def _attend(self, kernel: Any, kinds: int, tensors: tuple[Tensor | At, ...], dtype: torch.dtype) -> None:
@@ -290,8 +295,7 @@ class Call:
             (self.plan.graphs, self.plan.work),
             (*self.counts, self.sizes[0]),
             (*self.form.attend, precision),
-            num_warps=self.form.warps,
-            maxnreg=ATTEND_REGISTERS if tight else None,
+            self.form.tight if tight else self.form.loose,
         )
 
     def _recurrent_output(self, vectors: Vectors, gates: Gates, output: Tensor) -> None:
@@ -343,9 +347,7 @@ class Call:
             (plan.pairs, plan.large, plan.levels, counters),
             (self.sizes[2], levels),
             (self.heads, self.keys, self.values, *widths, *self.strides, block, two, self.reversed, *options),
-            num_warps=warps,
-            maxnreg=65536 // (32 * SWEEP_WARPS),
-            launch_cooperative_grid=True,
+            (("num_warps", warps), ("maxnreg", 65536 // (32 * SWEEP_WARPS)), ("launch_cooperative_grid", True)),
         )
 
     def _at_nodes(self, kernel: Any, tensors: tuple[Tensor | At, ...]) -> None:
@@ -360,7 +362,7 @@ class Call:
             (plan.edges, plan.large),
             (self.sizes[1],),
             (self.heads, self.keys, self.values, *widths, *self.strides, block, self.reversed),
-            num_warps=1,
+            ONE_WARP,
         )
 
 

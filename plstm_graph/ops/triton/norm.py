@@ -16,7 +16,7 @@ from plstm_graph.ops.triton.runtime import launch, power_of_2
 
 TILE = 1024
 """Entries of a program: all heads of some nodes, or some heads of one node where those are more."""
-WARPS = 4
+OPTIONS = (("num_warps", 4),)
 PROGRAMS = 1024
 """At most so many programs sum gradients of weight and bias. Fixed, for sums that do not depend on the machine."""
 
@@ -162,7 +162,7 @@ def forward_norm(y: Tensor, weight: Tensor, bias: Tensor | None, eps: float, con
             (),
             (nodes,),
             (heads, width, block, some, padded, eps, _wide(y), concat, bias is not None),
-            num_warps=WARPS,
+            OPTIONS,
         )
     return out
 
@@ -195,7 +195,8 @@ def backward_norm(
             (),
             (nodes,),
             (heads, width, block, some, padded, eps, _wide(y), concat, has_bias),
-            num_warps=WARPS,
+            OPTIONS,
         )
-    d_weight, *d_bias = sums.sum(0).split((numbers, sums.size(1) - numbers) if has_bias else numbers)
-    return d_y, d_weight.view(heads, width), d_bias[0] if has_bias else None
+    sums = sums.sum(0)
+    d_weight = sums.narrow(0, 0, numbers).view(heads, width)
+    return d_y, d_weight, sums.narrow(0, numbers, sums.size(0) - numbers) if has_bias else None

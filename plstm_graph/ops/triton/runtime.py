@@ -3,8 +3,9 @@
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
-from typing import Any, NamedTuple
+from functools import cache, reduce
+from operator import attrgetter, methodcaller, or_
+from typing import Any
 
 import torch
 import triton
@@ -41,24 +42,26 @@ def ceil_div(number: int, by: int) -> int:
     return -(-number // by)
 
 
-class At(NamedTuple):
-    """A place inside a contiguous tensor, by its flat index: what a kernel gets is the pointer, and no view is made."""
+class At:
+    """A place inside a contiguous tensor, by its flat index: what a kernel gets is the pointer, and no view is made.
 
-    tensor: Tensor
-    place: int
+    Attributes:
+        tensor, place: as given.
+        dtype, data_ptr: as a tensor has them.
+    """
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the tensor."""
-        return self.tensor.dtype
+    __slots__ = ("data_ptr", "dtype", "place", "tensor")
 
-    def data_ptr(self) -> int:
-        """Address of the place."""
-        return self.tensor.data_ptr() + self.place * self.tensor.element_size()
+    def __init__(self, tensor: Tensor, place: int) -> None:
+        self.tensor, self.place, self.dtype = tensor, place, tensor.dtype
+        self.data_ptr = (tensor.data_ptr() + place * self.dtype.itemsize).__index__
 
     def view(self) -> Tensor:
         """The tensor from there on, [numbers]."""
         return self.tensor.view(-1)[self.place :]
+
+
+_pointer, _dtype = methodcaller("data_ptr"), attrgetter("dtype")
 
 
 def launch(
@@ -66,15 +69,15 @@ def launch(
     grid: tuple[int, ...],
     tensors: Sequence[Tensor | At],
     tables: Sequence[Tensor],
-    numbers: tuple[int, ...],
+    numbers: Sequence[int],
     constants: tuple[Any, ...],
-    **options: Any,
+    options: tuple[tuple[str, Any], ...],
 ) -> None:
     """Run a kernel on the device of its tensors.
 
     Triton looks at every argument of every launch anew, which can cost the host more than the kernel costs the GPU. So
     what it compiled is kept by all that it may depend on (constants, options, device, dtypes and alignment), and
-    started with plain pointers.
+    started with plain pointers. Nothing here loops in Python.
 
     Args:
         kernel: a ``triton.jit`` function of ``(*tensors, *tables, *numbers, *constants)``.
@@ -83,19 +86,17 @@ def launch(
         tables: int32; the kernel must not be specialised on their alignment.
         numbers: whole numbers, not specialised either.
         constants: the ``constexpr`` parameters.
-        options: ``num_warps`` and the like.
+        options: ``num_warps`` and the like, with their values.
     """
     if INTERPRETED:
         plain = (x.view() if type(x) is At else x for x in tensors)
         kernel[grid](*plain, *tables, *numbers, *constants)
         return
-    pointers = [x.data_ptr() for x in tensors]
-    ends = 0
-    for pointer in pointers:
-        ends |= pointer
-    aligned = True if ends % 16 == 0 else tuple(pointer % 16 for pointer in pointers)
-    device = (tables or tensors)[0].device  # type: ignore[union-attr]
-    key = (kernel.fn, device, constants, *options.values(), aligned, *(x.dtype for x in tensors))
+    pointers = tuple(map(_pointer, tensors))
+    ends = reduce(or_, pointers) % 16
+    device: Any = (tables or tensors)[0].device  # type: ignore[union-attr]
+    aligned = tuple(pointer % 16 for pointer in pointers) if ends else ()
+    key = (kernel.fn, device, constants, options, aligned, *map(_dtype, tensors))
     found = _compiled.get(key)
     if found is not None and device.index == torch._C._cuda_getDevice():
         width, height, depth = (*grid, 1, 1)[:3]
@@ -106,14 +107,14 @@ def launch(
             *(found.function, found.packed_metadata),
             *(None, None, None),  # no hooks of profilers that ride on Triton's own launches
             *pointers,
-            *(table.data_ptr() for table in tables),
+            *map(_pointer, tables),
             *numbers,
             *constants,
         )
         return
     with torch.cuda.device(device), torch.cuda.stream(_local.stream):
         plain = (x.view() if type(x) is At else x for x in tensors)
-        _compiled[key] = kernel[grid](*plain, *tables, *numbers, *constants, num_stages=1, **options)
+        _compiled[key] = kernel[grid](*plain, *tables, *numbers, *constants, num_stages=1, **dict(options))
 
 
 class Fork:
