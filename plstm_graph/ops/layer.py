@@ -116,10 +116,8 @@ class Layer(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         setting, plan, dtype = ctx.call
-        inputs, kept = (
-            Inputs(*ctx.saved_tensors[: len(Inputs._fields)]),
-            Kept(*ctx.saved_tensors[len(Inputs._fields) :]),
-        )
+        saved, count = ctx.saved_tensors, len(Inputs._fields)
+        inputs, kept = Inputs(*saved[:count]), Kept(*saved[count:])
         call, ctx.passed = ctx.passed, None  # used up; a second pass over the same graph goes without
         wanted = ctx.needs_input_grad[3:]
         found = backward(compiled(setting.backend), setting, inputs, plan, kept, grad, call, wanted)
