@@ -98,8 +98,8 @@ def to_multitree(edge_index: Tensor, num_nodes: int | None = None) -> Tensor:
     if num_nodes > MAX_EDGES:
         raise ShapeError(f"a multitree is cut out of graphs of at most {MAX_EDGES} nodes, got {num_nodes}; split it")
     level = topological_levels(columns, num_nodes)
-    src, dst = positions(level, torch.tensor([0, num_nodes]))[columns]
+    src, dst = positions(level, torch.tensor([0, num_nodes], device="cpu"))[columns]
     visit = torch.argsort(dst * num_nodes + src, stable=True)
     kept = multitree_pairs(src[visit].tolist(), dst[visit].tolist(), [0, num_nodes])
-    mask = torch.zeros(visit.numel(), dtype=torch.bool)
-    return mask.scatter(0, visit, torch.tensor(kept, dtype=torch.bool)).to(edge_index.device)
+    mask = torch.tensor(kept, dtype=torch.bool, device="cpu")
+    return torch.empty_like(mask).scatter(0, visit, mask).to(edge_index.device)

@@ -119,7 +119,7 @@ class LineDAG:
         graph_start = torch.searchsorted(src, graph_ptr)
         if node_at is not None:
             src, dst = node_at[src], node_at[dst]
-        column = torch.full((columns.size(1),), -1)
+        column = torch.full_like(columns[0], -1)
         column[plain] = edge_of
         along = columns[0] == torch.cat([src, src.new_zeros(1)])[column]
         prev, next = line_pairs(src, dst, num_nodes)
@@ -233,7 +233,7 @@ class LineDAG:
     def _kept_pairs(self) -> Tensor:
         prev, next = (self.next, self.prev) if self.reversed else (self.prev, self.next)
         kept = multitree_pairs(prev.tolist(), next.tolist(), self.edge_ptr.tolist())
-        return torch.nonzero(torch.tensor(kept, dtype=torch.bool)).view(-1).to(self.src.device)
+        return torch.nonzero(torch.tensor(kept, dtype=torch.bool, device="cpu")).view(-1).to(self.src.device)
 
     def with_kept_pairs(self, kept: Tensor) -> "LineDAG":
         """Remember the result of pruning, computed earlier: numbers of the kept pairs, [P']."""
@@ -467,7 +467,7 @@ class LineDAG:
         """From a networkx graph, nodes numbered in its own order; a DiGraph keeps its directions by default."""
         numbers = {node: i for i, node in enumerate(graph)}
         ends = [(numbers[u], numbers[v]) for u, v in graph.edges()]
-        edge_index = torch.tensor(ends, dtype=torch.long).view(-1, 2).t().contiguous()
+        edge_index = torch.tensor(ends, dtype=torch.long, device="cpu").view(-1, 2).t().contiguous()
         order = order if order is not None else (GIVEN if graph.is_directed() else "index")
         return cls.from_edge_index(edge_index, len(numbers), order=order)
 

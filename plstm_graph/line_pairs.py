@@ -40,9 +40,9 @@ def line_pairs(src: Tensor, dst: Tensor, num_nodes: int) -> tuple[Tensor, Tensor
         )
     by_head = torch.sort(dst, stable=True).indices
     first = arriving.cumsum(0) - arriving
-    next = torch.repeat_interleave(torch.arange(src.numel()), choices, output_size=count)
+    next = torch.repeat_interleave(torch.arange(src.numel(), device=src.device), choices, output_size=count)
     ends = choices.cumsum(0)
-    turn = torch.arange(count) - (ends - choices)[next]
+    turn = torch.arange(count, device=src.device) - (ends - choices)[next]
     return by_head[first[src[next]] + turn], next
 
 

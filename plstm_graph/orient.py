@@ -59,8 +59,13 @@ def graph_pointer(edge_index: Tensor, num_nodes: int, batch: Tensor | None) -> T
     return torch.cat([batch.new_zeros(1), torch.bincount(batch).cumsum(0)])
 
 
+def _graph_of_each(sizes: Tensor) -> Tensor:
+    """Number of each node's graph, from the sizes of the graphs."""
+    return torch.repeat_interleave(torch.arange(sizes.numel(), device=sizes.device), sizes)
+
+
 def _index(edge_index: Tensor, graph_ptr: Tensor, seed: int) -> Tensor:
-    return torch.arange(int(graph_ptr[-1]))
+    return torch.arange(int(graph_ptr[-1]), device="cpu")
 
 
 def _degree(edge_index: Tensor, graph_ptr: Tensor, seed: int) -> Tensor:
@@ -81,11 +86,11 @@ def _mix(x: Tensor) -> Tensor:
 def _random(edge_index: Tensor, graph_ptr: Tensor, seed: int) -> Tensor:
     """Hash of (seed, the graph's own edges, node): drawn per graph, yet the same graph is ranked alike in any batch."""
     sizes = graph_ptr.diff()
-    graph = torch.repeat_interleave(torch.arange(sizes.numel()), sizes)
-    local = torch.arange(graph.numel()) - graph_ptr[graph]
+    graph = _graph_of_each(sizes)
+    local = torch.arange(graph.numel(), device="cpu") - graph_ptr[graph]
     low, high = local[edge_index].min(0).values, local[edge_index].max(0).values
     fingerprint = _mix(sizes + 1).index_add(0, graph[edge_index[0]], _mix(_mix(low) + high))
-    return _mix(_mix(_mix(fingerprint)[graph] + _mix(torch.tensor(seed))) + local)
+    return _mix(_mix(_mix(fingerprint)[graph] + _mix(torch.tensor(seed, device="cpu"))) + local)
 
 
 def _search(edge_index: Tensor, graph_ptr: Tensor, depth_first: bool) -> Tensor:
@@ -105,7 +110,7 @@ def _search(edge_index: Tensor, graph_ptr: Tensor, depth_first: bool) -> Tensor:
                 continue
             rank[node], visited = visited, visited + 1
             waiting.extend(sorted(neighbours[node], reverse=depth_first))
-    return torch.tensor(rank, dtype=torch.long)
+    return torch.tensor(rank, dtype=torch.long, device="cpu")
 
 
 ORDERS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
@@ -162,11 +167,10 @@ def rank_nodes(edge_index: Tensor, graph_ptr: Tensor, order: str | Tensor, seed:
 
 def positions(rank: Tensor, graph_ptr: Tensor) -> Tensor:
     """Position of every node in the order (graph, rank, node), a permutation of 0 to N-1, [N]."""
-    sizes = graph_ptr.diff()
-    graph = torch.repeat_interleave(torch.arange(sizes.numel()), sizes)
+    graph = _graph_of_each(graph_ptr.diff())
     by_rank = torch.sort(rank, stable=True).indices
     by_graph = by_rank[torch.sort(graph[by_rank], stable=True).indices]
-    return torch.empty_like(by_graph).scatter_(0, by_graph, torch.arange(by_graph.numel()))
+    return torch.empty_like(by_graph).scatter_(0, by_graph, torch.arange(by_graph.numel(), device=by_graph.device))
 
 
 def topological_levels(src: Tensor, dst: Tensor, num_nodes: int) -> Tensor:

@@ -126,10 +126,10 @@ def classify(nodes: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
     classes = size_class(nodes, edges)
     by_size = torch.sort(edges, stable=True).indices
     graph = by_size[torch.sort(classes[by_size], stable=True).indices]
-    units = torch.tensor([*(tile // TILES[0] for tile in TILES), 0])[classes]
+    units = torch.tensor([*(tile // TILES[0] for tile in TILES), 0], device=nodes.device)[classes]
     units = units * (edges + nodes * (1 + (units > 1)))
     room = units[graph].cumsum(0) - units[graph]
-    host = torch.zeros(len(Host), len(TILES) + 1, dtype=torch.long)
+    host = torch.zeros(len(Host), len(TILES) + 1, dtype=torch.long, device=nodes.device)
     for row, sizes in (
         (Host.GRAPHS, torch.ones_like(units)),
         (Host.NODES, nodes),

@@ -78,7 +78,7 @@ class LineDAGData(Data):
     def _counts(self, key: str, whole: int) -> Tensor:
         """How many of an attribute each graph of a batch has, on the host, [G]; of one graph the ``whole``, [1]."""
         slices = getattr(self, "_slice_dict", None)
-        return slices[key].diff() if slices is not None and key in slices else torch.tensor([whole])
+        return slices[key].diff() if slices is not None and key in slices else torch.tensor([whole], device="cpu")
 
     def _fits(self, nodes: Tensor) -> bool:
         """Whether the graphs are as large as they were; ``nodes`` is what each of them has now, [G]."""
@@ -104,7 +104,7 @@ def line_dag(data: Data, order: str = "index") -> LineDAG:
     if isinstance(stored, list):  # what a Batch makes of one object per graph
         return LineDAG.collate(stored)
     rank, batch = data.get("rank"), data.get("batch")
-    batch = torch.zeros(data.num_nodes, dtype=torch.long) if batch is None else batch
+    batch = torch.zeros(data.num_nodes, dtype=torch.long, device="cpu") if batch is None else batch
     return LineDAG.from_edge_index(data.edge_index, data.num_nodes, order=order if rank is None else rank, batch=batch)
 
 
@@ -145,7 +145,7 @@ class OrientDAG(GraphTransform):
             return data
         columns = data.edge_index.cpu()
         columns = columns[:, columns[0] != columns[1]]
-        batch = torch.zeros(data.num_nodes, dtype=torch.long) if data.get("batch") is None else data.batch.cpu()
+        batch = columns.new_zeros(data.num_nodes) if data.get("batch") is None else data.batch.cpu()
         ptr = graph_pointer(columns, data.num_nodes, batch)
         data.rank = positions(rank_nodes(columns, ptr, self.order, self.seed), ptr).to(data.edge_index.device)
         return data
@@ -283,7 +283,7 @@ def weisfeiler_lehman_rank(data: Data) -> Tensor:
     """
     num_nodes, edge_index = data.num_nodes, data.edge_index.cpu()
     if not num_nodes:
-        return torch.zeros(0, dtype=torch.long)
+        return edge_index.new_zeros(0)
     src, dst = to_undirected(edge_index[:, edge_index[0] != edge_index[1]], num_nodes=num_nodes)
     degrees = torch.bincount(dst, minlength=num_nodes)
     features = [] if data.get("x") is None else [data.x.detach().cpu().reshape(num_nodes, -1).double()]
@@ -293,13 +293,13 @@ def weisfeiler_lehman_rank(data: Data) -> Tensor:
     for _ in range(num_nodes):
         # A row of a node's own colour and its neighbours', sorted: equal rows mean equal neighbourhoods.
         by_node = torch.argsort(dst * num_nodes + color[src])
-        place = torch.arange(dst.numel()) - first[dst[by_node]] + 1
-        rows = torch.full((num_nodes, int(degrees.max()) + 1), -num_nodes)
+        place = torch.arange(dst.numel(), device="cpu") - first[dst[by_node]] + 1
+        rows = degrees.new_full((num_nodes, int(degrees.max()) + 1), -num_nodes)
         rows[:, 0] = color
         rows[dst[by_node], place] = -color[src[by_node]]
         refined = torch.unique(rows, dim=0, return_inverse=True)[1]
         if int(refined.max()) == int(color.max()):
             break
         color = refined
-    ptr = torch.tensor([0, num_nodes])
+    ptr = torch.tensor([0, num_nodes], device="cpu")
     return positions(color, ptr)

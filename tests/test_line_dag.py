@@ -407,3 +407,17 @@ def test_networkx_missing(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "networkx", None)
     with pytest.raises(ImportError, match="networkx is not installed; pip install"):
         random_dag(0).to_networkx()
+
+
+@pytest.mark.parametrize("order", ["index", "bfs", "dfs", "degree", "random", torch.tensor([3, 1, 0, 2])], ids=str)
+def test_another_default_device_changes_nothing(order):
+    """What is computed on the host stays there; tensors without numbers would not."""
+    columns = torch.tensor([[0, 1, 1, 2, 2, 3, 0, 3], [1, 0, 2, 1, 3, 2, 3, 0]])
+    with torch.device("meta"):
+        dag = LineDAG.from_edge_index(columns, 4, order=order).prepare()
+        both = LineDAG.collate([dag, dag])
+    plain = LineDAG.from_edge_index(columns, 4, order=order)
+    for got, want in ((dag, plain), (dag.prune(), plain.prune()), (both, LineDAG.collate([plain, plain]))):
+        assert torch.equal(got.src, want.src)
+        assert torch.equal(got.prev, want.prev)
+        assert all(torch.equal(a, b) for a, b in zip(got.plan(4), want.plan(4), strict=True))

@@ -223,7 +223,7 @@ class PackedGraphs:
         batch._slice_dict, batch._inc_dict = {}, {}
         for key, (value, dim, kind, grows) in self.attributes.items():
             taken = value.index_select(0, slices.places[kind])
-            batch._inc_dict[key] = torch.zeros(size, dtype=torch.long)
+            batch._inc_dict[key] = torch.zeros(size, dtype=torch.long, device="cpu")
             if grows is not None:
                 taken.movedim(0, -1).add_(slices.moves[1 + grows].index_select(0, slices.owners[kind]))
                 batch._inc_dict[key] = ends[grows, :-1]
@@ -231,7 +231,7 @@ class PackedGraphs:
             batch._slice_dict[key] = ends[kind]
         for key, values in self.objects.items():
             batch[key] = [values[number] for number in chosen.graphs]
-            batch._slice_dict[key], batch._inc_dict[key] = torch.arange(size + 1), None
+            batch._slice_dict[key], batch._inc_dict[key] = torch.arange(size + 1, device="cpu"), None
         if self.states_nodes:
             batch._store._num_nodes = chosen.sizes[NODES].tolist()
             batch.num_nodes = int(chosen.ends[NODES, -1])

@@ -141,8 +141,8 @@ def pack_lines(union: Batch, order: str, prune: bool, sizes: Sizes) -> Lines:
     copied = [row for pair in pairs for kind in (NODES, edge, pair) for row in (kind, len(sizes) + kind)]
     return Lines(
         {name: Table(value.t().contiguous(), kind) for name, (kind, value, _) in found.items()},
-        torch.tensor([1 + row for *_, rows in found.values() for row in rows]),
-        torch.tensor(copied),
+        torch.tensor([1 + row for *_, rows in found.values() for row in rows], device="cpu"),
+        torch.tensor(copied, device="cpu"),
         dag.column_along,
         plans[0].large,
         plans[0].levels,
@@ -157,7 +157,7 @@ def _padded(numbers: Tensor, size: int) -> np.ndarray:
 
 def _levels_and_merged(dag: LineDAG) -> tuple[Tensor, Tensor]:
     """Of each graph the number of levels, and whether several of its columns became one edge, [G] each."""
-    nothing = torch.zeros(dag.num_graphs, dtype=torch.long)
+    nothing = dag.level.new_zeros(dag.num_graphs)
     levels = nothing.scatter_reduce(0, dag.edge_graph, dag.level + 1, "amax")
     readings = torch.bincount((2 * dag.column + dag.column_along)[dag.column >= 0], minlength=2 * dag.num_edges)
     return levels, nothing.scatter_reduce(0, dag.edge_graph, readings.view(-1, 2).amax(1), "amax") > 1

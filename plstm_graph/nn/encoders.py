@@ -127,11 +127,11 @@ def laplacian_eigenvectors(edge_index: Tensor, num_nodes: int, count: int) -> Te
         num_nodes: N; the work grows with its cube.
         count: number of columns.
     """
-    found = torch.zeros(num_nodes, count)
+    found = torch.zeros(num_nodes, count, device="cpu")
     if not edge_index.numel():  # every vector would do
         return found
     columns, weight = get_laplacian(to_undirected(edge_index.cpu()), normalization="sym", num_nodes=num_nodes)
-    dense = torch.zeros(num_nodes, num_nodes, dtype=torch.double)
+    dense = torch.zeros(num_nodes, num_nodes, dtype=torch.double, device="cpu")
     dense.index_put_((columns[0], columns[1]), weight.double(), accumulate=True)
     vectors = torch.linalg.eigh(dense).eigenvectors[:, 1 : 1 + count]
     # Rounding must not decide between two entries that are equal in magnitude.

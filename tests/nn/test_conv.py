@@ -120,6 +120,22 @@ def test_equals_loops(mode: str, reverse: bool, with_edges: bool, backend: str) 
     torch.testing.assert_close(out, output_by_hand(conv, x, attr), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("mode", "reverse"), READINGS)
+def test_another_default_device_changes_nothing(mode: str, reverse: bool, backend: str) -> None:
+    x, edge_attr = inputs()
+    conv = scrambled(PLSTMConv(FEATURES, 4, 2, mode=mode, reverse=reverse, edge_dim=EDGE_FEATURES, backend=backend))
+    try:
+        want = conv(x, EDGE_INDEX, edge_attr)
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
+    x.requires_grad_()
+    with torch.device("meta"):
+        out = conv(x, EDGE_INDEX, edge_attr)
+        out.backward(torch.ones_like(out))
+    assert torch.equal(out, want)
+
+
 @pytest.mark.parametrize(("concat", "bias"), list(product([True, False], repeat=2)))
 def test_heads_concatenated_or_averaged(concat: bool, bias: bool) -> None:
     x, _ = inputs()

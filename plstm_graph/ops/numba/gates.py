@@ -272,7 +272,7 @@ def forward_gates(
     rows = [_rows(x, wide) for x in (node_terms, edge_terms) if x is not None]
     strides = rows[0].stride(0), rows[1].stride(0) if len(rows) > 1 else 0
     terms = arrays(flat(x) for x in (rows[0], rows[-1]))
-    gates = torch.empty(places(plan, heads)[GATES], dtype=wide)
+    gates = node_terms.new_empty(places(plan, heads)[GATES], dtype=wide)
     ends, column, exits, _, _ = _tables(plan, reversed, gathered or edge_terms is None)
     (flat_bias,) = arrays([bias.detach().to(wide).view(-1)])
     four, total = _split(gates, plan, mode, heads)

@@ -125,8 +125,8 @@ def forward_norm(y: Tensor, weight: Tensor, bias: Tensor | None, eps: float, con
     """
     nodes, heads, width = y.shape
     outputs, wide = heads * width if concat else width, _wide(y)
-    out = torch.empty(nodes, outputs, dtype=wide)
-    bias_row = torch.zeros(outputs, dtype=wide) if bias is None else bias
+    out = y.new_empty(nodes, outputs, dtype=wide)
+    bias_row = y.new_zeros(outputs, dtype=wide) if bias is None else bias
     given = arrays(x.to(wide).view(-1) for x in (y, weight, bias_row, out))
     with torch_threads():
         _forward(*given, _number(eps, wide), concat, (nodes, heads, width))
@@ -148,9 +148,9 @@ def backward_norm(
     """
     nodes, heads, width = y.shape
     numbers, outputs, wide = heads * width, heads * width if concat else width, _wide(y)
-    d_y = torch.empty(y.shape, dtype=wide)
-    sums = torch.zeros(-(-nodes // ROWS) * (numbers + outputs), dtype=wide)
-    found = torch.zeros(numbers + outputs, dtype=wide)
+    d_y = torch.empty_like(y, dtype=wide)
+    sums = y.new_zeros(-(-nodes // ROWS) * (numbers + outputs), dtype=wide)
+    found = y.new_zeros(numbers + outputs, dtype=wide)
     given = (x.to(wide).contiguous().view(-1) for x in (d_out, y, weight))
     with torch_threads():
         _backward(*arrays((*given, d_y.view(-1), sums, found)), _number(eps, wide), concat, (nodes, heads, width))

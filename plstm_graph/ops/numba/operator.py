@@ -232,7 +232,7 @@ class Vectors(NamedTuple):
 
 def forward(query: Tensor, key: Tensor, value: Tensor, gates: Gates, plan: Plan, reversed: bool) -> tuple[Tensor, None]:
     """See :class:`plstm_graph.ops.compiled.Compiled`."""
-    output = torch.empty(value.shape, dtype=value.dtype)
+    output = value.new_empty(value.shape)
     _run_forward(Vectors.apart(*map(_rows, (query, key, value))), gates, plan, reversed, output)
     return output, None
 
@@ -243,12 +243,12 @@ def backward(
     """All seven gradients in one sweep, strided as their inputs."""
     given = query, key, value
     inputs = [_rows(x) for x in given]
-    found = [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype) for x in inputs]
+    found = [x.new_empty_strided(x.shape, x.stride()) for x in inputs]
     d_gates = Gates(*(torch.empty_like(gate) for gate in gates))
     _run_backward(Vectors.apart(*inputs), gates, plan, reversed, grad, Vectors.apart(*found), d_gates)
     for i, (x, row) in enumerate(zip(given, inputs, strict=True)):
         if row is not x:
-            found[i] = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype).copy_(found[i])
+            found[i] = x.new_empty_strided(x.shape, x.stride()).copy_(found[i])
     return (*found, *d_gates)
 
 
