@@ -174,7 +174,7 @@ class LineDAG:
         # A reversed part counts its levels down to zero; lifting the shallow ones keeps them aligned with the deep.
         lift = [num_levels - dag.num_levels if dag.reversed else 0 for dag in dags]
         columns = zip((dag.column for dag in dags), edges, strict=False)
-        return cls(
+        union = cls(
             *(join("src", nodes), join("dst", nodes), join("prev", edges), join("next", edges), join("level", lift)),
             torch.cat([torch.where(column < 0, column, column + offset) for column, offset in columns]),
             torch.cat([dag.column_along for dag in dags]),
@@ -187,6 +187,10 @@ class LineDAG:
             reversed=dags[0].reversed,
             pruned=dags[0].pruned,
         )
+        if not union.pruned and all("kept" in dag._shared for dag in dags):  # pruning walks pair by pair
+            pairs = list(accumulate((dag.num_pairs for dag in dags), initial=0))
+            union.with_kept_pairs(join("kept_pairs", pairs))
+        return union
 
     # ------------------------------------------------------------------ views
 

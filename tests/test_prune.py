@@ -101,6 +101,19 @@ def test_refuses_graphs_beyond_its_limit(monkeypatch):
     monkeypatch.setattr(prune, "MAX_EDGES", 12)
     assert grid_dag(3, 3).prune().pruned  # 12 edges
     LineDAG.collate([grid_dag(3, 3)] * 4).prune()  # the limit is that of a graph, not of the batch
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_union_of_pruned_graphs_is_pruned_already(monkeypatch, reverse):
+    dags = [grid_dag(3, 3), random_dag(3, nodes=6, density=0.6), grid_dag(1, 2), grid_dag(2, 4)]
+    dags = [dag.reverse() for dag in dags] if reverse else dags
+    want = LineDAG.collate(dags).prune()
+    for dag in dags:
+        dag.prune()
+    monkeypatch.setattr("plstm_graph.line_dag.multitree_pairs", lambda *_: pytest.fail("pruned again"))
+    got = LineDAG.collate(dags).prune()
+    assert torch.equal(got.prev, want.prev)
+    assert torch.equal(got.next, want.next)
     with pytest.raises(ShapeError, match=r"graphs of at most 12 edges .* got 17; use mode='P'"):
         grid_dag(3, 4).prune()
 
