@@ -101,6 +101,13 @@ def test_refuses_graphs_beyond_its_limit(monkeypatch):
     monkeypatch.setattr(prune, "MAX_EDGES", 12)
     assert grid_dag(3, 3).prune().pruned  # 12 edges
     LineDAG.collate([grid_dag(3, 3)] * 4).prune()  # the limit is that of a graph, not of the batch
+    with pytest.raises(ShapeError, match=r"graphs of at most 12 edges .* got 17; use mode='P'"):
+        grid_dag(3, 4).prune()
+
+
+def test_nothing_to_prune():
+    assert multitree_pairs([], [], [0]) == []
+    assert multitree_pairs([], [], [0, 2, 2]) == []
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -114,10 +121,3 @@ def test_a_union_of_pruned_graphs_is_pruned_already(monkeypatch, reverse):
     got = LineDAG.collate(dags).prune()
     assert torch.equal(got.prev, want.prev)
     assert torch.equal(got.next, want.next)
-    with pytest.raises(ShapeError, match=r"graphs of at most 12 edges .* got 17; use mode='P'"):
-        grid_dag(3, 4).prune()
-
-
-def test_nothing_to_prune():
-    assert multitree_pairs([], [], [0]) == []
-    assert multitree_pairs([], [], [0, 2, 2]) == []
