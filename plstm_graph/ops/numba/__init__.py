@@ -1,6 +1,6 @@
 """The ``numba`` backend, see :class:`plstm_graph.ops.compiled.Compiled`: compiled loops on the CPU.
 
-Imported on first use only: numba is an extra, and compiling takes seconds (once per machine, kept on disk).
+Imported on first use only: numba is an extra, and compiling takes up to a minute (once per machine, kept on disk).
 """
 
 from plstm_graph.ops.numba.gates import backward_gates, forward_gates
