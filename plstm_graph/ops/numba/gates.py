@@ -247,25 +247,7 @@ def forward_gates(
     reversed: bool,
     gathered: bool = False,
 ) -> Tensor:
-    """Sum the linear terms of each gate and activate, as :class:`plstm_graph.PLSTMConv` does in plain PyTorch.
-
-    Half precision terms are summed in float32. Sizes are not checked.
-
-    Args:
-        node_terms: source as src and as dst, mark as src and as dst, transition as tail, joint and head, direct,
-            [N, 8 * H].
-        edge_terms: source, mark, transition as prev and as next, one row per column of the caller's ``edge_index``,
-            [M, 4 * H].
-        bias: source, transition, mark, direct, [4, H]; contiguous.
-        plan: of the line graph, pruned in D mode.
-        mode: ``"P"`` or ``"D"``.
-        reversed: read against the edges.
-        gathered: ``edge_terms`` have one row per edge, [E, 4 * H], as where duplicate columns were averaged.
-
-    Returns:
-        The gates in float32, or float64 where a term has it, in one tensor, see :mod:`plstm_graph.ops.flat`. What
-        stands behind them has no meaning in D mode.
-    """
+    """As :func:`plstm_graph.ops.triton.gates.forward_gates`."""
     given = [node_terms, bias] if edge_terms is None else [node_terms, bias, edge_terms]
     wide = torch.float64 if any(x.dtype == torch.float64 for x in given) else torch.float32
     heads, sizes = bias.size(1), (plan.nodes.size(1), plan.edges.size(1), bias.size(1))
@@ -291,17 +273,7 @@ def backward_gates(
     d_edge: Tensor | None,
     gathered: bool = False,
 ) -> Tensor:
-    """Gradients of the terms and the bias of :func:`forward_gates`.
-
-    Args:
-        gates, d_gates: see :mod:`plstm_graph.ops.flat`.
-        plan, mode, reversed, gathered: as there.
-        d_node, d_edge: filled with the gradients of the node terms [N, 8 * H] and the edge terms [M, 4 * H]; both
-            contiguous. Rows of edge terms that no edge reads are left alone.
-
-    Returns:
-        Gradient of the bias, [1, 4, H].
-    """
+    """As :func:`plstm_graph.ops.triton.gates.backward_gates`; the gradient of the bias is one part, [1, 4, H]."""
     nodes, edges, pairs, heads = plan.nodes.size(1), plan.edges.size(1), plan.pairs.size(1), d_node.size(1) // 8
     by_node = d_node.to(gates.dtype).zero_()
     by_edge = gates.new_empty(edges, 4 * heads) if d_edge is None else d_edge.to(gates.dtype)

@@ -111,18 +111,7 @@ def _backward(d_out, y, weight, d_y, sums, found, eps, concat, sizes):  # type: 
 
 
 def forward_norm(y: Tensor, weight: Tensor, bias: Tensor | None, eps: float, concat: bool) -> Tensor:
-    """:class:`plstm_graph.nn.norm.MultiHeadRMSNorm`, then the end of :class:`plstm_graph.PLSTMConv`.
-
-    Args:
-        y: output of the operator, [N, H, V]; contiguous.
-        weight: of the norm, [H, V]; contiguous.
-        bias: [H * V] or, without ``concat``, [V].
-        eps: of the norm.
-        concat: heads side by side, else averaged.
-
-    Returns:
-        [N, H * V] or [N, V], in the dtype that ``y`` and ``bias`` promote to.
-    """
+    """As :func:`plstm_graph.ops.triton.norm.forward_norm`."""
     nodes, heads, width = y.shape
     outputs, wide = heads * width if concat else width, _wide(y)
     out = y.new_empty(nodes, outputs, dtype=wide)
@@ -136,16 +125,7 @@ def forward_norm(y: Tensor, weight: Tensor, bias: Tensor | None, eps: float, con
 def backward_norm(
     d_out: Tensor, y: Tensor, weight: Tensor, eps: float, concat: bool, has_bias: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Gradients of :func:`forward_norm`.
-
-    Args:
-        d_out: of its output.
-        y, weight, eps, concat: as there.
-        has_bias: whether there was one.
-
-    Returns:
-        Gradients of ``y`` in its dtype, and of ``weight`` and ``bias`` in float32, or float64 if ``y`` is.
-    """
+    """As :func:`plstm_graph.ops.triton.norm.backward_norm`."""
     nodes, heads, width = y.shape
     numbers, outputs, wide = heads * width, heads * width if concat else width, _wide(y)
     d_y = torch.empty_like(y, dtype=wide)
