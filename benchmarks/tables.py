@@ -1,6 +1,7 @@
 """Markdown tables from stored rows."""
 
 import statistics
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -50,8 +51,15 @@ def speed_table(rows: list[Row], group: str) -> str:
 
 
 def latest(rows: list[Row]) -> list[Row]:
-    """Rows of the latest run of each case on each device, small cases first."""
-    runs = {(row["machine"]["device"], row["case"]): row["run"] for row in rows}
+    """Rows of the latest run of each case on each device, small cases first. One that timed nothing beside ours comes
+    only where no other did."""
+    names = defaultdict(set)
+    for row in rows:
+        names[row["machine"]["device"], row["case"], row["run"]].add(row["name"])
+    runs: dict[tuple[str, str], str] = {}
+    for (device, case, run), found in names.items():
+        if len(found) > 1 or len(names[device, case, runs.get((device, case), run)]) == 1:
+            runs[device, case] = run
     kept = [row for row in rows if row["run"] == runs[row["machine"]["device"], row["case"]]]
     return sorted(kept, key=lambda row: row["sizes"].get("E", 0))
 
