@@ -23,7 +23,8 @@ from torch_geometric.explain import Explainer, GNNExplainer
 
 from plstm_graph.data import GraphDataset
 from plstm_graph.explain import explain
-from plstm_graph.nn.model import GraphModel, ModelConfig, prepare
+from plstm_graph.nn.inputs import prepare
+from plstm_graph.nn.model import GraphModel, ModelConfig
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import labels, scaling, split_of
 from plstm_graph.train.infer import restore

@@ -13,7 +13,8 @@ from plstm_graph.data.source import Fill
 from plstm_graph.data.splits import Split, make_split
 from plstm_graph.errors import DataError
 from plstm_graph.nn.encoders import ATOM_SIZES, BOND_SIZES, FeatureSpec
-from plstm_graph.nn.model import ModelConfig, prepare
+from plstm_graph.nn.inputs import prepare
+from plstm_graph.nn.model import ModelConfig
 
 METRICS = {"regression": "r2", "binary": "rocauc", "multiclass": "accuracy"}  # tasks of a file, and how each is scored
 UNLABELLED = "none"
@@ -57,7 +58,7 @@ class GraphDataset:
         return make_split(kind, self.graphs, self.task, seed=seed, fold=fold, official=self.parts)
 
     def prepared(self, model: ModelConfig, chosen: Sequence[int] | None = None) -> list[Data]:
-        """The graphs, or those chosen by number, with all that a model reads; see ``nn.model.prepare``."""
+        """The graphs, or those chosen by number, with all that a model reads; see ``nn.inputs.prepare``."""
         return prepare(self.graphs if chosen is None else [self.graphs[number] for number in chosen], model)
 
 

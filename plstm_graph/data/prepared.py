@@ -21,7 +21,8 @@ from plstm_graph.data.splits import Split, group_split
 from plstm_graph.errors import DataError
 from plstm_graph.files import atomic_write
 from plstm_graph.nn.encoders import FeatureSpec
-from plstm_graph.nn.model import ModelConfig, prepare
+from plstm_graph.nn.inputs import prepare
+from plstm_graph.nn.model import ModelConfig
 
 FORMAT = 1
 SUFFIX = ".pt"

@@ -3,7 +3,8 @@
 from plstm_graph.nn.block import PLSTMBlock
 from plstm_graph.nn.conv import PLSTMConv
 from plstm_graph.nn.encoders import AtomEncoder, BondEncoder, CategoricalEncoder, FeatureSpec
-from plstm_graph.nn.model import MODELS, PLSTM, GraphModel, ModelConfig, prepare
+from plstm_graph.nn.inputs import prepare
+from plstm_graph.nn.model import MODELS, PLSTM, GraphModel, ModelConfig
 from plstm_graph.nn.norm import MultiHeadRMSNorm
 from plstm_graph.nn.virtual import VirtualNode
 

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import aggr
 from torch_geometric.nn.inits import reset
-from torch_geometric.transforms import AddRandomWalkPE
 
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.gates import check_mode
@@ -17,11 +16,11 @@ from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.baselines import BASELINES, LOCALS
 from plstm_graph.nn.block import PLSTMBlock, edge_content, norm_layer
 from plstm_graph.nn.conv import PLSTMConv, check_dag
-from plstm_graph.nn.encoders import FeatureEncoder, FeatureSpec, laplacian_eigenvectors
+from plstm_graph.nn.encoders import FeatureEncoder, FeatureSpec
 from plstm_graph.nn.virtual import VirtualNode
 from plstm_graph.ops.dispatch import check_backend
 from plstm_graph.orient import CANONICAL, RANDOM
-from plstm_graph.transforms import OrientDAG, line_dag
+from plstm_graph.transforms import line_dag
 
 DIRECTIONS = ("both", "along", "against", "alternating")
 """Reading directions of a stack: those of every block, or along in every even block and against in every odd one."""
@@ -349,37 +348,3 @@ class GraphModel(nn.Module):
                         data.edge_index, data.num_nodes, order=RANDOM, batch=batch, seed=seed
                     )
                 }
-
-
-def prepare(graphs: list[Data], config: ModelConfig, *, walked: int = 0) -> list[Data]:
-    """What a model needs from each graph, once per data set: encodings and ranks. Returns new Data objects.
-
-    The canonical order is that of the ``rank`` a graph comes with, where it has one: data sets store there what is
-    canonical for a molecule, or the directions of a native DAG. ``walked`` is for how many steps the graphs have walks
-    already.
-    """
-    if config.model == FINGERPRINT:
-        return list(graphs)
-    if config.walks > walked:
-        walk = AddRandomWalkPE(config.walks, attr_name="pe")
-        graphs = [walk(graph) if graph.num_edges else _no_walk(graph, config.walks) for graph in graphs]
-    if config.eigenvectors:
-        graphs = [_with_laplacian(graph, config.eigenvectors) for graph in graphs]
-    if config.model == "plstm" and config.order != RANDOM:
-        orient = OrientDAG(config.order)
-        keep = config.order == CANONICAL
-        graphs = [graph if keep and "rank" in graph else orient(graph) for graph in graphs]
-    return graphs
-
-
-def _no_walk(graph: Data, steps: int) -> Data:
-    """A graph without edges has no walk; PyG's transform would fail on it."""
-    graph = graph.clone()
-    graph.pe = torch.zeros(graph.num_nodes, steps)
-    return graph
-
-
-def _with_laplacian(graph: Data, count: int) -> Data:
-    graph = graph.clone()
-    graph.laplacian = laplacian_eigenvectors(graph.edge_index, graph.num_nodes, count)
-    return graph

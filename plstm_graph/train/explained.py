@@ -12,7 +12,7 @@ from plstm_graph import explain as core
 from plstm_graph.data.molecules import layout, smiles_to_data
 from plstm_graph.draw import draw_explanation
 from plstm_graph.errors import ConfigError, unknown
-from plstm_graph.nn.model import prepare
+from plstm_graph.nn.inputs import prepare
 from plstm_graph.train.checkpoint import Meta
 from plstm_graph.train.infer import network, restore_for_molecules
 from plstm_graph.train.results import write_rows

@@ -54,6 +54,15 @@ def test_only_the_latest_run_on_a_device_is_shown():
     assert speed_table(rows, "layer") == "No rows yet."
 
 
+def test_a_run_without_peers_gives_way_to_one_that_had_some():
+    both = [row("scatter"), row("triton", median=2.0)]
+    alone = row("triton", run="2", median=1.0)
+    assert "| triton | 2 ms |" in speed_table([*both, alone], "operator")
+    assert "| triton | 1 ms |" in speed_table([alone], "operator")
+    later = [row("scatter", run="3"), row("triton", run="3", median=3.0)]
+    assert "| triton | 3 ms |" in speed_table([*both, alone, *later], "operator")
+
+
 def test_the_columns_of_a_speed_table():
     rows = [
         row("reference", median=100.0, ratios={"scatter": 0.1}),

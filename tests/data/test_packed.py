@@ -14,7 +14,8 @@ from torch_geometric.loader import DataLoader
 from plstm_graph.data import GraphDataset, PackedGraphs, PackedLoader, load
 from plstm_graph.errors import ConfigError, DataError, ShapeError
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.nn.model import GraphModel, ModelConfig, prepare
+from plstm_graph.nn.inputs import prepare
+from plstm_graph.nn.model import GraphModel, ModelConfig
 from plstm_graph.plan import Plan, make_plan
 from plstm_graph.transforms import AddLineDAG, line_dag
 

@@ -8,7 +8,8 @@ from small_runs import small_dataset
 
 from plstm_graph.data.packed import PackedGraphs, PackedLoader
 from plstm_graph.errors import DataError
-from plstm_graph.nn.model import ModelConfig, prepare
+from plstm_graph.nn.inputs import prepare
+from plstm_graph.nn.model import ModelConfig
 from plstm_graph.train import data
 from plstm_graph.train.data import Collated, EpochSampler, batches, fits, mixed_seed, pack, scaling, train_loader
 

@@ -66,13 +66,13 @@ class Fork:
     """As :class:`plstm_graph.ops.triton.runtime.Fork`; here one thing is done after the other."""
 
     def __init__(self, device: torch.device, worth: bool) -> None:
-        pass
+        """There is no second stream to prepare."""
 
     def __enter__(self) -> "Fork":
         return self
 
     def __exit__(self, *error: object) -> None:
-        pass
+        """There is nothing to wait for."""
 
     def branch(self) -> nullcontext[None]:
         """Does nothing."""

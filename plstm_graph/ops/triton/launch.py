@@ -18,8 +18,8 @@ SWEEP_NUMBERS, SWEEP_NUMBERS_BACK = 1024, 512
 """32-bit numbers of each tile that a warp of the recurrent form holds: of three tiles at once, going back of four."""
 SWEEP_WARPS = 16
 """Its warps on a multiprocessor, which share 65536 registers."""
-BIG = (9, 10)
-"""Major compute capabilities with enough shared memory for the widest tiles (backward pass, 164 KiB)."""
+KNOWN = (9, 10)
+"""Major compute capabilities that the tiles are chosen for."""
 WALK_NUMBERS = 256
 """Numbers of the tile of a walk, which one warp holds: heads of a program times columns."""
 ONE_WARP = (("num_warps", 1),)
@@ -45,9 +45,9 @@ def _why_not(device: torch.device) -> str | None:
     if tuple(int(x) for x in triton.__version__.split(".")[:2]) < (3, 3):
         return f"the kernels need Triton 3.3 or later (PyTorch 2.7), this is {triton.__version__}"
     major, minor = torch.cuda.get_device_capability(device)
-    if major not in BIG:
+    if major not in KNOWN:
         return (
-            "the kernels need the 227 KiB of shared memory of compute capability 9.0 or 10.x (H100, H200, B200), "
+            "the kernels are made for compute capability 9.0 and 10.x (H100, H200, B200) and untried on others, "
             f"{device} has {major}.{minor}"
         )
     return None

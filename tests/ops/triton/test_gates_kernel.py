@@ -3,9 +3,6 @@
 Triton's kernels and numba's loops keep the same contract.
 """
 
-import sys
-from importlib import import_module
-
 import pytest
 import torch
 from flat_gates import fold
@@ -23,14 +20,8 @@ from plstm_graph.testing import DAGS, grid_dag, random_dag
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@pytest.fixture(autouse=True, params=["triton"] if torch.cuda.is_available() else ["triton", "numba"])
-def backend(request, monkeypatch) -> str:
-    """Whose ``forward_gates`` and ``backward_gates`` this module tests."""
-    pytest.importorskip(request.param)
-    module = import_module(f"plstm_graph.ops.{request.param}.gates")
-    for name in ("forward_gates", "backward_gates"):
-        monkeypatch.setattr(sys.modules[__name__], name, getattr(module, name))
-    return request.param
+pytestmark = pytest.mark.usefixtures("backend")
+OF_A_BACKEND = "gates", ("forward_gates", "backward_gates")  # see conftest.py
 
 
 EXACT = {"rtol": 0, "atol": 1e-10}

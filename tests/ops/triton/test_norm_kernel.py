@@ -3,9 +3,6 @@
 Triton's kernels and numba's loops keep the same contract.
 """
 
-import sys
-from importlib import import_module
-
 import pytest
 import torch
 from torch import Tensor
@@ -21,14 +18,8 @@ CONCAT = pytest.mark.parametrize("concat", [True, False], ids=["concat", "mean"]
 EPS = 1e-5
 
 
-@pytest.fixture(autouse=True, params=["triton"] if torch.cuda.is_available() else ["triton", "numba"])
-def backend(request, monkeypatch) -> str:
-    """Whose ``forward_norm`` and ``backward_norm`` this module tests."""
-    pytest.importorskip(request.param)
-    module = import_module(f"plstm_graph.ops.{request.param}.norm")
-    for name in ("forward_norm", "backward_norm"):
-        monkeypatch.setattr(sys.modules[__name__], name, getattr(module, name))
-    return request.param
+pytestmark = pytest.mark.usefixtures("backend")
+OF_A_BACKEND = "norm", ("forward_norm", "backward_norm")  # see conftest.py
 
 
 def inputs(
