@@ -5,6 +5,7 @@ queries, keys and values stay side by side in the projection, and so do their gr
 step, which at a few hundred molecules is most of the time.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -64,9 +65,9 @@ class Inputs(NamedTuple):
     bias: Any
 
     def mapped_in(self, dtype: torch.dtype) -> "Inputs":
-        """With all that enters linear maps in another dtype."""
-        cast = {name: x.to(dtype) for name, x in zip(self._fields[:MAPPED], self, strict=False) if x is not None}
-        return self._replace(**cast)
+        """With all that enters linear maps in another dtype, but for float64, which autocast leaves alone."""
+        maps = zip(self._fields[:MAPPED], self, strict=False)
+        return self._replace(**{k: x.to(dtype) for k, x in maps if x is not None and x.dtype != torch.float64})
 
 
 MAPPED = Inputs._fields.index("gate_bias")
@@ -81,8 +82,9 @@ class Kept(NamedTuple):
     gates: Tensor
 
 
-MANY = 2**15
-"""From so many nodes on a GPU has enough to do that the host may take its time."""
+MANY = math.inf
+"""From so many nodes on, walks run beside matrix products on a GPU, and biases are summed by a product. Timed with 2**15,
+but never, until tests/ops/test_layer.py has compared on a GPU what comes of it."""
 
 
 def layer(setting: Setting, inputs: Inputs, plan: Plan) -> Tensor:
@@ -187,7 +189,7 @@ def backward(
 
 
 def column_sums(x: Tensor) -> Tensor:
-    """``x.sum(0)``; of many rows as a product, in half the time."""
+    """Of each column of [N, C], [C]; of many rows on a GPU as a product with ones."""
     return torch.mv(x.t(), x.new_ones(x.size(0))) if x.is_cuda and x.size(0) >= MANY else x.sum(0)
 
 
@@ -204,9 +206,8 @@ def _backward(*arguments: Any) -> list[Tensor]:
     setting, inputs, (plan, kept, grad, wanted) = _split(arguments)
     found = backward(compiled(setting.backend), setting, inputs, Plan(*plan), Kept(*kept), grad, None, wanted)
     *most, d_norm, d_bias = found
-    apart = (
-        x if x is None else x.clone() for x in (d_norm, d_bias)
-    )  # they share memory, which an op's outputs may not
+    # The last two share memory, which outputs of an op may not.
+    apart = (x if x is None else x.clone() for x in (d_norm, d_bias))
     return [x for x in (*most, *apart) if x is not None]
 
 

@@ -1,5 +1,6 @@
 """A layer as one node of autograd: what its steps in plain PyTorch compute, and nothing that only they can serve."""
 
+from functools import partial
 from itertools import product
 
 import pytest
@@ -41,10 +42,10 @@ def build(backend: str, device: str, **options) -> PLSTMConv:
     return conv
 
 
-def outcome(conv: nn.Module, x: Tensor, edge_index: Tensor, edge_attr: Tensor | None) -> list[Tensor]:
-    """Output and the gradients of features and weights."""
+def outcome(conv: nn.Module, x: Tensor, edge_index: Tensor, edge_attr: Tensor | None, run=None) -> list[Tensor]:
+    """Output and the gradients of features and weights; ``run`` is the layer with some arguments given."""
     given = [t.detach().clone().requires_grad_() for t in (x, edge_attr) if t is not None]
-    out = conv(given[0], edge_index, *given[1:])
+    out = (run or conv)(given[0], edge_index, *given[1:])
     unused = conv.lin_edge is not None and edge_attr is None
     found = torch.autograd.grad(out.sin().sum(), [*given, *conv.parameters()], allow_unused=unused)
     return [out, *(g for g in found if g is not None)]
@@ -85,6 +86,35 @@ def test_equals_the_steps(ran, backend, device, mode, reverse, repeated, options
     for got, want in zip(outcome(conv, *given), stepwise(conv, *given), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
     assert ran == [backend]
+
+
+@EVERY
+@READINGS
+@pytest.mark.parametrize("repeated", [False, True], ids=["simple", "columns twice"])
+def test_beside_each_other_as_in_turn(monkeypatch, backend, device, mode, reverse, repeated):
+    """Walks on a second stream change no bit, a bias summed by a product next to nothing; time and again, for a race
+    that is lost now and then."""
+    nodes = 40_000 if device == "cuda" else 200  # graphs of 20 nodes
+    generator = torch.Generator().manual_seed(1)
+    first = torch.arange(nodes)
+    random = torch.stack([first, first // 20 * 20 + torch.randint(20, (nodes,), generator=generator)])
+    chain = torch.stack([first, first + 1])[:, first % 20 < 19]
+    columns = to_undirected(torch.cat([random, chain], 1), num_nodes=nodes)
+    columns = torch.cat([columns, columns[:, ::3]], 1) if repeated else columns
+    x = torch.randn(nodes, IN, generator=generator).to(device)
+    edge_attr = torch.randn(columns.size(1), EDGE_IN, generator=generator).to(device)
+    conv = build(backend, device, mode=mode, reverse=reverse)
+    dag = LineDAG.from_edge_index(columns, nodes, batch=first // 20).to(device)
+    run = partial(conv, dag=dag)
+    want = outcome(conv, x, columns.to(device), edge_attr, run)
+    monkeypatch.setattr(fused, "MANY", 1)
+    names = ["output", "x", "edge_attr", *dict(conv.named_parameters())]
+    for _ in range(5):
+        for name, got, expected in zip(names, outcome(conv, x, columns.to(device), edge_attr, run), want, strict=True):
+            if name == "lin.bias":
+                torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+            else:
+                assert torch.equal(got, expected), name
 
 
 @EVERY
@@ -148,6 +178,17 @@ def test_autocast(backend, device, dtype):
         steps = stepwise(conv, *given)
     for a, b in zip(got, steps, strict=True):
         assert a.dtype == b.dtype
+
+
+@EVERY
+def test_autocast_leaves_float64_alone(backend, device):
+    conv = build(backend, device).double()
+    x, edge_index, edge_attr = graph(device)
+    given = x.double(), edge_index, edge_attr.double()
+    want = outcome(conv, *given)
+    with torch.autocast(device, torch.bfloat16):
+        got = outcome(conv, *given)
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
 
 
 @EVERY

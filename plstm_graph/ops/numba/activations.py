@@ -1,7 +1,7 @@
 """Sigmoid and tanh, which in float32 are SIMD: calls of the C library, one for each number, would take longer than all
 else that gates need.
 
-Right to the last digits, as :mod:`tests.ops.numba.test_activations` finds; a NaN stays one.
+Right to the last digits, as :mod:`tests.ops.numba.test_loops` finds; a NaN stays one.
 """
 
 import math
