@@ -83,8 +83,8 @@ class Kept(NamedTuple):
 
 
 MANY = math.inf
-"""From so many nodes on, walks run beside matrix products on a GPU, and biases are summed by a product. Timed with 2**15,
-but never, until tests/ops/test_layer.py has compared on a GPU what comes of it."""
+"""From so many nodes on, walks run beside matrix products on a GPU, and biases are summed by a product. Timed with
+2**15, but never, until tests/ops/test_layer.py has compared on a GPU what comes of it."""
 
 
 def layer(setting: Setting, inputs: Inputs, plan: Plan) -> Tensor:
