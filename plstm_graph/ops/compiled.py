@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from plstm_graph.errors import BackendUnavailable, missing_extra
 from plstm_graph.gates import Gates
 from plstm_graph.line_dag import LineDAG
+from plstm_graph.ops.flat import Norm
 from plstm_graph.plan import Plan, served_classes
 
 
@@ -60,22 +61,15 @@ class Compiled(Protocol):
         """``call``, and what of the operator needs nothing but gates."""
 
     @staticmethod
-    def attend(call: Any, projected: Tensor, gates: Tensor, /) -> Tensor:
-        """Output of the operator, [N, H, V]."""
+    def attend(call: Any, projected: Tensor, gates: Tensor, norm: Norm, /) -> tuple[Tensor, Tensor]:
+        """Output of the operator, [N, H, V], and that after the norm."""
 
     @staticmethod
-    def forward_norm(y: Tensor, weight: Tensor, bias: Tensor | None, eps: float, concat: bool, /) -> Tensor:
-        """See :func:`plstm_graph.ops.triton.norm.forward_norm`."""
-
-    @staticmethod
-    def backward_norm(
-        d_out: Tensor, y: Tensor, weight: Tensor, eps: float, concat: bool, has_bias: bool, /
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """See :func:`plstm_graph.ops.triton.norm.backward_norm`."""
-
-    @staticmethod
-    def attend_back(call: Any, projected: Tensor, gates: Tensor, grad: Tensor, /) -> tuple[Tensor, Tensor]:
-        """Gradient of ``projected``, and the tensor for those of the gates."""
+    def attend_back(
+        call: Any, projected: Tensor, gates: Tensor, y: Tensor, grad: Tensor, norm: Norm, /
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None]:
+        """From ``attend``'s first output and the gradient of its second one: gradient of ``projected``, the tensor for
+        those of the gates, the sum of the first over all nodes or None, gradients of the norm's weight and bias."""
 
     @staticmethod
     def walk_back(call: Any, gates: Tensor, d_gates: Tensor, /) -> None:
@@ -94,9 +88,6 @@ class Compiled(Protocol):
         /,
     ) -> Tensor:
         """See :func:`plstm_graph.ops.triton.gates.backward_gates`."""
-
-    Fork: Any
-    """See :class:`plstm_graph.ops.triton.runtime.Fork`."""
 
 
 @cache

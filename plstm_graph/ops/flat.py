@@ -1,10 +1,13 @@
-"""The gates of a layer in one tensor, and so their gradients: allocated once and handed on as one.
+"""What steps of a layer hand on to each other: gates in one tensor, and so their gradients; the norm that follows.
 
-Both begin with source [E, H], transition [P, H], mark [E, H] and direct [N, H]. Gates go on with Σ|transition| over the
-pairs with the same prev before the normalisation of P mode, [E, H]; gradients with room for two sums on their way to
-the linear terms, [E, H] and [P, H].
+Tensors of gates and of their gradients begin with source [E, H], transition [P, H], mark [E, H] and direct [N, H].
+Gates go on with Σ|transition| over the pairs with the same prev before the normalisation of P mode, [E, H]; gradients
+with room for two sums on their way to the linear terms, [E, H] and [P, H].
 """
 
+from typing import NamedTuple
+
+import torch
 from torch import Tensor
 
 from plstm_graph.gates import Gates
@@ -34,3 +37,24 @@ def unfold(flat: Tensor, plan: Plan, heads: int) -> tuple[Gates, Tensor]:
     )
     *gates, behind = parts
     return Gates(*gates), behind
+
+
+class Norm(NamedTuple):
+    """The end of :class:`plstm_graph.PLSTMConv`: RMS norm of each head, heads side by side or averaged, bias.
+
+    Attributes:
+        weight: of the norm, [H, V]; contiguous.
+        bias: [H * V] or, without ``concat``, [V]; or None.
+        eps: of the norm.
+        concat: heads side by side, else averaged.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    eps: float
+    concat: bool
+
+    def dtype(self, y: Tensor) -> torch.dtype:
+        """Of what comes of ``y``."""
+        same = self.bias is None or self.bias.dtype == y.dtype
+        return y.dtype if same else torch.promote_types(y.dtype, self.bias.dtype)  # type: ignore[union-attr]

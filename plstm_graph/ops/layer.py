@@ -5,7 +5,6 @@ queries, keys and values stay side by side in the projection, and so do their gr
 step, which at a few hundred molecules is most of the time.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from plstm_graph.ops.compiled import Compiled, compiled
-from plstm_graph.ops.flat import GATES, places
+from plstm_graph.ops.flat import GATES, Norm, places
 from plstm_graph.plan import Plan
 
 
@@ -72,6 +71,8 @@ class Inputs(NamedTuple):
 
 MAPPED = Inputs._fields.index("gate_bias")
 """So many inputs enter linear maps."""
+SUMS = ("lin_bias", "norm", "bias")
+"""Inputs whose gradients may share memory, which outputs of a registered op may not."""
 
 
 class Kept(NamedTuple):
@@ -80,11 +81,6 @@ class Kept(NamedTuple):
     projected: Tensor
     y: Tensor
     gates: Tensor
-
-
-MANY = math.inf
-"""From so many nodes on, walks run beside matrix products on a GPU, and biases are summed by a product. Timed with
-2**15, but never, until tests/ops/test_layer.py has compared on a GPU what comes of it."""
 
 
 def layer(setting: Setting, inputs: Inputs, plan: Plan) -> Tensor:
@@ -131,16 +127,14 @@ class Layer(torch.autograd.Function):
 def forward(kernels: Compiled, setting: Setting, inputs: Inputs, plan: Plan) -> tuple[Tensor, Kept, Any]:
     """Output, what the backward pass needs, and what spares it some work."""
     _, heads, keys, mode, reversed, gathered, eps, concat = setting
-    x, edge_attr, lin, lin_bias, lin_gate, lin_edge, gate_bias, norm, bias = inputs
+    x, edge_attr, lin, lin_bias, lin_gate, lin_edge, gate_bias, weight, bias = inputs
     edge_terms = None if edge_attr is None else linear(edge_attr, lin_edge)
     node_terms = linear(x, lin_gate)
-    with kernels.Fork(x.device, x.size(0) >= MANY) as fork:
-        with fork.branch():
-            gates = kernels.forward_gates(node_terms, edge_terms, gate_bias, plan, mode, reversed, gathered)
-            call = kernels.walk_along(gates, heads, keys, norm.size(1), plan, reversed)
-        projected = linear(x, lin, lin_bias)
-    y = kernels.attend(call, projected, gates)
-    return kernels.forward_norm(y, norm, bias, eps, concat), Kept(projected, y, gates), call
+    gates = kernels.forward_gates(node_terms, edge_terms, gate_bias, plan, mode, reversed, gathered)
+    call = kernels.walk_along(gates, heads, keys, weight.size(1), plan, reversed)
+    projected = linear(x, lin, lin_bias)
+    y, output = kernels.attend(call, projected, gates, Norm(weight, bias, eps, concat))
+    return output, Kept(projected, y, gates), call
 
 
 def backward(
@@ -155,42 +149,34 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     """Gradients of the inputs that they are wanted of, which are inputs that are there, else None."""
     _, heads, keys, mode, reversed, gathered, eps, concat = setting
-    x, edge_attr, lin, _, lin_gate, lin_edge, gate_bias, norm, bias = inputs
+    x, edge_attr, lin, _, lin_gate, lin_edge, gate_bias, weight, bias = inputs
     projected, y, gates = kept
     want = dict(zip(Inputs._fields, wanted, strict=True))
     if call is None:
-        call = kernels.walk_along(gates, heads, keys, norm.size(1), plan, reversed)
-    d_y, d_norm, d_bias = kernels.backward_norm(grad, y, norm, eps, concat, bias is not None)
-    d_projected, d_gates = kernels.attend_back(call, projected, gates, d_y)
+        call = kernels.walk_along(gates, heads, keys, weight.size(1), plan, reversed)
+    norm = Norm(weight, bias, eps, concat)
+    d_projected, d_gates, d_lin_bias, d_weight, d_bias = kernels.attend_back(call, projected, gates, y, grad, norm)
     d_node = x.new_empty(x.size(0), 8 * heads)
     d_edge: Any = None
     if edge_attr is not None:
         # Edges without a column do not exist, and none shares it: with as many columns as edges, all are read.
         create = x.new_empty if edge_attr.size(0) == plan.edges.size(1) else x.new_zeros
         d_edge = create((edge_attr.size(0), 4 * heads))
-    with kernels.Fork(x.device, x.size(0) >= MANY) as fork:
-        with fork.branch():
-            kernels.walk_back(call, gates, d_gates)
-            parts = kernels.backward_gates(gates, d_gates, plan, mode, reversed, d_node, d_edge, gathered)
-        d_x = torch.mm(d_projected, lin) if want["x"] else None
-        d_lin = torch.mm(d_projected.t(), x) if want["lin"] else None
-        d_lin_bias = column_sums(d_projected) if want["lin_bias"] else None
+    kernels.walk_back(call, gates, d_gates)
+    parts = kernels.backward_gates(gates, d_gates, plan, mode, reversed, d_node, d_edge, gathered)
+    if want["lin_bias"] and d_lin_bias is None:
+        d_lin_bias = d_projected.sum(0)
     return (
-        None if d_x is None else d_x.addmm_(d_node, lin_gate),
+        torch.mm(d_projected, lin).addmm_(d_node, lin_gate) if want["x"] else None,
         torch.mm(d_edge, lin_edge) if want["edge_attr"] else None,
-        d_lin,
-        d_lin_bias,
+        torch.mm(d_projected.t(), x) if want["lin"] else None,
+        None if d_lin_bias is None or not want["lin_bias"] else d_lin_bias.to(projected.dtype),
         torch.mm(d_node.t(), x) if want["lin_gate"] else None,
         torch.mm(d_edge.t(), edge_attr) if want["lin_edge"] else None,
         parts.sum(0).to(gate_bias.dtype) if want["gate_bias"] else None,
-        d_norm.to(norm.dtype) if want["norm"] else None,
+        d_weight.to(weight.dtype) if want["norm"] else None,
         None if d_bias is None or not want["bias"] else d_bias.to(bias.dtype),
     )
-
-
-def column_sums(x: Tensor) -> Tensor:
-    """Of each column of [N, C], [C]; of many rows on a GPU as a product with ones."""
-    return torch.mv(x.t(), x.new_ones(x.size(0))) if x.is_cuda and x.size(0) >= MANY else x.sum(0)
 
 
 # What torch.compile sees instead: an op whose inputs are all its tensors, and which keeps nothing but tensors.
@@ -205,10 +191,8 @@ def _forward(*arguments: Any) -> list[Tensor]:
 def _backward(*arguments: Any) -> list[Tensor]:
     setting, inputs, (plan, kept, grad, wanted) = _split(arguments)
     found = backward(compiled(setting.backend), setting, inputs, Plan(*plan), Kept(*kept), grad, None, wanted)
-    *most, d_norm, d_bias = found
-    # The last two share memory, which outputs of an op may not.
-    apart = (x if x is None else x.clone() for x in (d_norm, d_bias))
-    return [x for x in (*most, *apart) if x is not None]
+    named = zip(Inputs._fields, found, strict=True)
+    return [x.clone() if name in SUMS else x for name, x in named if x is not None]
 
 
 def _split(arguments: tuple[Any, ...]) -> tuple[Setting, Inputs, tuple[Any, ...]]:

@@ -4,20 +4,16 @@ Imported on first use only: numba is an extra, and compiling takes up to a minut
 """
 
 from plstm_graph.ops.numba.gates import backward_gates, forward_gates
-from plstm_graph.ops.numba.norm import backward_norm, forward_norm
 from plstm_graph.ops.numba.operator import attend, attend_back, backward, forward, walk_along, walk_back
-from plstm_graph.ops.numba.runtime import Fork, runs_here
+from plstm_graph.ops.numba.runtime import runs_here
 
 __all__ = [
-    "Fork",
     "attend",
     "attend_back",
     "backward",
     "backward_gates",
-    "backward_norm",
     "forward",
     "forward_gates",
-    "forward_norm",
     "runs_here",
     "walk_along",
     "walk_back",

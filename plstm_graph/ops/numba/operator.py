@@ -12,7 +12,7 @@ from numba import prange
 from torch import Tensor
 
 from plstm_graph.gates import Gates
-from plstm_graph.ops.flat import GRADIENTS, places, unfold
+from plstm_graph.ops.flat import GRADIENTS, Norm, places, unfold
 from plstm_graph.ops.numba.lanes import (
     LANES,
     add,
@@ -29,6 +29,7 @@ from plstm_graph.ops.numba.lanes import (
     total,
     totals,
 )
+from plstm_graph.ops.numba.norm import backward_norm, forward_norm
 from plstm_graph.ops.numba.runtime import arrays, flat, parallel, part, torch_threads
 from plstm_graph.plan import Edge, Graph, Pair, Plan
 
@@ -266,26 +267,30 @@ def walk_along(gates: Tensor, heads: int, keys: int, values: int, plan: Plan, re
     return Call(heads, keys, plan, reversed)
 
 
-def attend(call: Call, projected: Tensor, gates: Tensor) -> Tensor:
-    """Output [N, H, V], in the dtype of ``projected``."""
+def attend(call: Call, projected: Tensor, gates: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
+    """Output [N, H, V], in the dtype of ``projected``, and what the norm makes of it."""
     heads, keys, plan, reversed = call
     joined = projected.to(gates.dtype)
     vectors = Vectors.together(joined, heads, keys)
     output = joined.new_empty(joined.size(0), heads, vectors.sizes[2])
     _run_forward(vectors, unfold(gates, plan, heads)[0], plan, reversed, output)
-    return output.to(projected.dtype)
+    y = output.to(projected.dtype)
+    return y, forward_norm(y, *norm)
 
 
-def attend_back(call: Call, projected: Tensor, gates: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of ``projected`` and of the gates."""
+def attend_back(
+    call: Call, projected: Tensor, gates: Tensor, y: Tensor, grad: Tensor, norm: Norm
+) -> tuple[Tensor, Tensor, None, Tensor, Tensor | None]:
+    """Gradients of ``projected`` and of the gates, then of the norm's weight and bias."""
+    d_y, d_weight, d_bias = backward_norm(grad, y, norm.weight, norm.eps, norm.concat, norm.bias is not None)
     heads, keys, plan, reversed = call
     joined = projected.to(gates.dtype)
     d_joined = torch.empty_like(joined)
     d_gates = gates.new_empty(places(plan, heads)[GRADIENTS])
     vectors, d_vectors = (Vectors.together(x, heads, keys) for x in (joined, d_joined))
     four, d_four = (unfold(x, plan, heads)[0] for x in (gates, d_gates))
-    _run_backward(vectors, four, plan, reversed, grad.to(gates.dtype), d_vectors, d_four)
-    return d_joined.to(projected.dtype), d_gates
+    _run_backward(vectors, four, plan, reversed, d_y.to(gates.dtype), d_vectors, d_four)
+    return d_joined.to(projected.dtype), d_gates, None, d_weight, d_bias
 
 
 def walk_back(call: Call, gates: Tensor, d_gates: Tensor) -> None:

@@ -60,20 +60,3 @@ def torch_threads() -> Iterator[None]:
             torch.set_num_threads(threads)
     with _turn if numba.threading_layer() == "workqueue" else nullcontext():
         yield
-
-
-class Fork:
-    """As :class:`plstm_graph.ops.triton.runtime.Fork`; here one thing is done after the other."""
-
-    def __init__(self, device: torch.device, worth: bool) -> None:
-        """There is no second stream to prepare."""
-
-    def __enter__(self) -> "Fork":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """There is nothing to wait for."""
-
-    def branch(self) -> nullcontext[None]:
-        """Does nothing."""
-        return nullcontext()

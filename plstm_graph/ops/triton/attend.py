@@ -1,6 +1,7 @@
 """Attention under the gating matrix, ``y = ((Q Kᵀ) ⊙ G) V``, and its gradients: one head of one graph a program.
 
-The matrices come from ``walk`` and lie in the graph's room; going back, their gradients take their place.
+The matrices come from ``walk`` and lie in the graph's room; going back, their gradients take their place. In a layer
+the RMS norm of ``y`` and a bias follow at once, for both are a head's own.
 """
 
 import triton
@@ -9,7 +10,7 @@ import triton.language as tl
 from plstm_graph.ops.triton.walk import graph_of, task
 
 # C rows and columns of a matrix at a time, the narrowest tile; n0 to n3 graphs of each class; KP and VP powers of two
-# from K and V on.
+# from K and V on. NORMED: a norm with EPS and a weight [H, V] follows and, if BIASED, a bias [H, V].
 
 
 @triton.jit
@@ -33,6 +34,45 @@ def _keep(base, row, tile, valid, STRIDE: tl.constexpr, WIDTH: tl.constexpr, PAD
 
 
 @triton.jit
+def _parameter(base, head, V: tl.constexpr, VP: tl.constexpr, DTYPE: tl.constexpr):  # type: ignore[no-untyped-def]
+    """A head's row of [H, V], as [1, VP]."""
+    at = tl.arange(0, VP)
+    return tl.load(base + head * V + at, mask=at < V, other=0.0).to(DTYPE)[None, :]
+
+
+@triton.jit
+def _scale(rows, valid, V: tl.constexpr, EPS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """One over the root mean square of each row, [rows, 1], zero where there is none."""
+    return tl.where(valid, tl.rsqrt(tl.sum(rows * rows, 1) / V + EPS), 0.0)[:, None]
+
+
+@triton.jit
+def _gradients(  # type: ignore[no-untyped-def]
+    d_output, y, weight, row, valid,
+    STRIDE: tl.constexpr, V: tl.constexpr, VP: tl.constexpr, NORMED: tl.constexpr, EPS: tl.constexpr,
+    DTYPE: tl.constexpr,
+):  # fmt: skip
+    """Gradient of some rows of ``y``, what there is for that of the weight, and the given gradient: [rows, VP] each."""
+    given = _rows(d_output, row, valid, STRIDE, V, VP, DTYPE)
+    grads, product = given, given
+    if NORMED:
+        rows = _rows(y, row, valid, STRIDE, V, VP, DTYPE)
+        scale = _scale(rows, valid, V, EPS)
+        rows *= scale
+        product = given * rows
+        grads = given * weight
+        grads = (grads - rows * (tl.sum(grads * rows, 1) / V)[:, None]) * scale
+    return grads, product, given
+
+
+@triton.jit
+def _keep_sum(sums, tile, WIDTH: tl.constexpr, PADDED: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Sum of each column."""
+    at = tl.arange(0, PADDED)
+    tl.store(sums + at, tl.sum(tile, 0), mask=at < WIDTH)
+
+
+@triton.jit
 def _task(graphs, work, room, n0, n1, n2, n3, G, H: tl.constexpr, C: tl.constexpr, KINDS: tl.constexpr):  # type: ignore[no-untyped-def]
     """The program's part of one head of a graph: first node, nodes, the head's rows of its matrix, from row to row, the
     head and the part. A graph of the narrowest class is one part, others KINDS for each C columns of their class."""
@@ -51,12 +91,13 @@ def _gating(matrix, row, column, nodes, stride):  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=["n0", "n1", "n2", "n3", "G"], do_not_specialize_on_alignment=["graphs", "work"])
 def forward(  # type: ignore[no-untyped-def]
-    query, key, value, output, room, graphs, work, n0, n1, n2, n3, G,
+    query, key, value, y, output, weight, bias, room, graphs, work, n0, n1, n2, n3, G,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
     Q_NODE: tl.constexpr, Q_HEAD: tl.constexpr, K_NODE: tl.constexpr, K_HEAD: tl.constexpr,
     V_NODE: tl.constexpr, V_HEAD: tl.constexpr, C: tl.constexpr, PRECISION: tl.constexpr,
+    NORMED: tl.constexpr, BIASED: tl.constexpr, EPS: tl.constexpr,
 ):  # fmt: skip
-    """``output`` [N, H, V], C rows a program."""
+    """``y`` [N, H, V], C rows a program, and ``output`` after the norm."""
     DTYPE: tl.constexpr = room.dtype.element_ty
     node, nodes, matrix, stride, head, part = _task(graphs, work, room, n0, n1, n2, n3, G, H, C, 1)
     row = part * C + tl.arange(0, C)
@@ -71,20 +112,32 @@ def forward(  # type: ignore[no-untyped-def]
         at, mask = _gating(matrix, row, column, nodes, stride)
         gating = tl.load(at, mask=mask, other=0.0)
         result += _dot(_dot(queries, tl.trans(keys), PRECISION) * gating, values, PRECISION)
-    _keep(output + (node * H + head) * V, row, result, valid, H * V, V, VP)
+    at = (node * H + head) * V
+    _keep(y + at, row, result, valid, H * V, V, VP)
+    if NORMED:
+        result = result.to(y.dtype.element_ty).to(DTYPE)  # as the backward pass will read it
+        result *= _scale(result, valid, V, EPS) * _parameter(weight, head, V, VP, DTYPE)
+        if BIASED:
+            result += _parameter(bias, head, V, VP, DTYPE)
+        _keep(output + at, row, result, valid, H * V, V, VP)
 
 
 @triton.jit(do_not_specialize=["n0", "n1", "n2", "n3", "G"], do_not_specialize_on_alignment=["graphs", "work"])
 def backward(  # type: ignore[no-untyped-def]
-    query, key, value, d_output, d_query, d_key, d_value, d_direct, room, graphs, work, n0, n1, n2, n3, G,
+    query, key, value, d_output, d_query, d_key, d_value, d_direct, y, weight, sums, room, graphs, work,
+    n0, n1, n2, n3, G,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
     Q_NODE: tl.constexpr, Q_HEAD: tl.constexpr, K_NODE: tl.constexpr, K_HEAD: tl.constexpr,
     V_NODE: tl.constexpr, V_HEAD: tl.constexpr, C: tl.constexpr, PRECISION: tl.constexpr,
+    NORMED: tl.constexpr, BIASED: tl.constexpr, EPS: tl.constexpr,
 ):  # fmt: skip
     """Gradients of query, key, value (strided as those are) and direct.
 
     Those of a matrix replace it where one program takes all of it. Of a wider graph some programs take C rows for the
     gradients of queries while others take C columns for everything else: there they stand behind the matrix.
+
+    If NORMED, ``d_output`` is the gradient after the norm, and ``sums`` gets a row for all heads of a part: what its
+    rows add to the gradients of the bias of queries, keys and values [H, 2 * K + V], of weight and of bias [H, V].
     """
     DTYPE: tl.constexpr = room.dtype.element_ty
     node, nodes, matrix, stride, head, part = _task(graphs, work, room, n0, n1, n2, n3, G, H, C, 2)
@@ -92,14 +145,25 @@ def backward(  # type: ignore[no-untyped-def]
     query, d_query = query + node * Q_NODE + head * Q_HEAD, d_query + node * Q_NODE + head * Q_HEAD
     key, d_key = key + node * K_NODE + head * K_HEAD, d_key + node * K_NODE + head * K_HEAD
     value, d_value = value + node * V_NODE + head * V_HEAD, d_value + node * V_NODE + head * V_HEAD
-    d_output += (node * H + head) * V
+    begin = (node * H + head) * V
+    d_output, y = d_output + begin, y + begin
     d_direct += node * H + head
+    scaling = d_output
+    if NORMED:
+        scaling = _parameter(weight, head, V, VP, DTYPE)
+        ROW: tl.constexpr = H * (2 * K + V) + (2 if BIASED else 1) * H * V
+        sums += (tl.program_id(0) // H).to(tl.int64) * ROW
+        to_vectors, to_weight = sums + head * (2 * K + V), sums + H * (2 * K + V) + head * V
     if parts == 1:
         valid = first < nodes
         queries = _rows(query, first, valid, Q_NODE, K, KP, DTYPE)
         keys = _rows(key, first, valid, K_NODE, K, KP, DTYPE)
         values = _rows(value, first, valid, V_NODE, V, VP, DTYPE)
-        grads = _rows(d_output, first, valid, H * V, V, VP, DTYPE)
+        grads, product, given = _gradients(d_output, y, scaling, first, valid, H * V, V, VP, NORMED, EPS, DTYPE)
+        if NORMED:
+            _keep_sum(to_weight, product, V, VP)
+            if BIASED:
+                _keep_sum(to_weight + H * V, given, V, VP)
         at, mask = _gating(matrix, first, first, nodes, stride)
         gating = tl.load(at, mask=mask, other=0.0)
         score = _dot(queries, tl.trans(keys), PRECISION)
@@ -109,14 +173,23 @@ def backward(  # type: ignore[no-untyped-def]
         tl.store(at, d_gating, mask=mask)
         itself = tl.sum(tl.where(first[:, None] == first[None, :], d_gating, 0.0), 1)
         tl.store(d_direct + first * H, itself, mask=valid)
-        _keep(d_value, first, _dot(tl.trans(score * gating), grads, PRECISION), valid, V_NODE, V, VP)
+        d_values = _dot(tl.trans(score * gating), grads, PRECISION)
+        _keep(d_value, first, d_values, valid, V_NODE, V, VP)
+        if NORMED:
+            _keep_sum(to_vectors + 2 * K, d_values, V, VP)
         d_score *= gating
-        _keep(d_key, first, _dot(tl.trans(d_score), queries, PRECISION), valid, K_NODE, K, KP)
-        _keep(d_query, first, _dot(d_score, keys, PRECISION), valid, Q_NODE, K, KP)
+        d_keys = _dot(tl.trans(d_score), queries, PRECISION)
+        _keep(d_key, first, d_keys, valid, K_NODE, K, KP)
+        if NORMED:
+            _keep_sum(to_vectors + K, d_keys, K, KP)
+        d_queries = _dot(d_score, keys, PRECISION)
+        _keep(d_query, first, d_queries, valid, Q_NODE, K, KP)
+        if NORMED:
+            _keep_sum(to_vectors, d_queries, K, KP)
     elif part < parts:
         row = part * C + first
         valid = row < nodes
-        grads = _rows(d_output, row, valid, H * V, V, VP, DTYPE)
+        grads, product, given = _gradients(d_output, y, scaling, row, valid, H * V, V, VP, NORMED, EPS, DTYPE)
         d_queries = tl.zeros([C, KP], DTYPE)
         for c in range(0, tl.where(part * C < nodes, nodes, 0), C):
             column = c + first
@@ -126,6 +199,13 @@ def backward(  # type: ignore[no-untyped-def]
             gating = tl.load(at, mask=mask, other=0.0)
             d_queries += _dot(_dot(grads, tl.trans(values), PRECISION) * gating, keys, PRECISION)
         _keep(d_query, row, d_queries, valid, Q_NODE, K, KP)
+        if NORMED:
+            _keep_sum(to_vectors, d_queries, K, KP)
+            _keep_sum(to_vectors + K, tl.zeros([C, KP], DTYPE), K, KP)
+            _keep_sum(to_vectors + 2 * K, tl.zeros([C, VP], DTYPE), V, VP)
+            _keep_sum(to_weight, product, V, VP)
+            if BIASED:
+                _keep_sum(to_weight + H * V, given, V, VP)
     else:
         part -= parts
         column = part * C + first
@@ -138,7 +218,7 @@ def backward(  # type: ignore[no-untyped-def]
             row = r + first
             valid = row < nodes
             queries = _rows(query, row, valid, Q_NODE, K, KP, DTYPE)
-            grads = _rows(d_output, row, valid, H * V, V, VP, DTYPE)
+            grads, _, _ = _gradients(d_output, y, scaling, row, valid, H * V, V, VP, NORMED, EPS, DTYPE)
             at, mask = _gating(matrix, row, column, nodes, stride)
             gating = tl.load(at, mask=mask, other=0.0)
             score = _dot(queries, tl.trans(keys), PRECISION)
@@ -152,3 +232,10 @@ def backward(  # type: ignore[no-untyped-def]
             d_keys += _dot(tl.trans(d_score * gating), queries, PRECISION)
         _keep(d_key, column, d_keys, inside, K_NODE, K, KP)
         _keep(d_value, column, d_values, inside, V_NODE, V, VP)
+        if NORMED:
+            _keep_sum(to_vectors, tl.zeros([C, KP], DTYPE), K, KP)
+            _keep_sum(to_vectors + K, d_keys, K, KP)
+            _keep_sum(to_vectors + 2 * K, d_values, V, VP)
+            _keep_sum(to_weight, tl.zeros([C, VP], DTYPE), V, VP)
+            if BIASED:
+                _keep_sum(to_weight + H * V, tl.zeros([C, VP], DTYPE), V, VP)

@@ -8,9 +8,10 @@ import triton
 from torch import Tensor
 
 from plstm_graph.gates import Gates
-from plstm_graph.ops.flat import GRADIENTS, places
+from plstm_graph.ops.flat import GRADIENTS, Norm, places
 from plstm_graph.ops.triton import attend as attention
 from plstm_graph.ops.triton import recurrent, walk
+from plstm_graph.ops.triton.norm import backward_norm, forward_norm
 from plstm_graph.ops.triton.runtime import INTERPRETED, At, ceil_div, launch, power_of_2
 from plstm_graph.plan import TILES, Host, Plan, served_classes
 
@@ -146,21 +147,41 @@ def walk_along(gates: Tensor, heads: int, keys: int, values: int, plan: Plan, re
     return call
 
 
-def attend(call: "Call", projected: Tensor, gates: Tensor) -> Tensor:
-    """The rest of it: [N, H, V], with query, key and value of each head side by side, [N, H * (2 * K + V)]."""
+def attend(call: "Call", projected: Tensor, gates: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
+    """The rest of it, from query, key and value of each head side by side, [N, H * (2 * K + V)]: what the operator puts
+    out, [N, H, V], and that after the norm."""
     heads, _, values, _ = call.layout
-    output = torch.empty(projected.size(0), heads, values, dtype=projected.dtype, device=projected.device)
-    call.attend(call.layout.split(projected), call.parts(gates), output)
-    return output
+    y = torch.empty(projected.size(0), heads, values, dtype=projected.dtype, device=projected.device)
+    given = call.layout.split(projected), call.parts(gates), y
+    if not call.norms(norm):
+        call.attend(*given)
+        return y, forward_norm(y, *norm)
+    output = torch.empty(y.size(0), heads * values, dtype=norm.dtype(y), device=y.device)
+    call.attend(*given, norm, output)
+    return y, output
 
 
-def attend_back(call: "Call", projected: Tensor, gates: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient of ``projected``, and the tensor for those of the gates, some of which are there."""
+def attend_back(
+    call: "Call", projected: Tensor, gates: Tensor, y: Tensor, grad: Tensor, norm: Norm
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None]:
+    """Gradient of ``projected``, the tensor for those of the gates, some of which are there, perhaps the sum of the
+    first over all nodes, and the gradients of the norm's weight and bias."""
+    normed, grad = call.norms(norm), grad.contiguous()
+    if not normed:
+        grad, d_weight, d_bias = backward_norm(grad, y, norm.weight, norm.eps, norm.concat, norm.bias is not None)
     d_projected = torch.empty_like(projected)
     d_gates = gates.new_empty(places(call.plan, call.layout.heads)[GRADIENTS])
     split = call.layout.split
-    call.attend_back(split(projected), call.parts(gates), grad, split(d_projected), call.parts(d_gates))
-    return d_projected, d_gates
+    given = split(projected), call.parts(gates), grad, split(d_projected), call.parts(d_gates)
+    if not normed:
+        call.attend_back(*given)
+        return d_projected, d_gates, None, d_weight, d_bias
+    numbers, width = norm.weight.numel(), projected.size(1)
+    parts = gates.new_empty(call.parts_back(), width + numbers * (1 if norm.bias is None else 2))
+    call.attend_back(*given, norm, y, parts)
+    sums = parts.sum(0)
+    d_bias = None if norm.bias is None else sums[width + numbers :]
+    return d_projected, d_gates, sums[:width], sums[width : width + numbers].view_as(norm.weight), d_bias
 
 
 def walk_back(call: "Call", gates: Tensor, d_gates: Tensor) -> None:
@@ -249,17 +270,37 @@ class Call:
             self.room = torch.empty(numbers, dtype=self.wide, device=self.device)
             self._walk(walk.along, (*gates, self.room))
 
-    def attend(self, vectors: Vectors, gates: Gates, output: Tensor) -> None:
-        """Output [N, H, V]; of large graphs, with all that leads there."""
-        if self.room is not None:
-            self._attend(attention.forward, 1, (*vectors, output, self.room), output.dtype)
-        if self.large:
-            self._recurrent_output(vectors, gates, output)
+    def norms(self, norm: Norm) -> bool:
+        """Whether the norm is done with the rest: heads must stay apart, and the recurrent form has none."""
+        return norm.concat and not self.large
 
-    def attend_back(self, vectors: Vectors, gates: Gates, grad: Tensor, d_vectors: Vectors, d_gates: Gates) -> None:
-        """Gradients of the vectors and of direct; of large graphs, of all gates."""
+    def attend(
+        self, vectors: Vectors, gates: Gates, y: Tensor, norm: Norm | None = None, output: Tensor | None = None
+    ) -> None:
+        """Output ``y`` [N, H, V]; of large graphs, with all that leads there. With a norm, also what comes of that."""
         if self.room is not None:
-            self._attend(attention.backward, 2, (*vectors, grad, *d_vectors, d_gates.direct, self.room), grad.dtype)
+            normed = (y, y, y) if norm is None else (output, norm.weight, y if norm.bias is None else norm.bias)
+            self._attend(attention.forward, 1, (*vectors, y, *normed, self.room), y.dtype, norm)
+        if self.large:
+            self._recurrent_output(vectors, gates, y)
+
+    def attend_back(
+        self,
+        vectors: Vectors,
+        gates: Gates,
+        grad: Tensor,
+        d_vectors: Vectors,
+        d_gates: Gates,
+        norm: Norm | None = None,
+        y: Tensor | None = None,
+        parts: Tensor | None = None,
+    ) -> None:
+        """Gradients of the vectors and of direct; of large graphs, of all gates. With a norm ``grad`` is that of what
+        comes of it, and ``parts`` gets rows to be summed up."""
+        if self.room is not None:
+            normed = (grad, grad, grad) if norm is None else (y, norm.weight, parts)
+            tensors = (*vectors, grad, *d_vectors, d_gates.direct, *normed, self.room)
+            self._attend(attention.backward, 2, tensors, grad.dtype if y is None else y.dtype, norm)
         if self.large:
             self._recurrent_gradients(vectors, gates, grad, d_vectors, d_gates)
 
@@ -281,22 +322,29 @@ class Call:
             ONE_WARP if self.wide == torch.float64 else WALK,
         )
 
-    def _attend(self, kernel: Any, kinds: int, tensors: tuple[Tensor | At, ...], dtype: torch.dtype) -> None:
+    def _attend(self, kernel: Any, kinds: int, tensors: tuple[Any, ...], dtype: torch.dtype, norm: Norm | None) -> None:
         """Attention under the gating matrices, or its gradients, for which wide graphs take two kinds of programs."""
         half = dtype in (torch.bfloat16, torch.float16)  # such a number fits into tf32 as it is
         precision = "tf32" if half else "ieee" if self.wide == torch.float64 else "tf32x3"
         tight = self.form.padded <= TIGHT.get((kernel, precision), 0)
-        narrow, *wide = self.counts
-        parts = narrow + kinds * sum(count << number for number, count in enumerate(wide, start=1))
+        normed = (False, False, 0.0) if norm is None else (True, norm.bias is not None, norm.eps)
         launch(
             kernel,
-            (parts * self.heads,),
+            (self._programs(kinds) * self.heads,),
             tensors,
             (self.plan.graphs, self.plan.work),
             (*self.counts, self.sizes[0]),
-            (*self.form.attend, precision),
+            (*self.form.attend, precision, *normed),
             self.form.tight if tight else self.form.loose,
         )
+
+    def parts_back(self) -> int:
+        """Programs of the backward pass for each head."""
+        return self._programs(2)
+
+    def _programs(self, kinds: int) -> int:
+        narrow, *wide = self.counts
+        return narrow + kinds * sum(count << number for number, count in enumerate(wide, start=1))
 
     def _recurrent_output(self, vectors: Vectors, gates: Gates, output: Tensor) -> None:
         """Output of the nodes of large graphs."""

@@ -1,9 +1,7 @@
 """Start kernels at little cost to the host."""
 
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache, reduce
+from collections.abc import Sequence
+from functools import reduce
 from operator import attrgetter, methodcaller, or_
 from typing import Any
 
@@ -21,15 +19,6 @@ INTERPRETED = not isinstance(_probe, triton.runtime.JITFunction)
 """Whether kernels run under Triton's interpreter (TRITON_INTERPRET=1), which takes tensors on the CPU."""
 
 _compiled: dict[Any, Any] = {}
-
-
-class _Local(threading.local):
-    """Where kernels start if not on the current stream."""
-
-    stream: Any = None
-
-
-_local = _Local()
 
 
 def power_of_2(number: int) -> int:
@@ -100,10 +89,8 @@ def launch(
     found = _compiled.get(key)
     if found is not None and device.index == torch._C._cuda_getDevice():
         width, height, depth = (*grid, 1, 1)[:3]
-        stream = _local.stream
-        raw = torch._C._cuda_getCurrentRawStream(device.index) if stream is None else stream.cuda_stream
         found.run(
-            *(width, height, depth, raw),
+            *(width, height, depth, torch._C._cuda_getCurrentRawStream(device.index)),
             *(found.function, found.packed_metadata),
             *(None, None, None),  # no hooks of profilers that ride on Triton's own launches
             *pointers,
@@ -112,46 +99,6 @@ def launch(
             *constants,
         )
         return
-    with torch.cuda.device(device), torch.cuda.stream(_local.stream):
+    with torch.cuda.device(device):
         plain = (x.view() if type(x) is At else x for x in tensors)
         _compiled[key] = kernel[grid](*plain, *tables, *numbers, *constants, num_stages=1, **dict(options))
-
-
-class Fork:
-    """Kernels of a branch run beside what is started on the current stream, until the fork ends.
-
-    They fill a GPU badly that walk along lists, and matrix products use what they leave. Tensors are allocated on the
-    current stream all the while, and whatever a branch needs from it is started before the fork.
-
-    Args:
-        device: of the tensors.
-        worth: else all runs on the current stream, as for work so small that the host is what takes the time.
-    """
-
-    def __init__(self, device: torch.device, worth: bool) -> None:
-        self.device = device
-        self.side = side_stream(device) if worth and not INTERPRETED else None
-
-    def __enter__(self) -> "Fork":
-        if self.side is not None:
-            self.side.wait_stream(torch.cuda.current_stream(self.device))
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        if self.side is not None:
-            torch.cuda.current_stream(self.device).wait_stream(self.side)
-
-    @contextmanager
-    def branch(self) -> Iterator[None]:
-        """Kernels started within belong to the branch."""
-        _local.stream = self.side
-        try:
-            yield
-        finally:
-            _local.stream = None
-
-
-@cache
-def side_stream(device: torch.device) -> torch.cuda.Stream:
-    """A second stream, one for each GPU. What is in a branch takes longest, so it goes first where there is room."""
-    return torch.cuda.Stream(device, priority=-1)
