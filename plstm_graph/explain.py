@@ -83,8 +83,9 @@ def parts(conv: PLSTMConv, x: Tensor, edge_attr: Tensor | None = None, *, dag: L
         BackendUnavailable: the graph is too large for its gating matrices.
     """
     dag = view(dag, conv.mode, conv.reverse)
-    query, key, value = conv._vectors(conv.lin(x))
-    gates = conv._gates(x, edge_attr, dag)
+    projected, node_terms = conv.lin(x)
+    query, key, value = conv._vectors(projected)
+    gates = conv._gates(node_terms, edge_attr, dag)
     weight = influence(gates, dag)[0][0] * torch.einsum("nhk,mhk->hnm", query, key)
     factor = conv.norm.scale(torch.einsum("hnm,mhv->nhv", weight, value)) * conv.norm.weight
     return Parts(weight, value, factor if conv.concat else factor / conv.heads, conv.concat)

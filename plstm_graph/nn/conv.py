@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import MessagePassing
-from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.typing import Adj
 from torch_geometric.utils import is_sparse, to_edge_index
 
@@ -22,6 +21,7 @@ from plstm_graph.gates import (
     view,
 )
 from plstm_graph.line_dag import LineDAG
+from plstm_graph.nn.linear import EdgeLinear, NodeLinear
 from plstm_graph.nn.norm import NORM_EPS, MultiHeadRMSNorm
 from plstm_graph.ops import propagate
 from plstm_graph.ops.compiled import unavailable
@@ -29,21 +29,6 @@ from plstm_graph.ops.dispatch import COMPILED, check_backend, has_compiled
 from plstm_graph.ops.layer import Inputs, Setting, layer
 from plstm_graph.orient import check_order
 from plstm_graph.plan import served_classes
-
-GATE_STD = 0.1
-"""Gate weights start at this fraction of unit-variance pre-activations, so that the biases rule at first."""
-
-
-class GateLinear(Linear):
-    """A bias-free linear map that starts near zero, also when it is lazy or reset on its own."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, bias=False)
-
-    def reset_parameters(self) -> None:
-        """Normal with standard deviation ``GATE_STD / sqrt(in_channels)``; nothing to do before a lazy one is sized."""
-        if self.in_channels > 0:
-            nn.init.normal_(self.weight, std=GATE_STD * self.in_channels**-0.5)
 
 
 class PLSTMConv(MessagePassing):
@@ -115,11 +100,10 @@ class PLSTMConv(MessagePassing):
         self.key_channels = key_channels or out_channels
 
         width = heads * (2 * self.key_channels + out_channels)
-        self.lin = Linear(in_channels, width, bias=bias, weight_initializer="glorot")
-        # Per node: source as src and as dst, mark as src and as dst, transition as tail, joint and head, direct.
-        self.lin_gate = GateLinear(in_channels, 8 * heads)
+        # Gates per node: source as src and as dst, mark as src and as dst, transition as tail, joint and head, direct.
+        self.lin = NodeLinear(in_channels, width, 8 * heads, bias)
         # Per edge: source, mark, transition as prev and as next.
-        self.lin_edge = GateLinear(edge_dim, 4 * heads) if edge_dim is not None else None
+        self.lin_edge = EdgeLinear(edge_dim, 4 * heads) if edge_dim is not None else None
         self.gate_bias = nn.Parameter(torch.empty(4, heads))  # source, transition, mark, direct
         # Dividing queries by √K and normalising the outputs is normalising with a K times larger eps.
         self.norm = MultiHeadRMSNorm(heads, out_channels, eps=NORM_EPS * self.key_channels)
@@ -134,9 +118,8 @@ class PLSTMConv(MessagePassing):
         super().reset_parameters()
         self.lin.reset_parameters()
         self.norm.reset_parameters()
-        for lin in (self.lin_gate, self.lin_edge):
-            if lin is not None:
-                lin.reset_parameters()
+        if self.lin_edge is not None:
+            self.lin_edge.reset_parameters()
         with torch.no_grad():
             start = torch.tensor([SOURCE_BIAS, 0.0, MARK_BIAS, DIRECT_BIAS]).unsqueeze(-1).repeat(1, self.heads)
             start[1] = initial_transition_bias(self.heads)
@@ -174,8 +157,9 @@ class PLSTMConv(MessagePassing):
         backend = self._as_one(x)
         if backend is not None:
             return self._layer(backend, x, edge_attr, dag)
-        query, key, value = self._vectors(self.lin(x))
-        gates = self._gates(x, edge_attr, dag)
+        projected, node_terms = self.lin(x)
+        query, key, value = self._vectors(projected)
+        gates = self._gates(node_terms, edge_attr, dag)
         if self.explain:
             gates = self._mask(gates, dag)
         out = self.norm(propagate(query, key, value, gates, dag, backend=self.backend))
@@ -194,32 +178,26 @@ class PLSTMConv(MessagePassing):
         backend = COMPILED.get(x.device.type) if self.backend == "auto" else self.backend
         if backend not in COMPILED.values() or unavailable(backend, x.device) is not None:
             return None
-        parts = (
-            (self.lin, Linear),
-            (self.lin_gate, GateLinear),
-            (self.lin_edge, GateLinear),
-            (self.norm, MultiHeadRMSNorm),
-        )
+        parts = ((self.lin, NodeLinear), (self.lin_edge, EdgeLinear), (self.norm, MultiHeadRMSNorm))
         return backend if all(part is None or untouched(part, kind) for part, kind in parts) else None
 
     def _layer(self, backend: str, x: Tensor, edge_attr: Tensor | None, dag: LineDAG) -> Tensor:
         """All of the layer in kernels of its own, see ``ops/layer.py``."""
         lin_edge = None
         if edge_attr is not None:
-            edge_attr, lin = self._edge_map(edge_attr)
-            lin_edge = lin.weight
+            edge_attr, edge_map = self._edge_map(edge_attr)
+            lin_edge = edge_map.weight
             dag.check_columns(edge_attr)
             edge_attr = dag.gather_edges(edge_attr) if dag.merged else edge_attr
         setting = Setting(
             *(backend, self.heads, self.key_channels, self.mode, dag.reversed, dag.merged, self.norm.eps, self.concat)
         )
-        maps = self.lin.weight, self.lin.bias, self.lin_gate.weight, lin_edge
-        inputs = Inputs(x, edge_attr, *maps, self.gate_bias, self.norm.weight, self.bias)
+        lin = self.lin
+        inputs = Inputs(x, edge_attr, lin.weight, lin.bias, lin_edge, self.gate_bias, self.norm.weight, self.bias)
         return layer(setting, inputs, dag.plan(served_classes(self.key_channels, self.out_channels)))
 
-    def _gates(self, x: Tensor, edge_attr: Tensor | None, dag: LineDAG) -> Gates:
+    def _gates(self, node_terms: Tensor, edge_attr: Tensor | None, dag: LineDAG) -> Gates:
         """Linear maps per node and per edge first, added after gathering: nothing of size [P, features] exists."""
-        node_terms = self.lin_gate(x)
         source_src, source_dst, mark_src, mark_dst, tail, joint, head, direct = node_terms.chunk(8, -1)
         # Three sums per edge: its own gates, its part in a transition it leaves, and in one it enters.
         at_src = torch.cat([source_src, mark_src, tail, joint], -1).index_select(0, dag.src)
@@ -245,7 +223,7 @@ class PLSTMConv(MessagePassing):
         if has_compiled(read.src.device):
             read.plan(served_classes(self.key_channels, self.out_channels))
 
-    def _edge_map(self, edge_attr: Tensor) -> tuple[Tensor, GateLinear]:
+    def _edge_map(self, edge_attr: Tensor) -> tuple[Tensor, EdgeLinear]:
         """Edge features [M, edge_dim] and their linear map; refused by a layer that has none."""
         if self.lin_edge is None:
             raise ConfigError("edge_attr was given, but the layer was built without edge_dim")

@@ -23,8 +23,8 @@ class Compiled(Protocol):
     :mod:`plstm_graph.ops.layer`.
 
     A ``call`` is what a forward pass leaves for the backward pass, to spare it some work; it is used up by that. Gates
-    of a layer and their gradients are in one tensor each, see :mod:`plstm_graph.ops.flat`; ``projected`` holds query,
-    key and value of each head side by side, [N, H * (2 * K + V)].
+    of a layer and their gradients are in one tensor each, see :mod:`plstm_graph.ops.flat`; ``joined`` begins with
+    query, key and value of each head side by side, [N, H * (2 * K + V) + ...].
     """
 
     @staticmethod
@@ -61,15 +61,19 @@ class Compiled(Protocol):
         """``call``, and what of the operator needs nothing but gates."""
 
     @staticmethod
-    def attend(call: Any, projected: Tensor, gates: Tensor, norm: Norm, /) -> tuple[Tensor, Tensor]:
-        """Output of the operator, [N, H, V], and that after the norm."""
+    def attend(
+        call: Any, joined: Tensor, lin_bias: Tensor | None, gates: Tensor, norm: Norm, /
+    ) -> tuple[Tensor, Tensor]:
+        """Output of the operator, [N, H, V], and that after the norm. ``lin_bias`` of query, key and value, which
+        ``joined`` does not have yet, may be added to it."""
 
     @staticmethod
     def attend_back(
-        call: Any, projected: Tensor, gates: Tensor, y: Tensor, grad: Tensor, norm: Norm, /
+        call: Any, joined: Tensor, lin_bias: Tensor | None, gates: Tensor, y: Tensor, grad: Tensor, norm: Norm, /
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None]:
-        """From ``attend``'s first output and the gradient of its second one: gradient of ``projected``, the tensor for
-        those of the gates, the sum of the first over all nodes or None, gradients of the norm's weight and bias."""
+        """From ``joined`` as ``attend`` left it, its first output and the gradient of its second one. Gradient of
+        ``joined``, of which what is not query, key and value is not there yet; the tensor for those of the gates;
+        gradients of ``lin_bias`` and of the norm's weight and bias, sums that may share memory."""
 
     @staticmethod
     def walk_back(call: Any, gates: Tensor, d_gates: Tensor, /) -> None:

@@ -46,8 +46,10 @@ class Inputs(NamedTuple):
 
     Attributes:
         x, edge_attr: features, [N, in_channels] and [M, edge_dim] or [E, edge_dim].
-        lin, lin_bias: weight and bias of queries, keys and values, side by side for each head, [H * (2 * K + V), ...].
-        lin_gate, lin_edge: weights of the gates' terms, [8 * H, ...] and [4 * H, ...], see :func:`forward_gates`.
+        lin: weight of queries, keys and values, side by side for each head, and of the nodes' terms of the gates,
+            [H * (2 * K + V) + 8 * H, ...].
+        lin_bias: of queries, keys and values, [H * (2 * K + V)].
+        lin_edge: weight of the edges' terms of the gates, [4 * H, ...].
         gate_bias: [4, H].
         norm: weight of the norm, [H, V].
         bias: of the output, [H * V] or [V].
@@ -57,7 +59,6 @@ class Inputs(NamedTuple):
     edge_attr: Any  # or None, as three more
     lin: Tensor
     lin_bias: Any
-    lin_gate: Tensor
     lin_edge: Any
     gate_bias: Tensor
     norm: Tensor
@@ -76,9 +77,10 @@ SUMS = ("lin_bias", "norm", "bias")
 
 
 class Kept(NamedTuple):
-    """What the backward pass needs besides: the projection, the operator's output and the gates, see ``flat.py``."""
+    """What the backward pass needs besides: what ``lin`` makes of the nodes, with the bias or without, as the backend
+    likes; the operator's output; and the gates, see ``flat.py``."""
 
-    projected: Tensor
+    joined: Tensor
     y: Tensor
     gates: Tensor
 
@@ -127,14 +129,14 @@ class Layer(torch.autograd.Function):
 def forward(kernels: Compiled, setting: Setting, inputs: Inputs, plan: Plan) -> tuple[Tensor, Kept, Any]:
     """Output, what the backward pass needs, and what spares it some work."""
     _, heads, keys, mode, reversed, gathered, eps, concat = setting
-    x, edge_attr, lin, lin_bias, lin_gate, lin_edge, gate_bias, weight, bias = inputs
+    x, edge_attr, lin, lin_bias, lin_edge, gate_bias, weight, bias = inputs
     edge_terms = None if edge_attr is None else linear(edge_attr, lin_edge)
-    node_terms = linear(x, lin_gate)
+    joined = linear(x, lin)
+    node_terms = joined.narrow(1, lin.size(0) - 8 * heads, 8 * heads)
     gates = kernels.forward_gates(node_terms, edge_terms, gate_bias, plan, mode, reversed, gathered)
     call = kernels.walk_along(gates, heads, keys, weight.size(1), plan, reversed)
-    projected = linear(x, lin, lin_bias)
-    y, output = kernels.attend(call, projected, gates, Norm(weight, bias, eps, concat))
-    return output, Kept(projected, y, gates), call
+    y, output = kernels.attend(call, joined, lin_bias, gates, Norm(weight, bias, eps, concat))
+    return output, Kept(joined, y, gates), call
 
 
 def backward(
@@ -149,33 +151,34 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     """Gradients of the inputs that they are wanted of, which are inputs that are there, else None."""
     _, heads, keys, mode, reversed, gathered, eps, concat = setting
-    x, edge_attr, lin, _, lin_gate, lin_edge, gate_bias, weight, bias = inputs
-    projected, y, gates = kept
+    x, edge_attr, lin, lin_bias, lin_edge, gate_bias, weight, bias = inputs
+    joined, y, gates = kept
     want = dict(zip(Inputs._fields, wanted, strict=True))
     if call is None:
         call = kernels.walk_along(gates, heads, keys, weight.size(1), plan, reversed)
     norm = Norm(weight, bias, eps, concat)
-    d_projected, d_gates, d_lin_bias, d_weight, d_bias = kernels.attend_back(call, projected, gates, y, grad, norm)
-    d_node = x.new_empty(x.size(0), 8 * heads)
+    d_joined, d_gates, *sums = kernels.attend_back(call, joined, lin_bias, gates, y, grad, norm)
     d_edge: Any = None
     if edge_attr is not None:
         # Edges without a column do not exist, and none shares it: with as many columns as edges, all are read.
         create = x.new_empty if edge_attr.size(0) == plan.edges.size(1) else x.new_zeros
         d_edge = create((edge_attr.size(0), 4 * heads))
     kernels.walk_back(call, gates, d_gates)
+    d_node = d_joined.narrow(1, lin.size(0) - 8 * heads, 8 * heads)
     parts = kernels.backward_gates(gates, d_gates, plan, mode, reversed, d_node, d_edge, gathered)
-    if want["lin_bias"] and d_lin_bias is None:
-        d_lin_bias = d_projected.sum(0)
+    d_lin_bias, d_weight, d_bias = (
+        x.to(getattr(inputs, name).dtype) if x is not None and want[name] else None
+        for name, x in zip(SUMS, sums, strict=True)
+    )
     return (
-        torch.mm(d_projected, lin).addmm_(d_node, lin_gate) if want["x"] else None,
+        torch.mm(d_joined, lin) if want["x"] else None,
         torch.mm(d_edge, lin_edge) if want["edge_attr"] else None,
-        torch.mm(d_projected.t(), x) if want["lin"] else None,
-        None if d_lin_bias is None or not want["lin_bias"] else d_lin_bias.to(projected.dtype),
-        torch.mm(d_node.t(), x) if want["lin_gate"] else None,
+        torch.mm(d_joined.t(), x) if want["lin"] else None,
+        d_lin_bias,
         torch.mm(d_edge.t(), edge_attr) if want["lin_edge"] else None,
         parts.sum(0).to(gate_bias.dtype) if want["gate_bias"] else None,
-        d_weight.to(weight.dtype) if want["norm"] else None,
-        None if d_bias is None or not want["bias"] else d_bias.to(bias.dtype),
+        d_weight,
+        d_bias,
     )
 
 

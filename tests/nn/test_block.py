@@ -12,7 +12,7 @@ from torch_geometric.testing import assert_module
 from plstm_graph import LineDAG, PLSTMBlock
 from plstm_graph.errors import ConfigError, ShapeError
 from plstm_graph.nn.block import DIRECTIONS, NORMS, edge_content
-from plstm_graph.nn.conv import GATE_STD
+from plstm_graph.nn.linear import GATE_STD
 
 EDGE_INDEX = torch.tensor([[0, 1, 1, 2, 2, 3, 0, 2, 3, 4], [1, 0, 2, 1, 3, 2, 2, 0, 4, 3]])
 NODES, CHANNELS, EDGE_FEATURES = 5, 8, 3
@@ -152,7 +152,8 @@ def test_reset_keeps_the_distribution_of_every_weight() -> None:
         assert torch.equal(tensor, before[name]) == constant, name
         if tensor.dim() == 2 and not constant:
             assert float(tensor.detach().std()) == pytest.approx(float(before[name].std()), rel=0.1), name
-    assert float(block.convs[0].lin_gate.weight.detach().std()) == pytest.approx(GATE_STD / 8, rel=0.1)
+    conv = block.convs[0]
+    assert float(conv.lin.weight[-8 * conv.heads :].detach().std()) == pytest.approx(GATE_STD / 8, rel=0.1)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torch_geometric.testing import assert_module
 from plstm_graph import Gates, LineDAG, PLSTMConv
 from plstm_graph.errors import BackendUnavailable, ConfigError, ShapeError
 from plstm_graph.gates import activate, view
-from plstm_graph.nn.conv import GATE_STD
+from plstm_graph.nn.linear import GATE_STD
 from plstm_graph.ops import BACKENDS
 
 # A diamond with a cross-bar and a tail; every edge stored in both directions, columns in no order.
@@ -53,7 +53,7 @@ def gates_by_hand(conv: PLSTMConv, x: Tensor, edge_attr: Tensor | None) -> list[
     """Source, transition, mark and direct as dictionaries of [H] tensors, keyed by node numbers."""
     edges, pairs = line_graph(conv.mode, conv.reverse)
     heads = conv.heads
-    node = conv.lin_gate.weight.split(heads)
+    node = conv.lin.weight[-8 * heads :].split(heads)
     edge = conv.lin_edge.weight.split(heads) if edge_attr is not None else [x.new_zeros(heads, 1)] * 4
     attr = {c: x.new_zeros(1) if edge_attr is None else edge_attr[i] for i, c in enumerate(COLUMNS)}
     b = conv.gate_bias
@@ -80,8 +80,8 @@ def output_by_hand(conv: PLSTMConv, x: Tensor, edge_attr: Tensor | None) -> Tens
     heads, keys = conv.heads, conv.key_channels
     rows = []
     for n in range(len(x)):
-        projected = (conv.lin.weight @ x[n] + (0 if conv.lin.bias is None else conv.lin.bias)).view(heads, -1)
-        rows.append(projected.split([keys, keys, conv.out_channels], -1))
+        projected = conv.lin.weight[: -8 * heads] @ x[n] + (0 if conv.lin.bias is None else conv.lin.bias)
+        rows.append(projected.view(heads, -1).split([keys, keys, conv.out_channels], -1))
 
     def state(edge: tuple[int, int]) -> Tensor:
         _, key, value = rows[edge[0]]
@@ -152,7 +152,7 @@ def test_factorised_gates_equal_one_linear_map(mode: str, reverse: bool) -> None
     conv = scrambled(PLSTMConv(FEATURES, 4, 2, mode=mode, reverse=reverse, edge_dim=EDGE_FEATURES))
     dag = view(LineDAG.from_edge_index(EDGE_INDEX, NODES), mode, reverse)
     attr = edge_attr[dag.edge_id]
-    w, e = conv.lin_gate.weight.chunk(8), conv.lin_edge.weight.chunk(4)
+    w, e = conv.lin.weight[-16:].chunk(8), conv.lin_edge.weight.chunk(4)
     at_edge = torch.cat([x[dag.src], x[dag.dst], attr], 1)
     at_pair = [x[dag.src[dag.prev]], x[dag.dst[dag.prev]], x[dag.dst[dag.next]], attr[dag.prev], attr[dag.next]]
     raw = Gates(
@@ -161,7 +161,7 @@ def test_factorised_gates_equal_one_linear_map(mode: str, reverse: bool) -> None
         mark=at_edge @ torch.cat([w[2], w[3], e[1]], 1).t() + conv.gate_bias[2],
         direct=x @ w[7].t() + conv.gate_bias[3],
     )
-    for got, want in zip(conv._gates(x, edge_attr, dag), activate(raw, dag, mode), strict=True):
+    for got, want in zip(conv._gates(conv.lin(x)[1], edge_attr, dag), activate(raw, dag, mode), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
 
 
@@ -261,7 +261,7 @@ def test_lazy_layer_starts_like_an_eager_one(copies: bool) -> None:
         assert got.shape == want.shape
         if name.endswith("weight") and want.dim() == 2 and "norm" not in name:
             assert float(got.std()) == pytest.approx(float(want.std()), rel=0.15), name
-    assert float(lazy.lin_gate.weight.detach().std()) == pytest.approx(GATE_STD * 50**-0.5, rel=0.15)
+    assert float(lazy.lin.weight[-64:].detach().std()) == pytest.approx(GATE_STD * 50**-0.5, rel=0.15)
 
 
 def test_lazy_layer_loads_an_eager_state() -> None:
@@ -293,7 +293,7 @@ def test_reset_draws_anew_and_repeats_after_a_seed() -> None:
     conv.reset_parameters()
     first = {name: tensor.clone() for name, tensor in conv.state_dict().items()}
     conv.reset_parameters()
-    for name in ("lin.weight", "lin.bias", "lin_gate.weight", "lin_edge.weight"):
+    for name in ("lin.weight", "lin.bias", "lin_edge.weight"):
         assert not torch.equal(conv.state_dict()[name], first[name]), name
     torch.manual_seed(5)
     conv.reset_parameters()
@@ -512,7 +512,7 @@ def masked_path_sum(conv: PLSTMConv, x: Tensor, edge_attr: Tensor, mask: Tensor)
     """Every path times the masks of its edges, each once; without norm, heads averaged."""
     source, transition, mark, direct = gates_by_hand(conv, x, edge_attr)
     of_column = {column: mask[i] for i, column in enumerate(COLUMNS)}
-    query, key, value = conv._vectors(conv.lin(x))
+    query, key, value = conv._vectors(conv.lin(x)[0])
     output = torch.stack([direct[n][:, None] * (query[n] * key[n]).sum(-1, True) * value[n] for n in range(NODES)])
     paths = [(edge, edge, gate * of_column[edge]) for edge, gate in source.items()]
     while paths:

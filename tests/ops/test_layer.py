@@ -187,7 +187,7 @@ def test_autocast_leaves_float64_alone(backend, device):
 
 
 @EVERY
-@pytest.mark.parametrize("part", ["lin", "lin_gate", "lin_edge", "norm"])
+@pytest.mark.parametrize("part", ["lin", "lin_edge", "norm"])
 def test_parts_that_are_watched_run_one_by_one(ran, backend, device, part):
     """A hook sees its module run, a module of another kind is called."""
     given = graph(device)
@@ -239,7 +239,7 @@ def test_registration(backend, device, mode):
     dag = dag.prune() if mode == "D" else dag
     setting = fused.Setting(backend, 2, 4, mode, False, dag.merged, conv.norm.eps, True)
     edge_attr = dag.gather_edges(edge_attr) if dag.merged else edge_attr
-    weights = conv.lin.weight, conv.lin.bias, conv.lin_gate.weight, conv.lin_edge.weight
+    weights = conv.lin.weight, conv.lin.bias, conv.lin_edge.weight
     inputs = [x.detach() for x in (x, edge_attr, *weights, conv.gate_bias, conv.norm.weight, conv.bias)]
     plan = dag.plan(4)
     given = (*setting, *inputs, list(plan))

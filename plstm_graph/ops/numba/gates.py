@@ -205,7 +205,7 @@ def _backward_edges(gates, total, d_gates, column, exits, d_raw, d_edge, sizes):
 
 
 @parallel
-def _backward_nodes(gates, d_gates, column, enters, stars, d_raw, d_edge, d_node, sums, d_bias, sizes):  # type: ignore[no-untyped-def]
+def _backward_nodes(gates, d_gates, column, enters, stars, d_raw, d_edge, d_node, sums, d_bias, stride, sizes):  # type: ignore[no-untyped-def]
     """``d_node``, chunk 3 of ``d_edge`` (an edge has one dst) and the gradient of the bias (and one src)."""
     nodes, _, heads = sizes
     direct, d_direct = gates[3], d_gates[3]
@@ -214,7 +214,7 @@ def _backward_nodes(gates, d_gates, column, enters, stars, d_raw, d_edge, d_node
     one = d_node.dtype.type(1)
     for block in prange(-(-nodes // ROWS)):
         for node in range(block * ROWS, min((block + 1) * ROWS, nodes)):
-            row = node * 8 * heads
+            row = node * stride
             for i in range(first_leaving[node], first_leaving[node] + leaving[node]):
                 place = column[by_src[i]] * 4 * heads
                 for chunk in range(3):
@@ -281,11 +281,11 @@ def backward_gates(
     _, column, exits, enters, stars = _tables(plan, reversed, gathered or d_edge is None)
     (four, total), (d_four, _) = (_split(x, plan, mode, heads) for x in (gates, d_gates))
     d_raw = d_gates[places(plan, heads)[GRADIENTS - 1] :][: pairs * heads]
-    rest = arrays(x.view(-1) for x in (d_raw, by_edge, by_node, sums, d_bias))
+    rest = arrays(flat(x) for x in (d_raw, by_edge, by_node, sums, d_bias))
     sizes = (nodes, edges, heads)
     with torch_threads():
         _backward_edges(four, total, d_four, column, exits, *rest[:2], sizes)
-        _backward_nodes(four, d_four, column, enters, stars, *rest, sizes)
+        _backward_nodes(four, d_four, column, enters, stars, *rest, by_node.stride(0), sizes)
     for given, found in ((d_node, by_node), (d_edge, by_edge)):
         if given is not None and given is not found:
             given.copy_(found)

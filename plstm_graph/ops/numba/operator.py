@@ -223,12 +223,11 @@ class Vectors(NamedTuple):
         return cls(rows, strides, (value.size(1), key.size(2), value.size(2)))
 
     @classmethod
-    def together(cls, joined: Tensor, heads: int, keys: int) -> "Vectors":
-        """Side by side for each head in one contiguous tensor [N, H * (2 * K + V)]."""
-        width = joined.size(1) // heads
+    def together(cls, joined: Tensor, heads: int, keys: int, values: int) -> "Vectors":
+        """Side by side for each head at the beginning of contiguous rows, [N, H * (2 * K + V) + ...]."""
         (joint,) = arrays([joined.view(-1)])
         rows = (joint, joint[keys:], joint[2 * keys :])
-        return cls(rows, 3 * (joined.size(1), width), (heads, keys, width - 2 * keys))
+        return cls(rows, 3 * (joined.size(1), 2 * keys + values), (heads, keys, values))
 
 
 def forward(query: Tensor, key: Tensor, value: Tensor, gates: Gates, plan: Plan, reversed: bool) -> tuple[Tensor, None]:
@@ -254,43 +253,52 @@ def backward(
 
 
 class Call(NamedTuple):
-    """What the steps of a layer share: H, K, the plan, and whether it is read against the edges."""
+    """What the steps of a layer share: H, K, V, the plan, and whether it is read against the edges."""
 
     heads: int
     keys: int
+    values: int
     plan: Plan
     reversed: bool
+
+    @property
+    def width(self) -> int:
+        """Of query, key and value of all heads."""
+        return self.heads * (2 * self.keys + self.values)
 
 
 def walk_along(gates: Tensor, heads: int, keys: int, values: int, plan: Plan, reversed: bool) -> Call:
     """Nothing yet: one loop does all of the forward pass, and one all of the backward pass."""
-    return Call(heads, keys, plan, reversed)
+    return Call(heads, keys, values, plan, reversed)
 
 
-def attend(call: Call, projected: Tensor, gates: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
-    """Output [N, H, V], in the dtype of ``projected``, and what the norm makes of it."""
-    heads, keys, plan, reversed = call
-    joined = projected.to(gates.dtype)
-    vectors = Vectors.together(joined, heads, keys)
-    output = joined.new_empty(joined.size(0), heads, vectors.sizes[2])
+def attend(call: Call, joined: Tensor, lin_bias: Tensor | None, gates: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
+    """Output [N, H, V], in the dtype of ``joined``, and what the norm makes of it."""
+    heads, keys, values, plan, reversed = call
+    if lin_bias is not None:
+        joined[:, : call.width] += lin_bias
+    wide = joined.to(gates.dtype)
+    output = wide.new_empty(joined.size(0), heads, values)
+    vectors = Vectors.together(wide, heads, keys, values)
     _run_forward(vectors, unfold(gates, plan, heads)[0], plan, reversed, output)
-    y = output.to(projected.dtype)
+    y = output.to(joined.dtype)
     return y, forward_norm(y, *norm)
 
 
 def attend_back(
-    call: Call, projected: Tensor, gates: Tensor, y: Tensor, grad: Tensor, norm: Norm
-) -> tuple[Tensor, Tensor, None, Tensor, Tensor | None]:
-    """Gradients of ``projected`` and of the gates, then of the norm's weight and bias."""
+    call: Call, joined: Tensor, lin_bias: Tensor | None, gates: Tensor, y: Tensor, grad: Tensor, norm: Norm
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None]:
+    """Gradients of ``joined``, of the gates, and of ``lin_bias`` and the norm's weight and bias."""
+    heads, keys, values, plan, reversed = call
     d_y, d_weight, d_bias = backward_norm(grad, y, norm.weight, norm.eps, norm.concat, norm.bias is not None)
-    heads, keys, plan, reversed = call
-    joined = projected.to(gates.dtype)
-    d_joined = torch.empty_like(joined)
+    wide = joined.to(gates.dtype)
+    d_joined = torch.empty_like(wide)
     d_gates = gates.new_empty(places(plan, heads)[GRADIENTS])
-    vectors, d_vectors = (Vectors.together(x, heads, keys) for x in (joined, d_joined))
+    vectors, d_vectors = (Vectors.together(x, heads, keys, values) for x in (wide, d_joined))
     four, d_four = (unfold(x, plan, heads)[0] for x in (gates, d_gates))
     _run_backward(vectors, four, plan, reversed, d_y.to(gates.dtype), d_vectors, d_four)
-    return d_joined.to(projected.dtype), d_gates, None, d_weight, d_bias
+    d_lin_bias = None if lin_bias is None else d_joined[:, : call.width].sum(0)
+    return d_joined.to(joined.dtype), d_gates, d_lin_bias, d_weight, d_bias
 
 
 def walk_back(call: Call, gates: Tensor, d_gates: Tensor) -> None:

@@ -10,7 +10,8 @@ import triton.language as tl
 from plstm_graph.ops.triton.walk import graph_of, task
 
 # C rows and columns of a matrix at a time, the narrowest tile; n0 to n3 graphs of each class; KP and VP powers of two
-# from K and V on. NORMED: a norm with EPS and a weight [H, V] follows and, if BIASED, a bias [H, V].
+# from K and V on. SHIFTED: to queries, keys and values belongs a bias ``shift`` [H, 2 * K + V]. NORMED: a norm with EPS
+# and a weight [H, V] follows and, if BIASED, a bias [H, V].
 
 
 @triton.jit
@@ -27,17 +28,29 @@ def _rows(base, row, valid, STRIDE: tl.constexpr, WIDTH: tl.constexpr, PADDED: t
 
 
 @triton.jit
+def _parameter(base, WIDTH: tl.constexpr, PADDED: tl.constexpr, DTYPE: tl.constexpr):  # type: ignore[no-untyped-def]
+    """A head's part of a weight or bias, [1, PADDED]."""
+    at = tl.arange(0, PADDED)
+    return tl.load(base + at, mask=at < WIDTH, other=0.0).to(DTYPE)[None, :]
+
+
+@triton.jit
+def _vectors(  # type: ignore[no-untyped-def]
+    base, bias, row, valid, STRIDE: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, DTYPE: tl.constexpr,
+    SHIFTED: tl.constexpr,
+):  # fmt: skip
+    """Some rows plus, if SHIFTED, a bias; those that are not there make nothing but themselves wrong."""
+    rows = _rows(base, row, valid, STRIDE, WIDTH, PADDED, DTYPE)
+    if SHIFTED:
+        rows += _parameter(bias, WIDTH, PADDED, DTYPE)
+    return rows
+
+
+@triton.jit
 def _keep(base, row, tile, valid, STRIDE: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr):  # type: ignore[no-untyped-def]
     at = tl.arange(0, PADDED)
     mask = valid[:, None] & (at < WIDTH)[None, :]
     tl.store(base + row[:, None] * STRIDE + at[None, :], tile.to(base.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def _parameter(base, head, V: tl.constexpr, VP: tl.constexpr, DTYPE: tl.constexpr):  # type: ignore[no-untyped-def]
-    """A head's row of [H, V], as [1, VP]."""
-    at = tl.arange(0, VP)
-    return tl.load(base + head * V + at, mask=at < V, other=0.0).to(DTYPE)[None, :]
 
 
 @triton.jit
@@ -91,24 +104,27 @@ def _gating(matrix, row, column, nodes, stride):  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=["n0", "n1", "n2", "n3", "G"], do_not_specialize_on_alignment=["graphs", "work"])
 def forward(  # type: ignore[no-untyped-def]
-    query, key, value, y, output, weight, bias, room, graphs, work, n0, n1, n2, n3, G,
+    query, key, value, y, output, shift, weight, bias, room, graphs, work, n0, n1, n2, n3, G,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
     Q_NODE: tl.constexpr, Q_HEAD: tl.constexpr, K_NODE: tl.constexpr, K_HEAD: tl.constexpr,
     V_NODE: tl.constexpr, V_HEAD: tl.constexpr, C: tl.constexpr, PRECISION: tl.constexpr,
-    NORMED: tl.constexpr, BIASED: tl.constexpr, EPS: tl.constexpr,
+    SHIFTED: tl.constexpr, NORMED: tl.constexpr, BIASED: tl.constexpr, EPS: tl.constexpr,
 ):  # fmt: skip
     """``y`` [N, H, V], C rows a program, and ``output`` after the norm."""
     DTYPE: tl.constexpr = room.dtype.element_ty
     node, nodes, matrix, stride, head, part = _task(graphs, work, room, n0, n1, n2, n3, G, H, C, 1)
     row = part * C + tl.arange(0, C)
     valid = row < nodes
-    queries = _rows(query + node * Q_NODE + head * Q_HEAD, row, valid, Q_NODE, K, KP, DTYPE)
+    shift += head * (2 * K + V)
+    queries = _vectors(query + node * Q_NODE + head * Q_HEAD, shift, row, valid, Q_NODE, K, KP, DTYPE, SHIFTED)
     result = tl.zeros([C, VP], DTYPE)
     for c in range(0, tl.where(part * C < nodes, nodes, 0), C):
         column = c + tl.arange(0, C)
         inside = column < nodes
-        keys = _rows(key + node * K_NODE + head * K_HEAD, column, inside, K_NODE, K, KP, DTYPE)
-        values = _rows(value + node * V_NODE + head * V_HEAD, column, inside, V_NODE, V, VP, DTYPE)
+        at = key + node * K_NODE + head * K_HEAD
+        keys = _vectors(at, shift + K, column, inside, K_NODE, K, KP, DTYPE, SHIFTED)
+        at = value + node * V_NODE + head * V_HEAD
+        values = _vectors(at, shift + 2 * K, column, inside, V_NODE, V, VP, DTYPE, SHIFTED)
         at, mask = _gating(matrix, row, column, nodes, stride)
         gating = tl.load(at, mask=mask, other=0.0)
         result += _dot(_dot(queries, tl.trans(keys), PRECISION) * gating, values, PRECISION)
@@ -116,20 +132,20 @@ def forward(  # type: ignore[no-untyped-def]
     _keep(y + at, row, result, valid, H * V, V, VP)
     if NORMED:
         result = result.to(y.dtype.element_ty).to(DTYPE)  # as the backward pass will read it
-        result *= _scale(result, valid, V, EPS) * _parameter(weight, head, V, VP, DTYPE)
+        result *= _scale(result, valid, V, EPS) * _parameter(weight + head * V, V, VP, DTYPE)
         if BIASED:
-            result += _parameter(bias, head, V, VP, DTYPE)
+            result += _parameter(bias + head * V, V, VP, DTYPE)
         _keep(output + at, row, result, valid, H * V, V, VP)
 
 
 @triton.jit(do_not_specialize=["n0", "n1", "n2", "n3", "G"], do_not_specialize_on_alignment=["graphs", "work"])
 def backward(  # type: ignore[no-untyped-def]
-    query, key, value, d_output, d_query, d_key, d_value, d_direct, y, weight, sums, room, graphs, work,
+    query, key, value, d_output, d_query, d_key, d_value, d_direct, y, shift, weight, sums, room, graphs, work,
     n0, n1, n2, n3, G,
     H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
     Q_NODE: tl.constexpr, Q_HEAD: tl.constexpr, K_NODE: tl.constexpr, K_HEAD: tl.constexpr,
     V_NODE: tl.constexpr, V_HEAD: tl.constexpr, C: tl.constexpr, PRECISION: tl.constexpr,
-    NORMED: tl.constexpr, BIASED: tl.constexpr, EPS: tl.constexpr,
+    SHIFTED: tl.constexpr, NORMED: tl.constexpr, BIASED: tl.constexpr, EPS: tl.constexpr,
 ):  # fmt: skip
     """Gradients of query, key, value (strided as those are) and direct.
 
@@ -145,20 +161,21 @@ def backward(  # type: ignore[no-untyped-def]
     query, d_query = query + node * Q_NODE + head * Q_HEAD, d_query + node * Q_NODE + head * Q_HEAD
     key, d_key = key + node * K_NODE + head * K_HEAD, d_key + node * K_NODE + head * K_HEAD
     value, d_value = value + node * V_NODE + head * V_HEAD, d_value + node * V_NODE + head * V_HEAD
+    shift += head * (2 * K + V)
     begin = (node * H + head) * V
     d_output, y = d_output + begin, y + begin
     d_direct += node * H + head
     scaling = d_output
     if NORMED:
-        scaling = _parameter(weight, head, V, VP, DTYPE)
+        scaling = _parameter(weight + head * V, V, VP, DTYPE)
         ROW: tl.constexpr = H * (2 * K + V) + (2 if BIASED else 1) * H * V
         sums += (tl.program_id(0) // H).to(tl.int64) * ROW
         to_vectors, to_weight = sums + head * (2 * K + V), sums + H * (2 * K + V) + head * V
     if parts == 1:
         valid = first < nodes
-        queries = _rows(query, first, valid, Q_NODE, K, KP, DTYPE)
-        keys = _rows(key, first, valid, K_NODE, K, KP, DTYPE)
-        values = _rows(value, first, valid, V_NODE, V, VP, DTYPE)
+        queries = _vectors(query, shift, first, valid, Q_NODE, K, KP, DTYPE, SHIFTED)
+        keys = _vectors(key, shift + K, first, valid, K_NODE, K, KP, DTYPE, SHIFTED)
+        values = _vectors(value, shift + 2 * K, first, valid, V_NODE, V, VP, DTYPE, SHIFTED)
         grads, product, given = _gradients(d_output, y, scaling, first, valid, H * V, V, VP, NORMED, EPS, DTYPE)
         if NORMED:
             _keep_sum(to_weight, product, V, VP)
@@ -193,8 +210,8 @@ def backward(  # type: ignore[no-untyped-def]
         d_queries = tl.zeros([C, KP], DTYPE)
         for c in range(0, tl.where(part * C < nodes, nodes, 0), C):
             column = c + first
-            keys = _rows(key, column, column < nodes, K_NODE, K, KP, DTYPE)
-            values = _rows(value, column, column < nodes, V_NODE, V, VP, DTYPE)
+            keys = _vectors(key, shift + K, column, column < nodes, K_NODE, K, KP, DTYPE, SHIFTED)
+            values = _vectors(value, shift + 2 * K, column, column < nodes, V_NODE, V, VP, DTYPE, SHIFTED)
             at, mask = _gating(matrix, row, column, nodes, stride)
             gating = tl.load(at, mask=mask, other=0.0)
             d_queries += _dot(_dot(grads, tl.trans(values), PRECISION) * gating, keys, PRECISION)
@@ -210,14 +227,14 @@ def backward(  # type: ignore[no-untyped-def]
         part -= parts
         column = part * C + first
         inside = column < nodes
-        keys = _rows(key, column, inside, K_NODE, K, KP, DTYPE)
-        values = _rows(value, column, inside, V_NODE, V, VP, DTYPE)
+        keys = _vectors(key, shift + K, column, inside, K_NODE, K, KP, DTYPE, SHIFTED)
+        values = _vectors(value, shift + 2 * K, column, inside, V_NODE, V, VP, DTYPE, SHIFTED)
         d_keys = tl.zeros([C, KP], DTYPE)
         d_values = tl.zeros([C, VP], DTYPE)
         for r in range(0, tl.where(part * C < nodes, nodes, 0), C):
             row = r + first
             valid = row < nodes
-            queries = _rows(query, row, valid, Q_NODE, K, KP, DTYPE)
+            queries = _vectors(query, shift, row, valid, Q_NODE, K, KP, DTYPE, SHIFTED)
             grads, _, _ = _gradients(d_output, y, scaling, row, valid, H * V, V, VP, NORMED, EPS, DTYPE)
             at, mask = _gating(matrix, row, column, nodes, stride)
             gating = tl.load(at, mask=mask, other=0.0)

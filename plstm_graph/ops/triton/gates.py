@@ -43,6 +43,7 @@ LINE: tl.constexpr = tl.constexpr(flat.LINE)
 # Chunks of H columns. Node terms: source as src 0 and dst 1, mark as src 2 and dst 3, transition as tail 4, joint 5 and
 # head 6, direct 7. Edge terms: source 0, mark 1, transition as prev 2 and as next 3. Bias and its gradient: source 0,
 # transition 1, mark 2, direct 3. Tiles are [BLOCK, HP], HP the power of two from H on. REV: read against the edges.
+# NODE and EDGE: from row to row of node and edge terms.
 # Rows of tables stand one after the other, ``table + ROW * size``. Sizes are never specialised: one compiled kernel
 # serves every batch.
 
@@ -317,7 +318,7 @@ def _keep_sum(sums, block, chunk, tile, H: tl.constexpr, HP: tl.constexpr):  # t
 @triton.jit
 def _backward_nodes(  # type: ignore[no-untyped-def]
     gates, d_gates, d_node, sums, nodes, edges, pairs, block, N, E, P,
-    H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr, REV: tl.constexpr,
+    H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr, NODE: tl.constexpr, REV: tl.constexpr,
 ):  # fmt: skip
     """Some rows of ``d_node``. Every edge has one src, so sums at src add up to the gradient of the bias."""
     source, _, mark, direct, _, _ = _parts(gates, N, E, P, H)
@@ -329,11 +330,11 @@ def _backward_nodes(  # type: ignore[no-untyped-def]
         source, mark, d_source, d_mark, d_raw, d_prev, nodes, edges, pairs, node, valid, N, E, P,
         H, HP, BLOCK, REV, False,
     )  # fmt: skip
-    _keep(d_node, node, 0, at_source, inside, 8 * H, H, HP)
-    _keep(d_node, node, 2, at_mark, inside, 8 * H, H, HP)
-    _keep(d_node, node, 4, at_prev, inside, 8 * H, H, HP)
+    _keep(d_node, node, 0, at_source, inside, NODE, H, HP)
+    _keep(d_node, node, 2, at_mark, inside, NODE, H, HP)
+    _keep(d_node, node, 4, at_prev, inside, NODE, H, HP)
     at_direct = _through_sigmoid(direct, d_direct, node, inside, H, HP, d_raw.dtype.element_ty)
-    _keep(d_node, node, 7, at_direct, inside, 8 * H, H, HP)
+    _keep(d_node, node, 7, at_direct, inside, NODE, H, HP)
     _keep_sum(sums, block, 0, at_source, H, HP)
     _keep_sum(sums, block, 1, at_prev, H, HP)
     _keep_sum(sums, block, 2, at_mark, H, HP)
@@ -342,22 +343,23 @@ def _backward_nodes(  # type: ignore[no-untyped-def]
         source, mark, d_source, d_mark, d_raw, d_prev, nodes, edges, pairs, node, valid, N, E, P,
         H, HP, BLOCK, REV, True,
     )  # fmt: skip
-    _keep(d_node, node, 1, at_source, inside, 8 * H, H, HP)
-    _keep(d_node, node, 3, at_mark, inside, 8 * H, H, HP)
-    _keep(d_node, node, 5, at_prev, inside, 8 * H, H, HP)
-    _keep(d_node, node, 6, at_next, inside, 8 * H, H, HP)
+    _keep(d_node, node, 1, at_source, inside, NODE, H, HP)
+    _keep(d_node, node, 3, at_mark, inside, NODE, H, HP)
+    _keep(d_node, node, 5, at_prev, inside, NODE, H, HP)
+    _keep(d_node, node, 6, at_next, inside, NODE, H, HP)
 
 
 @triton.jit(do_not_specialize=["N", "E", "P"], do_not_specialize_on_alignment=["nodes", "edges", "pairs"])
 def _backward_terms(  # type: ignore[no-untyped-def]
     gates, d_gates, d_node, d_edge, sums, nodes, edges, pairs, N, E, P,
-    H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr, GATHERED: tl.constexpr, REV: tl.constexpr,
+    H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr, NODE: tl.constexpr, GATHERED: tl.constexpr,
+    REV: tl.constexpr,
 ):  # fmt: skip
     """Programs of the nodes first, then, if there are edge terms, those of the edges: chunk 3 of ``d_edge``."""
     block = tl.program_id(0)
     node_blocks = tl.cdiv(N, BLOCK)
     if block < node_blocks:
-        _backward_nodes(gates, d_gates, d_node, sums, nodes, edges, pairs, block, N, E, P, H, HP, BLOCK, REV)
+        _backward_nodes(gates, d_gates, d_node, sums, nodes, edges, pairs, block, N, E, P, H, HP, BLOCK, NODE, REV)
     else:
         _, _, _, _, _, d_raw = _parts(d_gates, N, E, P, H)
         edge = (block - node_blocks) * BLOCK + tl.arange(0, BLOCK)
@@ -457,8 +459,8 @@ def backward_gates(
     Args:
         gates, d_gates: see :mod:`plstm_graph.ops.flat`.
         plan, mode, reversed, gathered: as there.
-        d_node, d_edge: filled with the gradients of the node terms [N, 8 * H] and the edge terms [M, 4 * H]; both
-            contiguous. Rows of edge terms that no edge reads are left alone.
+        d_node: filled with the gradients of the node terms, [N, 8 * H]; its rows may lie apart.
+        d_edge: filled with those of the edge terms, [M, 4 * H]; contiguous. Rows that no edge reads are left alone.
 
     Returns:
         Parts of the gradient of the bias, to be summed over, [parts, 4, H].
@@ -486,7 +488,7 @@ def backward_gates(
             (gates, d_gates, d_node, into, sums),
             (plan.nodes, plan.edges, plan.pairs),
             (nodes, edges, pairs),
-            (heads, padded, block, gathered, reversed),
+            (heads, padded, block, d_node.stride(0), gathered, reversed),
             OPTIONS,
         )
     return sums

@@ -76,9 +76,10 @@ class Layout(NamedTuple):
 
     @classmethod
     def joined(cls, heads: int, keys: int, values: int) -> "Layout":
-        """Side by side for each head in one contiguous tensor [N, H * (2 * K + V)]."""
+        """Side by side for each head in one contiguous tensor, the nodes' terms of the gates behind them,
+        [N, H * (2 * K + V) + 8 * H]."""
         width = 2 * keys + values
-        return cls(heads, keys, values, 3 * (heads * width, width))
+        return cls(heads, keys, values, 3 * (heads * (width + 8), width))
 
     def split(self, joined: Tensor) -> tuple[At, At, At]:
         """Where queries, keys and values begin in such a tensor."""
@@ -147,41 +148,41 @@ def walk_along(gates: Tensor, heads: int, keys: int, values: int, plan: Plan, re
     return call
 
 
-def attend(call: "Call", projected: Tensor, gates: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
-    """The rest of it, from query, key and value of each head side by side, [N, H * (2 * K + V)]: what the operator puts
-    out, [N, H, V], and that after the norm."""
+def attend(call: "Call", joined: Tensor, lin_bias: Tensor | None, gates: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
+    """The rest of it: what the operator puts out, [N, H, V], and that after the norm. ``joined``: see Layout.joined."""
     heads, _, values, _ = call.layout
-    y = torch.empty(projected.size(0), heads, values, dtype=projected.dtype, device=projected.device)
-    given = call.layout.split(projected), call.parts(gates), y
-    if not call.norms(norm):
-        call.attend(*given)
-        return y, forward_norm(y, *norm)
-    output = torch.empty(y.size(0), heads * values, dtype=norm.dtype(y), device=y.device)
-    call.attend(*given, norm, output)
-    return y, output
+    y = torch.empty(joined.size(0), heads, values, dtype=joined.dtype, device=joined.device)
+    given = call.layout.split(joined), call.parts(gates), y
+    if call.ends_with(norm):
+        output = torch.empty(y.size(0), heads * values, dtype=norm.dtype(y), device=y.device)
+        call.attend(*given, Ends(lin_bias, norm, output))
+        return y, output
+    if lin_bias is not None:
+        joined.narrow(1, 0, lin_bias.numel()).add_(lin_bias)
+    call.attend(*given)
+    return y, forward_norm(y, *norm)
 
 
 def attend_back(
-    call: "Call", projected: Tensor, gates: Tensor, y: Tensor, grad: Tensor, norm: Norm
+    call: "Call", joined: Tensor, lin_bias: Tensor | None, gates: Tensor, y: Tensor, grad: Tensor, norm: Norm
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None]:
-    """Gradient of ``projected``, the tensor for those of the gates, some of which are there, perhaps the sum of the
-    first over all nodes, and the gradients of the norm's weight and bias."""
-    normed, grad = call.norms(norm), grad.contiguous()
-    if not normed:
-        grad, d_weight, d_bias = backward_norm(grad, y, norm.weight, norm.eps, norm.concat, norm.bias is not None)
-    d_projected = torch.empty_like(projected)
-    d_gates = gates.new_empty(places(call.plan, call.layout.heads)[GRADIENTS])
-    split = call.layout.split
-    given = split(projected), call.parts(gates), grad, split(d_projected), call.parts(d_gates)
-    if not normed:
-        call.attend_back(*given)
-        return d_projected, d_gates, None, d_weight, d_bias
-    numbers, width = norm.weight.numel(), projected.size(1)
-    parts = gates.new_empty(call.parts_back(), width + numbers * (1 if norm.bias is None else 2))
-    call.attend_back(*given, norm, y, parts)
-    sums = parts.sum(0)
-    d_bias = None if norm.bias is None else sums[width + numbers :]
-    return d_projected, d_gates, sums[:width], sums[width : width + numbers].view_as(norm.weight), d_bias
+    """Gradient of ``joined`` but for the nodes' terms, the tensor for those of the gates, some of which are there, and
+    gradients of ``lin_bias`` and of the norm's weight and bias."""
+    heads, keys, values, _ = call.layout
+    d_joined = torch.empty_like(joined)
+    d_gates = gates.new_empty(places(call.plan, heads)[GRADIENTS])
+    split, rest = call.layout.split, (call.layout.split(d_joined), call.parts(d_gates))
+    if call.ends_with(norm):
+        width, numbers = heads * (2 * keys + values), heads * values
+        parts = gates.new_empty(call.programs_back(), width + numbers * (1 if norm.bias is None else 2))
+        call.attend_back(split(joined), call.parts(gates), grad.contiguous(), *rest, Ends(lin_bias, norm, y, parts))
+        sums = parts.sum(0)
+        d_lin_bias, d_weight, d_bias = sums.split([width, numbers, sums.numel() - width - numbers])
+        return d_joined, d_gates, d_lin_bias, d_weight.view_as(norm.weight), d_bias
+    d_y, d_weight, d_bias = backward_norm(grad, y, norm.weight, norm.eps, norm.concat, norm.bias is not None)
+    call.attend_back(split(joined), call.parts(gates), d_y, *rest)
+    d_lin_bias = None if lin_bias is None else d_joined.narrow(1, 0, lin_bias.numel()).sum(0)
+    return d_joined, d_gates, d_lin_bias, d_weight, d_bias
 
 
 def walk_back(call: "Call", gates: Tensor, d_gates: Tensor) -> None:
@@ -229,6 +230,40 @@ Vectors = tuple[Tensor | At, ...]
 """Queries, keys and values, or their gradients, laid out as a call says."""
 
 
+class Ends(NamedTuple):
+    """What a layer adds to the attention at both ends, so that no tensor is read or written for it alone.
+
+    Attributes:
+        shift: bias of queries, keys and values, [H * (2 * K + V)], or None.
+        norm: what follows.
+        output: what comes of it, or, going back, what the operator put out.
+        parts: going back, a row for each program of a head, of what it adds to the gradients of ``shift`` and of the
+            norm's weight and bias.
+    """
+
+    shift: Tensor | None
+    norm: Norm
+    output: Tensor
+    parts: Tensor | None = None
+
+    def forward(self, y: Tensor) -> tuple[Tensor | None, ...]:
+        """Tensors of the kernel; what is not there stands in for itself and is not read."""
+        weight, bias, *_ = self.norm
+        return self.output, y if self.shift is None else self.shift, weight, y if bias is None else bias
+
+    def backward(self) -> tuple[Any, ...]:
+        """Tensors of the kernel, likewise."""
+        return self.output, self.output if self.shift is None else self.shift, self.norm.weight, self.parts
+
+    @property
+    def constants(self) -> tuple[Any, ...]:
+        """Of the kernels: SHIFTED, NORMED, BIASED and EPS."""
+        return self.shift is not None, True, self.norm.bias is not None, self.norm.eps
+
+
+WITHOUT_ENDS = (False, False, False, 0.0)
+
+
 class Call:
     """One forward pass and one backward pass: what their launches share.
 
@@ -270,17 +305,16 @@ class Call:
             self.room = torch.empty(numbers, dtype=self.wide, device=self.device)
             self._walk(walk.along, (*gates, self.room))
 
-    def norms(self, norm: Norm) -> bool:
-        """Whether the norm is done with the rest: heads must stay apart, and the recurrent form has none."""
+    def ends_with(self, norm: Norm) -> bool:
+        """Whether all that a layer does before and after goes with the attention: heads must stay apart, and the
+        recurrent form knows nothing of it."""
         return norm.concat and not self.large
 
-    def attend(
-        self, vectors: Vectors, gates: Gates, y: Tensor, norm: Norm | None = None, output: Tensor | None = None
-    ) -> None:
-        """Output ``y`` [N, H, V]; of large graphs, with all that leads there. With a norm, also what comes of that."""
+    def attend(self, vectors: Vectors, gates: Gates, y: Tensor, ends: "Ends | None" = None) -> None:
+        """Output ``y`` [N, H, V]; of large graphs, with all that leads there."""
         if self.room is not None:
-            normed = (y, y, y) if norm is None else (output, norm.weight, y if norm.bias is None else norm.bias)
-            self._attend(attention.forward, 1, (*vectors, y, *normed, self.room), y.dtype, norm)
+            given = (y, y, y, y) if ends is None else ends.forward(y)
+            self._attend(attention.forward, 1, (*vectors, y, *given, self.room), y.dtype, ends)
         if self.large:
             self._recurrent_output(vectors, gates, y)
 
@@ -291,16 +325,13 @@ class Call:
         grad: Tensor,
         d_vectors: Vectors,
         d_gates: Gates,
-        norm: Norm | None = None,
-        y: Tensor | None = None,
-        parts: Tensor | None = None,
+        ends: "Ends | None" = None,
     ) -> None:
-        """Gradients of the vectors and of direct; of large graphs, of all gates. With a norm ``grad`` is that of what
-        comes of it, and ``parts`` gets rows to be summed up."""
+        """Gradients of the vectors and of direct; of large graphs, of all gates."""
         if self.room is not None:
-            normed = (grad, grad, grad) if norm is None else (y, norm.weight, parts)
-            tensors = (*vectors, grad, *d_vectors, d_gates.direct, *normed, self.room)
-            self._attend(attention.backward, 2, tensors, grad.dtype if y is None else y.dtype, norm)
+            given = (grad, grad, grad, grad) if ends is None else ends.backward()
+            tensors = (*vectors, grad, *d_vectors, d_gates.direct, *given, self.room)
+            self._attend(attention.backward, 2, tensors, given[0].dtype, ends)
         if self.large:
             self._recurrent_gradients(vectors, gates, grad, d_vectors, d_gates)
 
@@ -322,24 +353,25 @@ class Call:
             ONE_WARP if self.wide == torch.float64 else WALK,
         )
 
-    def _attend(self, kernel: Any, kinds: int, tensors: tuple[Any, ...], dtype: torch.dtype, norm: Norm | None) -> None:
+    def _attend(
+        self, kernel: Any, kinds: int, tensors: tuple[Any, ...], dtype: torch.dtype, ends: "Ends | None"
+    ) -> None:
         """Attention under the gating matrices, or its gradients, for which wide graphs take two kinds of programs."""
         half = dtype in (torch.bfloat16, torch.float16)  # such a number fits into tf32 as it is
         precision = "tf32" if half else "ieee" if self.wide == torch.float64 else "tf32x3"
         tight = self.form.padded <= TIGHT.get((kernel, precision), 0)
-        normed = (False, False, 0.0) if norm is None else (True, norm.bias is not None, norm.eps)
         launch(
             kernel,
             (self._programs(kinds) * self.heads,),
             tensors,
             (self.plan.graphs, self.plan.work),
             (*self.counts, self.sizes[0]),
-            (*self.form.attend, precision, *normed),
+            (*self.form.attend, precision, *(WITHOUT_ENDS if ends is None else ends.constants)),
             self.form.tight if tight else self.form.loose,
         )
 
-    def parts_back(self) -> int:
-        """Programs of the backward pass for each head."""
+    def programs_back(self) -> int:
+        """Programs of the backward pass of attention for each head."""
         return self._programs(2)
 
     def _programs(self, kinds: int) -> int:

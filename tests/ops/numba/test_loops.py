@@ -11,7 +11,7 @@ pytest.importorskip("numba")
 
 from plstm_graph import LineDAG
 from plstm_graph.gates import view
-from plstm_graph.ops.flat import GATES, GRADIENTS, unfold
+from plstm_graph.ops.flat import GATES, GRADIENTS, Norm, unfold
 from plstm_graph.ops.numba import operator
 from plstm_graph.ops.numba.gates import ROWS, backward_gates, forward_gates
 from plstm_graph.ops.numba.norm import backward_norm, forward_norm
@@ -25,8 +25,9 @@ WIDTHS = pytest.mark.parametrize(
 
 
 def joined(inputs: Inputs) -> Tensor:
-    """Query, key and value of each head side by side, [N, H * (2 * K + V)]."""
-    return torch.cat([inputs.query, inputs.key, inputs.value], -1).flatten(1).contiguous()
+    """Query, key and value of each head side by side, and room for terms of the gates, [N, H * (2 * K + V) + 8 * H]."""
+    vectors = torch.cat([inputs.query, inputs.key, inputs.value], -1).flatten(1)
+    return torch.cat([vectors, vectors.new_full((len(vectors), 8 * inputs.query.size(1)), torch.nan)], 1)
 
 
 def close(got: Tensor, want: Tensor) -> None:
@@ -41,19 +42,25 @@ def test_side_by_side_as_apart(widths, dtype):
     for name, make in VIEWS.items():
         dag = make(LineDAG.collate([DAGS[name]() for name in ("no node", "diamond", "complete", "one node", "star")]))
         inputs = random_inputs(dag, *widths, dtype=dtype)
-        heads, keys, _ = widths
+        heads, keys, width = widths
         plan, grad = dag.plan(4), torch.randn(inputs.value.shape, dtype=dtype)
         rows = joined(inputs)
         gates = fold(inputs.gates, plan, GATES)
-        call = operator.walk_along(gates, heads, keys, rows.size(1) // heads - 2 * keys, plan, dag.reversed)
-        output = operator.attend(call, rows, gates)
+        call = operator.walk_along(gates, heads, keys, width, plan, dag.reversed)
+        norm = Norm(torch.randn(heads, width, dtype=dtype), None, 1e-5, True)
+        output, after = operator.attend(call, rows, None, gates, norm)
         assert torch.equal(output, operator.forward(*inputs, plan, dag.reversed)[0]), name
-        d_rows, d_gates = operator.attend_back(call, rows, gates, grad)
-        d_query, d_key, d_value, *apart = operator.backward(*inputs, plan, dag.reversed, grad, None)
-        assert torch.equal(d_rows, joined(Inputs(d_query, d_key, d_value, inputs.gates))), name
-        assert all(torch.equal(a, b) for a, b in zip(unfold(d_gates, plan, heads)[0], apart, strict=True)), name
+        assert torch.equal(after, forward_norm(output, *norm)), name
+        d_rows, d_gates, *_ = operator.attend_back(call, rows, None, gates, output, grad.flatten(1), norm)
+        d_output = backward_norm(grad.flatten(1), output, norm.weight, norm.eps, True, False)[0]
+        *vectors, source, transition, mark, direct = operator.backward(*inputs, plan, dag.reversed, d_output, None)
+        expected = joined(Inputs(*vectors, inputs.gates))
+        assert torch.equal(d_rows[:, : -8 * heads], expected[:, : -8 * heads]), name
+        found = zip(unfold(d_gates, plan, heads)[0], (source, transition, mark, direct), strict=True)
+        assert all(torch.equal(a, b) for a, b in found), name
+        apart = operator.backward(*inputs, plan, dag.reversed, grad, None)
         want = outcome(path_sum, Inputs.of([x.double() for x in inputs.flat()]), dag, grad.double())
-        for got, expected in zip((output, d_query, d_key, d_value, *apart), want.values(), strict=True):
+        for got, expected in zip((output, *apart), want.values(), strict=True):
             close(got, expected)
 
 

@@ -44,7 +44,6 @@ def reference(terms, dag: LineDAG, mode: str) -> Gates:
     heads = bias.size(1)
     conv = PLSTMConv(8 * heads, 1, heads, mode=mode, edge_dim=4 * heads).to(bias)
     with torch.no_grad():
-        conv.lin_gate.weight.copy_(torch.eye(8 * heads))
         conv.lin_edge.weight.copy_(torch.eye(4 * heads))
     del conv.gate_bias
     conv.gate_bias = bias
