@@ -70,10 +70,10 @@ class Compiled(Protocol):
     @staticmethod
     def attend_back(
         call: Any, joined: Tensor, lin_bias: Tensor | None, gates: Tensor, y: Tensor, grad: Tensor, norm: Norm, /
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """From ``joined`` as ``attend`` left it, its first output and the gradient of its second one. Gradient of
         ``joined``, of which what is not query, key and value is not there yet; the tensor for those of the gates;
-        gradients of ``lin_bias`` and of the norm's weight and bias, sums that may share memory."""
+        gradients of the norm's weight and bias."""
 
     @staticmethod
     def walk_back(call: Any, gates: Tensor, d_gates: Tensor, /) -> None:
@@ -83,10 +83,11 @@ class Compiled(Protocol):
     def backward_gates(
         gates: Tensor,
         d_gates: Tensor,
+        heads: int,
         plan: Plan,
         mode: str,
         reversed: bool,
-        d_node: Tensor,
+        d_joined: Tensor,
         d_edge: Tensor | None,
         gathered: bool,
         /,

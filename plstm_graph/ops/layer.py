@@ -72,8 +72,8 @@ class Inputs(NamedTuple):
 
 MAPPED = Inputs._fields.index("gate_bias")
 """So many inputs enter linear maps."""
-SUMS = ("lin_bias", "norm", "bias")
-"""Inputs whose gradients may share memory, which outputs of a registered op may not."""
+SUMS = ("lin_bias", "gate_bias", "norm", "bias")
+"""Inputs whose gradients are sums over all nodes and may share memory, which outputs of a registered op may not."""
 
 
 class Kept(NamedTuple):
@@ -157,28 +157,24 @@ def backward(
     if call is None:
         call = kernels.walk_along(gates, heads, keys, weight.size(1), plan, reversed)
     norm = Norm(weight, bias, eps, concat)
-    d_joined, d_gates, *sums = kernels.attend_back(call, joined, lin_bias, gates, y, grad, norm)
+    d_joined, d_gates, d_weight, d_bias = kernels.attend_back(call, joined, lin_bias, gates, y, grad, norm)
     d_edge: Any = None
     if edge_attr is not None:
         # Edges without a column do not exist, and none shares it: with as many columns as edges, all are read.
         create = x.new_empty if edge_attr.size(0) == plan.edges.size(1) else x.new_zeros
         d_edge = create((edge_attr.size(0), 4 * heads))
     kernels.walk_back(call, gates, d_gates)
-    d_node = d_joined.narrow(1, lin.size(0) - 8 * heads, 8 * heads)
-    parts = kernels.backward_gates(gates, d_gates, plan, mode, reversed, d_node, d_edge, gathered)
-    d_lin_bias, d_weight, d_bias = (
-        x.to(getattr(inputs, name).dtype) if x is not None and want[name] else None
-        for name, x in zip(SUMS, sums, strict=True)
-    )
+    parts = kernels.backward_gates(gates, d_gates, heads, plan, mode, reversed, d_joined, d_edge, gathered)
+    d_gate_bias, d_lin_bias = parts.sum(0).split([gate_bias.numel(), parts.size(1) - gate_bias.numel()])
     return (
         torch.mm(d_joined, lin) if want["x"] else None,
         torch.mm(d_edge, lin_edge) if want["edge_attr"] else None,
         torch.mm(d_joined.t(), x) if want["lin"] else None,
-        d_lin_bias,
+        d_lin_bias.to(lin_bias.dtype) if want["lin_bias"] else None,
         torch.mm(d_edge.t(), edge_attr) if want["lin_edge"] else None,
-        parts.sum(0).to(gate_bias.dtype) if want["gate_bias"] else None,
-        d_weight,
-        d_bias,
+        d_gate_bias.view_as(gate_bias).to(gate_bias.dtype) if want["gate_bias"] else None,
+        d_weight.to(weight.dtype) if want["norm"] else None,
+        d_bias.to(bias.dtype) if want["bias"] and d_bias is not None else None,
     )
 
 

@@ -205,20 +205,22 @@ def _backward_edges(gates, total, d_gates, column, exits, d_raw, d_edge, sizes):
 
 
 @parallel
-def _backward_nodes(gates, d_gates, column, enters, stars, d_raw, d_edge, d_node, sums, d_bias, stride, sizes):  # type: ignore[no-untyped-def]
-    """``d_node``, chunk 3 of ``d_edge`` (an edge has one dst) and the gradient of the bias (and one src)."""
+def _backward_nodes(gates, d_gates, column, enters, stars, d_raw, d_edge, d_joined, sums, found, columns, sizes):  # type: ignore[no-untyped-def]
+    """The node terms of ``d_joined``, chunk 3 of ``d_edge`` (an edge has one dst), the gradient of the bias (and one
+    src) and the sum of the columns before the node terms."""
     nodes, _, heads = sizes
     direct, d_direct = gates[3], d_gates[3]
     first_entering, entering, enter = enters
     first_arriving, arriving, by_dst, first_leaving, leaving, by_src = stars
-    one = d_node.dtype.type(1)
+    one = d_joined.dtype.type(1)
+    room = 4 * heads + columns
     for block in prange(-(-nodes // ROWS)):
         for node in range(block * ROWS, min((block + 1) * ROWS, nodes)):
-            row = node * stride
+            row = node * (columns + 8 * heads) + columns
             for i in range(first_leaving[node], first_leaving[node] + leaving[node]):
                 place = column[by_src[i]] * 4 * heads
                 for chunk in range(3):
-                    add_row(d_node, row + 2 * chunk * heads, one, d_edge, place + chunk * heads, heads)
+                    add_row(d_joined, row + 2 * chunk * heads, one, d_edge, place + chunk * heads, heads)
             for i in range(first_arriving[node], first_arriving[node] + arriving[node]):
                 edge = by_dst[i]
                 place = column[edge] * 4 * heads
@@ -227,15 +229,16 @@ def _backward_nodes(gates, d_gates, column, enters, stars, d_raw, d_edge, d_node
                 for j in range(first_entering[edge], first_entering[edge] + entering[edge]):
                     add_row(d_edge, place + 3 * heads, one, d_raw, enter[j] * heads, heads)
                 for chunk in range(3):
-                    add_row(d_node, row + (2 * chunk + 1) * heads, one, d_edge, place + chunk * heads, heads)
-                add_row(d_node, row + 6 * heads, one, d_edge, place + 3 * heads, heads)
-            _through_sigmoid(direct, d_direct, node * heads, d_node, row + 7 * heads, heads)
-            add_row(sums, block * 4 * heads, one, d_node, row, heads)
-            add_row(sums, block * 4 * heads + heads, one, d_node, row + 4 * heads, heads)
-            add_row(sums, block * 4 * heads + 2 * heads, one, d_node, row + 2 * heads, heads)
-            add_row(sums, block * 4 * heads + 3 * heads, one, d_node, row + 7 * heads, heads)
+                    add_row(d_joined, row + (2 * chunk + 1) * heads, one, d_edge, place + chunk * heads, heads)
+                add_row(d_joined, row + 6 * heads, one, d_edge, place + 3 * heads, heads)
+            _through_sigmoid(direct, d_direct, node * heads, d_joined, row + 7 * heads, heads)
+            add_row(sums, block * room, one, d_joined, row, heads)
+            add_row(sums, block * room + heads, one, d_joined, row + 4 * heads, heads)
+            add_row(sums, block * room + 2 * heads, one, d_joined, row + 2 * heads, heads)
+            add_row(sums, block * room + 3 * heads, one, d_joined, row + 7 * heads, heads)
+            add_row(sums, block * room + 4 * heads, one, d_joined, row - columns, columns)
     for block in range(-(-nodes // ROWS)):
-        add_row(d_bias, 0, one, sums, block * 4 * heads, 4 * heads)
+        add_row(found, 0, one, sums, block * room, room)
 
 
 def forward_gates(
@@ -266,30 +269,33 @@ def forward_gates(
 def backward_gates(
     gates: Tensor,
     d_gates: Tensor,
+    heads: int,
     plan: Plan,
     mode: str,
     reversed: bool,
-    d_node: Tensor,
+    d_joined: Tensor,
     d_edge: Tensor | None,
     gathered: bool = False,
 ) -> Tensor:
-    """As :func:`plstm_graph.ops.triton.gates.backward_gates`; the gradient of the bias is one part, [1, 4, H]."""
-    nodes, edges, pairs, heads = plan.nodes.size(1), plan.edges.size(1), plan.pairs.size(1), d_node.size(1) // 8
-    by_node = d_node.to(gates.dtype).zero_()
+    """As :func:`plstm_graph.ops.triton.gates.backward_gates`; the sums are one part."""
+    nodes, edges, pairs = plan.nodes.size(1), plan.edges.size(1), plan.pairs.size(1)
+    by_node = d_joined.to(gates.dtype)
+    by_node[:, -8 * heads :] = 0
     by_edge = gates.new_empty(edges, 4 * heads) if d_edge is None else d_edge.to(gates.dtype)
-    d_bias, sums = gates.new_zeros(4, heads), gates.new_zeros(-(-nodes // ROWS), 4 * heads)
+    columns = d_joined.size(1) - 8 * heads
+    found, sums = gates.new_zeros(4 * heads + columns), gates.new_zeros(-(-nodes // ROWS), 4 * heads + columns)
     _, column, exits, enters, stars = _tables(plan, reversed, gathered or d_edge is None)
     (four, total), (d_four, _) = (_split(x, plan, mode, heads) for x in (gates, d_gates))
     d_raw = d_gates[places(plan, heads)[GRADIENTS - 1] :][: pairs * heads]
-    rest = arrays(flat(x) for x in (d_raw, by_edge, by_node, sums, d_bias))
+    rest = arrays(x.view(-1) for x in (d_raw, by_edge, by_node, sums, found))
     sizes = (nodes, edges, heads)
     with torch_threads():
         _backward_edges(four, total, d_four, column, exits, *rest[:2], sizes)
-        _backward_nodes(four, d_four, column, enters, stars, *rest, by_node.stride(0), sizes)
-    for given, found in ((d_node, by_node), (d_edge, by_edge)):
-        if given is not None and given is not found:
-            given.copy_(found)
-    return d_bias.unsqueeze(0)
+        _backward_nodes(four, d_four, column, enters, stars, *rest, columns, sizes)
+    for given, wide in ((d_joined, by_node), (d_edge, by_edge)):
+        if given is not None and given is not wide:
+            given.copy_(wide)
+    return found.unsqueeze(0)
 
 
 def _split(gates: Tensor, plan: Plan, mode: str, heads: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:

@@ -261,11 +261,6 @@ class Call(NamedTuple):
     plan: Plan
     reversed: bool
 
-    @property
-    def width(self) -> int:
-        """Of query, key and value of all heads."""
-        return self.heads * (2 * self.keys + self.values)
-
 
 def walk_along(gates: Tensor, heads: int, keys: int, values: int, plan: Plan, reversed: bool) -> Call:
     """Nothing yet: one loop does all of the forward pass, and one all of the backward pass."""
@@ -276,7 +271,7 @@ def attend(call: Call, joined: Tensor, lin_bias: Tensor | None, gates: Tensor, n
     """Output [N, H, V], in the dtype of ``joined``, and what the norm makes of it."""
     heads, keys, values, plan, reversed = call
     if lin_bias is not None:
-        joined[:, : call.width] += lin_bias
+        joined[:, : lin_bias.numel()] += lin_bias
     wide = joined.to(gates.dtype)
     output = wide.new_empty(joined.size(0), heads, values)
     vectors = Vectors.together(wide, heads, keys, values)
@@ -287,8 +282,8 @@ def attend(call: Call, joined: Tensor, lin_bias: Tensor | None, gates: Tensor, n
 
 def attend_back(
     call: Call, joined: Tensor, lin_bias: Tensor | None, gates: Tensor, y: Tensor, grad: Tensor, norm: Norm
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None]:
-    """Gradients of ``joined``, of the gates, and of ``lin_bias`` and the norm's weight and bias."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Gradients of ``joined``, of the gates, and of the norm's weight and bias."""
     heads, keys, values, plan, reversed = call
     d_y, d_weight, d_bias = backward_norm(grad, y, norm.weight, norm.eps, norm.concat, norm.bias is not None)
     wide = joined.to(gates.dtype)
@@ -297,8 +292,7 @@ def attend_back(
     vectors, d_vectors = (Vectors.together(x, heads, keys, values) for x in (wide, d_joined))
     four, d_four = (unfold(x, plan, heads)[0] for x in (gates, d_gates))
     _run_backward(vectors, four, plan, reversed, d_y.to(gates.dtype), d_vectors, d_four)
-    d_lin_bias = None if lin_bias is None else d_joined[:, : call.width].sum(0)
-    return d_joined.to(joined.dtype), d_gates, d_lin_bias, d_weight, d_bias
+    return d_joined.to(joined.dtype), d_gates, d_weight, d_bias
 
 
 def walk_back(call: Call, gates: Tensor, d_gates: Tensor) -> None:

@@ -36,14 +36,28 @@ def _parameter(base, WIDTH: tl.constexpr, PADDED: tl.constexpr, DTYPE: tl.conste
 
 @triton.jit
 def _vectors(  # type: ignore[no-untyped-def]
-    base, bias, row, valid, STRIDE: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, DTYPE: tl.constexpr,
+    base, shift, row, valid, STRIDE: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, DTYPE: tl.constexpr,
     SHIFTED: tl.constexpr,
 ):  # fmt: skip
     """Some rows plus, if SHIFTED, a bias; those that are not there make nothing but themselves wrong."""
     rows = _rows(base, row, valid, STRIDE, WIDTH, PADDED, DTYPE)
     if SHIFTED:
-        rows += _parameter(bias, WIDTH, PADDED, DTYPE)
+        rows += shift
     return rows
+
+
+@triton.jit
+def _shifts(  # type: ignore[no-untyped-def]
+    shift, head, K: tl.constexpr, V: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr, DTYPE: tl.constexpr,
+    SHIFTED: tl.constexpr,
+):  # fmt: skip
+    """A head's bias of queries, keys and values."""
+    query, key, value = shift, shift, shift
+    if SHIFTED:
+        shift += head * (2 * K + V)
+        query, key = _parameter(shift, K, KP, DTYPE), _parameter(shift + K, K, KP, DTYPE)
+        value = _parameter(shift + 2 * K, V, VP, DTYPE)
+    return query, key, value
 
 
 @triton.jit
@@ -79,10 +93,22 @@ def _gradients(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _keep_sum(sums, tile, WIDTH: tl.constexpr, PADDED: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Sum of each column."""
-    at = tl.arange(0, PADDED)
-    tl.store(sums + at, tl.sum(tile, 0), mask=at < WIDTH)
+def _keep_sums(parts, to_weight, to_bias, V: tl.constexpr, VP: tl.constexpr, GAP: tl.constexpr, BIASED: tl.constexpr):  # type: ignore[no-untyped-def]
+    """What some rows add to the gradients of weight and, if BIASED, GAP numbers further on of the bias."""
+    at = tl.arange(0, VP)
+    if BIASED:
+        which = tl.arange(0, 2)[None, :]
+        tl.store(parts + at[:, None] + which * GAP, tl.sum(tl.join(to_weight, to_bias), 0), mask=(at < V)[:, None])
+    else:
+        tl.store(parts + at, tl.sum(to_weight, 0), mask=at < V)
+
+
+@triton.jit
+def _keep_no_sums(parts, V: tl.constexpr, VP: tl.constexpr, GAP: tl.constexpr, BIASED: tl.constexpr):  # type: ignore[no-untyped-def]
+    at = tl.arange(0, VP)
+    tl.store(parts + at, 0.0, mask=at < V)
+    if BIASED:
+        tl.store(parts + GAP + at, 0.0, mask=at < V)
 
 
 @triton.jit
@@ -115,16 +141,16 @@ def forward(  # type: ignore[no-untyped-def]
     node, nodes, matrix, stride, head, part = _task(graphs, work, room, n0, n1, n2, n3, G, H, C, 1)
     row = part * C + tl.arange(0, C)
     valid = row < nodes
-    shift += head * (2 * K + V)
-    queries = _vectors(query + node * Q_NODE + head * Q_HEAD, shift, row, valid, Q_NODE, K, KP, DTYPE, SHIFTED)
+    to_query, to_key, to_value = _shifts(shift, head, K, V, KP, VP, DTYPE, SHIFTED)
+    queries = _vectors(query + node * Q_NODE + head * Q_HEAD, to_query, row, valid, Q_NODE, K, KP, DTYPE, SHIFTED)
     result = tl.zeros([C, VP], DTYPE)
     for c in range(0, tl.where(part * C < nodes, nodes, 0), C):
         column = c + tl.arange(0, C)
         inside = column < nodes
         at = key + node * K_NODE + head * K_HEAD
-        keys = _vectors(at, shift + K, column, inside, K_NODE, K, KP, DTYPE, SHIFTED)
+        keys = _vectors(at, to_key, column, inside, K_NODE, K, KP, DTYPE, SHIFTED)
         at = value + node * V_NODE + head * V_HEAD
-        values = _vectors(at, shift + 2 * K, column, inside, V_NODE, V, VP, DTYPE, SHIFTED)
+        values = _vectors(at, to_value, column, inside, V_NODE, V, VP, DTYPE, SHIFTED)
         at, mask = _gating(matrix, row, column, nodes, stride)
         gating = tl.load(at, mask=mask, other=0.0)
         result += _dot(_dot(queries, tl.trans(keys), PRECISION) * gating, values, PRECISION)
@@ -153,7 +179,7 @@ def backward(  # type: ignore[no-untyped-def]
     gradients of queries while others take C columns for everything else: there they stand behind the matrix.
 
     If NORMED, ``d_output`` is the gradient after the norm, and ``sums`` gets a row for all heads of a part: what its
-    rows add to the gradients of the bias of queries, keys and values [H, 2 * K + V], of weight and of bias [H, V].
+    rows add to the gradients of weight and bias, [H, V] each.
     """
     DTYPE: tl.constexpr = room.dtype.element_ty
     node, nodes, matrix, stride, head, part = _task(graphs, work, room, n0, n1, n2, n3, G, H, C, 2)
@@ -161,26 +187,23 @@ def backward(  # type: ignore[no-untyped-def]
     query, d_query = query + node * Q_NODE + head * Q_HEAD, d_query + node * Q_NODE + head * Q_HEAD
     key, d_key = key + node * K_NODE + head * K_HEAD, d_key + node * K_NODE + head * K_HEAD
     value, d_value = value + node * V_NODE + head * V_HEAD, d_value + node * V_NODE + head * V_HEAD
-    shift += head * (2 * K + V)
+    to_query, to_key, to_value = _shifts(shift, head, K, V, KP, VP, DTYPE, SHIFTED)
     begin = (node * H + head) * V
     d_output, y = d_output + begin, y + begin
     d_direct += node * H + head
     scaling = d_output
     if NORMED:
         scaling = _parameter(weight + head * V, V, VP, DTYPE)
-        ROW: tl.constexpr = H * (2 * K + V) + (2 if BIASED else 1) * H * V
-        sums += (tl.program_id(0) // H).to(tl.int64) * ROW
-        to_vectors, to_weight = sums + head * (2 * K + V), sums + H * (2 * K + V) + head * V
+        parts_row = (tl.program_id(0) // H).to(tl.int64) * (2 if BIASED else 1)
+        sums += (parts_row * H + head) * V
     if parts == 1:
         valid = first < nodes
-        queries = _vectors(query, shift, first, valid, Q_NODE, K, KP, DTYPE, SHIFTED)
-        keys = _vectors(key, shift + K, first, valid, K_NODE, K, KP, DTYPE, SHIFTED)
-        values = _vectors(value, shift + 2 * K, first, valid, V_NODE, V, VP, DTYPE, SHIFTED)
+        queries = _vectors(query, to_query, first, valid, Q_NODE, K, KP, DTYPE, SHIFTED)
+        keys = _vectors(key, to_key, first, valid, K_NODE, K, KP, DTYPE, SHIFTED)
+        values = _vectors(value, to_value, first, valid, V_NODE, V, VP, DTYPE, SHIFTED)
         grads, product, given = _gradients(d_output, y, scaling, first, valid, H * V, V, VP, NORMED, EPS, DTYPE)
         if NORMED:
-            _keep_sum(to_weight, product, V, VP)
-            if BIASED:
-                _keep_sum(to_weight + H * V, given, V, VP)
+            _keep_sums(sums, product, given, V, VP, H * V, BIASED)
         at, mask = _gating(matrix, first, first, nodes, stride)
         gating = tl.load(at, mask=mask, other=0.0)
         score = _dot(queries, tl.trans(keys), PRECISION)
@@ -190,51 +213,37 @@ def backward(  # type: ignore[no-untyped-def]
         tl.store(at, d_gating, mask=mask)
         itself = tl.sum(tl.where(first[:, None] == first[None, :], d_gating, 0.0), 1)
         tl.store(d_direct + first * H, itself, mask=valid)
-        d_values = _dot(tl.trans(score * gating), grads, PRECISION)
-        _keep(d_value, first, d_values, valid, V_NODE, V, VP)
-        if NORMED:
-            _keep_sum(to_vectors + 2 * K, d_values, V, VP)
+        _keep(d_value, first, _dot(tl.trans(score * gating), grads, PRECISION), valid, V_NODE, V, VP)
         d_score *= gating
-        d_keys = _dot(tl.trans(d_score), queries, PRECISION)
-        _keep(d_key, first, d_keys, valid, K_NODE, K, KP)
-        if NORMED:
-            _keep_sum(to_vectors + K, d_keys, K, KP)
-        d_queries = _dot(d_score, keys, PRECISION)
-        _keep(d_query, first, d_queries, valid, Q_NODE, K, KP)
-        if NORMED:
-            _keep_sum(to_vectors, d_queries, K, KP)
+        _keep(d_key, first, _dot(tl.trans(d_score), queries, PRECISION), valid, K_NODE, K, KP)
+        _keep(d_query, first, _dot(d_score, keys, PRECISION), valid, Q_NODE, K, KP)
     elif part < parts:
         row = part * C + first
         valid = row < nodes
         grads, product, given = _gradients(d_output, y, scaling, row, valid, H * V, V, VP, NORMED, EPS, DTYPE)
+        if NORMED:
+            _keep_sums(sums, product, given, V, VP, H * V, BIASED)
         d_queries = tl.zeros([C, KP], DTYPE)
         for c in range(0, tl.where(part * C < nodes, nodes, 0), C):
             column = c + first
-            keys = _vectors(key, shift + K, column, column < nodes, K_NODE, K, KP, DTYPE, SHIFTED)
-            values = _vectors(value, shift + 2 * K, column, column < nodes, V_NODE, V, VP, DTYPE, SHIFTED)
+            keys = _vectors(key, to_key, column, column < nodes, K_NODE, K, KP, DTYPE, SHIFTED)
+            values = _vectors(value, to_value, column, column < nodes, V_NODE, V, VP, DTYPE, SHIFTED)
             at, mask = _gating(matrix, row, column, nodes, stride)
             gating = tl.load(at, mask=mask, other=0.0)
             d_queries += _dot(_dot(grads, tl.trans(values), PRECISION) * gating, keys, PRECISION)
         _keep(d_query, row, d_queries, valid, Q_NODE, K, KP)
-        if NORMED:
-            _keep_sum(to_vectors, d_queries, K, KP)
-            _keep_sum(to_vectors + K, tl.zeros([C, KP], DTYPE), K, KP)
-            _keep_sum(to_vectors + 2 * K, tl.zeros([C, VP], DTYPE), V, VP)
-            _keep_sum(to_weight, product, V, VP)
-            if BIASED:
-                _keep_sum(to_weight + H * V, given, V, VP)
     else:
         part -= parts
         column = part * C + first
         inside = column < nodes
-        keys = _vectors(key, shift + K, column, inside, K_NODE, K, KP, DTYPE, SHIFTED)
-        values = _vectors(value, shift + 2 * K, column, inside, V_NODE, V, VP, DTYPE, SHIFTED)
+        keys = _vectors(key, to_key, column, inside, K_NODE, K, KP, DTYPE, SHIFTED)
+        values = _vectors(value, to_value, column, inside, V_NODE, V, VP, DTYPE, SHIFTED)
         d_keys = tl.zeros([C, KP], DTYPE)
         d_values = tl.zeros([C, VP], DTYPE)
         for r in range(0, tl.where(part * C < nodes, nodes, 0), C):
             row = r + first
             valid = row < nodes
-            queries = _vectors(query, shift, row, valid, Q_NODE, K, KP, DTYPE, SHIFTED)
+            queries = _vectors(query, to_query, row, valid, Q_NODE, K, KP, DTYPE, SHIFTED)
             grads, _, _ = _gradients(d_output, y, scaling, row, valid, H * V, V, VP, NORMED, EPS, DTYPE)
             at, mask = _gating(matrix, row, column, nodes, stride)
             gating = tl.load(at, mask=mask, other=0.0)
@@ -250,9 +259,4 @@ def backward(  # type: ignore[no-untyped-def]
         _keep(d_key, column, d_keys, inside, K_NODE, K, KP)
         _keep(d_value, column, d_values, inside, V_NODE, V, VP)
         if NORMED:
-            _keep_sum(to_vectors, tl.zeros([C, KP], DTYPE), K, KP)
-            _keep_sum(to_vectors + K, d_keys, K, KP)
-            _keep_sum(to_vectors + 2 * K, d_values, V, VP)
-            _keep_sum(to_weight, tl.zeros([C, VP], DTYPE), V, VP)
-            if BIASED:
-                _keep_sum(to_weight + H * V, tl.zeros([C, VP], DTYPE), V, VP)
+            _keep_no_sums(sums, V, VP, H * V, BIASED)

@@ -20,6 +20,8 @@ TILE = 256
 """Entries (rows times heads) of a program. Few: one that walks lists waits, and only other programs hide the wait."""
 MOST_ROWS = 64
 """Rows of a program, for all of them wait for the longest list among them."""
+SUMMED = 2048
+"""Numbers of the tile of a program that sums columns."""
 OPTIONS = (("num_warps", 1),)
 
 ARRIVING: tl.constexpr = tl.constexpr(int(Node.ARRIVING))
@@ -309,18 +311,35 @@ def _sum_edges(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _keep_sum(sums, block, chunk, tile, H: tl.constexpr, HP: tl.constexpr):  # type: ignore[no-untyped-def]
-    """A program's part of one row of the bias gradient, into [blocks, 4, H]."""
+def _keep_sum(sums, chunk, tile, H: tl.constexpr, HP: tl.constexpr):  # type: ignore[no-untyped-def]
+    """A program's part of one row of the bias gradient."""
     head = tl.arange(0, HP)
-    tl.store(sums + block * 4 * H + chunk * H + head, tl.sum(tile, 0), mask=head < H)
+    tl.store(sums + chunk * H + head, tl.sum(tile, 0), mask=head < H)
+
+
+@triton.jit
+def _sum_columns(  # type: ignore[no-untyped-def]
+    d_joined, sums, part, N,
+    H: tl.constexpr, BLOCK: tl.constexpr, NODE: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Of some rows and some columns of what comes before the node terms."""
+    WIDTH: tl.constexpr = NODE - 8 * H
+    GROUPS: tl.constexpr = (WIDTH + COLUMNS - 1) // COLUMNS
+    block, column = part // GROUPS, part % GROUPS * COLUMNS + tl.arange(0, COLUMNS)
+    row = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = (row < N)[:, None] & (column < WIDTH)[None, :]
+    tile = tl.load(d_joined + row[:, None] * NODE + column[None, :], mask=mask, other=0.0).to(sums.dtype.element_ty)
+    tl.store(sums + block.to(tl.int64) * (4 * H + WIDTH) + 4 * H + column, tl.sum(tile, 0), mask=column < WIDTH)
 
 
 @triton.jit
 def _backward_nodes(  # type: ignore[no-untyped-def]
-    gates, d_gates, d_node, sums, nodes, edges, pairs, block, N, E, P,
+    gates, d_gates, d_joined, sums, nodes, edges, pairs, block, N, E, P,
     H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr, NODE: tl.constexpr, REV: tl.constexpr,
 ):  # fmt: skip
-    """Some rows of ``d_node``. Every edge has one src, so sums at src add up to the gradient of the bias."""
+    """Some rows of the node terms. Every edge has one src, so sums at src add up to the gradient of the bias."""
+    d_node = d_joined + (NODE - 8 * H)
+    sums += block.to(tl.int64) * (NODE - 4 * H)
     source, _, mark, direct, _, _ = _parts(gates, N, E, P, H)
     d_source, _, d_mark, d_direct, d_prev, d_raw = _parts(d_gates, N, E, P, H)
     node = block * BLOCK + tl.arange(0, BLOCK)
@@ -335,10 +354,10 @@ def _backward_nodes(  # type: ignore[no-untyped-def]
     _keep(d_node, node, 4, at_prev, inside, NODE, H, HP)
     at_direct = _through_sigmoid(direct, d_direct, node, inside, H, HP, d_raw.dtype.element_ty)
     _keep(d_node, node, 7, at_direct, inside, NODE, H, HP)
-    _keep_sum(sums, block, 0, at_source, H, HP)
-    _keep_sum(sums, block, 1, at_prev, H, HP)
-    _keep_sum(sums, block, 2, at_mark, H, HP)
-    _keep_sum(sums, block, 3, at_direct, H, HP)
+    _keep_sum(sums, 0, at_source, H, HP)
+    _keep_sum(sums, 1, at_prev, H, HP)
+    _keep_sum(sums, 2, at_mark, H, HP)
+    _keep_sum(sums, 3, at_direct, H, HP)
     at_source, at_mark, at_prev, at_next = _sum_edges(
         source, mark, d_source, d_mark, d_raw, d_prev, nodes, edges, pairs, node, valid, N, E, P,
         H, HP, BLOCK, REV, True,
@@ -351,22 +370,26 @@ def _backward_nodes(  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=["N", "E", "P"], do_not_specialize_on_alignment=["nodes", "edges", "pairs"])
 def _backward_terms(  # type: ignore[no-untyped-def]
-    gates, d_gates, d_node, d_edge, sums, nodes, edges, pairs, N, E, P,
-    H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr, NODE: tl.constexpr, GATHERED: tl.constexpr,
-    REV: tl.constexpr,
+    gates, d_gates, d_joined, d_edge, sums, nodes, edges, pairs, N, E, P,
+    H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr, NODE: tl.constexpr, COLUMNS: tl.constexpr,
+    FEATURES: tl.constexpr, GATHERED: tl.constexpr, REV: tl.constexpr,
 ):  # fmt: skip
-    """Programs of the nodes first, then, if there are edge terms, those of the edges: chunk 3 of ``d_edge``."""
-    block = tl.program_id(0)
+    """Programs of the nodes first, then, if there are edge terms, those of the edges: chunk 3 of ``d_edge``. Last those
+    that sum columns."""
+    part = tl.program_id(0)
     node_blocks = tl.cdiv(N, BLOCK)
-    if block < node_blocks:
-        _backward_nodes(gates, d_gates, d_node, sums, nodes, edges, pairs, block, N, E, P, H, HP, BLOCK, NODE, REV)
-    else:
+    edge_blocks = tl.cdiv(E, BLOCK) if FEATURES else 0
+    if part < node_blocks:
+        _backward_nodes(gates, d_gates, d_joined, sums, nodes, edges, pairs, part, N, E, P, H, HP, BLOCK, NODE, REV)
+    elif part < node_blocks + edge_blocks:
         _, _, _, _, _, d_raw = _parts(d_gates, N, E, P, H)
-        edge = (block - node_blocks) * BLOCK + tl.arange(0, BLOCK)
+        edge = (part - node_blocks) * BLOCK + tl.arange(0, BLOCK)
         valid = edge < E
         row = _column(edges, edge, valid, E, GATHERED, REV)
         sum_next = _sum_entering(d_raw, edges, pairs, edge, valid, E, P, H, HP, BLOCK, REV)
         _keep(d_edge, row, 3, sum_next, _inside(valid, H, HP), 4 * H, H, HP)
+    else:
+        _sum_columns(d_joined, sums, part - node_blocks - edge_blocks, N, H, BLOCK, NODE, COLUMNS)
 
 
 # ------------------------------------------------------------------------------------------------------------- launches
@@ -447,30 +470,34 @@ def forward_gates(
 def backward_gates(
     gates: Tensor,
     d_gates: Tensor,
+    heads: int,
     plan: Plan,
     mode: str,
     reversed: bool,
-    d_node: Tensor,
+    d_joined: Tensor,
     d_edge: Tensor | None,
     gathered: bool = False,
 ) -> Tensor:
-    """Gradients of the terms and the bias of :func:`forward_gates`.
+    """Gradients of the terms and the bias of :func:`forward_gates`, and sums for another bias.
 
     Args:
         gates, d_gates: see :mod:`plstm_graph.ops.flat`.
+        heads: H.
         plan, mode, reversed, gathered: as there.
-        d_node: filled with the gradients of the node terms, [N, 8 * H]; its rows may lie apart.
+        d_joined: the last 8 * H columns are filled with the gradients of the node terms; others may stand before,
+            [N, columns + 8 * H]; contiguous.
         d_edge: filled with those of the edge terms, [M, 4 * H]; contiguous. Rows that no edge reads are left alone.
 
     Returns:
-        Parts of the gradient of the bias, to be summed over, [parts, 4, H].
+        Parts, to be summed over, of the gradient of the bias and of the sum of the other columns,
+        [parts, 4 * H + columns].
     """
-    heads = d_node.size(1) // 8
     nodes, edges, pairs = plan.nodes.size(1), plan.edges.size(1), plan.pairs.size(1)
     padded, block = _shape(heads)
     node_blocks, edge_blocks = ceil_div(nodes, block), ceil_div(edges, block)
-    sums = gates.new_empty((node_blocks, 4, heads))
-    features, into = d_edge is not None, d_node if d_edge is None else d_edge
+    width, columns = d_joined.size(1), SUMMED // block
+    sums = gates.new_empty(node_blocks, width - 4 * heads)
+    features, into = d_edge is not None, d_joined if d_edge is None else d_edge
     if edges:
         launch(
             _backward_edges,
@@ -484,11 +511,11 @@ def backward_gates(
     if nodes:
         launch(
             _backward_terms,
-            (node_blocks + (edge_blocks if features else 0),),
-            (gates, d_gates, d_node, into, sums),
+            (node_blocks * (1 + ceil_div(width - 8 * heads, columns)) + (edge_blocks if features else 0),),
+            (gates, d_gates, d_joined, into, sums),
             (plan.nodes, plan.edges, plan.pairs),
             (nodes, edges, pairs),
-            (heads, padded, block, d_node.stride(0), gathered, reversed),
+            (heads, padded, block, width, columns, features, gathered, reversed),
             OPTIONS,
         )
     return sums

@@ -165,24 +165,23 @@ def attend(call: "Call", joined: Tensor, lin_bias: Tensor | None, gates: Tensor,
 
 def attend_back(
     call: "Call", joined: Tensor, lin_bias: Tensor | None, gates: Tensor, y: Tensor, grad: Tensor, norm: Norm
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Gradient of ``joined`` but for the nodes' terms, the tensor for those of the gates, some of which are there, and
-    gradients of ``lin_bias`` and of the norm's weight and bias."""
-    heads, keys, values, _ = call.layout
+    gradients of the norm's weight and bias."""
     d_joined = torch.empty_like(joined)
-    d_gates = gates.new_empty(places(call.plan, heads)[GRADIENTS])
-    split, rest = call.layout.split, (call.layout.split(d_joined), call.parts(d_gates))
-    if call.ends_with(norm):
-        width, numbers = heads * (2 * keys + values), heads * values
-        parts = gates.new_empty(call.programs_back(), width + numbers * (1 if norm.bias is None else 2))
-        call.attend_back(split(joined), call.parts(gates), grad.contiguous(), *rest, Ends(lin_bias, norm, y, parts))
-        sums = parts.sum(0)
-        d_lin_bias, d_weight, d_bias = sums.split([width, numbers, sums.numel() - width - numbers])
-        return d_joined, d_gates, d_lin_bias, d_weight.view_as(norm.weight), d_bias
-    d_y, d_weight, d_bias = backward_norm(grad, y, norm.weight, norm.eps, norm.concat, norm.bias is not None)
-    call.attend_back(split(joined), call.parts(gates), d_y, *rest)
-    d_lin_bias = None if lin_bias is None else d_joined.narrow(1, 0, lin_bias.numel()).sum(0)
-    return d_joined, d_gates, d_lin_bias, d_weight, d_bias
+    d_gates = gates.new_empty(places(call.plan, call.layout.heads)[GRADIENTS])
+    split = call.layout.split
+    given, found = (split(joined), call.parts(gates)), (split(d_joined), call.parts(d_gates))
+    if not call.ends_with(norm):
+        d_y, d_weight, d_bias = backward_norm(grad, y, norm.weight, norm.eps, norm.concat, norm.bias is not None)
+        call.attend_back(*given, d_y, *found)
+        return d_joined, d_gates, d_weight, d_bias
+    numbers = norm.weight.numel()
+    parts = gates.new_empty(call.programs_back(), numbers if norm.bias is None else 2 * numbers)
+    call.attend_back(*given, grad.contiguous(), *found, Ends(lin_bias, norm, y, parts))
+    sums = parts.sum(0)
+    d_bias = None if norm.bias is None else sums.narrow(0, numbers, numbers)
+    return d_joined, d_gates, sums.narrow(0, 0, numbers).view_as(norm.weight), d_bias
 
 
 def walk_back(call: "Call", gates: Tensor, d_gates: Tensor) -> None:
@@ -237,8 +236,8 @@ class Ends(NamedTuple):
         shift: bias of queries, keys and values, [H * (2 * K + V)], or None.
         norm: what follows.
         output: what comes of it, or, going back, what the operator put out.
-        parts: going back, a row for each program of a head, of what it adds to the gradients of ``shift`` and of the
-            norm's weight and bias.
+        parts: going back, a row for each program of a head, of what it adds to the gradients of the norm's weight and
+            bias.
     """
 
     shift: Tensor | None

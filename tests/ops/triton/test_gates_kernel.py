@@ -65,10 +65,16 @@ def gradients_of(
     gathered: bool = False,
 ) -> list[Tensor | None]:
     """Of the linear terms, which are ``like`` these, and the bias, from the kernels."""
-    d_node, d_edge = (x if x is None else torch.zeros_like(x, memory_format=torch.contiguous_format) for x in like)
-    given = fold(gates, plan, GATES), fold(grads, plan, GRADIENTS)
-    parts = backward_gates(*given, plan, mode, reversed, d_node, d_edge, gathered)
-    return [d_node, d_edge, parts.sum(0)]
+    node_terms, edge_terms = like
+    heads = node_terms.size(1) // 8
+    others = torch.randn(node_terms.size(0), 70, device=DEVICE, dtype=node_terms.dtype)  # columns before the terms
+    d_joined = torch.cat([others, torch.full_like(node_terms, torch.nan)], 1)
+    d_edge = None if edge_terms is None else torch.zeros_like(edge_terms, memory_format=torch.contiguous_format)
+    given = fold(gates, plan, GATES), fold(grads, plan, GRADIENTS), heads
+    sums = backward_gates(*given, plan, mode, reversed, d_joined, d_edge, gathered).sum(0)
+    assert torch.equal(d_joined[:, :70], others)
+    torch.testing.assert_close(sums[4 * heads :], others.to(sums.dtype).sum(0), **SINGLE)
+    return [d_joined[:, 70:], d_edge, sums[: 4 * heads].view(4, heads)]
 
 
 def fused(terms, dag: LineDAG, mode: str, gradient) -> tuple[Gates, list[Tensor | None]]:
