@@ -5,7 +5,8 @@ lists of exiting pairs), so that one plan serves both directions.
 """
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -77,7 +78,7 @@ class Work(IntEnum):
     GRAPH, ROOM = range(2)
 
 
-class Plan(NamedTuple):
+class Tables(NamedTuple):
     """Tables of a line graph. G graphs, N nodes, E edges, P pairs; int32 on the dag's device, except ``host``.
 
     Attributes:
@@ -101,6 +102,15 @@ class Plan(NamedTuple):
     host: Tensor
     large: Tensor
     levels: Tensor
+
+
+class Plan(Tables):
+    """The tables, and what has been worked out from their sizes."""
+
+    @cached_property
+    def kept(self) -> dict[Any, Any]:
+        """By what it was worked out for."""
+        return {}
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Plan":
         """On another device, all but ``host``."""

@@ -178,8 +178,9 @@ class PLSTMConv(MessagePassing):
         backend = COMPILED.get(x.device.type) if self.backend == "auto" else self.backend
         if backend not in COMPILED.values() or unavailable(backend, x.device) is not None:
             return None
-        parts = ((self.lin, NodeLinear), (self.lin_edge, EdgeLinear), (self.norm, MultiHeadRMSNorm))
-        return backend if all(part is None or untouched(part, kind) for part, kind in parts) else None
+        lin_edge = self.lin_edge
+        plain = untouched(self.lin, NodeLinear) and untouched(self.norm, MultiHeadRMSNorm)
+        return backend if plain and (lin_edge is None or untouched(lin_edge, EdgeLinear)) else None
 
     def _layer(self, backend: str, x: Tensor, edge_attr: Tensor | None, dag: LineDAG) -> Tensor:
         """All of the layer in kernels of its own, see ``ops/layer.py``."""
@@ -278,8 +279,9 @@ def check_dag(x: Tensor, edge_index: Any, dag: LineDAG) -> None:
 
 def untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether a module is of this very kind and no hook wants to see it run (as that of a lazy one does)."""
-    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
-    return type(module) is kind and not any(hooks)
+    return type(module) is kind and not (
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
 
 
 def _refuse(in_channels: Any, unsupported: dict[str, Any]) -> None:

@@ -70,10 +70,10 @@ class Compiled(Protocol):
     @staticmethod
     def attend_back(
         call: Any, joined: Tensor, lin_bias: Tensor | None, gates: Tensor, y: Tensor, grad: Tensor, norm: Norm, /
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """From ``joined`` as ``attend`` left it, its first output and the gradient of its second one. Gradient of
         ``joined``, of which what is not query, key and value is not there yet; the tensor for those of the gates;
-        gradients of the norm's weight and bias."""
+        parts of those of the norm's weight and, behind them, bias."""
 
     @staticmethod
     def walk_back(call: Any, gates: Tensor, d_gates: Tensor, /) -> None:
@@ -90,8 +90,9 @@ class Compiled(Protocol):
         d_joined: Tensor,
         d_edge: Tensor | None,
         gathered: bool,
+        parts: Tensor,
         /,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """See :func:`plstm_graph.ops.triton.gates.backward_gates`."""
 
 

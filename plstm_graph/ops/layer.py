@@ -157,15 +157,17 @@ def backward(
     if call is None:
         call = kernels.walk_along(gates, heads, keys, weight.size(1), plan, reversed)
     norm = Norm(weight, bias, eps, concat)
-    d_joined, d_gates, d_weight, d_bias = kernels.attend_back(call, joined, lin_bias, gates, y, grad, norm)
+    d_joined, d_gates, parts = kernels.attend_back(call, joined, lin_bias, gates, y, grad, norm)
     d_edge: Any = None
     if edge_attr is not None:
         # Edges without a column do not exist, and none shares it: with as many columns as edges, all are read.
         create = x.new_empty if edge_attr.size(0) == plan.edges.size(1) else x.new_zeros
         d_edge = create((edge_attr.size(0), 4 * heads))
     kernels.walk_back(call, gates, d_gates)
-    parts = kernels.backward_gates(gates, d_gates, heads, plan, mode, reversed, d_joined, d_edge, gathered)
-    d_gate_bias, d_lin_bias = parts.sum(0).split([gate_bias.numel(), parts.size(1) - gate_bias.numel()])
+    reading = plan, mode, reversed
+    sums, after = kernels.backward_gates(gates, d_gates, heads, *reading, d_joined, d_edge, gathered, parts)
+    d_gate_bias, d_lin_bias = sums.split([gate_bias.numel(), sums.numel() - gate_bias.numel()])
+    d_weight, d_bias = after.split([weight.numel(), after.numel() - weight.numel()])
     return (
         torch.mm(d_joined, lin) if want["x"] else None,
         torch.mm(d_edge, lin_edge) if want["edge_attr"] else None,
@@ -173,8 +175,8 @@ def backward(
         d_lin_bias.to(lin_bias.dtype) if want["lin_bias"] else None,
         torch.mm(d_edge.t(), edge_attr) if want["lin_edge"] else None,
         d_gate_bias.view_as(gate_bias).to(gate_bias.dtype) if want["gate_bias"] else None,
-        d_weight.to(weight.dtype) if want["norm"] else None,
-        d_bias.to(bias.dtype) if want["bias"] and d_bias is not None else None,
+        d_weight.view_as(weight).to(weight.dtype) if want["norm"] else None,
+        d_bias.to(bias.dtype) if want["bias"] else None,
     )
 
 

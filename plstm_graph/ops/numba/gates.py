@@ -275,9 +275,10 @@ def backward_gates(
     reversed: bool,
     d_joined: Tensor,
     d_edge: Tensor | None,
-    gathered: bool = False,
-) -> Tensor:
-    """As :func:`plstm_graph.ops.triton.gates.backward_gates`; the sums are one part."""
+    gathered: bool,
+    parts: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """As :func:`plstm_graph.ops.triton.gates.backward_gates`."""
     nodes, edges, pairs = plan.nodes.size(1), plan.edges.size(1), plan.pairs.size(1)
     by_node = d_joined.to(gates.dtype)
     by_node[:, -8 * heads :] = 0
@@ -295,7 +296,7 @@ def backward_gates(
     for given, wide in ((d_joined, by_node), (d_edge, by_edge)):
         if given is not None and given is not wide:
             given.copy_(wide)
-    return found.unsqueeze(0)
+    return found, parts.sum(0)
 
 
 def _split(gates: Tensor, plan: Plan, mode: str, heads: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:

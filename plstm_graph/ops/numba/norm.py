@@ -124,8 +124,8 @@ def forward_norm(y: Tensor, weight: Tensor, bias: Tensor | None, eps: float, con
 
 def backward_norm(
     d_out: Tensor, y: Tensor, weight: Tensor, eps: float, concat: bool, has_bias: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """As :func:`plstm_graph.ops.triton.norm.backward_norm`."""
+) -> tuple[Tensor, Tensor]:
+    """As :func:`plstm_graph.ops.triton.norm.backward_norm`; the sums are one part."""
     nodes, heads, width = y.shape
     numbers, outputs, wide = heads * width, heads * width if concat else width, _wide(y)
     d_y = torch.empty_like(y, dtype=wide)
@@ -134,7 +134,7 @@ def backward_norm(
     given = (x.to(wide).contiguous().view(-1) for x in (d_out, y, weight))
     with torch_threads():
         _backward(*arrays((*given, d_y.view(-1), sums, found)), _number(eps, wide), concat, (nodes, heads, width))
-    return d_y.to(y.dtype), found[:numbers].view(heads, width), found[numbers:] if has_bias else None
+    return d_y.to(y.dtype), found[None, : numbers + outputs * has_bias]
 
 
 def _wide(y: Tensor) -> torch.dtype:

@@ -282,17 +282,17 @@ def attend(call: Call, joined: Tensor, lin_bias: Tensor | None, gates: Tensor, n
 
 def attend_back(
     call: Call, joined: Tensor, lin_bias: Tensor | None, gates: Tensor, y: Tensor, grad: Tensor, norm: Norm
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Gradients of ``joined``, of the gates, and of the norm's weight and bias."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of ``joined``, of the gates, and of the norm as :func:`backward_norm` gives them."""
     heads, keys, values, plan, reversed = call
-    d_y, d_weight, d_bias = backward_norm(grad, y, norm.weight, norm.eps, norm.concat, norm.bias is not None)
+    d_y, parts = backward_norm(grad, y, norm.weight, norm.eps, norm.concat, norm.bias is not None)
     wide = joined.to(gates.dtype)
     d_joined = torch.empty_like(wide)
     d_gates = gates.new_empty(places(plan, heads)[GRADIENTS])
     vectors, d_vectors = (Vectors.together(x, heads, keys, values) for x in (wide, d_joined))
     four, d_four = (unfold(x, plan, heads)[0] for x in (gates, d_gates))
     _run_backward(vectors, four, plan, reversed, d_y.to(gates.dtype), d_vectors, d_four)
-    return d_joined.to(joined.dtype), d_gates, d_weight, d_bias
+    return d_joined.to(joined.dtype), d_gates, parts
 
 
 def walk_back(call: Call, gates: Tensor, d_gates: Tensor) -> None:

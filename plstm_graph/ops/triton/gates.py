@@ -22,6 +22,8 @@ MOST_ROWS = 64
 """Rows of a program, for all of them wait for the longest list among them."""
 SUMMED = 2048
 """Numbers of the tile of a program that sums columns."""
+PARTS, COLUMNS = 128, 16
+"""Rows of such a tile where one program takes all of them, and its columns."""
 OPTIONS = (("num_warps", 1),)
 
 ARRIVING: tl.constexpr = tl.constexpr(int(Node.ARRIVING))
@@ -333,6 +335,18 @@ def _sum_columns(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
+def _sum_parts(parts, total, part, R, NUMBERS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Of all rows and some columns of parts of a gradient."""
+    column = part * COLUMNS + tl.arange(0, COLUMNS)
+    found = tl.zeros([ROWS, COLUMNS], total.dtype.element_ty)
+    for first in range(0, R, ROWS):
+        row = (first + tl.arange(0, ROWS)).to(tl.int64)
+        mask = (row < R)[:, None] & (column < NUMBERS)[None, :]
+        found += tl.load(parts + row[:, None] * NUMBERS + column[None, :], mask=mask, other=0.0)
+    tl.store(total + column, tl.sum(found, 0), mask=column < NUMBERS)
+
+
+@triton.jit
 def _backward_nodes(  # type: ignore[no-untyped-def]
     gates, d_gates, d_joined, sums, nodes, edges, pairs, block, N, E, P,
     H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr, NODE: tl.constexpr, REV: tl.constexpr,
@@ -368,28 +382,32 @@ def _backward_nodes(  # type: ignore[no-untyped-def]
     _keep(d_node, node, 6, at_next, inside, NODE, H, HP)
 
 
-@triton.jit(do_not_specialize=["N", "E", "P"], do_not_specialize_on_alignment=["nodes", "edges", "pairs"])
+@triton.jit(do_not_specialize=["N", "E", "P", "R"], do_not_specialize_on_alignment=["nodes", "edges", "pairs"])
 def _backward_terms(  # type: ignore[no-untyped-def]
-    gates, d_gates, d_joined, d_edge, sums, nodes, edges, pairs, N, E, P,
+    gates, d_gates, d_joined, d_edge, sums, parts, total, nodes, edges, pairs, N, E, P, R,
     H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr, NODE: tl.constexpr, COLUMNS: tl.constexpr,
+    NUMBERS: tl.constexpr, PART_ROWS: tl.constexpr, PART_COLUMNS: tl.constexpr,
     FEATURES: tl.constexpr, GATHERED: tl.constexpr, REV: tl.constexpr,
 ):  # fmt: skip
-    """Programs of the nodes first, then, if there are edge terms, those of the edges: chunk 3 of ``d_edge``. Last those
-    that sum columns."""
-    part = tl.program_id(0)
+    """Programs first that sum parts, for they take longest, then of the nodes, then, if there are edge terms, of the
+    edges: chunk 3 of ``d_edge``. Last those that sum columns."""
+    part_blocks = (NUMBERS + PART_COLUMNS - 1) // PART_COLUMNS
+    block = tl.program_id(0) - part_blocks
     node_blocks = tl.cdiv(N, BLOCK)
     edge_blocks = tl.cdiv(E, BLOCK) if FEATURES else 0
-    if part < node_blocks:
-        _backward_nodes(gates, d_gates, d_joined, sums, nodes, edges, pairs, part, N, E, P, H, HP, BLOCK, NODE, REV)
-    elif part < node_blocks + edge_blocks:
+    if block < 0:
+        _sum_parts(parts, total, block + part_blocks, R, NUMBERS, PART_ROWS, PART_COLUMNS)
+    elif block < node_blocks:
+        _backward_nodes(gates, d_gates, d_joined, sums, nodes, edges, pairs, block, N, E, P, H, HP, BLOCK, NODE, REV)
+    elif block < node_blocks + edge_blocks:
         _, _, _, _, _, d_raw = _parts(d_gates, N, E, P, H)
-        edge = (part - node_blocks) * BLOCK + tl.arange(0, BLOCK)
+        edge = (block - node_blocks) * BLOCK + tl.arange(0, BLOCK)
         valid = edge < E
         row = _column(edges, edge, valid, E, GATHERED, REV)
         sum_next = _sum_entering(d_raw, edges, pairs, edge, valid, E, P, H, HP, BLOCK, REV)
         _keep(d_edge, row, 3, sum_next, _inside(valid, H, HP), 4 * H, H, HP)
     else:
-        _sum_columns(d_joined, sums, part - node_blocks - edge_blocks, N, H, BLOCK, NODE, COLUMNS)
+        _sum_columns(d_joined, sums, block - node_blocks - edge_blocks, N, H, BLOCK, NODE, COLUMNS)
 
 
 # ------------------------------------------------------------------------------------------------------------- launches
@@ -476,9 +494,10 @@ def backward_gates(
     reversed: bool,
     d_joined: Tensor,
     d_edge: Tensor | None,
-    gathered: bool = False,
-) -> Tensor:
-    """Gradients of the terms and the bias of :func:`forward_gates`, and sums for another bias.
+    gathered: bool,
+    parts: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the terms and the bias of :func:`forward_gates`, and sums for what else has a row for each node.
 
     Args:
         gates, d_gates: see :mod:`plstm_graph.ops.flat`.
@@ -487,16 +506,18 @@ def backward_gates(
         d_joined: the last 8 * H columns are filled with the gradients of the node terms; others may stand before,
             [N, columns + 8 * H]; contiguous.
         d_edge: filled with those of the edge terms, [M, 4 * H]; contiguous. Rows that no edge reads are left alone.
+        parts: of any gradient, in the dtype of the gates, [parts, numbers]; contiguous.
 
     Returns:
-        Parts, to be summed over, of the gradient of the bias and of the sum of the other columns,
-        [parts, 4 * H + columns].
+        The gradient of the bias and the sum of the other columns, [4 * H + columns], and the sum of ``parts``.
     """
     nodes, edges, pairs = plan.nodes.size(1), plan.edges.size(1), plan.pairs.size(1)
     padded, block = _shape(heads)
     node_blocks, edge_blocks = ceil_div(nodes, block), ceil_div(edges, block)
     width, columns = d_joined.size(1), SUMMED // block
+    rows, numbers = parts.shape
     sums = gates.new_empty(node_blocks, width - 4 * heads)
+    total = gates.new_empty(numbers)
     features, into = d_edge is not None, d_joined if d_edge is None else d_edge
     if edges:
         launch(
@@ -508,14 +529,16 @@ def backward_gates(
             (heads, padded, block, mode == "P", features, gathered, reversed),
             OPTIONS,
         )
-    if nodes:
+    by_column = ceil_div(numbers, COLUMNS) + node_blocks * ceil_div(width - 8 * heads, columns)
+    programs = by_column + node_blocks + (edge_blocks if features else 0)
+    if programs:
         launch(
             _backward_terms,
-            (node_blocks * (1 + ceil_div(width - 8 * heads, columns)) + (edge_blocks if features else 0),),
-            (gates, d_gates, d_joined, into, sums),
+            (programs,),
+            (gates, d_gates, d_joined, into, sums, parts, total),
             (plan.nodes, plan.edges, plan.pairs),
-            (nodes, edges, pairs),
-            (heads, padded, block, width, columns, features, gathered, reversed),
+            (nodes, edges, pairs, rows),
+            (heads, padded, block, width, columns, numbers, PARTS, COLUMNS, features, gathered, reversed),
             OPTIONS,
         )
-    return sums
+    return sums.sum(0), total

@@ -1,5 +1,5 @@
-"""What follows the operator: RMS norm of each head, heads side by side or averaged, bias. One launch forward, one and a
-sum backward. No atomics.
+"""What follows the operator: RMS norm of each head, heads side by side or averaged, bias. One launch forward, and one
+backward that leaves sums in parts. No atomics.
 
 A row depends on nothing but itself; the gradients of weight and bias, sums over all rows, do not change from run to
 run.
@@ -169,7 +169,7 @@ def forward_norm(y: Tensor, weight: Tensor, bias: Tensor | None, eps: float, con
 
 def backward_norm(
     d_out: Tensor, y: Tensor, weight: Tensor, eps: float, concat: bool, has_bias: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor]:
     """Gradients of :func:`forward_norm`.
 
     Args:
@@ -178,7 +178,8 @@ def backward_norm(
         has_bias: whether there was one.
 
     Returns:
-        Gradients of ``y`` in its dtype, and of ``weight`` and ``bias`` in float32, or float64 if ``y`` is.
+        Gradient of ``y`` in its dtype, and parts of those of ``weight`` and, behind them, ``bias``, to be summed over,
+        in float32, or float64 if ``y`` is: [parts, H * V], or H * V or V more with a bias.
     """
     nodes, heads, width = y.shape
     numbers = heads * width
@@ -197,6 +198,4 @@ def backward_norm(
             (heads, width, block, some, padded, eps, _wide(y), concat, has_bias),
             OPTIONS,
         )
-    sums = sums.sum(0)
-    d_weight = sums.narrow(0, 0, numbers).view(heads, width)
-    return d_y, d_weight, sums.narrow(0, numbers, sums.size(0) - numbers) if has_bias else None
+    return d_y, sums

@@ -13,7 +13,7 @@ pytest.importorskip("triton")
 from plstm_graph import LineDAG, PLSTMConv
 from plstm_graph.gates import Gates, normalize_transition, view
 from plstm_graph.ops.flat import GATES, GRADIENTS, unfold
-from plstm_graph.ops.triton.gates import TILE, backward_gates, forward_gates
+from plstm_graph.ops.triton.gates import PARTS, TILE, backward_gates, forward_gates
 from plstm_graph.plan import Plan
 from plstm_graph.testing import DAGS, grid_dag, random_dag
 
@@ -71,8 +71,10 @@ def gradients_of(
     d_joined = torch.cat([others, torch.full_like(node_terms, torch.nan)], 1)
     d_edge = None if edge_terms is None else torch.zeros_like(edge_terms, memory_format=torch.contiguous_format)
     given = fold(gates, plan, GATES), fold(grads, plan, GRADIENTS), heads
-    sums = backward_gates(*given, plan, mode, reversed, d_joined, d_edge, gathered).sum(0)
+    parts = torch.randn(3 * PARTS + 1, 40, device=DEVICE, dtype=given[0].dtype)
+    sums, total = backward_gates(*given, plan, mode, reversed, d_joined, d_edge, gathered, parts)
     assert torch.equal(d_joined[:, :70], others)
+    torch.testing.assert_close(total, parts.sum(0), **SINGLE)
     torch.testing.assert_close(sums[4 * heads :], others.to(sums.dtype).sum(0), **SINGLE)
     return [d_joined[:, 70:], d_edge, sums[: 4 * heads].view(4, heads)]
 

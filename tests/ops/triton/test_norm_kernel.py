@@ -50,8 +50,16 @@ def reference(y: Tensor, weight: Tensor, bias: Tensor | None, d_out: Tensor, con
 
 
 def fused(y: Tensor, weight: Tensor, bias: Tensor | None, d_out: Tensor, concat: bool) -> tuple[Tensor, ...]:
-    out = forward_norm(y, weight, bias, EPS, concat)
-    return out, *backward_norm(d_out, y, weight, EPS, concat, bias is not None)
+    return forward_norm(y, weight, bias, EPS, concat), *gradients(y, weight, bias, d_out, concat, EPS)
+
+
+def gradients(
+    y: Tensor, weight: Tensor, bias: Tensor | None, d_out: Tensor, concat: bool, eps: float
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Of y, weight and bias."""
+    d_y, parts = backward_norm(d_out, y, weight, eps, concat, bias is not None)
+    d_weight, d_bias = parts.sum(0).split([weight.numel(), parts.size(1) - weight.numel()])
+    return d_y, d_weight.view_as(weight), None if bias is None else d_bias
 
 
 def check(given: tuple[Tensor, Tensor, Tensor | None, Tensor], concat: bool) -> None:
@@ -132,7 +140,9 @@ def test_zeros(concat):
     """An output of zero, as where all gates are shut, has a finite gradient; without eps, all others do."""
     y, weight, bias, d_out = inputs(3, 3, 5, concat)  # a tile has room for a fourth head
     check((torch.zeros_like(y), weight, bias, d_out), concat)
-    right = forward_norm(y, weight, bias, 1e-30, concat), *backward_norm(d_out, y, weight, 1e-30, concat, True)
-    free = forward_norm(y, weight, bias, 0.0, concat), *backward_norm(d_out, y, weight, 0.0, concat, True)
+    right, free = (
+        (forward_norm(y, weight, bias, eps, concat), *gradients(y, weight, bias, d_out, concat, eps))
+        for eps in (1e-30, 0.0)
+    )
     for result, expected in zip(free, right, strict=True):
         torch.testing.assert_close(result, expected)

@@ -11,7 +11,7 @@ pytest.importorskip("triton")
 import triton.language as tl
 
 from plstm_graph import LineDAG, plan
-from plstm_graph.ops.triton import launch, walk
+from plstm_graph.ops.triton import call, walk
 from plstm_graph.plan import Host
 from plstm_graph.testing import DAGS, NAMES, TOLERANCE, VIEWS, Inputs, outcome, path_sum, random_inputs
 
@@ -31,12 +31,12 @@ def form(request, monkeypatch) -> Iterator[str]:
     """Tiles and blocks narrower than a GPU's, so that small graphs fill several, or none that serves any graph."""
     tiles, numbers, _ = FORMS[request.param]
     monkeypatch.setattr(plan, "WIDEST", numbers)
-    for module in (plan, launch):
+    for module in (plan, call):
         monkeypatch.setattr(module, "TILES", tiles)
     monkeypatch.setattr(walk, "UNIT", tl.constexpr(tiles[0]))
-    launch._form.cache_clear()
+    call._form.cache_clear()
     yield request.param
-    launch._form.cache_clear()
+    call._form.cache_clear()
 
 
 def batch(*names: str) -> LineDAG:
