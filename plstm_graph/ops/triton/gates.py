@@ -22,7 +22,7 @@ MOST_ROWS = 64
 """Rows of a program, for all of them wait for the longest list among them."""
 SUMMED = 2048
 """Numbers of the tile of a program that sums columns."""
-PARTS, COLUMNS = 128, 16
+PARTS, COLUMNS = 512, 4
 """Rows of such a tile where one program takes all of them, and its columns."""
 OPTIONS = (("num_warps", 1),)
 

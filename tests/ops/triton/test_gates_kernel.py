@@ -71,7 +71,7 @@ def gradients_of(
     d_joined = torch.cat([others, torch.full_like(node_terms, torch.nan)], 1)
     d_edge = None if edge_terms is None else torch.zeros_like(edge_terms, memory_format=torch.contiguous_format)
     given = fold(gates, plan, GATES), fold(grads, plan, GRADIENTS), heads
-    parts = torch.randn(3 * PARTS + 1, 40, device=DEVICE, dtype=given[0].dtype)
+    parts = torch.rand(3 * PARTS + 1, 40, device=DEVICE, dtype=given[0].dtype)
     sums, total = backward_gates(*given, plan, mode, reversed, d_joined, d_edge, gathered, parts)
     assert torch.equal(d_joined[:, :70], others)
     torch.testing.assert_close(total, parts.sum(0), **SINGLE)
