@@ -62,14 +62,12 @@ class _Form(NamedTuple):
     """What the launches of the parallel form take from the layout alone.
 
     Attributes:
-        classes: that tiles serve.
         blocks: programs of a walk for a graph of each class.
         walk, attend: constants of the kernels, ``attend`` without the precision.
         tight, loose: options of attention, with few registers a thread or any number.
         padded: K and V as powers of two, in all.
     """
 
-    classes: int
     blocks: tuple[int, ...]
     walk: tuple[Any, ...]
     attend: tuple[Any, ...]
@@ -87,7 +85,6 @@ def _form(layout: Layout, reversed: bool) -> _Form:
     widths = [max(16, power_of_2(width)) for width in (keys, values)]
     warps = (("num_warps", max(2, sum(widths) // 64)),)
     return _Form(
-        classes=served_classes(keys, values),
         blocks=tuple(ceil_div(heads, some) for some in each),
         walk=(heads, TILES[0], *each, reversed),
         attend=(heads, keys, values, *widths, *strides, TILES[0]),
@@ -122,9 +119,9 @@ class _Sizes(NamedTuple):
     large_edges: int
 
     @classmethod
-    def of(cls, plan: Plan, form: _Form, heads: int) -> "_Sizes":
-        """Of this plan."""
-        host, classes = plan.host.tolist(), form.classes
+    def of(cls, plan: Plan, form: _Form, layout: Layout) -> "_Sizes":
+        """Of this plan, which is for as many classes as tiles serve of this K and V."""
+        host, classes = plan.host.tolist(), served_classes(layout.keys, layout.values)
         counts = host[Host.GRAPHS][:classes] + (walk.CLASSES.value - classes) * [0]
         wide = sum(count << number for number, count in enumerate(counts[1:], start=1))
         return cls(
@@ -135,7 +132,7 @@ class _Sizes(NamedTuple):
             walks=sum(count * blocks for count, blocks in zip(counts, form.blocks, strict=True)),
             parts=counts[0] + wide,
             parts_back=counts[0] + 2 * wide,
-            room=sum(host[Host.ROOM][:classes]) * TILES[0] * heads,
+            room=sum(host[Host.ROOM][:classes]) * TILES[0] * layout.heads,
             large_nodes=sum(host[Host.NODES][classes:]),
             large_edges=sum(host[Host.EDGES][classes:]),
         )
@@ -192,7 +189,7 @@ class Call:
         self.form = _form(layout, reversed)
         sizes = plan.kept.get(layout)
         if sizes is None:
-            sizes = plan.kept[layout] = _Sizes.of(plan, self.form, layout.heads)
+            sizes = plan.kept[layout] = _Sizes.of(plan, self.form, layout)
         self.sizes: _Sizes = sizes
         self.room: Tensor | None = None
         self._parts: dict[int, Gates] = {}
