@@ -184,17 +184,16 @@ class PLSTMConv(MessagePassing):
 
     def _layer(self, backend: str, x: Tensor, edge_attr: Tensor | None, dag: LineDAG) -> Tensor:
         """All of the layer in kernels of its own, see ``ops/layer.py``."""
-        lin_edge = None
+        lin, norm, lin_edge = self.lin, self.norm, None
         if edge_attr is not None:
             edge_attr, edge_map = self._edge_map(edge_attr)
             lin_edge = edge_map.weight
             dag.check_columns(edge_attr)
             edge_attr = dag.gather_edges(edge_attr) if dag.merged else edge_attr
         setting = Setting(
-            *(backend, self.heads, self.key_channels, self.mode, dag.reversed, dag.merged, self.norm.eps, self.concat)
+            *(backend, self.heads, self.key_channels, self.mode, dag.reversed, dag.merged, norm.eps, self.concat)
         )
-        lin = self.lin
-        inputs = Inputs(x, edge_attr, lin.weight, lin.bias, lin_edge, self.gate_bias, self.norm.weight, self.bias)
+        inputs = Inputs(x, edge_attr, lin.weight, lin.bias, lin_edge, self.gate_bias, norm.weight, self.bias)
         return layer(setting, inputs, dag.plan(served_classes(self.key_channels, self.out_channels)))
 
     def _gates(self, node_terms: Tensor, edge_attr: Tensor | None, dag: LineDAG) -> Gates:
@@ -270,7 +269,8 @@ def check_dag(x: Tensor, edge_index: Any, dag: LineDAG) -> None:
         )
     if dag.src.device != x.device:
         raise ShapeError(f"the dag is on {dag.src.device}, x on {x.device}; move it with dag.to(x.device)")
-    if isinstance(edge_index, Tensor) and not is_sparse(edge_index) and edge_index.size(-1) != dag.column.numel():
+    dense = isinstance(edge_index, Tensor) and edge_index.layout == torch.strided
+    if dense and edge_index.size(-1) != dag.column.numel():
         raise ShapeError(
             f"the dag was built from {dag.column.numel()} columns, but edge_index has {edge_index.size(-1)}; "
             "build it from this edge_index"

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import linear
 
 from plstm_graph.ops.compiled import Compiled, compiled
 from plstm_graph.ops.flat import GATES, Norm, places
@@ -130,8 +129,8 @@ def forward(kernels: Compiled, setting: Setting, inputs: Inputs, plan: Plan) -> 
     """Output, what the backward pass needs, and what spares it some work."""
     _, heads, keys, mode, reversed, gathered, eps, concat = setting
     x, edge_attr, lin, lin_bias, lin_edge, gate_bias, weight, bias = inputs
-    edge_terms = None if edge_attr is None else linear(edge_attr, lin_edge)
-    joined = linear(x, lin)
+    edge_terms = None if edge_attr is None else torch.mm(edge_attr, lin_edge.t())
+    joined = torch.mm(x, lin.t())
     node_terms = joined.narrow(1, lin.size(0) - 8 * heads, 8 * heads)
     gates = kernels.forward_gates(node_terms, edge_terms, gate_bias, plan, mode, reversed, gathered)
     call = kernels.walk_along(gates, heads, keys, weight.size(1), plan, reversed)
