@@ -1,9 +1,13 @@
 """Kernels run on a GPU, or else under Triton's interpreter (see tests/conftest.py)."""
 
+from collections.abc import Iterator
 from importlib import import_module
 
 import pytest
 import torch
+from forms import FORMS
+
+from plstm_graph import plan
 
 
 @pytest.fixture(autouse=True)
@@ -20,3 +24,21 @@ def backend(request, monkeypatch) -> str:
     for name in names:
         monkeypatch.setattr(request.module, name, getattr(found, name))
     return request.param
+
+
+@pytest.fixture(params=FORMS)
+def form(request, monkeypatch) -> Iterator[str]:
+    """Tiles and blocks narrower than a GPU's, so that small graphs fill several, or none that serves any graph."""
+    pytest.importorskip("triton")
+    import triton.language as tl
+
+    from plstm_graph.ops.triton import call, walk
+
+    tiles, numbers, _ = FORMS[request.param]
+    monkeypatch.setattr(plan, "WIDEST", numbers)
+    for module in (plan, call):
+        monkeypatch.setattr(module, "TILES", tiles)
+    monkeypatch.setattr(walk, "UNIT", tl.constexpr(tiles[0]))
+    call._form.cache_clear()
+    yield request.param
+    call._form.cache_clear()

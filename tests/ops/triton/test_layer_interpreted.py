@@ -23,8 +23,9 @@ EDGES = to_undirected(torch.tensor([[0, 1, 2, 2, 3, 5, 5], [1, 2, 3, 4, 4, 6, 4]
     ],
     ids=["P", "D", "no edge features", "columns twice"],
 )
-def test_equals_the_steps_and_itself(options, columns):
-    """Output and every gradient in float64; a second backward pass, which finds states anew, to the same bits."""
+def test_equals_the_steps_and_itself(form, options, columns):
+    """Output and every gradient in float64, whatever form the graph takes; a second backward pass, which finds states
+    anew, to the same bits."""
     conv = PLSTMConv(5, 3, heads=2, backend="triton", **options).double()
     x = torch.randn(8, 5, dtype=torch.float64, requires_grad=True)
     edge_attr = torch.randn(columns.size(1), 3, dtype=torch.float64, requires_grad=True) if conv.lin_edge else None

@@ -1,42 +1,21 @@
 """The kernels of the operator under Triton's interpreter, on graphs of at most 8 nodes in both forms."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from batches import check_close, check_same, join, probe, run, split, triton
+from forms import FORMS
 
 pytest.importorskip("triton")
 
-import triton.language as tl
 
 from plstm_graph import LineDAG, plan
-from plstm_graph.ops.triton import call, walk
 from plstm_graph.plan import Host
 from plstm_graph.testing import DAGS, NAMES, TOLERANCE, VIEWS, Inputs, outcome, path_sum, random_inputs
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has its own tests: test_operator_gpu.py")
 
-FORMS = {  # tiles, the numbers that one may hold, and which tiles are met by ``batch``, graphs beyond them last
-    "tiles": ((4, 8), plan.WIDEST, [True, True, False]),
-    "mixed": ((2, 4), plan.WIDEST, [True, True, True]),
-    "recurrent": ((2, 4), 0, [True, True, True]),
-}
 WIDTHS = dict(zip(VIEWS, [(1, 3, 4), (3, 5, 1), (3, 4, 2), (1, 1, 7)], strict=True))
 BOTH = pytest.mark.parametrize("form", ["tiles", "mixed"], indirect=True)
-
-
-@pytest.fixture(params=FORMS)
-def form(request, monkeypatch) -> Iterator[str]:
-    """Tiles and blocks narrower than a GPU's, so that small graphs fill several, or none that serves any graph."""
-    tiles, numbers, _ = FORMS[request.param]
-    monkeypatch.setattr(plan, "WIDEST", numbers)
-    for module in (plan, call):
-        monkeypatch.setattr(module, "TILES", tiles)
-    monkeypatch.setattr(walk, "UNIT", tl.constexpr(tiles[0]))
-    call._form.cache_clear()
-    yield request.param
-    call._form.cache_clear()
 
 
 def batch(*names: str) -> LineDAG:
