@@ -109,8 +109,11 @@ class Plan(Tables):
 
     @cached_property
     def kept(self) -> dict[Any, Any]:
-        """By what it was worked out for."""
+        """By what it was worked out for; a copy begins without."""
         return {}
+
+    def __reduce__(self) -> tuple[type["Plan"], tuple[Tensor, ...]]:
+        return Plan, tuple(self)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> "Plan":
         """On another device, all but ``host``."""

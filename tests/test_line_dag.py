@@ -1,3 +1,6 @@
+import pickle
+from copy import deepcopy
+
 import networkx as nx
 import pytest
 import torch
@@ -7,6 +10,7 @@ from torch_geometric.data import Data
 
 from plstm_graph import LineDAG
 from plstm_graph.errors import CycleError, ShapeError
+from plstm_graph.ops.flat import places
 from plstm_graph.testing import DAGS, VIEWS, grid_dag, random_dag
 
 FEW = settings(max_examples=60, deadline=None, derandomize=True)
@@ -421,3 +425,13 @@ def test_another_default_device_changes_nothing(order):
         assert torch.equal(got.src, want.src)
         assert torch.equal(got.prev, want.prev)
         assert all(torch.equal(a, b) for a, b in zip(got.plan(4), want.plan(4), strict=True))
+
+
+def test_a_plan_travels_without_what_was_worked_out_from_it() -> None:
+    """To a worker or a file: what was worked out belongs to one backend of one process."""
+    plan = DAGS["diamond"]().plan(4)
+    places(plan, 2)
+    assert plan.kept
+    for copy in (pickle.loads(pickle.dumps(plan)), deepcopy(plan)):
+        assert not copy.kept
+        assert all(torch.equal(a, b) for a, b in zip(copy, plan, strict=True))
