@@ -68,6 +68,12 @@ class Inputs(NamedTuple):
         maps = zip(self._fields[:MAPPED], self, strict=False)
         return self._replace(**{k: x.to(dtype) for k, x in maps if x is not None and x.dtype != torch.float64})
 
+    def side_by_side(self) -> "Inputs":
+        """With parameters contiguous that kernels and loops read number by number."""
+        named = {name: getattr(self, name) for name in SUMS}
+        apart = {name: x.contiguous() for name, x in named.items() if x is not None and not x.is_contiguous()}
+        return self._replace(**apart) if apart else self
+
 
 MAPPED = Inputs._fields.index("gate_bias")
 """So many inputs enter linear maps."""
@@ -89,6 +95,7 @@ def layer(setting: Setting, inputs: Inputs, plan: Plan) -> Tensor:
 
     ``plan``: for ``served_classes(K, V)`` classes, of the pruned line graph in D mode.
     """
+    inputs = inputs.side_by_side()
     kind = inputs.x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     if torch.compiler.is_compiling():

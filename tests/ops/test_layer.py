@@ -221,6 +221,24 @@ def test_weights_under_a_parametrisation(ran, backend, device):
     assert ran == []
 
 
+@EVERY
+@pytest.mark.parametrize("name", ["lin.bias", "gate_bias", "norm.weight", "bias"])
+def test_parameters_with_gaps(ran, backend, device, name):
+    """A parameter may be a slice of another tensor."""
+    conv = build(backend, device).double()
+    part, _, leaf = name.rpartition(".")
+    module = conv.get_submodule(part)
+    whole = torch.stack(2 * [getattr(module, leaf).detach()], -1)
+    whole[..., 1] = torch.nan
+    setattr(module, leaf, nn.Parameter(whole[..., 0]))
+    assert not getattr(module, leaf).is_contiguous()
+    x, edge_index, edge_attr = graph(device)
+    given = x.double(), edge_index, edge_attr.double()
+    for got, want in zip(outcome(conv, *given), stepwise(conv, *given), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-10)
+    assert ran == [backend]
+
+
 def test_a_norm_of_ones_own_is_kept():
     conv = PLSTMConv(IN, 4, heads=2)
     conv.norm = nn.Identity()
