@@ -22,7 +22,7 @@ from plstm_graph.train.forest import Forest
 from plstm_graph.train.metrics import METRICS
 from plstm_graph.train.results import ROWS, SERIES
 
-FORMAT, META = 1, "plstm_graph"
+FORMAT, META = 2, "plstm_graph"  # 1: a layer's nodes had two linear maps
 MOLECULES = "ogb-molecule"
 INSTEAD = "give best.ckpt or the folder that train was given as --out"
 

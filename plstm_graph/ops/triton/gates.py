@@ -2,7 +2,7 @@
 
 Every sum runs over one node's or one edge's own list, in the order of the list: gates and the gradients of the terms
 do not change with the batch around a graph, nor from run to run; the gradient of the bias, a sum over the batch, does
-not change from run to run.
+not change from run to run. The last launch makes a layer's other sums over nodes, too, in a fixed order.
 """
 
 from functools import cache

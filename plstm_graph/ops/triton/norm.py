@@ -1,5 +1,5 @@
-"""What follows the operator: RMS norm of each head, heads side by side or averaged, bias. One launch forward, and one
-backward that leaves sums in parts. No atomics.
+"""What follows the operator where heads are averaged or a graph is large (else the attention does it): RMS norm of each
+head, heads side by side or averaged, bias. One launch forward, and one backward that leaves sums in parts. No atomics.
 
 A row depends on nothing but itself; the gradients of weight and bias, sums over all rows, do not change from run to
 run.

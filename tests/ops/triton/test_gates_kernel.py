@@ -1,4 +1,5 @@
-"""The definition is PLSTMConv._gates: a layer whose gate weights are identities takes the linear terms themselves.
+"""The definition is PLSTMConv._gates, which takes the node terms; a layer whose edge weights are identities takes the edge
+terms themselves.
 
 Triton's kernels and numba's loops keep the same contract.
 """
