@@ -176,7 +176,7 @@ def test_bad_checkpoints(run: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="was not written by plstm-graph"):
         predict(bad, ["CCO"])
     torch.save(read(run) | {"plstm_graph": {"format": 99}}, bad)
-    with pytest.raises(CheckpointError, match="has checkpoint format 99, this version reads 1"):
+    with pytest.raises(CheckpointError, match="has checkpoint format 99, this version reads 2"):
         predict(bad, ["CCO"])
     (tmp_path / "folder.ckpt" / "checkpoints" / "best.ckpt").mkdir(parents=True)
     with pytest.raises(CheckpointError, match=r"cannot read checkpoint .*best.ckpt: Is a directory"):
@@ -210,7 +210,7 @@ def changed(run: Path, change: Callable[[dict[str, Any]], Any]) -> dict[str, Any
         (lambda c: c["plstm_graph"]["config"]["model"].update(heads=0), "makes no model"),
         (lambda c: c["plstm_graph"]["features"].update(node_sizes="x"), "makes no model"),
         (lambda c: c["plstm_graph"].update(format=torch.ones(0)), r"format tensor\(\[\]\), this version reads"),
-        (lambda c: c["plstm_graph"].update(format=2, versions=None), "format 2, .* plstm-graph unknown: install that"),
+        (lambda c: c["plstm_graph"].update(format=1, versions=None), "format 1, .* plstm-graph unknown: install that"),
     ],
 )
 def test_a_changed_checkpoint_is_one_line(

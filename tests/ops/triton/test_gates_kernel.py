@@ -1,5 +1,4 @@
-"""The definition is PLSTMConv._gates, which takes the node terms; a layer whose edge weights are identities takes the edge
-terms themselves.
+"""The definition is PLSTMConv._gates, of node terms; a layer whose edge weights are identities takes edge terms, too.
 
 Triton's kernels and numba's loops keep the same contract.
 """
