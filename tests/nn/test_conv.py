@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.explain import Explainer, GNNExplainer
 from torch_geometric.explain.algorithm.utils import clear_masks, set_masks
-from torch_geometric.nn import GPSConv, MessagePassing, Sequential, summary
+from torch_geometric.nn import GPSConv, Linear, MessagePassing, Sequential, summary
 from torch_geometric.nn.models.basic_gnn import BasicGNN
 from torch_geometric.testing import assert_module
 
@@ -262,6 +262,20 @@ def test_lazy_layer_starts_like_an_eager_one(copies: bool) -> None:
         if name.endswith("weight") and want.dim() == 2 and "norm" not in name:
             assert float(got.std()) == pytest.approx(float(want.std()), rel=0.15), name
     assert float(lazy.lin.weight[-64:].detach().std()) == pytest.approx(GATE_STD * 50**-0.5, rel=0.15)
+
+
+def test_one_map_is_drawn_like_a_map_for_vectors_and_one_for_gates() -> None:
+    """So that a seed stands for the same weights as when there were two."""
+    conv = PLSTMConv(6, 4, 2)
+    torch.manual_seed(5)
+    conv.lin.reset_parameters()
+    torch.manual_seed(5)
+    vectors = Linear(6, 24, weight_initializer="glorot")
+    torch.manual_seed(5)
+    vectors.reset_parameters()
+    gates = torch.empty(16, 6).normal_(std=GATE_STD * 6**-0.5)
+    assert torch.equal(conv.lin.weight, torch.cat([vectors.weight, gates]))
+    assert torch.equal(conv.lin.bias, vectors.bias)
 
 
 def test_lazy_layer_loads_an_eager_state() -> None:

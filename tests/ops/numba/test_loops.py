@@ -102,7 +102,7 @@ def test_any_number_of_threads(threads, dtype):
         flat = forward_gates(node_terms, edge_terms, gate_bias, plan, "P", False)
         gates, total = unfold(flat, plan, heads)
         grads = fold([gate.flip(0) for gate in gates], plan, GRADIENTS)
-        d_node, d_edge = torch.empty_like(node_terms), torch.zeros_like(edge_terms)
+        d_node, d_edge = torch.cat([y.flatten(1), torch.empty_like(node_terms)], 1), torch.zeros_like(edge_terms)
         d_bias, _ = backward_gates(flat, grads, heads, plan, "P", False, d_node, d_edge, False, y.flatten(1))
         normed = forward_norm(y, weight, bias, 1e-5, True), *backward_norm(d_out, y, weight, 1e-5, True, True)
         return [*gates, total, d_node, d_edge, d_bias, *(x for x in normed if x is not None)]

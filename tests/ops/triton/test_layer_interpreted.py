@@ -6,7 +6,9 @@ from torch_geometric.utils import to_undirected
 
 pytest.importorskip("triton")
 
-from plstm_graph import PLSTMConv
+from plstm_graph import LineDAG, PLSTMConv, plan
+from plstm_graph.plan import Host
+from plstm_graph.testing import DAGS
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU runs tests/ops/test_layer.py")
 
@@ -41,3 +43,31 @@ def test_equals_the_steps_and_itself(form, options, columns):
     got, conv.backend = outcome(), "reference"
     for a, b in zip(got, outcome(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+BATCH = ("diamond", "complete", "one node", "diamond", "no edge", "complete", "star", "no node")
+PRECISION = {torch.float64: 1e-10, torch.float32: 2e-5, torch.float16: 2e-2}
+
+
+@pytest.mark.parametrize("dtype", PRECISION, ids=str)
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+def test_several_graphs_of_a_class(form, bias, dtype):
+    """Sums over nodes come from several programs of each class; half precision as under autocast."""
+    dag = LineDAG.collate([DAGS[name]() for name in BATCH])
+    graphs = dag.plan(plan.served_classes(3, 3)).host[Host.GRAPHS].tolist()
+    assert (min(graphs[:2]) > 1) == (form == "tiles")
+    torch.manual_seed(1)
+    conv = PLSTMConv(5, 3, heads=2, backend="triton", bias=bias).double()
+    x = torch.randn(dag.num_nodes, 5, dtype=torch.float64)
+
+    def outcome(dtype: torch.dtype) -> list[torch.Tensor]:
+        conv.to(torch.float32 if dtype == torch.float16 else dtype)
+        given = x.to(next(conv.parameters()).dtype).requires_grad_()
+        with torch.autocast("cpu", dtype, enabled=dtype == torch.float16):
+            out = conv(given, None, dag=dag)
+        return [out, *torch.autograd.grad(out.float().sin().sum(), [given, *conv.parameters()])]
+
+    got, conv.backend = outcome(dtype), "reference"
+    for a, b in zip(got, outcome(torch.float64), strict=True):
+        scale = 1 + b.abs().max().item()
+        torch.testing.assert_close(a.double() / scale, b / scale, rtol=0, atol=PRECISION[dtype])
