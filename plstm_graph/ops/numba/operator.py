@@ -268,7 +268,7 @@ def walk_along(gates: Tensor, heads: int, keys: int, values: int, plan: Plan, re
 
 
 def attend(call: Call, joined: Tensor, lin_bias: Tensor | None, gates: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
-    """Output [N, H, V], in the dtype of ``joined``, and what the norm makes of it."""
+    """Output [N, H, V], in the dtype of ``joined``, and what the norm makes of it. Adds ``lin_bias`` to ``joined``."""
     heads, keys, values, plan, reversed = call
     if lin_bias is not None:
         joined[:, : lin_bias.numel()] += lin_bias
@@ -283,7 +283,8 @@ def attend(call: Call, joined: Tensor, lin_bias: Tensor | None, gates: Tensor, n
 def attend_back(
     call: Call, joined: Tensor, lin_bias: Tensor | None, gates: Tensor, y: Tensor, grad: Tensor, norm: Norm
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of ``joined``, of the gates, and of the norm as :func:`backward_norm` gives them."""
+    """Gradients of ``joined`` but for the nodes' terms, of the gates, and of the norm as :func:`backward_norm` gives
+    them. ``lin_bias`` is in ``joined`` already."""
     heads, keys, values, plan, reversed = call
     d_y, parts = backward_norm(grad, y, norm.weight, norm.eps, norm.concat, norm.bias is not None)
     wide = joined.to(gates.dtype)
