@@ -64,8 +64,8 @@ class Compiled(Protocol):
     def attend(
         call: Any, joined: Tensor, lin_bias: Tensor | None, gates: Tensor, norm: Norm, /
     ) -> tuple[Tensor, Tensor]:
-        """Output of the operator, [N, H, V], and that after the norm. ``lin_bias`` is that of query, key and value, which
-        ``joined`` comes without; a backend may add it in place, and ``attend_back`` needs ``joined`` as it is left."""
+        """Output of the operator, [N, H, V], and that after the norm. ``joined`` comes without ``lin_bias``, the bias of
+        query, key and value; a backend may add it in place, and ``attend_back`` needs ``joined`` as it is left."""
 
     @staticmethod
     def attend_back(
