@@ -64,7 +64,7 @@ class Compiled(Protocol):
     def attend(
         call: Any, joined: Tensor, lin_bias: Tensor | None, gates: Tensor, norm: Norm, /
     ) -> tuple[Tensor, Tensor]:
-        """Output of the operator, [N, H, V], and that after the norm. ``joined`` comes without ``lin_bias``, the bias of
+        """Output of the operator, [N, H, V], and that after the norm. ``joined`` comes without ``lin_bias``, that of
         query, key and value; a backend may add it in place, and ``attend_back`` needs ``joined`` as it is left."""
 
     @staticmethod
