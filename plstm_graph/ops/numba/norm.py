@@ -11,6 +11,7 @@ import torch
 from numba import prange
 from torch import Tensor
 
+from plstm_graph.ops.flat import Norm
 from plstm_graph.ops.numba.lanes import (
     LANES,
     add,
@@ -110,23 +111,23 @@ def _backward(d_out, y, weight, d_y, sums, found, eps, concat, sizes):  # type: 
         add_row(found, 0, one, sums, block * (numbers + outputs), numbers + outputs)
 
 
-def forward_norm(y: Tensor, weight: Tensor, bias: Tensor | None, eps: float, concat: bool) -> Tensor:
-    """As :func:`plstm_graph.ops.triton.norm.forward_norm`."""
+def forward_norm(y: Tensor, norm: Norm) -> Tensor:
+    """As :func:`plstm_graph.ops.triton.norm.forward_norm`, of all nodes."""
     nodes, heads, width = y.shape
+    weight, bias, eps, concat = norm
     outputs, wide = heads * width if concat else width, _wide(y)
     out = y.new_empty(nodes, outputs, dtype=wide)
     bias_row = y.new_zeros(outputs, dtype=wide) if bias is None else bias
     given = arrays(x.to(wide).view(-1) for x in (y, weight, bias_row, out))
     with torch_threads():
         _forward(*given, _number(eps, wide), concat, (nodes, heads, width))
-    return out.to(y.dtype if bias is None else torch.promote_types(y.dtype, bias.dtype))
+    return out.to(norm.dtype(y))
 
 
-def backward_norm(
-    d_out: Tensor, y: Tensor, weight: Tensor, eps: float, concat: bool, has_bias: bool
-) -> tuple[Tensor, Tensor]:
-    """As :func:`plstm_graph.ops.triton.norm.backward_norm`; the sums are one part."""
+def backward_norm(d_out: Tensor, y: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
+    """As :func:`plstm_graph.ops.triton.norm.backward_norm`, of all nodes; the sums are one part."""
     nodes, heads, width = y.shape
+    weight, bias, eps, concat = norm
     numbers, outputs, wide = heads * width, heads * width if concat else width, _wide(y)
     d_y = torch.empty_like(y, dtype=wide)
     sums = y.new_zeros(-(-nodes // ROWS) * (numbers + outputs), dtype=wide)
@@ -134,7 +135,7 @@ def backward_norm(
     given = (x.to(wide).contiguous().view(-1) for x in (d_out, y, weight))
     with torch_threads():
         _backward(*arrays((*given, d_y.view(-1), sums, found)), _number(eps, wide), concat, (nodes, heads, width))
-    return d_y.to(y.dtype), found[None, : numbers + outputs * has_bias]
+    return d_y.to(y.dtype), found[None, : numbers + (0 if bias is None else outputs)]
 
 
 def _wide(y: Tensor) -> torch.dtype:

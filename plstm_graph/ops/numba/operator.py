@@ -277,7 +277,7 @@ def attend(call: Call, joined: Tensor, lin_bias: Tensor | None, gates: Tensor, n
     vectors = Vectors.together(wide, heads, keys, values)
     _run_forward(vectors, unfold(gates, plan, heads)[0], plan, reversed, output)
     y = output.to(joined.dtype)
-    return y, forward_norm(y, *norm)
+    return y, forward_norm(y, norm)
 
 
 def attend_back(
@@ -286,7 +286,7 @@ def attend_back(
     """Gradients of ``joined`` but for the nodes' terms, of the gates, and of the norm as :func:`backward_norm` gives
     them. ``lin_bias`` is in ``joined`` already."""
     heads, keys, values, plan, reversed = call
-    d_y, parts = backward_norm(grad, y, norm.weight, norm.eps, norm.concat, norm.bias is not None)
+    d_y, parts = backward_norm(grad, y, norm)
     wide = joined.to(gates.dtype)
     d_joined = torch.empty_like(wide)
     d_gates = gates.new_empty(places(plan, heads)[GRADIENTS])

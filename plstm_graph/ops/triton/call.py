@@ -143,29 +143,32 @@ Vectors = tuple[Tensor | At, ...]
 
 
 class Ends(NamedTuple):
-    """What a layer adds to the attention at both ends, so that no tensor is read or written for it alone.
+    """What a layer adds to the attention at both ends, so that no tensor is read or written for it alone. Heads stay
+    apart.
 
     Attributes:
         shift: bias of queries, keys and values, [H * (2 * K + V)], or None.
         norm: what follows.
-        output: what comes of it, or, going back, what the operator put out.
+        after: what comes of it or, going back, the gradient of that; contiguous.
+        y: going back, what the operator put out.
         parts: going back, a row for each program of a head, of what it adds to the gradients of the norm's weight and
             bias.
     """
 
     shift: Tensor | None
     norm: Norm
-    output: Tensor
+    after: Tensor
+    y: Tensor | None = None
     parts: Tensor | None = None
 
-    def forward(self, y: Tensor) -> tuple[Tensor | None, ...]:
-        """Tensors of the kernel; what is not there stands in for itself and is not read."""
-        weight, bias, *_ = self.norm
-        return self.output, y if self.shift is None else self.shift, weight, y if bias is None else bias
+    def forward(self) -> tuple[Tensor, ...]:
+        """Tensors of the kernel; one that is there stands in for what is not, and is not read."""
+        after, (weight, bias, *_) = self.after, self.norm
+        return after, after if self.shift is None else self.shift, weight, after if bias is None else bias
 
     def backward(self) -> tuple[Any, ...]:
-        """Tensors of the kernel, likewise."""
-        return self.output, self.output if self.shift is None else self.shift, self.norm.weight, self.parts
+        """Tensors of the kernel behind the gradient that is given, likewise."""
+        return self.y, self.y if self.shift is None else self.shift, self.norm.weight, self.parts
 
     @property
     def constants(self) -> tuple[Any, ...]:
@@ -202,21 +205,23 @@ class Call:
             found = self._parts[flat.data_ptr()] = Gates(*parts)
         return found
 
+    @property
+    def large(self) -> Tensor | None:
+        """Rows of ``Plan.large`` for the nodes of large graphs, if there are any."""
+        nodes = self.sizes.large_nodes
+        return self.plan.large[:nodes] if nodes else None
+
     def walk_along(self, gates: Gates) -> None:
         """Find states and gating matrices."""
         if self.sizes.walks:
             self.room = torch.empty(self.sizes.room, dtype=self.wide, device=self.device)
             self._walk(walk.along, (*gates, self.room))
 
-    def ends_with(self, norm: Norm) -> bool:
-        """Whether all that a layer does before and after goes with the attention: heads must stay apart, and the
-        recurrent form knows nothing of it."""
-        return norm.concat and not self.sizes.large_nodes
-
     def attend(self, vectors: Vectors, gates: Gates, y: Tensor, ends: Ends | None = None) -> None:
-        """Output ``y`` [N, H, V]; of large graphs, with all that leads there."""
+        """Output ``y`` [N, H, V] and with ``ends`` what comes of it; of large graphs ``y`` alone, with all that leads
+        there."""
         if self.room is not None:
-            given = (y, y, y, y) if ends is None else ends.forward(y)
+            given = (y, y, y, y) if ends is None else ends.forward()
             self._attend(attention.forward, self.sizes.parts, (*vectors, y, *given, self.room), y.dtype, ends)
         if self.sizes.large_nodes:
             sweep.output(self, vectors, gates, y)
@@ -225,18 +230,21 @@ class Call:
         self,
         vectors: Vectors,
         gates: Gates,
-        grad: Tensor,
+        d_y: Tensor | None,
         d_vectors: Vectors,
         d_gates: Gates,
         ends: Ends | None = None,
     ) -> None:
-        """Gradients of the vectors and of direct; of large graphs, of all gates."""
+        """Gradients of the vectors and of direct; of large graphs, of all gates. With ``ends`` nothing but large graphs
+        needs that of ``y``."""
         if self.room is not None:
+            grad: Any = d_y if ends is None else ends.after
             given = (grad, grad, grad, grad) if ends is None else ends.backward()
             tensors = (*vectors, grad, *d_vectors, d_gates.direct, *given, self.room)
             self._attend(attention.backward, self.sizes.parts_back, tensors, given[0].dtype, ends)
         if self.sizes.large_nodes:
-            sweep.gradients(self, vectors, gates, grad, d_vectors, d_gates)
+            assert d_y is not None
+            sweep.gradients(self, vectors, gates, d_y, d_vectors, d_gates)
 
     def walk_back(self, gates: Gates, d_gates: Gates) -> None:
         """Gradients of source, transition and mark."""

@@ -9,9 +9,9 @@ from torch import Tensor
 from plstm_graph.gates import Gates
 from plstm_graph.ops.flat import GRADIENTS, Norm, places
 from plstm_graph.ops.triton.call import Call, Ends, Layout
-from plstm_graph.ops.triton.norm import backward_norm, forward_norm
+from plstm_graph.ops.triton.norm import backward_norm, forward_norm, norm_parts
 from plstm_graph.ops.triton.runtime import INTERPRETED
-from plstm_graph.plan import Plan
+from plstm_graph.plan import LargeNode, Plan
 
 KNOWN = (9, 10)
 """Major compute capabilities that the tiles are chosen for."""
@@ -100,18 +100,28 @@ def walk_along(gates: Tensor, heads: int, keys: int, values: int, plan: Plan, re
 
 
 def attend(call: Call, joined: Tensor, lin_bias: Tensor | None, gates: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
-    """The rest of it: what the operator puts out, [N, H, V], and that after the norm. ``joined``: see Layout.joined."""
+    """The rest of it: what the operator puts out, [N, H, V], and that after the norm. ``joined``: see Layout.joined.
+
+    The kernels of attention do what stands at both ends, but where heads are averaged and at large graphs. What is done
+    for a graph depends on the graph alone, whatever else is in its batch.
+    """
     heads, _, values, _ = call.layout
     y = torch.empty(joined.size(0), heads, values, dtype=joined.dtype, device=joined.device)
-    given = call.layout.split(joined), call.parts(gates), y
-    if call.ends_with(norm):
-        output = torch.empty(y.size(0), heads * values, dtype=norm.dtype(y), device=y.device)
-        call.attend(*given, Ends(lin_bias, norm, output))
-        return y, output
-    if lin_bias is not None:
-        joined.narrow(1, 0, lin_bias.numel()).add_(lin_bias)
-    call.attend(*given)
-    return y, forward_norm(y, *norm)
+    vectors, parts = call.layout.split(joined), call.parts(gates)
+    if not norm.concat:
+        if lin_bias is not None:
+            joined.narrow(1, 0, lin_bias.numel()).add_(lin_bias)
+        call.attend(vectors, parts, y)
+        return y, forward_norm(y, norm)
+    output = torch.empty(y.size(0), heads * values, dtype=norm.dtype(y), device=y.device)
+    large = call.large
+    if large is not None and lin_bias is not None:
+        rows, width = large[:, LargeNode.NODE].long(), lin_bias.numel()
+        joined[rows, :width] = (joined[rows, :width] + lin_bias).to(joined.dtype)
+    call.attend(vectors, parts, y, Ends(lin_bias, norm, output))
+    if large is not None:
+        forward_norm(y, norm, output, large)
+    return y, output
 
 
 def attend_back(
@@ -123,12 +133,17 @@ def attend_back(
     d_gates = gates.new_empty(places(call.plan, call.layout.heads)[GRADIENTS])
     split = call.layout.split
     given, found = (split(joined), call.parts(gates)), (split(d_joined), call.parts(d_gates))
-    if not call.ends_with(norm):
-        d_y, parts = backward_norm(grad, y, norm.weight, norm.eps, norm.concat, norm.bias is not None)
+    d_y: Tensor | None = None
+    if not norm.concat:
+        d_y, parts = backward_norm(grad, y, norm)
         call.attend_back(*given, d_y, *found)
         return d_joined, d_gates, parts
-    parts = gates.new_empty(call.sizes.parts_back, norm.weight.numel() * (1 if norm.bias is None else 2))
-    call.attend_back(*given, grad.contiguous(), *found, Ends(lin_bias, norm, y, parts))
+    grad, large, rows = grad.contiguous(), call.large, call.sizes.parts_back
+    more = 0 if large is None else norm_parts(large.size(0), *y.shape[1:])
+    parts = gates.new_empty(rows + more, norm.weight.numel() * (1 if norm.bias is None else 2))
+    if large is not None:
+        d_y, _ = backward_norm(grad, y, norm, parts[rows:], large)
+    call.attend_back(*given, d_y, *found, Ends(lin_bias, norm, grad, y, parts))
     return d_joined, d_gates, parts
 
 

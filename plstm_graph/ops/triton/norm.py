@@ -1,5 +1,6 @@
-"""What follows the operator where heads are averaged or a graph is large (else the attention does it): RMS norm of each
-head, heads side by side or averaged, bias. One launch forward, and one backward that leaves sums in parts. No atomics.
+"""What follows the operator for nodes of large graphs, and for all nodes where heads are averaged (else the attention
+does it): RMS norm of each head, heads side by side or averaged, bias. One launch forward, and one backward that leaves
+sums in parts. No atomics.
 
 A row depends on nothing but itself; the gradients of weight and bias, sums over all rows, do not change from run to
 run.
@@ -12,22 +13,35 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from plstm_graph.ops.triton.runtime import launch, power_of_2
+from plstm_graph.ops.flat import Norm
+from plstm_graph.ops.triton.runtime import ceil_div, launch, power_of_2
+from plstm_graph.plan import LargeEdge, LargeNode
 
 TILE = 1024
 """Entries of a program: all heads of some nodes, or some heads of one node where those are more."""
 OPTIONS = (("num_warps", 4),)
 PROGRAMS = 1024
 """At most so many programs sum gradients of weight and bias. Fixed, for sums that do not depend on the machine."""
+ROW = tl.constexpr(len(LargeEdge))
+NODE = tl.constexpr(int(LargeNode.NODE))
 
-# Tiles are [BLOCK, HEADS, VP]: nodes, some of the H heads, and the power of two from V on. Arguments that sizes decide
-# are never specialised.
+# Tiles are [BLOCK, HEADS, VP]: nodes, some of the H heads, and the power of two from V on. Of N nodes, the first ones
+# or, if LISTED, those that rows of ``listed`` name. Arguments that sizes decide are never specialised.
 
 
 @triton.jit
-def _inside(node, head, N, H: tl.constexpr, V: tl.constexpr, VP: tl.constexpr):  # type: ignore[no-untyped-def]
+def _nodes(listed, place, N, LISTED: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Nodes by their places among the N, and which of them there are."""
+    valid = place < N
+    if LISTED:
+        place = tl.load(listed + place.to(tl.int64) * ROW + NODE, mask=valid, other=0)
+    return place, valid
+
+
+@triton.jit
+def _inside(valid, head, H: tl.constexpr, V: tl.constexpr, VP: tl.constexpr):  # type: ignore[no-untyped-def]
     at = tl.arange(0, VP)[None, None, :]
-    return (node < N)[:, None, None] & (head < H)[None, :, None] & (at < V)
+    return valid[:, None, None] & (head < H)[None, :, None] & (at < V)
 
 
 @triton.jit
@@ -53,17 +67,18 @@ def _scale(rows, V: tl.constexpr, EPS: tl.constexpr):  # type: ignore[no-untyped
 
 @triton.jit(do_not_specialize=["N"])
 def _forward(  # type: ignore[no-untyped-def]
-    y, weight, bias, out, N,
+    y, weight, bias, out, listed, N,
     H: tl.constexpr, V: tl.constexpr, BLOCK: tl.constexpr, HEADS: tl.constexpr, VP: tl.constexpr,
     EPS: tl.constexpr, WIDE: tl.constexpr, CONCAT: tl.constexpr, BIASED: tl.constexpr,
+    LISTED: tl.constexpr,
 ):  # fmt: skip
     """``out`` [N, H, V], or [N, V] where heads are averaged."""
-    node = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    node, valid = _nodes(listed, tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), N, LISTED)
     one = tl.arange(0, 1)
     total = tl.zeros([BLOCK, VP], WIDE)
     for first in range(0, H, HEADS):
         head = first + tl.arange(0, HEADS)
-        inside = _inside(node, head, N, H, V, VP)
+        inside = _inside(valid, head, H, V, VP)
         rows = tl.load(_at(y, node, head, H, V, VP), mask=inside, other=0.0).to(WIDE)
         rows = tl.where(inside, rows * _scale(rows, V, EPS), 0.0) * _parameter(weight, node, head, H, V, VP, WIDE)
         if CONCAT:
@@ -76,14 +91,15 @@ def _forward(  # type: ignore[no-untyped-def]
         mean = total[:, None, :] / H
         if BIASED:
             mean += _parameter(bias, node, one, 1, V, VP, WIDE)
-        tl.store(_at(out, node, one, 1, V, VP), mean.to(out.dtype.element_ty), mask=_inside(node, one, N, 1, V, VP))
+        tl.store(_at(out, node, one, 1, V, VP), mean.to(out.dtype.element_ty), mask=_inside(valid, one, 1, V, VP))
 
 
 @triton.jit(do_not_specialize=["N"])
 def _backward(  # type: ignore[no-untyped-def]
-    d_out, y, weight, d_y, sums, N,
+    d_out, y, weight, d_y, sums, listed, N,
     H: tl.constexpr, V: tl.constexpr, BLOCK: tl.constexpr, HEADS: tl.constexpr, VP: tl.constexpr,
     EPS: tl.constexpr, WIDE: tl.constexpr, CONCAT: tl.constexpr, BIASED: tl.constexpr,
+    LISTED: tl.constexpr,
 ):  # fmt: skip
     """``d_y``, and each program's part of the gradients of weight and bias, a row of ``sums``."""
     WIDTH: tl.constexpr = H * V + ((H * V if CONCAT else V) if BIASED else 0)
@@ -94,15 +110,15 @@ def _backward(  # type: ignore[no-untyped-def]
     d_weight = tl.zeros([BLOCK, HEADS, VP], WIDE)
     d_bias = tl.zeros([BLOCK, HEADS if CONCAT else 1, VP], WIDE)
     for first in range(tl.program_id(0) * BLOCK, N, tl.num_programs(0) * BLOCK):
-        node = first + tl.arange(0, BLOCK)
-        inside = _inside(node, head, N, H, V, VP)
+        node, valid = _nodes(listed, first + tl.arange(0, BLOCK), N, LISTED)
+        inside = _inside(valid, head, H, V, VP)
         rows = tl.load(_at(y, node, head, H, V, VP), mask=inside, other=0.0).to(WIDE)
         if CONCAT:
             grad = tl.load(_at(d_out, node, head, H, V, VP), mask=inside, other=0.0).to(WIDE)
             if BIASED:
                 d_bias += grad
         else:
-            mask = _inside(node, one, N, 1, V, VP)
+            mask = _inside(valid, one, 1, V, VP)
             grad = tl.load(_at(d_out, node, one, 1, V, VP), mask=mask, other=0.0).to(WIDE)
             if BIASED:
                 d_bias += grad
@@ -135,67 +151,74 @@ def _wide(y: Tensor) -> tl.dtype:
     return tl.float64 if y.dtype == torch.float64 else tl.float32
 
 
-def forward_norm(y: Tensor, weight: Tensor, bias: Tensor | None, eps: float, concat: bool) -> Tensor:
+def forward_norm(y: Tensor, norm: Norm, out: Tensor | None = None, listed: Tensor | None = None) -> Tensor:
     """:class:`plstm_graph.nn.norm.MultiHeadRMSNorm`, then the end of :class:`plstm_graph.PLSTMConv`.
 
     Half precision is computed in float32 and rounded once, at the end. Sizes are not checked.
 
     Args:
         y: output of the operator, [N, H, V]; contiguous.
-        weight: of the norm, [H, V]; contiguous.
-        bias: [H * V] or, without ``concat``, [V].
-        eps: of the norm.
-        concat: heads side by side, else averaged.
+        norm: what follows.
+        out: where to put what comes of it, if it is there already.
+        listed: rows of ``Plan.large`` that name the only nodes to look at; contiguous.
 
     Returns:
-        [N, H * V] or [N, V], in the dtype that ``y`` and ``bias`` promote to.
+        ``out``: [N, H * V] or [N, V], in the dtype that ``y`` and the bias promote to.
     """
     nodes, heads, width = y.shape
-    dtype = y.dtype if bias is None or bias.dtype == y.dtype else torch.promote_types(y.dtype, bias.dtype)
-    out = y.new_empty((nodes, heads * width if concat else width), dtype=dtype)
+    weight, bias, eps, concat = norm
+    if out is None:
+        out = y.new_empty((nodes, heads * width if concat else width), dtype=norm.dtype(y))
+    rows = nodes if listed is None else listed.size(0)
     block, some, padded = _shape(heads, width)
-    if nodes:
+    if rows:
         launch(
             _forward,
-            (-(-nodes // block),),
-            (y, weight, weight if bias is None else bias, out),
+            (ceil_div(rows, block),),
+            (y, weight, weight if bias is None else bias, out, y if listed is None else listed),
             (),
-            (nodes,),
-            (heads, width, block, some, padded, eps, _wide(y), concat, bias is not None),
+            (rows,),
+            (heads, width, block, some, padded, eps, _wide(y), concat, bias is not None, listed is not None),
             OPTIONS,
         )
     return out
 
 
+def norm_parts(nodes: int, heads: int, width: int) -> int:
+    """Rows of the parts that :func:`backward_norm` leaves of so many nodes."""
+    return min(ceil_div(nodes, _shape(heads, width)[0]), PROGRAMS)
+
+
 def backward_norm(
-    d_out: Tensor, y: Tensor, weight: Tensor, eps: float, concat: bool, has_bias: bool
+    d_out: Tensor, y: Tensor, norm: Norm, parts: Tensor | None = None, listed: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Gradients of :func:`forward_norm`.
 
     Args:
         d_out: of its output.
-        y, weight, eps, concat: as there.
-        has_bias: whether there was one.
+        y, norm, listed: as there.
+        parts: where to put the second result, if it is there already; contiguous.
 
     Returns:
-        Gradient of ``y`` in its dtype, and parts of those of ``weight`` and, behind them, ``bias``, to be summed over,
-        in float32, or float64 if ``y`` is: [parts, H * V], or H * V or V more with a bias.
+        Gradient of ``y`` in its dtype, and parts of those of the weight and, behind them, the bias, to be summed over,
+        in float32, or float64 if ``y`` is: [norm_parts, H * V], or H * V or V more with a bias.
     """
     nodes, heads, width = y.shape
-    numbers = heads * width
+    weight, bias, eps, concat = norm
+    rows = nodes if listed is None else listed.size(0)
+    d_y, programs = torch.empty_like(y), norm_parts(rows, heads, width)
+    if parts is None:
+        wide = torch.float64 if y.dtype == torch.float64 else torch.float32
+        parts = y.new_empty((programs, weight.numel() + (0 if bias is None else bias.numel())), dtype=wide)
     block, some, padded = _shape(heads, width)
-    programs = min(-(-nodes // block), PROGRAMS)
-    wide = torch.float64 if y.dtype == torch.float64 else torch.float32
-    d_y = torch.empty_like(y)
-    sums = y.new_empty((programs, numbers + (numbers if concat else width) * has_bias), dtype=wide)
-    if nodes:
+    if rows:
         launch(
             _backward,
-            (programs, -(-heads // some)),
-            (d_out.contiguous(), y, weight, d_y, sums),
+            (programs, ceil_div(heads, some)),
+            (d_out.contiguous(), y, weight, d_y, parts, y if listed is None else listed),
             (),
-            (nodes,),
-            (heads, width, block, some, padded, eps, _wide(y), concat, has_bias),
+            (rows,),
+            (heads, width, block, some, padded, eps, _wide(y), concat, bias is not None, listed is not None),
             OPTIONS,
         )
-    return d_y, sums
+    return d_y, parts

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from flat_gates import fold
+from flat_gates import fold, joined
 from torch import Tensor
 
 pytest.importorskip("numba")
@@ -22,12 +22,6 @@ from plstm_graph.testing.laws import outcome
 WIDTHS = pytest.mark.parametrize(
     "widths", [(2, 8, 16), (1, 16, 8), (3, 3, 4), (2, 9, 11), (1, 1, 1), (2, 17, 3)], ids=str
 )
-
-
-def joined(inputs: Inputs) -> Tensor:
-    """Query, key and value of each head side by side, and room for terms of the gates, [N, H * (2 * K + V) + 8 * H]."""
-    vectors = torch.cat([inputs.query, inputs.key, inputs.value], -1).flatten(1)
-    return torch.cat([vectors, vectors.new_full((len(vectors), 8 * inputs.query.size(1)), torch.nan)], 1)
 
 
 def close(got: Tensor, want: Tensor) -> None:
@@ -50,9 +44,9 @@ def test_side_by_side_as_apart(widths, dtype):
         norm = Norm(torch.randn(heads, width, dtype=dtype), None, 1e-5, True)
         output, after = operator.attend(call, rows, None, gates, norm)
         assert torch.equal(output, operator.forward(*inputs, plan, dag.reversed)[0]), name
-        assert torch.equal(after, forward_norm(output, *norm)), name
+        assert torch.equal(after, forward_norm(output, norm)), name
         d_rows, d_gates, *_ = operator.attend_back(call, rows, None, gates, output, grad.flatten(1), norm)
-        d_output = backward_norm(grad.flatten(1), output, norm.weight, norm.eps, True, False)[0]
+        d_output = backward_norm(grad.flatten(1), output, norm)[0]
         *vectors, source, transition, mark, direct = operator.backward(*inputs, plan, dag.reversed, d_output, None)
         expected = joined(Inputs(*vectors, inputs.gates))
         assert torch.equal(d_rows[:, : -8 * heads], expected[:, : -8 * heads]), name
@@ -104,7 +98,8 @@ def test_any_number_of_threads(threads, dtype):
         grads = fold([gate.flip(0) for gate in gates], plan, GRADIENTS)
         d_node, d_edge = torch.cat([y.flatten(1), torch.empty_like(node_terms)], 1), torch.zeros_like(edge_terms)
         d_bias, _ = backward_gates(flat, grads, heads, plan, "P", False, d_node, d_edge, False, y.flatten(1))
-        normed = forward_norm(y, weight, bias, 1e-5, True), *backward_norm(d_out, y, weight, 1e-5, True, True)
+        norm = Norm(weight, bias, 1e-5, True)
+        normed = forward_norm(y, norm), *backward_norm(d_out, y, norm)
         return [*gates, total, d_node, d_edge, d_bias, *(x for x in normed if x is not None)]
 
     found = []

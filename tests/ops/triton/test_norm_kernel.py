@@ -10,6 +10,7 @@ from torch import Tensor
 pytest.importorskip("triton")
 
 from plstm_graph.nn.norm import MultiHeadRMSNorm
+from plstm_graph.ops.flat import Norm
 from plstm_graph.ops.triton import norm as kernels
 from plstm_graph.ops.triton.norm import TILE, backward_norm, forward_norm
 
@@ -50,14 +51,14 @@ def reference(y: Tensor, weight: Tensor, bias: Tensor | None, d_out: Tensor, con
 
 
 def fused(y: Tensor, weight: Tensor, bias: Tensor | None, d_out: Tensor, concat: bool) -> tuple[Tensor, ...]:
-    return forward_norm(y, weight, bias, EPS, concat), *gradients(y, weight, bias, d_out, concat, EPS)
+    return forward_norm(y, Norm(weight, bias, EPS, concat)), *gradients(y, weight, bias, d_out, concat, EPS)
 
 
 def gradients(
     y: Tensor, weight: Tensor, bias: Tensor | None, d_out: Tensor, concat: bool, eps: float
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Of y, weight and bias."""
-    d_y, parts = backward_norm(d_out, y, weight, eps, concat, bias is not None)
+    d_y, parts = backward_norm(d_out, y, Norm(weight, bias, eps, concat))
     d_weight, d_bias = parts.sum(0).split([weight.numel(), parts.size(1) - weight.numel()])
     return d_y, d_weight.view_as(weight), None if bias is None else d_bias
 
@@ -109,9 +110,9 @@ def test_lower_precision(dtype, concat):
         for result, expected in zip((out, d_y, d_weight, d_bias), right, strict=True):
             rounding = 0 if result.dtype == torch.float32 else eps
             torch.testing.assert_close(result.double(), expected, rtol=1e-5 + rounding, atol=1e-5)
-    assert forward_norm(y, weight, bias, EPS, concat).dtype == dtype
-    assert forward_norm(y, weight, bias.float(), EPS, concat).dtype == torch.float32
-    assert forward_norm(y, weight.float(), None, EPS, concat).dtype == dtype
+    assert forward_norm(y, Norm(weight, bias, EPS, concat)).dtype == dtype
+    assert forward_norm(y, Norm(weight, bias.float(), EPS, concat)).dtype == torch.float32
+    assert forward_norm(y, Norm(weight.float(), None, EPS, concat)).dtype == dtype
 
 
 @CONCAT
@@ -141,7 +142,7 @@ def test_zeros(concat):
     y, weight, bias, d_out = inputs(3, 3, 5, concat)  # a tile has room for a fourth head
     check((torch.zeros_like(y), weight, bias, d_out), concat)
     right, free = (
-        (forward_norm(y, weight, bias, eps, concat), *gradients(y, weight, bias, d_out, concat, eps))
+        (forward_norm(y, Norm(weight, bias, eps, concat)), *gradients(y, weight, bias, d_out, concat, eps))
         for eps in (1e-30, 0.0)
     )
     for result, expected in zip(free, right, strict=True):
