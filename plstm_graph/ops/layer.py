@@ -64,9 +64,11 @@ class Inputs(NamedTuple):
     bias: Any
 
     def mapped_in(self, dtype: torch.dtype) -> "Inputs":
-        """With all that enters linear maps in another dtype, but for float64, which autocast leaves alone."""
-        maps = zip(self._fields[:MAPPED], self, strict=False)
-        return self._replace(**{k: x.to(dtype) for k, x in maps if x is not None and x.dtype != torch.float64})
+        """With all that enters products in another dtype, but for float64, which autocast leaves alone."""
+        named = {name: getattr(self, name) for name in MAPPED}
+        return self._replace(
+            **{name: x.to(dtype) for name, x in named.items() if x is not None and x.dtype != torch.float64}
+        )
 
     def side_by_side(self) -> "Inputs":
         """With parameters contiguous that kernels and loops read number by number."""
@@ -75,8 +77,8 @@ class Inputs(NamedTuple):
         return self._replace(**apart) if apart else self
 
 
-MAPPED = Inputs._fields.index("gate_bias")
-"""So many inputs enter linear maps."""
+MAPPED = ("x", "edge_attr", "lin", "lin_edge")
+"""Inputs that enter products. Biases do not: in half precision, their gradients would overflow in a large batch."""
 SUMS = ("lin_bias", "gate_bias", "norm", "bias")
 """Inputs whose gradients are sums over all nodes and may share memory, which outputs of a registered op may not."""
 

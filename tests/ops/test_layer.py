@@ -176,6 +176,24 @@ def test_autocast(backend, device, dtype):
 
 
 @EVERY
+def test_autocast_sums_gradients_of_biases_in_float32(backend, device):
+    """Over the nodes of a batch they pass what float16 can hold, where no gradient of a node does."""
+    conv, copies = build(backend, device, edge_dim=None), 50
+    dag = LineDAG.collate(copies * [LineDAG.from_edge_index(graph("cpu")[1], 40)]).to(device)
+    x = graph(device)[0].repeat(copies, 1)
+
+    def gradient(factor: float) -> Tensor:
+        return torch.autograd.grad(conv(x, None, dag=dag).sin().sum() * factor, conv.lin.bias)[0]
+
+    want = gradient(1.0)
+    factor = 1e5 / want.abs().max().item()
+    with torch.autocast(device, torch.float16):
+        got = gradient(factor)
+    assert got.abs().max() > torch.finfo(torch.float16).max
+    torch.testing.assert_close(got / factor, want, rtol=0.1, atol=0.1 * want.abs().max().item())
+
+
+@EVERY
 def test_autocast_leaves_float64_alone(backend, device):
     conv = build(backend, device).double()
     x, edge_index, edge_attr = graph(device)
