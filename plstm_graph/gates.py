@@ -36,15 +36,16 @@ class Gates(NamedTuple):
 
 def check_gates(gates: Gates, dag: LineDAG, heads: int) -> None:
     """Raise ShapeError unless ``gates`` belong to a line graph of this size, on its device."""
-    rows = {"source": dag.num_edges, "transition": dag.num_pairs, "mark": dag.num_edges, "direct": dag.num_nodes}
-    for (name, count), gate in zip(rows.items(), gates, strict=True):
+    edges, device = dag.num_edges, dag.src.device
+    for number, (gate, count) in enumerate(zip(gates, (edges, dag.num_pairs, edges, dag.num_nodes), strict=True)):
         if gate.shape != (count, heads):
             raise ShapeError(
-                f"gate {name} must be [{count}, {heads}] for this dag, got {list(gate.shape)}; "
+                f"gate {Gates._fields[number]} must be [{count}, {heads}] for this dag, got {list(gate.shape)}; "
                 "gates belong to one line graph: was it rebuilt, pruned or reordered after they were computed?"
             )
-        if gate.device != dag.src.device:
-            raise ShapeError(f"gate {name} is on {gate.device}, the dag on {dag.src.device}; move both to one device")
+        if gate.device != device:
+            name = Gates._fields[number]
+            raise ShapeError(f"gate {name} is on {gate.device}, the dag on {device}; move both to one device")
 
 
 def check_mode(mode: str) -> None:

@@ -4,12 +4,13 @@ Both read tables (:class:`plstm_graph.plan.Plan`) rather than a LineDAG, keep th
 in the backward pass. ``torch.compile`` sees two opaque ops with known shapes.
 """
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, wraps
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd import function
 
 from plstm_graph.errors import BackendUnavailable, missing_extra
 from plstm_graph.gates import Gates
@@ -147,6 +148,22 @@ def dense(x: Tensor) -> bool:
     """Whether kernels may take these [N, H, K] as they are: rows are contiguous and none lies on another."""
     node, head, one = x.stride()
     return one == 1 and head >= x.size(2) and node >= head * x.size(1)
+
+
+def in_dtype(dtype: torch.dtype, x: Tensor) -> Tensor:
+    """A call of ``to`` that changes nothing costs the host more than to ask."""
+    return x if x.dtype == dtype else x.to(dtype)
+
+
+def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """PyTorch's, which says that gradients of gradients are not there, and at no cost where nobody asks for any."""
+    guarded = function.once_differentiable(backward)
+
+    @wraps(backward)
+    def either(ctx: Any, *grads: Tensor) -> Any:
+        return (guarded if torch.is_grad_enabled() else backward)(ctx, *grads)
+
+    return either
 
 
 class Propagate(torch.autograd.Function):

@@ -10,6 +10,7 @@ from plstm_graph.errors import ConfigError, ShapeError, unknown
 from plstm_graph.gates import Gates, check_gates
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.ops import compiled, dense, reference, scatter
+from plstm_graph.ops.compiled import in_dtype
 from plstm_graph.ops.influence import padded_bytes
 
 Backend = Callable[[Tensor, Tensor, Tensor, Gates, LineDAG], Tensor]
@@ -93,29 +94,26 @@ def propagate(
     dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
     half = backend in HALF and dtype == torch.float32
     taken = value.dtype if half else dtype
-    wide = Gates(*(gate if half and gate.dtype.itemsize < 4 else _in(dtype, gate) for gate in gates))
-    arguments = (_in(taken, query), _in(taken, key), _in(taken, value), wide, dag)
+    wide = Gates(*(gate if half and gate.dtype.itemsize < 4 else in_dtype(dtype, gate) for gate in gates))
+    arguments = (in_dtype(taken, query), in_dtype(taken, key), in_dtype(taken, value), wide, dag)
     if not torch.is_autocast_enabled(value.device.type):
-        return _in(value.dtype, BACKENDS[backend](*arguments))
+        return in_dtype(value.dtype, BACKENDS[backend](*arguments))
     with torch.autocast(value.device.type, enabled=False):
-        return _in(value.dtype, BACKENDS[backend](*arguments))
-
-
-def _in(dtype: torch.dtype, x: Tensor) -> Tensor:
-    """A call of ``to`` that changes nothing costs more than all that is asked here."""
-    return x if x.dtype == dtype else x.to(dtype)
+        return in_dtype(value.dtype, BACKENDS[backend](*arguments))
 
 
 def _check(query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: LineDAG) -> None:
-    if query.dim() != 3 or query.shape != key.shape or value.dim() != 3 or value.shape[:2] != key.shape[:2]:
+    shape, other = value.shape, key.shape
+    if len(other) != 3 or query.shape != other or len(shape) != 3 or shape[:2] != other[:2]:
         raise ShapeError(
             "query and key must be [N, H, K] and value [N, H, V], got "
-            f"{list(query.shape)}, {list(key.shape)} and {list(value.shape)}"
+            f"{list(query.shape)}, {list(other)} and {list(shape)}"
         )
-    nodes, heads = value.shape[:2]
+    nodes, heads, _ = shape
     if nodes != dag.num_nodes:
         raise ShapeError(f"the dag has {dag.num_nodes} nodes, but query, key and value have {nodes}")
-    for name, other in (("query", query), ("key", key), ("the dag", dag.src)):
-        if other.device != value.device:
-            raise ShapeError(f"{name} is on {other.device}, value on {value.device}; move both to one device")
+    device = value.device
+    for name, tensor in (("query", query), ("key", key), ("the dag", dag.src)):
+        if tensor.device != device:
+            raise ShapeError(f"{name} is on {tensor.device}, value on {device}; move both to one device")
     check_gates(gates, dag, heads)

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from plstm_graph.ops.compiled import Compiled, compiled
+from plstm_graph.ops.compiled import Compiled, compiled, in_dtype, once_differentiable
 from plstm_graph.ops.flat import GATES, Norm, places
 from plstm_graph.plan import Plan
 
@@ -174,17 +173,16 @@ def backward(
     kernels.walk_back(call, gates, d_gates)
     reading = plan, mode, reversed
     sums, after = kernels.backward_gates(gates, d_gates, heads, *reading, d_joined, d_edge, gathered, parts)
-    d_gate_bias, d_lin_bias = sums.split([gate_bias.numel(), sums.numel() - gate_bias.numel()])
-    d_weight, d_bias = after.split([weight.numel(), after.numel() - weight.numel()])
+    gate_numbers, norm_numbers = gate_bias.numel(), weight.numel()
     return (
         torch.mm(d_joined, lin) if want["x"] else None,
         torch.mm(d_edge, lin_edge) if want["edge_attr"] else None,
         torch.mm(d_joined.t(), x) if want["lin"] else None,
-        d_lin_bias.to(lin_bias.dtype) if want["lin_bias"] else None,
+        in_dtype(lin_bias.dtype, sums[gate_numbers:]) if want["lin_bias"] else None,
         torch.mm(d_edge.t(), edge_attr) if want["lin_edge"] else None,
-        d_gate_bias.view_as(gate_bias).to(gate_bias.dtype) if want["gate_bias"] else None,
-        d_weight.view_as(weight).to(weight.dtype) if want["norm"] else None,
-        d_bias.to(bias.dtype) if want["bias"] else None,
+        in_dtype(gate_bias.dtype, sums[:gate_numbers].view(gate_bias.shape)) if want["gate_bias"] else None,
+        in_dtype(weight.dtype, after[:norm_numbers].view(weight.shape)) if want["norm"] else None,
+        in_dtype(bias.dtype, after[norm_numbers:]) if want["bias"] else None,
     )
 
 

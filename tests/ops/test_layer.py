@@ -143,6 +143,19 @@ def test_twice_through_one_graph(backend, device):
 
 
 @EVERY
+def test_gradients_of_gradients_are_refused(backend, device):
+    """Not wrong without a word; a graph of the backward pass changes no gradient."""
+    conv = build(backend, device)
+    x, edge_index, edge_attr = graph(device)
+    loss = conv(x.requires_grad_(), edge_index, edge_attr).sin().sum()
+    (want,) = torch.autograd.grad(loss, x, retain_graph=True)
+    (got,) = torch.autograd.grad(loss, x, create_graph=True)
+    assert torch.equal(got, want)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        got.sum().backward()
+
+
+@EVERY
 def test_only_what_is_asked_for(backend, device):
     """Frozen weights and features without gradient cost none and change nothing for the others."""
     conv = build(backend, device)

@@ -19,7 +19,7 @@ ONE_WARP = (("num_warps", 1),)
 WALK = (*ONE_WARP, ("maxnreg", 64))
 """Registers of a thread of a walk, so that 32 programs share a multiprocessor. Numbers of 64 bits take more."""
 ATTEND_REGISTERS = 128
-TIGHT = {(attention.forward, "tf32x3"): 64, (attention.backward, "tf32x3"): 32, (attention.backward, "tf32"): 32}
+TIGHT = {("forward", "tf32x3"): 64, ("backward", "tf32x3"): 32, ("backward", "tf32"): 32}
 """Registers of a thread of the attention kernels, and up to which padded K + V they are so few: twice as many programs
 on a multiprocessor are worth a few spills, as measured."""
 WITHOUT_ENDS = (False, False, False, 0.0)
@@ -268,7 +268,7 @@ class Call:
         """Attention under the gating matrices, or its gradients."""
         half = dtype in (torch.bfloat16, torch.float16)  # such a number fits into tf32 as it is
         precision = "tf32" if half else "ieee" if self.wide == torch.float64 else "tf32x3"
-        tight = self.form.padded <= TIGHT.get((kernel, precision), 0)
+        tight = self.form.padded <= TIGHT.get((kernel.fn.__name__, precision), 0)
         launch(
             kernel,
             (parts * self.layout.heads,),

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import reduce
-from operator import attrgetter, methodcaller, or_
+from operator import attrgetter, or_
 from typing import Any
 
 import torch
@@ -50,7 +50,7 @@ class At:
         return self.tensor.view(-1)[self.place :]
 
 
-_pointer, _dtype = methodcaller("data_ptr"), attrgetter("dtype")
+_dtype = attrgetter("dtype")
 
 
 def launch(
@@ -66,7 +66,7 @@ def launch(
 
     Triton looks at every argument of every launch anew, which can cost the host more than the kernel costs the GPU. So
     what it compiled is kept by all that it may depend on (constants, options, device, dtypes and alignment), and
-    started with plain pointers. Nothing here loops in Python.
+    started with plain pointers.
 
     Args:
         kernel: a ``triton.jit`` function of ``(*tensors, *tables, *numbers, *constants)``.
@@ -81,7 +81,7 @@ def launch(
         plain = (x.view() if type(x) is At else x for x in tensors)
         kernel[grid](*plain, *tables, *numbers, *constants)
         return
-    pointers = tuple(map(_pointer, tensors))
+    pointers = [x.data_ptr() for x in tensors]
     ends = reduce(or_, pointers) % 16
     device: Any = (tables or tensors)[0].device  # type: ignore[union-attr]
     aligned = tuple(pointer % 16 for pointer in pointers) if ends else ()
@@ -94,7 +94,7 @@ def launch(
             *(found.function, found.packed_metadata),
             *(None, None, None),  # no hooks of profilers that ride on Triton's own launches
             *pointers,
-            *map(_pointer, tables),
+            *[x.data_ptr() for x in tables],
             *numbers,
             *constants,
         )
