@@ -108,7 +108,7 @@ class Plan(Tables):
     """The tables, and what has been worked out from their sizes."""
 
     @cached_property
-    def kept(self) -> dict[Any, Any]:
+    def memo(self) -> dict[Any, Any]:
         """By what it was worked out for; a copy begins without."""
         return {}
 

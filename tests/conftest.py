@@ -26,7 +26,7 @@ def seeded() -> None:
 def interpreter(monkeypatch) -> None:
     """Off, as for a user: tensors on the CPU get no kernels, but in tests/ops/triton."""
     if find_spec("triton"):
-        monkeypatch.setattr("plstm_graph.ops.triton.launch.INTERPRETED", False)
+        monkeypatch.setattr("plstm_graph.ops.triton.operator.INTERPRETED", False)
 
 
 @pytest.fixture(params=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])

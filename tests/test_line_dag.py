@@ -431,7 +431,7 @@ def test_a_plan_travels_without_what_was_worked_out_from_it() -> None:
     """To a worker or a file: what was worked out belongs to one backend of one process."""
     plan = DAGS["diamond"]().plan(4)
     places(plan, 2)
-    assert plan.kept
+    assert plan.memo
     for copy in (pickle.loads(pickle.dumps(plan)), deepcopy(plan)):
-        assert not copy.kept
+        assert not copy.memo
         assert all(torch.equal(a, b) for a, b in zip(copy, plan, strict=True))

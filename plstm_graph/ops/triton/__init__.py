@@ -1,7 +1,7 @@
 """The ``triton`` backend, see :class:`plstm_graph.ops.compiled.Compiled`."""
 
 from plstm_graph.ops.triton.gates import backward_gates, forward_gates
-from plstm_graph.ops.triton.launch import attend, attend_back, backward, forward, runs_here, walk_along, walk_back
+from plstm_graph.ops.triton.operator import attend, attend_back, backward, forward, runs_here, walk_along, walk_back
 
 __all__ = [
     "attend",

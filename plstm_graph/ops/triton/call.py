@@ -8,8 +8,7 @@ from torch import Tensor
 
 from plstm_graph.gates import Gates
 from plstm_graph.ops.flat import Norm, places
-from plstm_graph.ops.triton import attend as attention
-from plstm_graph.ops.triton import sweep, walk
+from plstm_graph.ops.triton import attention, sweep, walk
 from plstm_graph.ops.triton.runtime import At, ceil_div, launch, power_of_2
 from plstm_graph.plan import TILES, Host, Plan, served_classes
 
@@ -190,19 +189,19 @@ class Call:
         self.device = gates.device
         self.wide = torch.float64 if gates.dtype == torch.float64 else torch.float32
         self.form = _form(layout, reversed)
-        sizes = plan.kept.get(layout)
+        sizes = plan.memo.get(layout)
         if sizes is None:
-            sizes = plan.kept[layout] = _Sizes.of(plan, self.form, layout)
+            sizes = plan.memo[layout] = _Sizes.of(plan, self.form, layout)
         self.sizes: _Sizes = sizes
         self.room: Tensor | None = None
-        self._parts: dict[int, Gates] = {}
+        self._gates: dict[int, Gates] = {}
 
-    def parts(self, flat: Tensor) -> Gates:
+    def gates(self, flat: Tensor) -> Gates:
         """Gates or gradients of gates in one tensor."""
-        found = self._parts.get(flat.data_ptr())
+        found = self._gates.get(flat.data_ptr())
         if found is None:
-            parts: Any = [At(flat, place) for place in places(self.plan, self.layout.heads)[:4]]
-            found = self._parts[flat.data_ptr()] = Gates(*parts)
+            four: Any = [At(flat, place) for place in places(self.plan, self.layout.heads)[:4]]
+            found = self._gates[flat.data_ptr()] = Gates(*four)
         return found
 
     @property

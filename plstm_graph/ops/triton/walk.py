@@ -216,7 +216,7 @@ def _back(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Gradients of source, transition and mark of the same graph and heads."""
     node, nodes, edge, count, states, d_matrix = graph_of(work, graphs, room, place, G, H, C)
-    if C > UNIT:  # behind the matrix, see attend.py
+    if C > UNIT:  # behind the matrix, see attention.py
         d_matrix += nodes * (H * C)
     head = block * HB
     gates = edge.to(tl.int64) * H + head

@@ -10,7 +10,7 @@ pytest.importorskip("triton")
 
 from plstm_graph import LineDAG, plan
 from plstm_graph.ops.flat import GATES, Norm, unfold
-from plstm_graph.ops.triton import launch
+from plstm_graph.ops.triton import operator
 from plstm_graph.plan import Host
 from plstm_graph.testing import DAGS
 
@@ -45,10 +45,10 @@ def ends(numbers: list[int], dtype: torch.dtype, bias: bool) -> list[dict[str, T
         inputs.value.flip(1, 2).flatten(1).to(DEVICE, norm.dtype(inputs.value)),
     )
     gates = fold([gate.float() for gate in inputs.gates], dag.plan(4), GATES).to(DEVICE)
-    call = launch.walk_along(gates, HEADS, KEYS, VALUES, tables, False)
-    y, output = launch.attend(call, rows, shift if bias else None, gates, norm)
-    d_rows, d_gates, _ = launch.attend_back(call, rows, shift if bias else None, gates, y, grad, norm)
-    launch.walk_back(call, gates, d_gates)
+    call = operator.walk_along(gates, HEADS, KEYS, VALUES, tables, False)
+    y, output = operator.attend(call, rows, shift if bias else None, gates, norm)
+    d_rows, d_gates, _ = operator.attend_back(call, rows, shift if bias else None, gates, y, grad, norm)
+    operator.walk_back(call, gates, d_gates)
     source, _, mark, direct = unfold(d_gates, tables, HEADS)[0]
     by_node = {"y": y, "output": output, "d_rows": d_rows[:, : -8 * HEADS], "direct": direct}
     sizes = [dags[i].num_nodes for i in numbers], [dags[i].num_edges for i in numbers]

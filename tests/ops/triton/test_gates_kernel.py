@@ -13,7 +13,8 @@ pytest.importorskip("triton")
 from plstm_graph import LineDAG, PLSTMConv
 from plstm_graph.gates import Gates, normalize_transition, view
 from plstm_graph.ops.flat import GATES, GRADIENTS, unfold
-from plstm_graph.ops.triton.gates import PARTS, TILE, backward_gates, forward_gates
+from plstm_graph.ops.triton.gates import TILE, backward_gates, forward_gates
+from plstm_graph.ops.triton.sums import SUM_ROWS
 from plstm_graph.plan import Plan
 from plstm_graph.testing import DAGS, grid_dag, random_dag
 
@@ -71,7 +72,7 @@ def gradients_of(
     d_joined = torch.cat([others, torch.full_like(node_terms, torch.nan)], 1)
     d_edge = None if edge_terms is None else torch.zeros_like(edge_terms, memory_format=torch.contiguous_format)
     given = fold(gates, plan, GATES), fold(grads, plan, GRADIENTS), heads
-    parts = torch.rand(3 * PARTS + 1, 40, device=DEVICE, dtype=given[0].dtype)
+    parts = torch.rand(3 * SUM_ROWS + 1, 40, device=DEVICE, dtype=given[0].dtype)
     sums, total = backward_gates(*given, plan, mode, reversed, d_joined, d_edge, gathered, parts)
     assert torch.equal(d_joined[:, :70], others)
     torch.testing.assert_close(total, parts.sum(0), **SINGLE)

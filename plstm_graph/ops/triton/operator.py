@@ -95,7 +95,7 @@ def _like(x: Tensor) -> Tensor:
 def walk_along(gates: Tensor, heads: int, keys: int, values: int, plan: Plan, reversed: bool) -> Call:
     """What of the forward pass needs nothing but gates, see :mod:`plstm_graph.ops.flat`."""
     call = Call(Layout.joined(heads, keys, values), plan, reversed, gates)
-    call.walk_along(call.parts(gates))
+    call.walk_along(call.gates(gates))
     return call
 
 
@@ -107,18 +107,18 @@ def attend(call: Call, joined: Tensor, lin_bias: Tensor | None, gates: Tensor, n
     """
     heads, _, values, _ = call.layout
     y = torch.empty(joined.size(0), heads, values, dtype=joined.dtype, device=joined.device)
-    vectors, parts = call.layout.split(joined), call.parts(gates)
+    vectors, four = call.layout.split(joined), call.gates(gates)
     if not norm.concat:
         if lin_bias is not None:
             joined.narrow(1, 0, lin_bias.numel()).add_(lin_bias)
-        call.attend(vectors, parts, y)
+        call.attend(vectors, four, y)
         return y, forward_norm(y, norm)
     output = torch.empty(y.size(0), heads * values, dtype=norm.dtype(y), device=y.device)
     large = call.large
     if large is not None and lin_bias is not None:
         rows, width = large[:, LargeNode.NODE].long(), lin_bias.numel()
         joined[rows, :width] = (joined[rows, :width] + lin_bias).to(joined.dtype)
-    call.attend(vectors, parts, y, Ends(lin_bias, norm, output))
+    call.attend(vectors, four, y, Ends(lin_bias, norm, output))
     if large is not None:
         forward_norm(y, norm, output, large)
     return y, output
@@ -132,7 +132,7 @@ def attend_back(
     d_joined = torch.empty_like(joined)
     d_gates = gates.new_empty(places(call.plan, call.layout.heads)[GRADIENTS])
     split = call.layout.split
-    given, found = (split(joined), call.parts(gates)), (split(d_joined), call.parts(d_gates))
+    given, found = (split(joined), call.gates(gates)), (split(d_joined), call.gates(d_gates))
     d_y: Tensor | None = None
     if not norm.concat:
         d_y, parts = backward_norm(grad, y, norm)
@@ -149,4 +149,4 @@ def attend_back(
 
 def walk_back(call: Call, gates: Tensor, d_gates: Tensor) -> None:
     """The gradients of the gates that are not there yet."""
-    call.walk_back(call.parts(gates), call.parts(d_gates))
+    call.walk_back(call.gates(gates), call.gates(d_gates))
