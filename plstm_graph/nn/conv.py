@@ -24,8 +24,7 @@ from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.linear import EdgeLinear, NodeLinear
 from plstm_graph.nn.norm import NORM_EPS, MultiHeadRMSNorm
 from plstm_graph.ops import propagate
-from plstm_graph.ops.compiled import unavailable
-from plstm_graph.ops.dispatch import COMPILED, check_backend, has_compiled
+from plstm_graph.ops.dispatch import COMPILED, check_backend, compiled_backend
 from plstm_graph.ops.layer import Inputs, Setting, layer
 from plstm_graph.orient import check_order
 from plstm_graph.plan import served_classes
@@ -175,8 +174,8 @@ class PLSTMConv(MessagePassing):
         """The backend that runs all of the layer as one, if none of its parts was replaced or is being watched."""
         if self.explain:
             return None
-        backend = COMPILED.get(x.device.type) if self.backend == "auto" else self.backend
-        if backend not in COMPILED.values() or unavailable(backend, x.device) is not None:
+        backend = compiled_backend(self.backend, x.device)
+        if backend is None:
             return None
         lin_edge = self.lin_edge
         plain = untouched(self.lin, NodeLinear) and untouched(self.norm, MultiHeadRMSNorm)
@@ -220,7 +219,7 @@ class PLSTMConv(MessagePassing):
         _ = read.degree, read.edge_id, read.edge_id_reverse
         if read.merged:
             read._merged()
-        if has_compiled(read.src.device):
+        if compiled_backend(self.backend, read.src.device):
             read.plan(served_classes(self.key_channels, self.out_channels))
 
     def _edge_map(self, edge_attr: Tensor) -> tuple[Tensor, EdgeLinear]:

@@ -33,6 +33,10 @@ class Compiled(Protocol):
         """Why it cannot run for tensors on a device, or None."""
 
     @staticmethod
+    def tried_on(device: torch.device, /) -> bool:
+        """Whether it has been run on such a device; elsewhere it waits to be named."""
+
+    @staticmethod
     def forward(
         query: Tensor, key: Tensor, value: Tensor, gates: Gates, plan: Plan, reversed: bool, /
     ) -> tuple[Tensor, Any]:
@@ -124,10 +128,15 @@ def compiled(name: str) -> Compiled:
 
 
 @torch.compiler.assume_constant_result
-def unavailable(name: str, device: torch.device) -> str | None:
-    """Why a compiled backend cannot run for tensors on ``device`` in this process, or None."""
+def unavailable(name: str, device: torch.device, unasked: bool = False) -> str | None:
+    """Why a compiled backend cannot run for tensors on ``device`` in this process, or, ``unasked``, should not; or
+    None."""
     backend = load(name)
-    return backend if isinstance(backend, str) else backend.runs_here(device)
+    if isinstance(backend, str):
+        return backend
+    if unasked and not backend.tried_on(device):
+        return f"{name} has not been tried on {device}"
+    return backend.runs_here(device)
 
 
 def propagate(name: str, query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: LineDAG) -> Tensor:

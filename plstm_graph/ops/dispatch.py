@@ -56,8 +56,16 @@ COMPILED = {"cpu": "numba", "cuda": "triton"}
 
 
 def has_compiled(device: torch.device) -> bool:
-    """Whether the compiled backend of a device can run in this process."""
-    return device.type in COMPILED and compiled.unavailable(COMPILED[device.type], device) is None
+    """Whether ``"auto"`` takes the compiled backend of a device in this process."""
+    return compiled_backend("auto", device) is not None
+
+
+def compiled_backend(name: str, device: torch.device) -> str | None:
+    """The compiled backend that ``"auto"`` or a name stands for on a device, if it is one and can run there."""
+    backend = COMPILED.get(device.type) if name == "auto" else name
+    if backend not in COMPILED.values() or compiled.unavailable(backend, device, name == "auto") is not None:
+        return None
+    return backend
 
 
 def propagate(

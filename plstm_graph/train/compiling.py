@@ -8,7 +8,7 @@ import torch
 from plstm_graph.data.packed import PackedGraphs
 from plstm_graph.errors import ConfigError
 from plstm_graph.nn.model import ModelConfig
-from plstm_graph.ops.dispatch import COMPILED, has_compiled
+from plstm_graph.ops.dispatch import COMPILED, compiled_backend
 from plstm_graph.train.data import Graphs
 
 COMPILERS = {"cpu": ("CXX", "g++", "clang++"), "cuda": ("CC", "gcc", "clang", "cc")}
@@ -27,7 +27,7 @@ def check_compile(model: ModelConfig, graphs: Graphs, device: torch.device) -> N
     if not isinstance(graphs, PackedGraphs):
         raise ConfigError("compile needs line graphs made ahead, but these graphs cannot be packed; leave compile out")
     needed = COMPILED.get(device.type)
-    if model.backend not in ("auto", needed) or not has_compiled(device):
+    if needed is None or compiled_backend(model.backend, device) != needed:
         raise ConfigError(
             f"on {device.type} compile needs the backend {needed!r}, not chosen or unable to run; leave compile out"
         )

@@ -242,6 +242,41 @@ def test_triton_missing_says_where_it_comes_from_and_a_way_out(monkeypatch):
     assert not dispatch.has_compiled(torch.device("cuda"))
 
 
+@pytest.fixture
+def gpu(monkeypatch):
+    """As if the GPU were of some compute capability."""
+    pytest.importorskip("triton")
+    from plstm_graph.ops.triton import operator
+
+    operator._why_not.cache_clear()
+    yield lambda *capability: monkeypatch.setattr(operator, "_capability", lambda device: capability)
+    operator._why_not.cache_clear()
+
+
+def test_kernels_run_unasked_where_they_have_been_tried(gpu, recwarn):
+    gpu(9, 0)
+    assert dispatch.has_compiled(torch.device("cuda"))
+    assert not recwarn
+
+
+@pytest.mark.parametrize("capability", [(8, 0), (8, 9), (10, 0), (12, 0)])
+def test_kernels_run_by_name_where_nobody_has_tried(gpu, recwarn, capability):
+    """With a warning that says how to try, once."""
+    gpu(*capability)
+    assert not dispatch.has_compiled(torch.device("cuda"))
+    assert not recwarn
+    with pytest.warns(UserWarning, match=rf"not been tried on compute capability {capability[0]}.*check_backend"):
+        assert dispatch.compiled_backend("triton", torch.device("cuda")) == "triton"
+    assert dispatch.compiled_backend("triton", torch.device("cuda")) == "triton"
+    assert not recwarn
+
+
+def test_kernels_refuse_old_gpus(gpu):
+    gpu(7, 5)
+    assert dispatch.compiled_backend("triton", torch.device("cuda")) is None
+    assert "need compute capability 8.0 or later" in compiled.unavailable("triton", torch.device("cuda"))
+
+
 def test_numba_that_does_not_load_says_why(monkeypatch):
     dag = DAGS["diamond"]()
     without(monkeypatch, "numba", ImportError("Numba needs NumPy 2.4 or less"))

@@ -5,7 +5,7 @@ Imported on first use only: numba is an extra, and compiling takes up to a minut
 
 from plstm_graph.ops.numba.gates import backward_gates, forward_gates
 from plstm_graph.ops.numba.operator import attend, attend_back, backward, forward, walk_along, walk_back
-from plstm_graph.ops.numba.runtime import runs_here
+from plstm_graph.ops.numba.runtime import runs_here, tried_on
 
 __all__ = [
     "attend",
@@ -15,6 +15,7 @@ __all__ = [
     "forward",
     "forward_gates",
     "runs_here",
+    "tried_on",
     "walk_along",
     "walk_back",
 ]

@@ -44,6 +44,11 @@ def runs_here(device: torch.device) -> str | None:
     return None
 
 
+def tried_on(device: torch.device) -> bool:
+    """Whether the loops have been run on such a device: on every CPU that numba knows."""
+    return device.type == "cpu"
+
+
 @contextmanager
 def torch_threads() -> Iterator[None]:
     """As many threads as torch may use, so that one setting rules both.

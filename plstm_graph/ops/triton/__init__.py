@@ -1,7 +1,16 @@
 """The ``triton`` backend, see :class:`plstm_graph.ops.compiled.Compiled`."""
 
 from plstm_graph.ops.triton.gates import backward_gates, forward_gates
-from plstm_graph.ops.triton.operator import attend, attend_back, backward, forward, runs_here, walk_along, walk_back
+from plstm_graph.ops.triton.operator import (
+    attend,
+    attend_back,
+    backward,
+    forward,
+    runs_here,
+    tried_on,
+    walk_along,
+    walk_back,
+)
 
 __all__ = [
     "attend",
@@ -11,6 +20,7 @@ __all__ = [
     "forward",
     "forward_gates",
     "runs_here",
+    "tried_on",
     "walk_along",
     "walk_back",
 ]

@@ -1,5 +1,6 @@
 """The operator by kernels, in one go and step by step."""
 
+import warnings
 from functools import cache
 
 import torch
@@ -13,8 +14,10 @@ from plstm_graph.ops.triton.norm import backward_norm, forward_norm, norm_parts
 from plstm_graph.ops.triton.runtime import INTERPRETED
 from plstm_graph.plan import LargeNode, Plan
 
-KNOWN = (9, 10)
-"""Major compute capabilities that the tiles are chosen for."""
+TRIED = (9,)
+"""Major compute capabilities that the kernels have been run on."""
+OLDEST = 8
+"""The first one whose tensor cores take the products of the kernels."""
 
 
 def runs_here(device: torch.device) -> str | None:
@@ -24,17 +27,33 @@ def runs_here(device: torch.device) -> str | None:
     return _why_not(device)
 
 
+def tried_on(device: torch.device) -> bool:
+    """Whether the kernels have been run on such a device."""
+    if INTERPRETED and device.type == "cpu":
+        return True
+    return device.type == "cuda" and _capability(device)[0] in TRIED
+
+
+@cache
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
+
+
 @cache
 def _why_not(device: torch.device) -> str | None:
+    """Says so, once, where nobody has tried."""
     if device.type != "cuda" or torch.version.hip is not None:
         return f"Triton's kernels are for NVIDIA GPUs, the tensors are on {device}"
     if tuple(int(x) for x in triton.__version__.split(".")[:2]) < (3, 3):
         return f"the kernels need Triton 3.3 or later (PyTorch 2.7), this is {triton.__version__}"
-    major, minor = torch.cuda.get_device_capability(device)
-    if major not in KNOWN:
-        return (
-            "the kernels are made for compute capability 9.0 and 10.x (H100, H200, B200) and untried on others, "
-            f"{device} has {major}.{minor}"
+    major, minor = _capability(device)
+    if major < OLDEST:
+        return f"the kernels need compute capability {OLDEST}.0 or later (A100, RTX 30), {device} has {major}.{minor}"
+    if not tried_on(device):
+        warnings.warn(
+            f"the kernels have not been tried on compute capability {major}.{minor} yet, they compile for it; "
+            "plstm_graph.testing.check_backend('triton', torch.float32, 'cuda') tests the operator",
+            stacklevel=2,
         )
     return None
 
