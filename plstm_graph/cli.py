@@ -13,6 +13,7 @@ from plstm_graph.errors import ConfigError, PLSTMGraphError, missing_extra
 
 try:
     import typer
+    from typer.core import TyperCommand, TyperOption
 except ModuleNotFoundError as error:  # the console script exists even without the extra
     raise SystemExit(missing_extra("typer", "train")) from error
 
@@ -95,7 +96,7 @@ class Choice(NamedTuple):
 _MODELS = "plstm, gine, gcn, gin, gin-virtual, gat, gatedgcn, gps, dmpnn, lstm-gnn or fingerprint."
 _DATA, _MODEL, _FIT = "Data", "Model", "Training"
 CHOICES = (
-    Choice("--data", str, _DATA, "A name (see datasets), a CSV file, or what prepare wrote (default: nav17)."),
+    Choice("--data", str, _DATA, "A name (see datasets), a CSV file, or what prepare wrote."),
     Choice("--root", str, _DATA, "Folder with public data, as root/TUDataset/NAME/raw; only read."),
     Choice("--target", list[str], _DATA, "Label column of the CSV; repeat for several.", "targets"),
     Choice("--smiles-column", str, _DATA, "Column of the CSV with the molecules."),
@@ -152,7 +153,22 @@ def _with_choices(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@app.command()
+class _Train(TyperCommand):
+    """Help with the defaults of the config, which nothing else here has to import."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from plstm_graph.train.config import TrainConfig, flat
+
+        defaults = flat(TrainConfig())
+        fields = {choice.name: choice.field or choice.name for choice in CHOICES}
+        for option in self.params:
+            default = defaults[fields[option.name]] if option.name in fields else None
+            if isinstance(option, TyperOption) and default not in (None, ()):
+                option.default, option.show_default = default, True
+        super().format_help(ctx, formatter)
+
+
+@app.command(cls=_Train)
 @_guarded
 @_with_choices
 def train(

@@ -80,6 +80,13 @@ def test_version_and_help(invoke: Invoke) -> None:
     assert all(flag in text for choice in CHOICES for flag in choice.flag.split("/"))
     (models,) = (choice.help for choice in CHOICES if choice.flag == "--model")
     assert all(name in models for name in (*MODELS, FINGERPRINT))
+    defaults = flat(TrainConfig())
+    for choice in CHOICES:
+        default = defaults[choice.field or choice.name]
+        if default not in (None, ()) and not isinstance(default, bool):
+            (line,) = (line for line in text.split("--")[1:] if line.startswith(f"{choice.flag[2:]} "))
+            assert f"[default: {default}]" in line
+    assert "[default: no-virtual-node]" in text
 
 
 def test_train_writes_its_folder(run: Path) -> None:
