@@ -1,0 +1,87 @@
+"""Compile every kernel that operator and layer launch for GPUs that are not here: ``compile_kernels.py 80 90``.
+
+The interpreter runs much that a compiler refuses. A process of its own: in that of the tests they are interpreted.
+"""
+
+import sys
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from plstm_graph import Gates, LineDAG, PLSTMConv, propagate
+from plstm_graph.ops import triton as backend
+from plstm_graph.ops.triton import call, gates, norm, sweep
+
+NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int32: "i32"}
+SHARED = 99 * 1024
+"""Bytes of shared memory that a program may have on the GPUs with least of it."""
+PROCESSORS = 132
+CASES = [  # heads, K, V, dtype, mode, whether heads stand side by side and have a bias
+    (8, 16, 16, torch.float32, "P", True),
+    (8, 16, 16, torch.bfloat16, "D", True),
+    (1, 128, 128, torch.float32, "P", False),
+]
+
+
+class Compiler:
+    """Takes the place of ``launch``."""
+
+    def __init__(self, capabilities: list[int]) -> None:
+        self.capabilities, self.shared = capabilities, dict[Any, int]()
+
+    def launch(
+        self, kernel: Any, grid: Any, tensors: Any, tables: Any, numbers: Any, constants: Any, options: Any
+    ) -> None:
+        kinds = [f"*{NAMES[x.dtype]}" for x in (*tensors, *tables)] + ["i32"] * len(numbers)
+        given = len(kinds)
+        kinds += ["constexpr"] * len(constants)
+        for capability in self.capabilities:
+            key = (kernel.fn, *kinds, constants, options, capability)
+            if key not in self.shared:
+                source = ASTSource(
+                    kernel,
+                    dict(zip(kernel.arg_names, kinds, strict=True)),
+                    {(given + i,): value for i, value in enumerate(constants)},
+                    {(i,): [["tt.divisibility", 16]] for i in range(len(tensors))},
+                )
+                made = triton.compile(
+                    source, target=GPUTarget("cuda", capability, 32), options={"num_stages": 1, **dict(options)}
+                )
+                self.shared[key] = made.metadata.shared
+                assert made.asm["cubin"], kernel
+                assert made.metadata.shared <= SHARED, (kernel.fn, kinds, made.metadata.shared)
+
+
+def chain(nodes: int) -> LineDAG:
+    first = torch.arange(nodes - 1)
+    return LineDAG.from_edge_index(torch.stack([first, first + 1]), nodes, batch=torch.zeros(nodes, dtype=torch.long))
+
+
+def run(heads: int, keys: int, values: int, dtype: torch.dtype, mode: str, joined: bool) -> None:
+    """Forward and backward, with a graph for each tile and one beyond them; what comes out has no meaning."""
+    dag = LineDAG.collate([chain(nodes) for nodes in (20, 60, 100, 250, 700)])
+    nodes, edges, pairs = dag.num_nodes, dag.num_edges, dag.num_pairs
+
+    def zeros(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
+        return torch.zeros(shape, dtype=dtype, requires_grad=True)
+
+    four = Gates(*(zeros(rows, heads, dtype=torch.float32) for rows in (edges, pairs, edges, nodes)))
+    vectors = (zeros(nodes, heads, width) for width in (keys, keys, values))
+    propagate(*vectors, four, dag, backend="triton").sum().backward()
+    conv = PLSTMConv(
+        32, values, heads=heads, key_channels=keys, edge_dim=8, mode=mode, concat=joined, bias=joined, backend="triton"
+    ).to(dtype)
+    conv(zeros(nodes, 32), None, zeros(dag.column.numel(), 8), dag=dag).sum().backward()
+
+
+if __name__ == "__main__":
+    compiler = Compiler([int(capability) for capability in sys.argv[1:]])
+    backend.runs_here, sweep.processors = lambda device: None, lambda device: PROCESSORS
+    for module in (call, gates, norm, sweep):
+        module.launch = compiler.launch
+    for case in CASES:
+        run(*case)
+    print(len(compiler.shared), max(compiler.shared.values()))
