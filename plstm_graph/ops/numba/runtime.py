@@ -1,5 +1,6 @@
 """What all loops share: how they are compiled, on how many threads they run, and tensors as numpy's arrays."""
 
+import logging
 import os
 import threading
 from collections.abc import Iterable, Iterator
@@ -9,7 +10,10 @@ import numba
 import numpy as np
 import torch
 from numba import njit
+from numba.core.event import Event, Listener, register
 from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 # Sums may be reordered for SIMD and products fused into them.
 _fast = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy", "cache": True}
@@ -19,6 +23,23 @@ part = njit(forceinline=True, **_fast)
 """A part of such a loop."""
 exact = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
 """Options of a function whose sums are to be taken as they are written."""
+
+
+class _Notice(Listener):
+    """Says, once, why the first pass takes so long: numba is silent while it compiles."""
+
+    said = False
+
+    def on_start(self, event: Event) -> None:
+        if not self.said and event.data["dispatcher"].__module__.startswith(f"{__package__}."):
+            log.warning("compiling loops for this CPU, once on this machine; the first pass takes up to a minute")
+            self.said = True
+
+    def on_end(self, event: Event) -> None:
+        """Nothing to say."""
+
+
+register("numba:compile", _Notice())
 
 _pool: int | None = None  # the process that has started numba's threads
 _turn = threading.Lock()

@@ -1,6 +1,7 @@
 """The loops by themselves; what gates and norm compute is tested in tests/ops/triton, beside the kernels."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,11 +9,12 @@ from flat_gates import fold, joined
 from torch import Tensor
 
 pytest.importorskip("numba")
+from numba.core.event import Event, EventStatus
 
 from plstm_graph import LineDAG
 from plstm_graph.gates import view
 from plstm_graph.ops.flat import GATES, GRADIENTS, Norm, unfold
-from plstm_graph.ops.numba import operator
+from plstm_graph.ops.numba import operator, runtime
 from plstm_graph.ops.numba.gates import ROWS, backward_gates, forward_gates
 from plstm_graph.ops.numba.norm import backward_norm, forward_norm
 from plstm_graph.testing import DAGS, TOLERANCE, VIEWS, path_sum, random_dag, random_inputs
@@ -121,3 +123,14 @@ def test_activations_in_float32():
     digits = 4 * torch.finfo(torch.float32).eps
     torch.testing.assert_close(gates.transition.double(), raw.double().tanh(), rtol=digits, atol=0)
     torch.testing.assert_close(gates.direct[:1].double(), raw.double().sigmoid(), rtol=digits, atol=1e-37)
+
+
+def test_compiling_is_announced_once(caplog):
+    """A minute of silence looks like an end; loops of others are no matter of ours."""
+    notice = runtime._Notice()
+    for name in ("scipy.loops", "plstm_graph.ops.numba.norm", "plstm_graph.ops.numba.gates"):
+        data = {"dispatcher": SimpleNamespace(__module__=name)}
+        for status in (EventStatus.START, EventStatus.END):
+            notice.notify(Event("numba:compile", status, data))
+        assert len(caplog.records) == (name != "scipy.loops")
+    assert "up to a minute" in caplog.text
