@@ -1,21 +1,21 @@
 """The command line, a command a function. Heavy imports wait until a command needs them."""
 
 import functools
-import inspect
 import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from plstm_graph import __version__
 from plstm_graph.errors import ConfigError, PLSTMGraphError, missing_extra
 
 try:
     import typer
-    from typer.core import TyperCommand, TyperOption
 except ModuleNotFoundError as error:  # the console script exists even without the extra
     raise SystemExit(missing_extra("typer", "train")) from error
+
+from plstm_graph.options import CHOICES, WithDefaults, with_choices
 
 USAGE, INTERRUPTED = 2, 130
 
@@ -74,103 +74,9 @@ def _common(version: Version = False) -> None:
     pass
 
 
-class Choice(NamedTuple):
-    """An option of ``train`` that sets one field of the config."""
-
-    flag: str
-    kind: Any
-    panel: str
-    help: str
-    field: str = ""  # where it differs from the flag
-
-    @property
-    def name(self) -> str:
-        return self.flag.partition("/")[0].removeprefix("--").replace("-", "_")
-
-    def parameter(self) -> inspect.Parameter:
-        option = typer.Option(self.flag, help=self.help, show_default=False, rich_help_panel=self.panel)
-        hint = Annotated[self.kind | None, option]  # type: ignore[name-defined]
-        return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
-
-
-_MODELS = "plstm, gine, gcn, gin, gin-virtual, gat, gatedgcn, gps, dmpnn, lstm-gnn or fingerprint."
-_DATA, _MODEL, _FIT = "Data", "Model", "Training"
-CHOICES = (
-    Choice("--data", str, _DATA, "A name (see datasets), a CSV file, or what prepare wrote."),
-    Choice("--root", str, _DATA, "Folder with public data, as root/TUDataset/NAME/raw; only read."),
-    Choice("--target", list[str], _DATA, "Label column of the CSV; repeat for several.", "targets"),
-    Choice("--smiles-column", str, _DATA, "Column of the CSV with the molecules."),
-    Choice("--task", str, _DATA, "regression, binary or multiclass (default: from the labels)."),
-    Choice("--metric", str, _DATA, "What validation is judged by: r2, rmse, mae, pearson; rocauc, ap, accuracy; f1."),
-    Choice("--split", str, _DATA, "official, random, scaffold or folds."),
-    Choice("--split-seed", int, _DATA, "Seed of the split (default: --seed)."),
-    Choice("--fold", int, _DATA, "Which fold, with --split folds."),
-    Choice("--model", str, _MODEL, _MODELS, "model.model"),
-    Choice("--budget", str, _MODEL, "Parameters, for example 300k; sets the width."),
-    Choice("--width", int, _MODEL, "Channels.", "model.width"),
-    Choice("--layers", int, _MODEL, "Blocks.", "model.layers"),
-    Choice("--heads", int, _MODEL, "Heads of a block.", "model.heads"),
-    Choice("--modes", str, _MODEL, "Mode of each block, repeated as needed: P, D, PD, ...", "model.modes"),
-    Choice("--directions", str, _MODEL, "Reading: both, along, against or alternating.", "model.directions"),
-    Choice("--local", str, _MODEL, "Local branch beside pLSTM: gine, gcn, gat, gatedgcn or none.", "model.local"),
-    Choice("--norm", str, _MODEL, "batch, rms, layer or none.", "model.norm"),
-    Choice("--expansion", float, _MODEL, "Width of the feed-forward layers over --width; 0: none.", "model.expansion"),
-    Choice("--dropout", float, _MODEL, "Dropout.", "model.dropout"),
-    Choice("--pooling", str, _MODEL, "mean, sum, max or attention over nodes.", "model.pooling"),
-    Choice("--rwse", int, _MODEL, "Steps of the random-walk encoding; 0 for none.", "model.walks"),
-    Choice("--laplacian", int, _MODEL, "Eigenvectors of the Laplacian as encoding; 0 for none.", "model.eigenvectors"),
-    Choice("--bonds/--no-bonds", bool, _MODEL, "Read edge features.", "model.bonds"),
-    Choice(
-        "--bond-values/--no-bond-values", bool, _MODEL, "Bonds reach the values, not only gates.", "model.bond_values"
-    ),
-    Choice(
-        "--virtual-node/--no-virtual-node", bool, _MODEL, "One more node, joined to all others.", "model.virtual_node"
-    ),
-    Choice("--order", str, _MODEL, "How edges are oriented: canonical, index, bfs, random, ...", "model.order"),
-    Choice("--test-orientations", int, _MODEL, "With --order random: average of how many.", "model.test_orientations"),
-    Choice("--epochs", int, _FIT, "Passes over the training split."),
-    Choice("--batch-size", int, _FIT, "Graphs a step and device."),
-    Choice("--lr", float, _FIT, "Highest learning rate."),
-    Choice("--weight-decay", float, _FIT, "Of AdamW."),
-    Choice("--warmup-epochs", int, _FIT, "Epochs of linear warm-up; then a cosine."),
-    Choice("--clip", float, _FIT, "Largest norm of the gradient; 0: no clipping."),
-    Choice("--patience", int, _FIT, "Epochs without a better validation metric; 0: never stop early."),
-    Choice("--seed", int, _FIT, "Of weights, data order, dropout and split."),
-    Choice("--compile", bool, _FIT, "Compile training steps: a minute more at first, then faster."),
-    Choice("--accelerator", str, _FIT, "auto, cpu, gpu, ..."),
-    Choice("--devices", str, _FIT, "How many, or which."),
-    Choice("--num-nodes", int, _FIT, "Machines."),
-    Choice("--precision", str, _FIT, "32-true, bf16-mixed, ..."),
-)
-
-
-def _with_choices(command: Callable[..., None]) -> Callable[..., None]:
-    """Puts :data:`CHOICES` in place of ``**given``."""
-    parameters = list(inspect.signature(command).parameters.values())[:-1]
-    signature = inspect.Signature([*parameters, *(choice.parameter() for choice in CHOICES)])
-    command.__signature__ = signature  # type: ignore[attr-defined]
-    command.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
-    return command
-
-
-class _Train(TyperCommand):
-    """Help with the defaults of the config, which nothing else here has to import."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        from plstm_graph.train.config import TrainConfig, flat
-
-        defaults = flat(TrainConfig())
-        fields = {choice.name: choice.field or choice.name for choice in CHOICES}
-        for option in self.params:
-            default = defaults[fields[option.name]] if option.name in fields else None
-            if isinstance(option, TyperOption) and default not in (None, ()):
-                option.default, option.show_default = default, True
-        super().format_help(ctx, formatter)
-
-
-@app.command(cls=_Train)
+@app.command(cls=WithDefaults)
 @_guarded
-@_with_choices
+@with_choices
 def train(
     *,
     config: Annotated[Path | None, _option("--config", "TOML file with any of these options.")] = None,

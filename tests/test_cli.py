@@ -14,9 +14,10 @@ from small_runs import molecules, write_csv
 from typer.testing import CliRunner
 
 from plstm_graph import __version__
-from plstm_graph.cli import CHOICES, app
+from plstm_graph.cli import app
 from plstm_graph.data import DATASETS
 from plstm_graph.nn.model import FINGERPRINT, MODELS
+from plstm_graph.options import CHOICES
 from plstm_graph.train.config import TrainConfig, flat
 
 Invoke = Callable[..., Any]

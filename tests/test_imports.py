@@ -21,7 +21,7 @@ GROUPS = (
     ("explain",),
     ("plots", "draw"),
     ("train",),
-    ("cli", "__main__", "graphgym"),
+    ("cli", "options", "__main__", "graphgym"),
 )
 GROUP = {name: place for place, names in enumerate(GROUPS) for name in names}
 
@@ -33,7 +33,7 @@ HOMES = {
     "torchmetrics": ("train/",),
     "matplotlib": ("plots.py", "draw/"),
     "jinja2": ("train/page/__init__.py",),
-    "typer": ("cli.py",),
+    "typer": ("cli.py", "options.py"),
     "networkx": ("line_dag.py",),
     "torch_scatter": ("ops/scatter.py",),
     "numba": ("ops/numba/",),
