@@ -219,8 +219,7 @@ class PLSTMConv(MessagePassing):
         _ = read.degree, read.edge_id, read.edge_id_reverse
         if read.merged:
             read._merged()
-        if compiled_backend(self.backend, read.src.device):
-            read.plan(served_classes(self.key_channels, self.out_channels))
+        read.plan(served_classes(self.key_channels, self.out_channels))
 
     def _edge_map(self, edge_attr: Tensor) -> tuple[Tensor, EdgeLinear]:
         """Edge features [M, edge_dim] and their linear map; refused by a layer that has none."""

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd import function
 
 from plstm_graph.errors import BackendUnavailable, missing_extra
 from plstm_graph.gates import Gates
@@ -164,15 +163,32 @@ def in_dtype(dtype: torch.dtype, x: Tensor) -> Tensor:
     return x if x.dtype == dtype else x.to(dtype)
 
 
+class Last(torch.autograd.Function):
+    """Gradients as they are, which have none of their own."""
+
+    @staticmethod
+    def forward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        return tuple(grad.view_as(grad) for grad in grads)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise RuntimeError("compiled backends have no second derivatives; use backend='scatter' or 'dense'")
+
+
 def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """PyTorch's, which says that gradients of gradients are not there, and at no cost where nobody asks for any."""
-    guarded = function.once_differentiable(backward)
+    """Refuse gradients of gradients, also where PyTorch's decorator of this name takes them for zero because the output
+    enters the loss linearly; at no cost where nobody asks for any."""
 
     @wraps(backward)
-    def either(ctx: Any, *grads: Tensor) -> Any:
-        return (guarded if torch.is_grad_enabled() else backward)(ctx, *grads)
+    def guarded(ctx: Any, *grads: Tensor) -> Any:
+        if not torch.is_grad_enabled():
+            return backward(ctx, *grads)
+        with torch.no_grad():
+            found = backward(ctx, *grads)
+        there = iter(Last.apply(*(x.detach().requires_grad_() for x in found if x is not None)))
+        return tuple(x if x is None else next(there) for x in found)
 
-    return either
+    return guarded
 
 
 class Propagate(torch.autograd.Function):

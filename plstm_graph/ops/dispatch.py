@@ -101,7 +101,7 @@ def propagate(
         backend = choose_backend(value.device.type, padded, states, has_compiled(value.device))
     dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
     half = backend in HALF and dtype == torch.float32
-    taken = value.dtype if half else dtype
+    taken = value.dtype if half and query.dtype == key.dtype == value.dtype else dtype
     wide = Gates(*(gate if half and gate.dtype.itemsize < 4 else in_dtype(dtype, gate) for gate in gates))
     arguments = (in_dtype(taken, query), in_dtype(taken, key), in_dtype(taken, value), wide, dag)
     if not torch.is_autocast_enabled(value.device.type):

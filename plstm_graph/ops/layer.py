@@ -6,6 +6,7 @@ step, which at a few hundred molecules is most of the time.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -168,7 +169,7 @@ def backward(
     d_edge: Any = None
     if edge_attr is not None:
         # Edges without a column do not exist, and none shares it: with as many columns as edges, all are read.
-        create = x.new_empty if edge_attr.size(0) == plan.edges.size(1) else x.new_zeros
+        create = edge_attr.new_empty if edge_attr.size(0) == plan.edges.size(1) else edge_attr.new_zeros
         d_edge = create((edge_attr.size(0), 4 * heads))
     kernels.walk_back(call, gates, d_gates)
     reading = plan, mode, reversed
@@ -224,7 +225,9 @@ def _fake_forward(*arguments: Any) -> list[Tensor]:
     setting, inputs, (tables,) = _split(arguments)
     plan, heads, x = Plan(*tables), setting.heads, inputs.x
     nodes, values = x.size(0), inputs.norm.size(1)
-    gates = torch.promote_types(torch.promote_types(x.dtype, inputs.gate_bias.dtype), torch.float32)
+    terms = [x.dtype, inputs.gate_bias.dtype, torch.float32]
+    terms += [] if inputs.edge_attr is None else [inputs.edge_attr.dtype]
+    gates = reduce(torch.promote_types, terms)
     dtype = x.dtype if inputs.bias is None else torch.promote_types(x.dtype, inputs.bias.dtype)
     return [
         x.new_empty(nodes, heads * values if setting.concat else values, dtype=dtype),
@@ -237,7 +240,7 @@ def _fake_forward(*arguments: Any) -> list[Tensor]:
 @torch.library.register_fake("plstm_graph::layer_backward")
 def _fake_backward(*arguments: Any) -> list[Tensor]:
     _, inputs, (*_, wanted) = _split(arguments)
-    return [torch.empty_like(x) for x, here in zip(inputs, wanted, strict=True) if here]
+    return [x.new_empty(x.shape) for x, here in zip(inputs, wanted, strict=True) if here]
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:

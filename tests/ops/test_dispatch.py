@@ -123,6 +123,17 @@ def test_half_precision_is_propagated_in_float32(backend, device, dtype):
 
 
 @every()
+def test_float32_queries_of_half_precision_values_stay_float32(backend, device):
+    """Where float16 could not hold them."""
+    dag = random_dag(4, nodes=8).to(device)
+    query, key, value, gates = random_inputs(dag, dtype=torch.float32, device=device)
+    output = propagate(1e5 * query, 1e-5 * key, value.half(), gates, dag, backend=backend)
+    assert output.dtype == torch.float16
+    want = propagate(query, key, value.half().float(), gates, dag, backend=backend)
+    torch.testing.assert_close(output.float(), want, rtol=2e-3, atol=2e-3)
+
+
+@every()
 def test_float32_gates_of_half_precision_values_stay_float32(backend, device):
     """As a layer under autocast calls it: the output has the dtype of the values, the gates lose nothing."""
     dag = random_dag(4, nodes=8).to(device)

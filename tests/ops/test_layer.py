@@ -144,15 +144,28 @@ def test_twice_through_one_graph(backend, device):
 
 @EVERY
 def test_gradients_of_gradients_are_refused(backend, device):
-    """Not wrong without a word; a graph of the backward pass changes no gradient."""
+    """Not taken for zero where the output enters the loss linearly. A graph of the backward pass changes nothing."""
     conv = build(backend, device)
     x, edge_index, edge_attr = graph(device)
-    loss = conv(x.requires_grad_(), edge_index, edge_attr).sin().sum()
-    (want,) = torch.autograd.grad(loss, x, retain_graph=True)
-    (got,) = torch.autograd.grad(loss, x, create_graph=True)
-    assert torch.equal(got, want)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        got.sum().backward()
+    out = conv(x.requires_grad_(), edge_index, edge_attr)
+    for loss in (out.sin().sum(), out.sum()):
+        (want,) = torch.autograd.grad(loss, x, retain_graph=True)
+        (got,) = torch.autograd.grad(loss, x, create_graph=True)
+        assert torch.equal(got, want)
+        with pytest.raises(RuntimeError, match="no second derivatives; use backend='scatter'"):
+            got.pow(2).sum().backward(retain_graph=True)
+
+
+@EVERY
+def test_maps_of_unequal_dtypes(backend, device):
+    """Edges in float64, nodes in float32, as step by step."""
+    conv = build(backend, device)
+    conv.lin_edge.double()
+    x, edge_index, edge_attr = graph(device)
+    given = x, edge_index, edge_attr.double()
+    for got, want in zip(outcome(conv, *given), stepwise(conv, *given), strict=True):
+        assert got.dtype == want.dtype
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
 @EVERY
@@ -280,8 +293,9 @@ def test_a_norm_of_ones_own_is_kept():
 
 @EVERY
 @pytest.mark.parametrize("mode", ["P", "D"])
-def test_registration(backend, device, mode):
-    """The fake implementations make tensors like the real ones', and no input is written to."""
+@pytest.mark.parametrize("by_column", [False, True], ids=["by row", "by column"])
+def test_registration(backend, device, mode, by_column):
+    """The fake implementations make tensors like the real ones', and no input is written to, however inputs lie."""
     x, edge_index, edge_attr = graph(device)
     conv = build(backend, device, mode=mode)
     dag = LineDAG.from_edge_index(edge_index, 40)
@@ -290,6 +304,8 @@ def test_registration(backend, device, mode):
     edge_attr = dag.gather_edges(edge_attr) if dag.merged else edge_attr
     weights = conv.lin.weight, conv.lin.bias, conv.lin_edge.weight
     inputs = [x.detach() for x in (x, edge_attr, *weights, conv.gate_bias, conv.norm.weight, conv.bias)]
+    if by_column:  # products take them so, and the layer sees to it that the rest is contiguous
+        inputs[:5] = [x if x.dim() == 1 else x.t().contiguous().t() for x in inputs[:5]]
     plan = dag.plan(4)
     given = (*setting, *inputs, list(plan))
     ops = torch.ops.plstm_graph

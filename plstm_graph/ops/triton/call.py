@@ -82,7 +82,7 @@ def _form(layout: Layout, reversed: bool) -> _Form:
     each = [min(power_of_2(heads), max(WALK_NUMBERS // columns, 1)) for columns in TILES]
     each += (walk.CLASSES.value - len(TILES)) * [1]
     widths = [max(16, power_of_2(width)) for width in (keys, values)]
-    warps = (("num_warps", max(2, sum(widths) // 64)),)
+    warps = (("num_warps", max(2, power_of_2(sum(widths) // 64))),)
     return _Form(
         blocks=tuple(ceil_div(heads, some) for some in each),
         walk=(heads, TILES[0], *each, reversed),
@@ -100,7 +100,7 @@ class _Sizes(NamedTuple):
         graphs, edges, pairs: in all.
         counts: graphs of each class that tiles serve.
         walks: programs of a walk.
-        parts, parts_back: programs of the attention for each head, and of its backward pass, for which wide graphs take
+        programs, programs_back: of the attention for each head, and of its backward pass, for which wide graphs take
             two kinds of programs.
         room: numbers of states and matrices.
         large_nodes, large_edges: of the graphs that tiles do not serve.
@@ -111,8 +111,8 @@ class _Sizes(NamedTuple):
     pairs: int
     counts: tuple[int, ...]
     walks: int
-    parts: int
-    parts_back: int
+    programs: int
+    programs_back: int
     room: int
     large_nodes: int
     large_edges: int
@@ -129,8 +129,8 @@ class _Sizes(NamedTuple):
             pairs=plan.pairs.size(1),
             counts=tuple(counts),
             walks=sum(count * blocks for count, blocks in zip(counts, form.blocks, strict=True)),
-            parts=counts[0] + wide,
-            parts_back=counts[0] + 2 * wide,
+            programs=counts[0] + wide,
+            programs_back=counts[0] + 2 * wide,
             room=sum(host[Host.ROOM][:classes]) * TILES[0] * layout.heads,
             large_nodes=sum(host[Host.NODES][classes:]),
             large_edges=sum(host[Host.EDGES][classes:]),
@@ -150,7 +150,7 @@ class Ends(NamedTuple):
         norm: what follows.
         after: what comes of it or, going back, the gradient of that; contiguous.
         y: going back, what the operator put out.
-        parts: going back, a row for each program of a head, of what it adds to the gradients of the norm's weight and
+        sums: going back, a row for each program of a head, of what it adds to the gradients of the norm's weight and
             bias.
     """
 
@@ -158,7 +158,7 @@ class Ends(NamedTuple):
     norm: Norm
     after: Tensor
     y: Tensor | None = None
-    parts: Tensor | None = None
+    sums: Tensor | None = None
 
     def forward(self) -> tuple[Tensor, ...]:
         """Tensors of the kernel; one that is there stands in for what is not, and is not read."""
@@ -167,7 +167,7 @@ class Ends(NamedTuple):
 
     def backward(self) -> tuple[Any, ...]:
         """Tensors of the kernel behind the gradient that is given, likewise."""
-        return self.y, self.y if self.shift is None else self.shift, self.norm.weight, self.parts
+        return self.y, self.y if self.shift is None else self.shift, self.norm.weight, self.sums
 
     @property
     def constants(self) -> tuple[Any, ...]:
@@ -221,7 +221,7 @@ class Call:
         there."""
         if self.room is not None:
             given = (y, y, y, y) if ends is None else ends.forward()
-            self._attend(attention.forward, self.sizes.parts, (*vectors, y, *given, self.room), y.dtype, ends)
+            self._attend(attention.forward, self.sizes.programs, (*vectors, y, *given, self.room), y.dtype, ends)
         if self.sizes.large_nodes:
             sweep.output(self, vectors, gates, y)
 
@@ -240,7 +240,7 @@ class Call:
             grad: Any = d_y if ends is None else ends.after
             given = (grad, grad, grad, grad) if ends is None else ends.backward()
             tensors = (*vectors, grad, *d_vectors, d_gates.direct, *given, self.room)
-            self._attend(attention.backward, self.sizes.parts_back, tensors, given[0].dtype, ends)
+            self._attend(attention.backward, self.sizes.programs_back, tensors, given[0].dtype, ends)
         if self.sizes.large_nodes:
             assert d_y is not None
             sweep.gradients(self, vectors, gates, d_y, d_vectors, d_gates)
@@ -263,14 +263,16 @@ class Call:
             ONE_WARP if self.wide == torch.float64 else WALK,
         )
 
-    def _attend(self, kernel: Any, parts: int, tensors: tuple[Any, ...], dtype: torch.dtype, ends: Ends | None) -> None:
+    def _attend(
+        self, kernel: Any, programs: int, tensors: tuple[Any, ...], dtype: torch.dtype, ends: Ends | None
+    ) -> None:
         """Attention under the gating matrices, or its gradients."""
-        half = dtype in (torch.bfloat16, torch.float16)  # such a number fits into tf32 as it is
+        half = dtype in (torch.bfloat16, torch.float16)  # tf32 keeps all the digits of such a number
         precision = "tf32" if half else "ieee" if self.wide == torch.float64 else "tf32x3"
         tight = self.form.padded <= TIGHT.get((kernel.fn.__name__, precision), 0)
         launch(
             kernel,
-            (parts * self.layout.heads,),
+            (programs * self.layout.heads,),
             tensors,
             (self.plan.graphs, self.plan.work),
             (*self.sizes.counts, self.sizes.graphs),

@@ -41,7 +41,7 @@ def _capability(device: torch.device) -> tuple[int, int]:
 
 @cache
 def _why_not(device: torch.device) -> str | None:
-    """Says so, once, where nobody has tried."""
+    """Why the kernels cannot run on this GPU, or None. Warns, once, of one that they have not been tried on."""
     if device.type != "cuda" or torch.version.hip is not None:
         return f"Triton's kernels are for NVIDIA GPUs, the tensors are on {device}"
     if tuple(int(x) for x in triton.__version__.split(".")[:2]) < (3, 3):
@@ -134,7 +134,7 @@ def attend(call: Call, joined: Tensor, lin_bias: Tensor | None, gates: Tensor, n
         return y, forward_norm(y, norm)
     output = torch.empty(y.size(0), heads * values, dtype=norm.dtype(y), device=y.device)
     large = call.large
-    if large is not None and lin_bias is not None:
+    if large is not None and lin_bias is not None:  # the kernels for large graphs read ``joined`` as it is
         rows, width = large[:, LargeNode.NODE].long(), lin_bias.numel()
         joined[rows, :width] = (joined[rows, :width] + lin_bias).to(joined.dtype)
     call.attend(vectors, four, y, Ends(lin_bias, norm, output))
@@ -157,7 +157,7 @@ def attend_back(
         d_y, parts = backward_norm(grad, y, norm)
         call.attend_back(*given, d_y, *found)
         return d_joined, d_gates, parts
-    grad, large, rows = grad.contiguous(), call.large, call.sizes.parts_back
+    grad, large, rows = grad.contiguous(), call.large, call.sizes.programs_back
     more = 0 if large is None else norm_parts(large.size(0), *y.shape[1:])
     parts = gates.new_empty(rows + more, norm.weight.numel() * (1 if norm.bias is None else 2))
     if large is not None:

@@ -23,6 +23,7 @@ CASES = [  # heads, K, V, dtype, mode, whether heads stand side by side and have
     (8, 16, 16, torch.float32, "P", True),
     (8, 16, 16, torch.bfloat16, "D", True),
     (1, 128, 128, torch.float32, "P", False),
+    (2, 64, 128, torch.float32, "P", True),
 ]
 
 

@@ -23,6 +23,8 @@ CASES = [
     (1, 64, 64, "pruned and reversed"),
     (16, 1, 16, "reversed"),
     (2, 100, 128, "pruned"),
+    (2, 40, 100, "plain"),
+    (1, 128, 64, "reversed"),
     (1, 128, 100, "reversed"),
     (4, 7, 33, "plain"),
     (1, 1, 1, "pruned"),
