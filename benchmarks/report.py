@@ -20,6 +20,7 @@ from tables import (
     explanations_table,
     leaderboard_table,
     notes_table,
+    reach_table,
     reliability_table,
     speed_table,
     suite_table,
@@ -36,6 +37,7 @@ OTHERS = {
     "gpu_suite": suite_table,
     "environments": suite_table,
     "data": data_table,
+    "reach": reach_table,
     "explanations": explanations_table,
     "reliability": reliability_table,
 }

@@ -160,6 +160,16 @@ def data_table(rows: list[Row]) -> str:
     return "\n\n".join(["\n".join(_line(line) for line in lines), _where(rows)]) if rows else "No rows yet."
 
 
+def reach_table(rows: list[Row]) -> str:
+    """How far blocks read, by order."""
+    heads = ["data", "order", "levels", "1 block", "2 blocks", "4 blocks"]
+    lines = [heads, ["---"] * 2 + ["---:"] * 4]
+    for row in rows:
+        shares = (f"{100 * row[f'blocks_{blocks}']:.0f} %" for blocks in (1, 2, 4))
+        lines.append([row["data"], row["order"], f"{row['levels']:.1f}", *shares])
+    return "\n\n".join(["\n".join(_line(line) for line in lines), _where(rows)]) if rows else "No rows yet."
+
+
 def notes_table(rows: list[Row]) -> str:
     """Changes for speed in the order they were made, with what was expected of each."""
     heads = ["date", "change", "case", "predicted", "before", "after", "what was learnt"]

@@ -23,8 +23,9 @@ class Net(torch.nn.Module):
     def __init__(self, in_channels: int, channels: int, out_channels: int, layers: int) -> None:
         super().__init__()
         self.convs = torch.nn.ModuleList()
-        for _ in range(layers):
-            self.convs.append(PLSTMConv(in_channels, channels // 4, heads=4))  # was: GINConv(MLP([in_channels, ...]))
+        for i in range(layers):  # along the edges and against them in turns
+            # was: GINConv(MLP([in_channels, channels, channels]))
+            self.convs.append(PLSTMConv(in_channels, channels // 4, heads=4, reverse=i % 2 == 1))
             in_channels = channels
         self.mlp = MLP([channels, channels, out_channels], norm=None, dropout=0.5)
 

@@ -28,8 +28,8 @@ app = typer.Typer(
 )
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")]
-Text = Annotated[str | None, typer.Option()]
-Whole = Annotated[int | None, typer.Option()]
+Root = Annotated[str | None, typer.Option(help="Folder with public data, as root/TUDataset/NAME/raw; only read.")]
+SmilesColumn = Annotated[str | None, typer.Option(help="Column of the CSV with the molecules.")]
 Checkpoint = Annotated[str, typer.Option("--checkpoint", help="best.ckpt, last.ckpt, or the folder of a run.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Molecules or graphs at once.")]
@@ -181,10 +181,12 @@ def _summary(found: Mapping[str, Any], out: str) -> None:
 def prepare(
     out: Annotated[Path, typer.Option("--out", help="File to write, for example molhiv.pt.")],
     data: Annotated[str, _option("--data", "Data set or CSV file (default: nav17).")] = "nav17",
-    root: Text = None,
+    root: Root = None,
     target: Annotated[list[str] | None, _option("--target", "Label column of the CSV; repeat for several.")] = None,
-    smiles_column: Text = None,
-    task: Text = None,
+    smiles_column: SmilesColumn = None,
+    task: Annotated[
+        str | None, _option("--task", "regression, binary or multiclass (default: from the labels).")
+    ] = None,
     rwse: Annotated[int, typer.Option(min=0, help="Steps of the random-walk encoding to keep.")] = 0,
     smiles: Annotated[bool, typer.Option(help="Keep the molecules as text.")] = True,
     debug: Debug = False,
@@ -204,7 +206,7 @@ def predict(
     checkpoint: Checkpoint,
     input: Annotated[Path, typer.Option("--input", help="CSV file with SMILES, or an .smi file.")],
     out: Annotated[Path, typer.Option("--out", help="CSV file to write: one row per input row, in order.")],
-    smiles_column: Text = None,
+    smiles_column: SmilesColumn = None,
     batch_size: BatchSize = 256,
     device: Device = "auto",
     debug: Debug = False,
@@ -213,10 +215,19 @@ def predict(
     from plstm_graph.data.tables import read_rows
     from plstm_graph.train import predict as run
 
+    _check_place(out, input)
     table, smiles = read_rows(input, smiles_column)
     found = run(checkpoint, smiles, batch_size=batch_size, device=device)
     found.write(out, table)
     typer.echo(f"{len(found.smiles)} rows, {len(found.rejected)} without a prediction (see column error); wrote {out}")
+
+
+def _check_place(out: Path, input: Path | None = None) -> None:
+    """Before the work, not after it."""
+    if input is not None and out.exists() and input.exists() and out.samefile(input):
+        raise ConfigError(f"--out {out} is the file of --input, which would be lost; name another")
+    if not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: there is no folder {out.parent}; make it first")
 
 
 _PARTS = "train, valid, test or all (default: test; all for data, targets or a split other than those of the training)."
@@ -227,12 +238,12 @@ _PARTS = "train, valid, test or all (default: test; all for data, targets or a s
 def evaluate(
     checkpoint: Checkpoint,
     data: Annotated[str | None, _option("--data", "Data set or CSV file (default: that of the training).")] = None,
-    root: Text = None,
+    root: Root = None,
     target: Annotated[list[str] | None, _option("--target", "Label column of the CSV; repeat for several.")] = None,
-    smiles_column: Text = None,
-    split: Text = None,
-    split_seed: Whole = None,
-    fold: Whole = None,
+    smiles_column: SmilesColumn = None,
+    split: Annotated[str | None, _option("--split", "Another split than that of the training.")] = None,
+    split_seed: Annotated[int | None, _option("--split-seed", "Its seed.")] = None,
+    fold: Annotated[int | None, _option("--fold", "Its fold.")] = None,
     split_part: Annotated[str | None, _option("--split-part", _PARTS)] = None,
     batch_size: BatchSize = 256,
     device: Device = "auto",
@@ -243,6 +254,8 @@ def evaluate(
     from plstm_graph.train import evaluate as run
     from plstm_graph.train.results import write_json
 
+    if out is not None:
+        _check_place(out)
     where: dict[str, Any] = {"root": root, "targets": target or None, "smiles_column": smiles_column}
     where |= {"split": split, "split_seed": split_seed, "fold": fold}
     found = run(checkpoint, data, part=split_part, batch_size=batch_size, device=device, **where)
@@ -258,9 +271,11 @@ def evaluate(
 @app.command()
 @_guarded
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folder of a run; several are compared.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folder of a run or a series; several runs are compared.")
+    ],
     out: Annotated[
-        Path | None, _option("--out", "Page to write (default: report.html in RUN; here for several).")
+        Path | None, _option("--out", "Page to write (default: report.html in the one RUN; here for several).")
     ] = None,
     debug: Debug = False,
 ) -> None:

@@ -174,7 +174,14 @@ def test_predict(run: Path, tmp_path: Path, invoke: Invoke) -> None:
     one_line(invoke("predict", "--checkpoint", run, "--input", tmp_path / "no.csv", "--out", out), "no.csv")
     one_line(invoke("predict", "--checkpoint", tmp_path, "--input", tmp_path / "in.smi", "--out", out), "best.ckpt")
     missing = tmp_path / "no" / "pred.csv"
-    one_line(invoke("predict", "--checkpoint", run, "--input", tmp_path / "in.smi", "--out", missing), "No such file")
+    one_line(
+        invoke("predict", "--checkpoint", run, "--input", tmp_path / "in.smi", "--out", missing), "there is no folder"
+    )
+    before = (tmp_path / "in.smi").read_text()
+    one_line(
+        invoke("predict", "--checkpoint", run, "--input", tmp_path / "in.smi", "--out", tmp_path / "in.smi"), "lost"
+    )
+    assert (tmp_path / "in.smi").read_text() == before
 
 
 def test_predict_from_csv_with_a_column_of_another_name(run: Path, tmp_path: Path, invoke: Invoke) -> None:

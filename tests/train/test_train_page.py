@@ -131,6 +131,14 @@ def test_several_runs_are_compared(runs: Path, tmp_path: Path) -> None:
     assert rows[:2] == ["seed", "model.width"]
 
 
+def test_the_folder_of_a_series_stands_for_its_runs(runs: Path, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        shutil.copytree(runs / name, tmp_path / name)
+    (tmp_path / "series.toml").touch()
+    assert write_page([tmp_path]) == tmp_path / "report.html"
+    assert "2 runs compared" in checked(tmp_path / "report.html").text
+
+
 def test_an_unfinished_run_shows_what_is_there(runs: Path, tmp_path: Path) -> None:
     folder = unfinished(runs, tmp_path / "half")
     page = checked(write_page([folder]))

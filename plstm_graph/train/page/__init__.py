@@ -12,7 +12,7 @@ from plstm_graph.train.page.compare import compare
 from plstm_graph.train.page.parts import Page
 from plstm_graph.train.page.single import single
 from plstm_graph.train.record import read_run
-from plstm_graph.train.results import PAGE
+from plstm_graph.train.results import CONFIG, PAGE, SERIES
 
 __all__ = ["write_page"]
 
@@ -21,8 +21,8 @@ def write_page(folders: Sequence[str | PathLike[str]], out: str | PathLike[str] 
     """Writes what a run found, or how several compare, as one HTML page.
 
     Args:
-        folders: of runs, finished or not.
-        out: file to write; ``report.html`` in the folder of a single run, in the current folder for several.
+        folders: of runs, finished or not, or of a series, for all of its runs.
+        out: file to write; ``report.html`` in the folder if it is one, in the current folder for several.
 
     Returns:
         The file.
@@ -32,12 +32,20 @@ def write_page(folders: Sequence[str | PathLike[str]], out: str | PathLike[str] 
         DataError: a file of a run is damaged.
         OSError: ``out`` cannot be written.
     """
-    records = [read_run(folder) for folder in dict.fromkeys(map(Path, folders))]
-    path = Path(out) if out is not None else (records[0].path if len(records) == 1 else Path()) / PAGE
+    given = list(dict.fromkeys(map(Path, folders)))
+    records = [read_run(run) for run in dict.fromkeys(run for folder in given for run in _runs(folder))]
+    path = Path(out) if out is not None else (given[0] if len(given) == 1 else Path()) / PAGE
     page = single(records[0]) if len(records) == 1 else compare(records)
     with atomic_write(path) as temp:
         temp.write_text(_html(page), encoding="utf-8")
     return path
+
+
+def _runs(folder: Path) -> list[Path]:
+    """The folder of a run, or those of the runs of a series."""
+    if not (folder / SERIES).is_file():
+        return [folder]
+    return sorted(place.parent for place in folder.glob(f"*/{CONFIG}")) or [folder]
 
 
 def _html(page: Page) -> str:
