@@ -100,8 +100,8 @@ class LineDAG:
             CycleError: ``order="given"`` with a directed cycle.
             ShapeError: indices out of range, an unsorted batch, or more than ``64 * E`` line pairs.
         """
-        device = edge_index.device
         columns, num_nodes = check_edge_index(edge_index, num_nodes)
+        device = edge_index.device
         plain = columns[0] != columns[1]
         proper = columns[:, plain]
         graph_ptr = graph_pointer(proper, num_nodes, None if batch is None else batch.detach().cpu())

@@ -16,6 +16,8 @@ MAX_NODES = 2**31 - 1
 
 def check_edge_index(edge_index: Tensor, num_nodes: int | None) -> tuple[Tensor, int]:
     """``edge_index`` on the host as int64, and the number of nodes, once both are known to be in range."""
+    if not isinstance(edge_index, Tensor):
+        raise ShapeError(f"edge_index must be a tensor [2, M], got {type(edge_index).__name__}")
     if edge_index.layout != torch.strided:
         raise ShapeError("edge_index must be a dense tensor [2, M]; a sparse adjacency is accepted by PLSTMConv only")
     whole = not (edge_index.is_floating_point() or edge_index.is_complex() or edge_index.dtype == torch.bool)

@@ -89,6 +89,8 @@ class PLSTMConv(MessagePassing):
         **unsupported: Any,
     ) -> None:
         _refuse(in_channels, unsupported)
+        if heads < 1 or out_channels < 1:
+            raise ConfigError(f"heads and out_channels must be at least 1, got {heads} and {out_channels}")
         check_mode(mode)
         check_order(order)
         check_backend(backend)
@@ -143,9 +145,14 @@ class PLSTMConv(MessagePassing):
             [N, heads * out_channels], or [N, out_channels] without ``concat``.
         """
         if not isinstance(x, Tensor):
-            raise ShapeError("PLSTMConv reads one graph: x must be a tensor [N, in_channels], bipartite x is refused")
-        if x.dim() != 2:
-            raise ShapeError(f"x must be [N, in_channels], got {list(x.shape)}")
+            raise ShapeError(
+                f"x must be a tensor [N, in_channels], got {type(x).__name__}; "
+                "PLSTMConv reads one graph, neither a bipartite pair nor several types of nodes"
+            )
+        if x.dim() != 2 or x.size(1) != self.in_channels != -1:
+            raise ShapeError(f"x must be [N, {self.in_channels}], got {list(x.shape)}")
+        if not x.is_floating_point():
+            raise ShapeError(f"x must be floating point, got {x.dtype}; embed whole numbers first, or call x.float()")
         given = edge_index
         if is_sparse(edge_index):
             edge_index, edge_attr = self._from_sparse(edge_index, edge_attr, dag)
@@ -225,7 +232,11 @@ class PLSTMConv(MessagePassing):
         """Edge features [M, edge_dim] and their linear map; refused by a layer that has none."""
         if self.lin_edge is None:
             raise ConfigError("edge_attr was given, but the layer was built without edge_dim")
-        return edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr, self.lin_edge
+        edge_attr = edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr
+        if edge_attr.dim() != 2 or edge_attr.size(1) != self.edge_dim != -1 or not edge_attr.is_floating_point():
+            shape = list(edge_attr.shape)
+            raise ShapeError(f"edge_attr must be floating point, [M, {self.edge_dim}], got {edge_attr.dtype}, {shape}")
+        return edge_attr, self.lin_edge
 
     def _mask(self, gates: Gates, dag: LineDAG) -> Gates:
         """An Explainer's mask: on source and on the transition into each edge, so each path carries each mask once."""

@@ -318,6 +318,8 @@ def test_reset_draws_anew_and_repeats_after_a_seed() -> None:
     ("arguments", "match"),
     [
         ({"in_channels": (4, 4)}, "bipartite"),
+        ({"heads": 0}, "at least 1, got 0 and"),
+        ({"out_channels": 0}, "at least 1, got 1 and 0"),
         ({"add_self_loops": True}, "add_self_loops.*direct gate"),
         ({"dropout": 0.1}, r"dropout.*nn\.Dropout"),
         ({"negative_slope": 0.2}, "negative_slope"),
@@ -361,8 +363,19 @@ def test_bad_input_is_refused() -> None:
     dag = LineDAG.from_edge_index(EDGE_INDEX, NODES)
     with pytest.raises(ShapeError, match="bipartite"):
         plain((x, x), EDGE_INDEX)
-    with pytest.raises(ShapeError, match=r"x must be \[N, in_channels\]"):
-        plain(x.unsqueeze(1), EDGE_INDEX)
+    for wrong in (x.unsqueeze(1), x[:, 1:]):
+        with pytest.raises(ShapeError, match=rf"x must be \[N, {FEATURES}\], got"):
+            plain(wrong, EDGE_INDEX)
+    with pytest.raises(ShapeError, match="got ndarray"):
+        plain(x.numpy(), EDGE_INDEX)
+    with pytest.raises(ShapeError, match=r"floating point, got torch.int64; .*x.float\(\)"):
+        plain(x.long(), EDGE_INDEX)
+    for wrong in (edge_attr[:, 1:], edge_attr.long(), edge_attr.unsqueeze(-1)):
+        with pytest.raises(ShapeError, match=rf"edge_attr must be floating point, \[M, {EDGE_FEATURES}\]"):
+            with_edges(x, EDGE_INDEX, wrong)
+    for wrong in (EDGE_INDEX.tolist(), EDGE_INDEX.numpy()):
+        with pytest.raises(ShapeError, match=f"edge_index must be a tensor.*{type(wrong).__name__}"):
+            plain(x, wrong)
     with pytest.raises(ConfigError, match="without edge_dim"):
         plain(x, EDGE_INDEX, edge_attr)
     with pytest.raises(ShapeError, match=str(len(COLUMNS))):
