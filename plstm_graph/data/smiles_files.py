@@ -1,5 +1,6 @@
 """Molecules of a CSV file, read from their SMILES, with the labels of its columns."""
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,11 @@ from plstm_graph.data.molecules import Rejected, read_molecules
 from plstm_graph.data.tables import Table, read_table
 from plstm_graph.errors import ConfigError, DataError, unknown
 
+log = logging.getLogger(__name__)
+
+MOST_CLASSES = 10
+"""Whole numbers below it may well be classes."""
+
 
 def load_csv(
     path: str | Path, targets: Sequence[str], smiles_column: str | None = None, task: str | None = None
@@ -20,7 +26,14 @@ def load_csv(
         raise ConfigError(unknown("task", task, METRICS))
     table = read_table(path)
     texts, labels = table.smiles(smiles_column), table.labels(targets)
-    task = task or ("binary" if all(_is(row, (0, 1)) for row in labels) else "regression")
+    if task is None:
+        task = "binary" if all(_is(row, (0, 1)) for row in labels) else "regression"
+        kinds = {value for row in labels for value in row if not math.isnan(value)}
+        if task == "regression" and len(targets) == 1 and kinds <= set(range(MOST_CLASSES)):
+            log.warning(
+                f"{table.path.name}: whole numbers {min(kinds):.0f} to {max(kinds):.0f} in column {targets[0]!r} "
+                "are taken as quantities; if they are classes, give the task: multiclass"
+            )
     num_outputs = _check_labels(table, targets, labels, task)
 
     molecules, rejected = read_molecules(texts)

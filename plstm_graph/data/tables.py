@@ -71,7 +71,8 @@ class Table:
         if not math.isfinite(value):
             raise DataError(
                 f"{self.path.name}, row {row} (header not counted), column {name!r}: a label must be a finite number, "
-                f"or empty where there is none; got {cell!r}"
+                f"or empty where there is none; got {cell!r} (classes are numbered 0, 1, ...; decimals have a point; "
+                "bounds such as <5 have to go)"
             )
         return value
 

@@ -125,5 +125,5 @@ def check_defined(name: str, target: Tensor, part: str) -> None:
     if math.isnan(score(name, perfect, target)):
         raise DataError(
             f"{METRICS[name].label} needs at least two different labels in the {part} split (got {len(target)} rows); "
-            "use another --split, --seed or --metric"
+            "use another --split, --seed or --metric, or more data if all labels are alike"
         )

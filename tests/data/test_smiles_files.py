@@ -74,6 +74,15 @@ def test_csv_labels_that_do_not_suit_the_task(csv_file, targets: list[str], task
         load(path, targets=targets, task=task)
 
 
+def test_csv_whole_numbers_are_quantities_and_a_warning_says_so(csv_file, caplog) -> None:
+    path = csv_file("smiles,c,d\nC,0,0.5\nCC,2,1\nCCC,1,2\nCCCC,,3\n")
+    assert load(path, targets=["d"]).task == "regression"
+    assert load(path, targets=["c"], task="regression").task == "regression"
+    assert not caplog.records
+    assert load(path, targets=["c"]).task == "regression"
+    assert "whole numbers 0 to 2 in column 'c' are taken as quantities" in caplog.text
+
+
 def test_csv_without_a_usable_row(csv_file) -> None:
     with pytest.raises(DataError, match="none of the 2 rows can be used; row 1: rdkit cannot read"):
         load(csv_file("smiles,y\nxyz,1\nabc,2\n"), targets=["y"])
