@@ -1,9 +1,38 @@
-"""pLSTM for graphs: orient, line graph, gate, propagate, stack."""
+"""pLSTM for graphs: orient, line graph, gate, propagate, stack.
 
-from plstm_graph.gates import Gates
-from plstm_graph.line_dag import LineDAG
-from plstm_graph.nn import PLSTM, PLSTMBlock, PLSTMConv
-from plstm_graph.ops import influence, propagate
+Names load on first use: the command line answers ``--help`` without torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plstm_graph.gates import Gates
+    from plstm_graph.line_dag import LineDAG
+    from plstm_graph.nn import PLSTM, PLSTMBlock, PLSTMConv
+    from plstm_graph.ops import influence, propagate
 
 __version__ = "0.1.0"
 __all__ = ["PLSTM", "Gates", "LineDAG", "PLSTMBlock", "PLSTMConv", "influence", "propagate"]
+
+_HOME = {
+    "Gates": "gates",
+    "LineDAG": "line_dag",
+    "PLSTM": "nn",
+    "PLSTMBlock": "nn",
+    "PLSTMConv": "nn",
+    "influence": "ops",
+    "propagate": "ops",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in _HOME.values():
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME, *_HOME.values()})

@@ -326,7 +326,7 @@ def test_explain(run: Path, tmp_path: Path, invoke: Invoke) -> None:
 
 
 def test_help_needs_no_heavy_import() -> None:
-    heavy = {"pytorch_lightning", "rdkit", "matplotlib"}
+    heavy = {"torch", "torch_geometric", "pytorch_lightning", "rdkit", "matplotlib"}
     code = f"import sys, plstm_graph.cli; print({heavy} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
