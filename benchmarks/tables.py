@@ -166,7 +166,8 @@ def reach_table(rows: list[Row]) -> str:
     lines = [heads, ["---"] * 2 + ["---:"] * 4]
     for row in rows:
         shares = (f"{100 * row[f'blocks_{blocks}']:.0f} %" for blocks in (1, 2, 4))
-        lines.append([row["data"], row["order"], f"{row['levels']:.1f}", *shares])
+        levels = "-" if row["order"] == "one hop" else f"{row['levels']:.1f}"
+        lines.append([row["data"], row["order"], levels, *shares])
     return "\n\n".join(["\n".join(_line(line) for line in lines), _where(rows)]) if rows else "No rows yet."
 
 
