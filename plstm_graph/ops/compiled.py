@@ -1,7 +1,8 @@
 """The operator as one registered op, forward and backward, for the backends that are compiled: Triton's and numba's.
 
-Both read tables (:class:`plstm_graph.plan.Plan`) rather than a LineDAG, keep their inputs only, and find states again
-in the backward pass. ``torch.compile`` sees two opaque ops with known shapes.
+Both read tables (:class:`plstm_graph.plan.Plan`) rather than a LineDAG and save nothing for the backward pass but their
+inputs and a ``call`` that spares it some work; without one, states are found again. ``torch.compile`` sees two opaque
+ops with known shapes.
 """
 
 from collections.abc import Callable
