@@ -1,7 +1,7 @@
 """The data of a run: split, scaling of labels, and batches whose order is a pure function of seed and epoch."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -49,6 +49,12 @@ def split_of(config: TrainConfig, dataset: GraphDataset) -> dict[str, list[int]]
     """Indices of train, valid and test as a config asks for them."""
     seed = config.seed if config.split_seed is None else config.split_seed
     return dict(dataset.split(config.split, seed=seed, fold=config.fold))
+
+
+def repeated(parts: Mapping[str, Sequence[Data]]) -> int:
+    """How many graphs of valid and test have the SMILES of one in train, letter by letter."""
+    known = {graph.smiles for graph in parts["train"] if "smiles" in graph}
+    return sum(graph.smiles in known for name in ("valid", "test") for graph in parts[name] if "smiles" in graph)
 
 
 class EpochSampler(Sampler[int]):

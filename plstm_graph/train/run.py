@@ -25,13 +25,15 @@ from plstm_graph.train.callbacks import Bar, Keeper, Reseed
 from plstm_graph.train.checkpoint import MOLECULES, AtomicCheckpointIO, Meta, check_weights, load_weights, read_training
 from plstm_graph.train.compiling import check_compile
 from plstm_graph.train.config import TrainConfig, to_dict
-from plstm_graph.train.data import Collated, labels, load_data, pack, scaling, split_of, train_loader
+from plstm_graph.train.data import Collated, labels, load_data, pack, repeated, scaling, split_of, train_loader
 from plstm_graph.train.forest import Forest, smiles_of
 from plstm_graph.train.infer import outputs
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.metrics import check_defined, metric_for
 from plstm_graph.train.module import Learner
 from plstm_graph.train.report import Run, report
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -171,6 +173,12 @@ def _parts(
     for name in ("train", "valid"):
         if not parts[name]:
             raise DataError(f"the {name} split of {dataset.name} is empty ({len(prepared)} graphs); use another split")
+    again = repeated(parts) if (config.split or dataset.default_split) != "official" else 0
+    if again and first_process():
+        log.warning(
+            f"{again} of {len(parts['valid']) + len(parts['test'])} molecules of valid and test stand in train, too, "
+            "and flatter scores: merge rows that repeat a molecule, or use --split scaffold"
+        )
     return parts
 
 
@@ -212,7 +220,10 @@ def _trainer(config: TrainConfig, callbacks: list[Callback], out: Path | None, p
             use_distributed_sampler=False,  # ours knows about devices: see EpochSampler
         )
     except Exception as error:  # Lightning has several kinds for options it refuses
-        raise ConfigError(f"the trainer refuses its options: {str(error).splitlines()[0]}") from error
+        given = f"accelerator={config.accelerator}, devices={config.devices}, precision={config.precision}"
+        raise ConfigError(
+            f"the trainer refuses its options: {str(error).splitlines()[0]} (got {given}; auto takes what is there)"
+        ) from error
 
 
 def _fit(trainer: pl.Trainer, run: Run, loader: Any, last: Path | None) -> None:

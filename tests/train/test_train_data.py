@@ -5,13 +5,24 @@ import pytest
 import torch
 from lightning_fabric.utilities.data import _set_sampler_epoch
 from small_runs import small_dataset
+from torch_geometric.data import Data
 
 from plstm_graph.data.packed import PackedGraphs, PackedLoader
 from plstm_graph.errors import DataError
 from plstm_graph.nn.inputs import prepare
 from plstm_graph.nn.model import ModelConfig
 from plstm_graph.train import data
-from plstm_graph.train.data import Collated, EpochSampler, batches, fits, mixed_seed, pack, scaling, train_loader
+from plstm_graph.train.data import (
+    Collated,
+    EpochSampler,
+    batches,
+    fits,
+    mixed_seed,
+    pack,
+    repeated,
+    scaling,
+    train_loader,
+)
 
 CPU = torch.device("cpu")
 
@@ -118,6 +129,14 @@ def test_models_are_packed_what_they_need(tmp_path: Path, model: str, modes: str
     assert isinstance(packed, PackedGraphs)
     assert (packed.lines is not None) == (model == "plstm")
     assert packed.lines is None or ("kept" in packed.lines.tables) == ("D" in modes)
+
+
+def test_molecules_that_stand_in_train_as_well_are_counted() -> None:
+    def part(*texts: str) -> list[Data]:
+        return [Data(smiles=text) if text else Data() for text in texts]
+
+    parts = {"train": part("C", "CC", ""), "valid": part("CC", "CCC"), "test": part("C", "C", "")}
+    assert repeated(parts) == 3
 
 
 def test_scaling_leaves_missing_labels_out() -> None:

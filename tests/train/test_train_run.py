@@ -309,3 +309,20 @@ class Full:
         self.times -= path.name.startswith(f".{self.stem}.") and path.suffix == self.suffix
         if not self.times:
             raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_repeated_molecules_are_announced(tmp_path, caplog) -> None:
+    """But for a published split, which is what it is."""
+    config = small_config(epochs=1)
+    dataset = small_dataset(tmp_path)
+    graphs = [graph.clone() for graph in dataset.graphs]
+    for graph in graphs:
+        graph.smiles = "C"
+    train(config, replace(dataset, graphs=graphs))
+    assert "molecules of valid and test stand in train, too" in caplog.text
+    caplog.clear()
+    third = len(graphs) // 3
+    official = {"train": range(third), "valid": range(third, 2 * third), "test": range(2 * third, len(graphs))}
+    parts = {name: list(numbers) for name, numbers in official.items()}
+    train(config, replace(dataset, graphs=graphs, parts=parts, default_split="official"))
+    assert "stand in train" not in caplog.text
