@@ -62,7 +62,7 @@ CHOICES = (
     Choice(
         "--virtual-node/--no-virtual-node", bool, _MODEL, "One more node, joined to all others.", "model.virtual_node"
     ),
-    Choice("--order", str, _MODEL, "How edges are oriented: canonical, index, bfs, dfs, degree, random or given.", "model.order"),
+    Choice("--order", str, _MODEL, "Orientation: canonical, index, bfs, dfs, degree, random or given.", "model.order"),
     Choice("--test-orientations", int, _MODEL, "With --order random: average of how many.", "model.test_orientations"),
     Choice("--epochs", int, _FIT, "Passes over the training split."),
     Choice("--batch-size", int, _FIT, "Graphs a step and device."),
