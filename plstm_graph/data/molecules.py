@@ -34,7 +34,8 @@ class Rejected(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """A flat drawing: ``coordinates`` [N, 2] in Å, ``symbols`` of the N atoms, ``bonds`` as (atom, atom, order)."""
+    """A flat drawing: ``coordinates`` [N, 2] in Å, ``symbols`` of the N atoms with their charges, ``bonds`` as (atom,
+    atom, order)."""
 
     coordinates: np.ndarray
     symbols: list[str]
@@ -136,7 +137,14 @@ def layout(smiles: str) -> Layout:
     mol = parse(smiles)
     _import("rdkit.Chem.rdDepictor").Compute2DCoords(mol)
     bonds = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), bond.GetBondTypeAsDouble()) for bond in mol.GetBonds()]
-    return Layout(mol.GetConformer().GetPositions()[:, :2], [atom.GetSymbol() for atom in mol.GetAtoms()], bonds)
+    return Layout(mol.GetConformer().GetPositions()[:, :2], [_symbol(atom) for atom in mol.GetAtoms()], bonds)
+
+
+def _symbol(atom: Any) -> str:
+    """Of the element, with its charge: Cl⁻, Ca²⁺."""
+    charge = int(atom.GetFormalCharge())
+    number = str(abs(charge)).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")) if abs(charge) > 1 else ""
+    return str(atom.GetSymbol()) + (number + ("⁺" if charge > 0 else "⁻") if charge else "")
 
 
 def depict(smiles: str, width: int = 260, height: int = 190) -> str:

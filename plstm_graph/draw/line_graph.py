@@ -11,7 +11,7 @@ from torch import Tensor
 from plstm_graph.data.molecules import Layout, canonical_rank, layout
 from plstm_graph.draw import marks
 from plstm_graph.draw.marks import BOTH, FAINT, INK, MUTED, NOTE, TYPE, count
-from plstm_graph.draw.molecule import ELEMENTS, draw_bonds, turned
+from plstm_graph.draw.molecule import CHARGES, ELEMENTS, draw_bonds, turned
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.orient import CANONICAL, check_order
 from plstm_graph.plots import _figure
@@ -199,7 +199,7 @@ def _molecule(scene: Scene, page: Page) -> None:
     for number, (x, y) in enumerate(scene.points):
         symbol = scene.molecule.symbols[number]
         marks.circle(axes, (x, y), 0.105 / scale, edgecolor="none")
-        colour = ELEMENTS.get(symbol, INK)
+        colour = ELEMENTS.get(symbol.rstrip(CHARGES), INK)
         marks.label(axes, x, y, symbol, color=colour, size=TYPE + 1.5, weight="bold", gid=f"atom-{number}")
 
 

@@ -207,3 +207,4 @@ def test_layout() -> None:
     assert drawing.coordinates.shape == (4, 2)
     assert np.linalg.norm(drawing.coordinates[0] - drawing.coordinates[1]) > 0.5
     assert {order for *_, order in layout("c1ccccc1").bonds} == {1.5}
+    assert layout("[NH3+]CC(=O)[O-].[Ca+2].[Cl-]").symbols == ["N⁺", "C", "C", "O", "O⁻", "Ca²⁺", "Cl⁻"]
