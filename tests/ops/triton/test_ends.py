@@ -40,13 +40,11 @@ def ends(numbers: list[int], dtype: torch.dtype, bias: bool) -> list[dict[str, T
     tables = dag.to(DEVICE).plan(plan.served_classes(KEYS, VALUES))
     served = tables.host[Host.GRAPHS]
     assert served[-1] == sum(i in LARGE for i in numbers)
-    rows, grad = (
-        joined(inputs).to(DEVICE, dtype),
-        inputs.value.flip(1, 2).flatten(1).to(DEVICE, norm.dtype(inputs.value)),
-    )
+    rows = joined(inputs).to(DEVICE, dtype)
     gates = fold([gate.float() for gate in inputs.gates], dag.plan(4), GATES).to(DEVICE)
     call = operator.walk_along(gates, HEADS, KEYS, VALUES, tables, False)
     y, output = operator.attend(call, rows, shift if bias else None, gates, norm)
+    grad = inputs.value.flip(1, 2).flatten(1).to(output)
     d_rows, d_gates, _ = operator.attend_back(call, rows, shift if bias else None, gates, y, grad, norm)
     operator.walk_back(call, gates, d_gates)
     source, _, mark, direct = unfold(d_gates, tables, HEADS)[0]
