@@ -2,7 +2,7 @@
 
     python examples/drop_in.py --root DATA
 
-Data: a TUDataset folder, DATA/TUDataset/MUTAG/raw, or what PyG downloads there.
+Data: a TUDataset folder, DATA/TUDataset/MUTAG/raw, or what PyG downloads there. It writes a processed copy beside it.
 """
 
 import argparse
