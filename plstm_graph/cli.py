@@ -28,8 +28,6 @@ app = typer.Typer(
 )
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")]
-Root = Annotated[str | None, typer.Option(help="Folder with public data, as root/TUDataset/NAME/raw; only read.")]
-SmilesColumn = Annotated[str | None, typer.Option(help="Column of the CSV with the molecules.")]
 Checkpoint = Annotated[str, typer.Option("--checkpoint", help="best.ckpt, last.ckpt, or the folder of a run.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Molecules or graphs at once.")]
@@ -37,6 +35,16 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Molecules or graphs at once
 
 def _option(flag: str, text: str) -> Any:
     return typer.Option(flag, help=text, show_default=False)
+
+
+def _as_in_train(flag: str) -> Any:
+    return _option(flag, next(choice.help for choice in CHOICES if choice.flag == flag))
+
+
+Root = Annotated[str | None, _as_in_train("--root")]
+Target = Annotated[list[str] | None, _as_in_train("--target")]
+SmilesColumn = Annotated[str | None, _as_in_train("--smiles-column")]
+Task = Annotated[str | None, _as_in_train("--task")]
 
 
 def _guarded(command: Callable[..., None]) -> Callable[..., None]:
@@ -182,11 +190,9 @@ def prepare(
     out: Annotated[Path, typer.Option("--out", help="File to write, for example molhiv.pt.")],
     data: Annotated[str, _option("--data", "Data set or CSV file (default: nav17).")] = "nav17",
     root: Root = None,
-    target: Annotated[list[str] | None, _option("--target", "Label column of the CSV; repeat for several.")] = None,
+    target: Target = None,
     smiles_column: SmilesColumn = None,
-    task: Annotated[
-        str | None, _option("--task", "regression, binary or multiclass (default: from the labels).")
-    ] = None,
+    task: Task = None,
     rwse: Annotated[int, typer.Option(min=0, help="Steps of the random-walk encoding to keep.")] = 0,
     smiles: Annotated[bool, typer.Option(help="Keep the molecules as text.")] = True,
     debug: Debug = False,
@@ -239,7 +245,7 @@ def evaluate(
     checkpoint: Checkpoint,
     data: Annotated[str | None, _option("--data", "Data set or CSV file (default: that of the training).")] = None,
     root: Root = None,
-    target: Annotated[list[str] | None, _option("--target", "Label column of the CSV; repeat for several.")] = None,
+    target: Target = None,
     smiles_column: SmilesColumn = None,
     split: Annotated[str | None, _option("--split", "Another split than that of the training.")] = None,
     split_seed: Annotated[int | None, _option("--split-seed", "Its seed.")] = None,
