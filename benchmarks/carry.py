@@ -19,7 +19,7 @@ from plstm_graph.data.peptides import FUNCTION_FILE, read_split
 from plstm_graph.data.peptides import read as read_peptides
 from plstm_graph.data.splits import Split
 from plstm_graph.data.stacked import Stacked
-from plstm_graph.errors import DataError, PLSTMGraphError
+from plstm_graph.errors import DataError
 from plstm_graph.files import atomic_write
 
 MOLHIV, PEPTIDES, CIRCUITS = "ogbg-molhiv", "peptides-func", "circuits"
@@ -91,6 +91,7 @@ def read(path: Path) -> dict[str, Table]:
     return tables
 
 
+@records.guarded
 def main(arguments: list[str] | None = None) -> int:
     """Write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -98,14 +99,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--peptides", type=int, default=3000, help="at most so many of the 15,535; 0 for none")
     parser.add_argument("--out", type=Path, default=records.ROOT / "build" / "graphs.npz")
     options = parser.parse_args(arguments)
-    try:
-        tables = {MOLHIV: molhiv(options.root), CIRCUITS: circuits(options.root)}
-        if options.peptides:
-            tables[PEPTIDES] = peptides(options.root, options.peptides)
-        write(options.out, tables)
-    except (PLSTMGraphError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    tables = {MOLHIV: molhiv(options.root), CIRCUITS: circuits(options.root)}
+    if options.peptides:
+        tables[PEPTIDES] = peptides(options.root, options.peptides)
+    write(options.out, tables)
     print(f"{options.out.name}: {', '.join(tables)}; {options.out.stat().st_size / 2**20:.1f} MiB")
     return 0
 

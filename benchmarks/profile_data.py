@@ -21,7 +21,7 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from plstm_graph.data import GraphDataset, PackedGraphs
-from plstm_graph.errors import ConfigError, PLSTMGraphError
+from plstm_graph.errors import ConfigError
 from plstm_graph.nn.model import GraphModel, ModelConfig
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import Graphs, labels, load_data, pack, scaling, split_of, train_loader
@@ -89,6 +89,7 @@ def rows(config: TrainConfig, device: str, steps: int) -> Iterable[dict[str, Any
         }
 
 
+@records.guarded
 def main(arguments: list[str] | None = None) -> int:
     """Prints and stores the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -100,22 +101,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=records.RESULTS / "data.jsonl")
     parser.add_argument("--no-record", action="store_true", help="print only")
     options = parser.parse_args(arguments)
-    try:
-        device = str(pick_device(options.device))
-        for data in options.data:
-            config = replace(TrainConfig(), data=data, root=options.root, batch_size=options.batch_size)
-            for row in rows(config, device, options.steps):
-                share = f"{100 * row['share']:.1f} % of the time"
-                print(
-                    f"{row['data']:16}{row['name']:12} batch {row['batch_ms']:8.2f} ms, step {row['step_ms']:8.2f} ms: "
-                    f"{share} ({row['steps']} steps of {row['batch_size']})",
-                    flush=True,
-                )
-                if not options.no_record:
-                    records.append(options.out, row | records.provenance(device))
-    except (PLSTMGraphError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    device = str(pick_device(options.device))
+    for data in options.data:
+        config = replace(TrainConfig(), data=data, root=options.root, batch_size=options.batch_size)
+        for row in rows(config, device, options.steps):
+            share = f"{100 * row['share']:.1f} % of the time"
+            print(
+                f"{row['data']:16}{row['name']:12} batch {row['batch_ms']:8.2f} ms, step {row['step_ms']:8.2f} ms: "
+                f"{share} ({row['steps']} steps of {row['batch_size']})",
+                flush=True,
+            )
+            if not options.no_record:
+                records.append(options.out, row | records.provenance(device))
     return 0
 
 

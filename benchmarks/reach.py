@@ -18,7 +18,6 @@ from torch_geometric.data import Data
 
 from plstm_graph import LineDAG
 from plstm_graph.data import load
-from plstm_graph.errors import PLSTMGraphError
 from plstm_graph.transforms import OrientDAG
 
 ORDERS = ("canonical", "degree", "random", "bfs", "dfs", "index")
@@ -63,6 +62,7 @@ def row(graphs: Iterable[Data], order: str) -> dict[str, Any]:
     return {"order": order, "molecules": len(levels), "levels": round(float(np.mean(levels)), 2), **shares}
 
 
+@records.guarded
 def main(arguments: list[str] | None = None) -> int:
     """Prints and stores the rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -72,16 +72,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=records.RESULTS / "reach.jsonl")
     options = parser.parse_args(arguments)
     torch.manual_seed(0)
-    try:
-        for data in options.data:
-            graphs = load(data, root=options.root).graphs[: options.molecules]
-            for order in (*ORDERS, ONE_HOP):
-                found = {"data": data, **row(graphs, order)}
-                print(found, flush=True)
-                records.append(options.out, found | records.provenance("cpu"))
-    except (PLSTMGraphError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    for data in options.data:
+        graphs = load(data, root=options.root).graphs[: options.molecules]
+        for order in (*ORDERS, ONE_HOP):
+            found = {"data": data, **row(graphs, order)}
+            print(found, flush=True)
+            records.append(options.out, found | records.provenance("cpu"))
     return 0
 
 

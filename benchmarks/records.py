@@ -6,14 +6,15 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from plstm_graph.errors import PLSTMGraphError
 from plstm_graph.train.results import append_line as append
 from plstm_graph.train.results import now, versions
 from plstm_graph.train.results import read_lines as read
@@ -23,6 +24,20 @@ RESULTS = ROOT / "benchmarks" / "results"
 CONFIGS = ROOT / "benchmarks" / "configs"
 # What a result depends on. Rows and READMEs change by recording itself, so they do not make a checkout dirty.
 CODE = ("plstm_graph", "benchmarks", "pyproject.toml", ":(exclude)benchmarks/results", ":(exclude)*.md")
+
+
+def guarded(main: Callable[..., int]) -> Callable[..., int]:
+    """The ``main`` of a script, whose errors that a user can mend become a line on stderr and exit code 1."""
+
+    @wraps(main)
+    def run(*arguments: Any) -> int:
+        try:
+            return main(*arguments)
+        except (PLSTMGraphError, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+
+    return run
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:

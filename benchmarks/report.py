@@ -27,7 +27,7 @@ from tables import (
     trials_table,
 )
 
-from plstm_graph.errors import ConfigError, PLSTMGraphError, unknown
+from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.files import atomic_write
 
 READMES = (records.ROOT / "README.md", records.ROOT / "benchmarks" / "README.md", records.ROOT / "docs" / "recipes.md")
@@ -99,6 +99,7 @@ def fill(text: str, found: Tables) -> str:
     return "\n".join(lines) + "\n"
 
 
+@records.guarded
 def main(arguments: list[str] | None = None) -> int:
     """Writes the READMEs, or with ``--check`` says which of them are stale."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -108,23 +109,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--merge", type=Path, nargs="+", default=[], help="rows for the file of that name in --results")
     options = parser.parse_args(arguments)
     stale = []
-    try:
-        for path in options.merge:
-            print(f"{records.merge(path, options.results / path.name)} new rows from {path.name}")
+    for path in options.merge:
+        print(f"{records.merge(path, options.results / path.name)} new rows from {path.name}")
+    if not options.check:
+        draw(records.read(options.results / "speed.jsonl"), options.results / PLOT)
+    for path in options.files:
+        text = path.read_text(encoding="utf-8")
+        filled = fill(text, tables(results=options.results))
+        if filled == text:
+            continue
+        stale.append(path.name)
         if not options.check:
-            draw(records.read(options.results / "speed.jsonl"), options.results / PLOT)
-        for path in options.files:
-            text = path.read_text(encoding="utf-8")
-            filled = fill(text, tables(results=options.results))
-            if filled == text:
-                continue
-            stale.append(path.name)
-            if not options.check:
-                with atomic_write(path) as temp:
-                    temp.write_text(filled, encoding="utf-8")
-    except (PLSTMGraphError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+            with atomic_write(path) as temp:
+                temp.write_text(filled, encoding="utf-8")
     print(f"{'stale' if options.check else 'written'}: {', '.join(stale)}" if stale else "all tables are current")
     return 1 if stale and options.check else 0
 

@@ -12,7 +12,6 @@ from bench import DTYPES, Bench
 from graphs import load_sets
 from groups import GROUPS
 
-from plstm_graph.errors import PLSTMGraphError
 from plstm_graph.ops import BACKENDS
 
 
@@ -54,20 +53,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+@records.guarded
 def main(arguments: list[str] | None = None) -> int:
     """Run some groups or all."""
     options = parse(arguments)
     torch.set_num_threads(options.threads)
-    try:
-        fallback = 1000 + 2 * max(*options.molecules, options.mixed)
-        bench = Bench(options, load_sets(options.root, options.molecules_file, fallback))
-        for name in GROUPS if "all" in options.groups else options.groups:
-            print(f"{name} on {records.machine(options.device)}")
-            torch.manual_seed(0)
-            GROUPS[name](bench)
-    except (PLSTMGraphError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    fallback = 1000 + 2 * max(*options.molecules, options.mixed)
+    bench = Bench(options, load_sets(options.root, options.molecules_file, fallback))
+    for name in GROUPS if "all" in options.groups else options.groups:
+        print(f"{name} on {records.machine(options.device)}")
+        torch.manual_seed(0)
+        GROUPS[name](bench)
     return 0
 
 
