@@ -274,7 +274,11 @@ class LineDAG:
 
         PyG's ``Data.pin_memory`` calls it, and so do loaders with ``pin_memory=True``.
         """
-        return self._map(lambda value: each(value, Tensor.pin_memory))
+        return self.apply(Tensor.pin_memory)
+
+    def apply(self, change: Callable[[Tensor], Tensor]) -> "LineDAG":
+        """This line graph with other tensors in place of all that it holds, like PyG's ``Data.apply``."""
+        return self._map(lambda value: each(value, change))
 
     def _map(self, change: Callable[[Any], Any]) -> "LineDAG":
         """The same line graph with ``change`` applied to all that it holds, and the views that this one has."""

@@ -108,6 +108,11 @@ class Plan(Tables):
     """The tables, and what has been worked out from their sizes."""
 
     @cached_property
+    def filled(self) -> bool:
+        """Whether there are nodes that no graph in ``work`` has: those of a filler, see ``data/filling.py``."""
+        return int(self.host[Host.NODES].sum()) != self.nodes.size(1)
+
+    @cached_property
     def memo(self) -> dict[Any, Any]:
         """By what it was worked out for; a copy begins without."""
         return {}
@@ -134,13 +139,23 @@ def served_classes(keys: int, values: int) -> int:
     return len(TILES) if padded <= WIDEST else 0
 
 
+def members(classes: Tensor) -> Tensor:
+    """A row for each class, with ones for its graphs, from the class of each graph, [classes, G]."""
+    return (classes == torch.arange(len(TILES) + 1, device=classes.device).unsqueeze(-1)).long()
+
+
+def room_of(nodes: Tensor, edges: Tensor, classes: Tensor) -> Tensor:
+    """Room of each graph, see :class:`Work`; none for those that no tile holds."""
+    units = torch.tensor([*(tile // TILES[0] for tile in TILES), 0], device=nodes.device)[classes]
+    return units * (edges + nodes * (1 + (units > 1)))
+
+
 def classify(nodes: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
     """``work`` and ``host`` of a plan from the sizes of its graphs, [G] each, on the host."""
     classes = size_class(nodes, edges)
     by_size = torch.sort(edges, stable=True).indices
     graph = by_size[torch.sort(classes[by_size], stable=True).indices]
-    units = torch.tensor([*(tile // TILES[0] for tile in TILES), 0], device=nodes.device)[classes]
-    units = units * (edges + nodes * (1 + (units > 1)))
+    units = room_of(nodes, edges, classes)
     room = units[graph].cumsum(0) - units[graph]
     host = torch.zeros(len(Host), len(TILES) + 1, dtype=torch.long, device=nodes.device)
     for row, sizes in (
@@ -191,8 +206,9 @@ def with_large(plan: Plan, level: Tensor, num_levels: int, classes: int) -> Plan
         classes: see :func:`served_classes`.
     """
     graphs, nodes, edges, _ = plan.host[:, classes:].sum(1).tolist()
-    if not nodes:
+    if not graphs:
         return plan
+    assert not plan.filled, "a filled batch has no large graphs"
     chosen = plan.graphs[:, plan.work[Work.GRAPH, plan.work.size(1) - graphs :]].long()
     shift = chosen[Graph.EDGE] - (chosen[Graph.EDGES].cumsum(0) - chosen[Graph.EDGES])
     node = ragged(chosen[Graph.NODE], chosen[Graph.NODES], nodes)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from bench import Bench, Row, sizes
 from timing import Case, agree, summary, wait
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
@@ -17,6 +17,7 @@ from torch_geometric.loader import DataLoader
 from groups.layers import HEAD, TOLERANCE, exact
 from plstm_graph.data import PackedGraphs
 from plstm_graph.data.dataset import MOLECULE
+from plstm_graph.nn import Captured
 from plstm_graph.nn.model import GraphModel, ModelConfig
 from plstm_graph.transforms import AddLineDAG, line_dag
 
@@ -32,6 +33,9 @@ MODELS = {
 Source = tuple[str, Callable[[], Iterable[Batch]]]
 """A name, and what gives the batches of an epoch."""
 
+WAYS = ("", "captured", "compiled")
+"""How steps are started: kernel by kernel, passes as one CUDA graph, after torch.compile."""
+
 BATCH = 512
 LIMIT_S, BUSY = 2.0, 0.8
 
@@ -42,21 +46,25 @@ def build(config: ModelConfig, outputs: int, device: str) -> GraphModel:
     return GraphModel(MOLECULE, outputs, config).to(device)
 
 
-def losses(model: nn.Module, batch: Batch) -> Tensor:
+def losses(model: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
     """Mean loss over all labels, all of them there."""
-    return binary_cross_entropy_with_logits(model(batch).float(), batch.y)
+    output = model(batch).float()
+    return binary_cross_entropy_with_logits(output, batch.y[: len(output)])  # a filler has none
 
 
-def trainer(model: GraphModel, compile: bool = False) -> Callable[[Batch], Tensor]:
-    """A training step: forward, loss, backward, AdamW. ``compile`` the stack, for batches of any size."""
-    if compile:
+def trainer(model: GraphModel, way: str = "") -> Callable[[Batch], Tensor]:
+    """A training step: forward, loss, backward, AdamW; for batches of any size, see :data:`WAYS`."""
+    run: Callable[[Batch], Tensor] = model
+    if way == "compiled":
         model.stack.compile(fullgraph=True, dynamic=True)
+    if way == "captured":
+        run = Captured(model, BATCH)
     on_gpu = next(model.parameters()).is_cuda
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=on_gpu)
 
     def step(batch: Batch) -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        loss = losses(model, batch)
+        loss = losses(run, batch)
         loss.backward()
         optimizer.step()
         return loss.detach()
@@ -118,28 +126,30 @@ def epoch(bench: Bench) -> None:
     graphs = molecules.data(training)
     error = check(bench, config, graphs[:HEAD])
     shape = {"graphs": len(graphs), "batch": BATCH, "width": BASE.width, "layers": BASE.layers}
-    for make, compile in ((packed, False), (packed, True), (loaded, False)):
-        if compile and not bench.options.compiled:
+    for make, way in ((packed, ""), (packed, "captured"), (packed, "compiled"), (loaded, "")):
+        if (way == "captured" and not bench.on_gpu) or (way == "compiled" and not bench.options.compiled):
             continue
         begin = time.perf_counter()
-        name, source = make(bench, graphs, config)
+        name, source = make(bench, graphs, config, way)
         wait(bench.device)
         row: Row = {"error": error, "dtype": "float32", "prepare_ms": round(1e3 * (time.perf_counter() - begin), 1)}
-        name += ", compiled" if compile else ""
-        run = partial(_epoch, bench, trainer(build(config, molecules.y.size(1), bench.device), compile), source)
+        name += f", {way}" if way else ""
+        run = partial(_epoch, bench, trainer(build(config, molecules.y.size(1), bench.device), way), source)
         row |= summary([run() for _ in range(1 + bench.options.epochs)][1:])  # the first one warms up
         if bench.on_gpu:  # kernels of one more epoch, which the profiler makes longer
             row["busy"] = round(kernel_seconds(run) * 1e3 / row["median_ms"], 3)
         bench.record("epoch", f"{len(graphs)} molecules ({molecules.source})", name, row | goals(name, row), shape)
 
 
-def packed(bench: Bench, graphs: list[Data], config: ModelConfig) -> Source:
+def packed(bench: Bench, graphs: list[Data], config: ModelConfig, way: str) -> Source:
     """Graphs and line graphs on the device."""
     found = PackedGraphs.from_data_list(graphs, order=config.order).to(bench.device)
-    return "packed", lambda: (found.batch(part) for part in torch.randperm(len(graphs)).split(BATCH))
+    filled = way == "captured"
+    found = found.with_filler(BATCH) if filled else found
+    return "packed", lambda: (found.batch(part, filled=filled) for part in torch.randperm(len(graphs)).split(BATCH))
 
 
-def loaded(bench: Bench, graphs: list[Data], config: ModelConfig) -> Source:
+def loaded(bench: Bench, graphs: list[Data], config: ModelConfig, way: str) -> Source:
     """PyG's DataLoader, line graphs stored in the graphs."""
     workers = bench.options.workers
     add = AddLineDAG(config.order, prune=True)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 from torch_geometric.data import Batch, Data
 
+from plstm_graph.data.filling import Capacity, with_filler
 from plstm_graph.data.packing import (
     LOOP,
     NODES,
@@ -36,6 +37,7 @@ class Chosen(NamedTuple):
         graphs: their numbers, [B].
         sizes, ends: how much they have of everything, [rows, B], and the pointers that follow, [rows, B + 1].
         work, classes: ``work`` and ``host`` of the plan. Like a LineDAG it ends with the last graph that has nodes.
+        live: graphs of the line graph.
     """
 
     graphs: np.ndarray
@@ -43,6 +45,7 @@ class Chosen(NamedTuple):
     ends: np.ndarray
     work: Tensor
     classes: Tensor
+    live: int
 
 
 class Slices(NamedTuple):
@@ -80,12 +83,13 @@ class PackedGraphs:
 
     base: type[Data]
     sizes: np.ndarray  # [rows, G] nodes, columns, edges, ... of each graph
-    first: np.ndarray  # [rows, G] their sums over the graphs before
+    first: np.ndarray  # [rows, G] their sums over the graphs before; with room for fillers also over all of them
     kinds: int  # so many rows count things; the rows after them only say how attributes grow
     attributes: dict[str, Attribute]
     objects: dict[str, list[Any]]  # text and whatever else PyG keeps as a list, one a graph
     states_nodes: bool  # whether num_nodes is an attribute
     lines: Lines | None
+    capacity: Capacity | None = None  # of filled batches
 
     # ------------------------------------------------------------------ build
 
@@ -160,24 +164,38 @@ class PackedGraphs:
         parts = [*self.attributes.values(), *(self.lines.tables.values() if self.lines else ())]
         return [part.value for part in parts] + ([self.lines.along] if self.lines else [])
 
+    def with_filler(self, graphs: int) -> "PackedGraphs":
+        """These graphs with room for the fillers of batches of so many graphs, see :meth:`batch`.
+
+        Raises:
+            DataError: there are fewer, or one has duplicate columns.
+        """
+        return with_filler(self, graphs)
+
     # ------------------------------------------------------------------ batch
 
     @torch.inference_mode(False)
-    def batch(self, indices: Indices) -> Batch:
+    def batch(self, indices: Indices, *, filled: bool = False) -> Batch:
         """What ``Batch.from_data_list`` makes of these graphs, on the device, with a ``line_dag`` that has its plans.
 
         Args:
             indices: numbers of the graphs in any order, repeated or not, on the host, [B].
+            filled: after :meth:`with_filler`, with one more graph behind them that fills the batch up, so that all
+                filled batches have tensors of the same shapes. A batch of another number of graphs, and one that is
+                larger than nearly all, comes as it is.
 
         Raises:
             DataError: no indices, or one that is out of range.
         """
         chosen = self._choose(indices)
+        if filled:
+            chosen = self._filled(chosen)
         slices = self._slices(chosen)
         batch = Batch(_base_cls=self.base)
         batch._num_graphs = len(chosen.graphs)
+        batch._filled = bool(chosen.graphs[-1] == len(self))  # for those who have to leave the filler out
         self._fill(batch, chosen, slices)
-        batch.batch, batch.ptr = slices.owners[NODES], slices.ends_sizes[NODES]
+        batch.batch, batch.ptr = slices.owners[NODES], slices.ends_sizes[NODES, : len(chosen.graphs) + 1]
         if self.lines is not None:
             batch.line_dag = _line_dag(self.lines, chosen, slices)
         return batch
@@ -200,21 +218,36 @@ class PackedGraphs:
         live = int(np.flatnonzero(sizes[NODES]).max(initial=-1)) + 1
         edges = self.lines.tables["edges"].kind if self.lines else NODES
         nodes_edges = (torch.from_numpy(sizes[row, :live]) for row in (NODES, edges))
-        return Chosen(graphs, sizes, ends, *classify(*nodes_edges))
+        return Chosen(graphs, sizes, ends, *classify(*nodes_edges), live)
+
+    def _filled(self, chosen: Chosen) -> Chosen:
+        """With the filler as the last graph, if there is one that fits."""
+        assert self.capacity is not None, "with_filler() comes first"
+        if len(chosen.graphs) != self.capacity.graphs:
+            return chosen
+        rest = self.capacity.rest(chosen.ends[: self.kinds, -1], chosen.classes)
+        if rest is None:
+            return chosen
+        more = np.zeros((len(self.sizes), 1), dtype=np.int64)
+        more[: self.kinds, 0] = rest
+        ends = np.hstack([chosen.ends, chosen.ends[:, -1:] + more])
+        work, classes = self.capacity.work(chosen.work, chosen.classes)
+        graphs = np.append(chosen.graphs, len(self))
+        return Chosen(graphs, np.hstack([chosen.sizes, more]), ends, work, classes, len(chosen.graphs))
 
     def _slices(self, chosen: Chosen) -> Slices:
-        kinds, size = self.kinds, len(chosen.graphs)
+        kinds, columns = self.kinds, max(len(chosen.graphs) + 1, chosen.work.size(1))
         ends, total = chosen.ends[:kinds], chosen.ends[:kinds, -1]
         moves = chosen.ends[:, :-1] - self.first[:, chosen.graphs]
         # The things of all kinds are numbered through; ways lead from that number to the place in the union.
         ways = (total - total.cumsum())[:, None] - moves[:kinds]
         parts = [ends, chosen.sizes[:kinds], chosen.work.numpy(), np.zeros_like(moves[:1]), moves, ways]
-        sent = _send(parts, size + 1, self.device)
+        sent = _send(parts, columns, self.device)
         ends_sizes, work, shifts, distances = sent.split([2 * kinds, len(chosen.work), 1 + len(moves), kinds])
         repeats = ends_sizes[kinds:].view(-1)
         owner = torch.repeat_interleave(repeats, output_size=int(total.sum()))
         place = torch.arange(len(owner), device=sent.device).add_(distances.view(-1).index_select(0, owner))
-        owner.remainder_(size + 1)
+        owner.remainder_(columns)
         return Slices(place.split(total.tolist()), owner.split(total.tolist()), shifts, ends_sizes, work)
 
     def _fill(self, batch: Batch, chosen: Chosen, slices: Slices) -> None:
@@ -239,6 +272,7 @@ class PackedGraphs:
 
 class PackedLoader:
     """Batches of packed graphs in the order of a sampler, for a trainer; Lightning tells the sampler each epoch.
+    Filled batches, if the graphs have room for fillers.
 
     Args:
         packed: the graphs.
@@ -253,9 +287,9 @@ class PackedLoader:
         return -(-len(self.sampler) // self.batch_size)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Batch]:
-        order = list(self.sampler)
+        order, filled = list(self.sampler), self.packed.capacity is not None
         for start in range(0, len(order), self.batch_size):
-            yield self.packed.batch(order[start : start + self.batch_size])
+            yield self.packed.batch(order[start : start + self.batch_size], filled=filled)
 
 
 def _listed(union: Batch, key: str) -> bool:
@@ -285,7 +319,7 @@ def _line_dag(lines: Lines, chosen: Chosen, slices: Slices) -> LineDAG:
     # One by one, each in memory of its own: torch.compile looks at where in its memory a tensor begins.
     level, src, dst = (taken["edges"][row].long() for row in range(1 + Edge.DST + 1))
     prev, next = (taken["pairs"][row].long() for row in (Pair.BY_NEXT_PREV, Pair.BY_NEXT_NEXT))
-    live = chosen.work.size(1) + 1
+    live = chosen.live + 1
     dag = LineDAG(
         src,
         dst,
@@ -297,19 +331,19 @@ def _line_dag(lines: Lines, chosen: Chosen, slices: Slices) -> LineDAG:
         graph_ptr=slices.ends_sizes[NODES, :live],
         edge_ptr=slices.ends_sizes[edge, :live],
         num_nodes=int(chosen.ends[NODES, -1]),
-        num_levels=int(lines.levels[chosen.graphs].max()),
-        max_nodes=int(chosen.sizes[NODES].max()),
-        max_edges=int(chosen.sizes[edge].max()),
-        merged=bool(lines.merged[chosen.graphs].any()),
+        num_levels=int(lines.levels[chosen.graphs[: chosen.live]].max(initial=0)),
+        max_nodes=int(chosen.sizes[NODES, : chosen.live].max(initial=0)),
+        max_edges=int(chosen.sizes[edge, : chosen.live].max(initial=0)),
+        merged=bool(lines.merged[chosen.graphs[: chosen.live]].any()),
     )
     return _with_plans(dag, lines, chosen, slices, taken)
 
 
 def _with_plans(dag: LineDAG, lines: Lines, chosen: Chosen, slices: Slices, taken: dict[str, Tensor]) -> LineDAG:
     """Hand the dag the plans that it would make itself."""
-    live, end = chosen.work.size(1), 1 + len(Edge)
-    graphs = slices.ends_sizes.index_select(0, lines.graphs)[:, :live].int()
-    rest = (slices.work[:, :live].int(), chosen.classes, lines.large, lines.large_levels)
+    columns, end = chosen.work.size(1), 1 + len(Edge)
+    graphs = slices.ends_sizes.index_select(0, lines.graphs)[:, :columns].int()
+    rest = (slices.work[:, :columns].int(), chosen.classes, lines.large, lines.large_levels)
     dag.with_plan(Plan(graphs[: len(Graph)], taken["nodes"], taken["edges"][1:end], taken["pairs"], *rest))
     if "kept" not in taken:
         return dag

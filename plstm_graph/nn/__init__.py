@@ -1,6 +1,7 @@
 """Layers and models."""
 
 from plstm_graph.nn.block import PLSTMBlock
+from plstm_graph.nn.captured import Captured
 from plstm_graph.nn.conv import PLSTMConv
 from plstm_graph.nn.encoders import AtomEncoder, BondEncoder, CategoricalEncoder, FeatureSpec
 from plstm_graph.nn.inputs import prepare
@@ -13,6 +14,7 @@ __all__ = [
     "PLSTM",
     "AtomEncoder",
     "BondEncoder",
+    "Captured",
     "CategoricalEncoder",
     "FeatureSpec",
     "GraphModel",

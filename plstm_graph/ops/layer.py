@@ -169,7 +169,8 @@ def backward(
     d_edge: Any = None
     if edge_attr is not None:
         # Edges without a column do not exist, and none shares it: with as many columns as edges, all are read.
-        create = edge_attr.new_empty if edge_attr.size(0) == plan.edges.size(1) else edge_attr.new_zeros
+        all_read = edge_attr.size(0) == plan.edges.size(1) and not plan.filled
+        create = edge_attr.new_empty if all_read else edge_attr.new_zeros
         d_edge = create((edge_attr.size(0), 4 * heads))
     kernels.walk_back(call, gates, d_gates)
     reading = plan, mode, reversed

@@ -41,6 +41,8 @@ class TrainConfig:
         clip: largest norm of the gradient; 0 turns clipping off.
         patience: stop after so many epochs without a better validation metric; 0 never stops early.
         compile: run training steps through torch.compile, which takes a C compiler and about a minute.
+        capture: record the passes of a training step as one CUDA graph, which takes one GPU and seconds at first, and
+            spares most of the time where steps are short: molecules in batches of hundreds.
         accelerator, devices, num_nodes, precision: as pytorch-lightning's Trainer takes them.
         out: folder for results; nothing is written without one.
         budget: parameters of the network ("300k", "1.2M"); sets ``model.width`` (and halves ``model.heads`` where the
@@ -69,6 +71,7 @@ class TrainConfig:
     clip: float = 1.0
     patience: int = 0
     compile: bool = False
+    capture: bool = False
     accelerator: str = "auto"
     devices: str = "auto"
     num_nodes: int = 1

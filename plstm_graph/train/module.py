@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch
 
+from plstm_graph.nn.captured import Captured
 from plstm_graph.train.metrics import score
 
 
@@ -21,6 +22,7 @@ class Learner(pl.LightningModule):
         meta: what the checkpoint says about itself (see ``checkpoint.Meta``).
         lr, weight_decay, warmup_steps, total_steps: of AdamW and its schedule.
         compile: training steps run the model's stack through torch.compile; everything else runs it as it is.
+        capture: graphs of the filled batches whose passes become one CUDA graph, in training steps; or 0.
     """
 
     mean: Tensor
@@ -36,9 +38,11 @@ class Learner(pl.LightningModule):
         warmup_steps: int = 0,
         total_steps: int = 1,
         compile: bool = False,
+        capture: int = 0,
     ) -> None:
         super().__init__()
         self.model, self.meta = model, meta
+        self.captured = Captured(model, capture) if capture else None
         self.task, self.metric = str(meta["task"]), str(meta["metric"])
         self.lr, self.weight_decay = lr, weight_decay
         self.warmup_steps, self.total_steps = warmup_steps, total_steps
@@ -113,7 +117,8 @@ class Learner(pl.LightningModule):
         self._labels = torch.zeros((), dtype=torch.long, device=self.device)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        output, target = self.model(batch), batch.y
+        output = self.model(batch) if self.captured is None else self.captured(batch)
+        target = batch.y[: len(output)]
         if self._ends_in_repetition(index):  # another device has that graph
             output, target = output[:-1], target[:-1]
         loss, labels = self.loss(output, target), count_labels(target)

@@ -22,6 +22,7 @@ from plstm_graph.nn.budget import fit_width
 from plstm_graph.nn.model import FINGERPRINT
 from plstm_graph.train import results
 from plstm_graph.train.callbacks import Bar, Keeper, Reseed
+from plstm_graph.train.capture import capturable
 from plstm_graph.train.checkpoint import MOLECULES, AtomicCheckpointIO, Meta, check_weights, load_weights, read_training
 from plstm_graph.train.compiling import check_compile
 from plstm_graph.train.config import TrainConfig, to_dict
@@ -147,12 +148,15 @@ def _assemble(
     if progress:
         callbacks.append(Bar(keeper, rule.label))
     trainer = _trainer(config, callbacks, out, progress)
-    packed = pack(parts["train"], config.model, trainer.strategy.root_device)
+    device = trainer.strategy.root_device
+    packed = pack(parts["train"], config.model, device)
+    if config.compile:
+        check_compile(config.model, packed, device)
+    if config.capture:
+        packed = capturable(packed, config, model, device, trainer.world_size)
     loader = train_loader(
         packed, config.batch_size, config.seed, rank=trainer.global_rank, world_size=trainer.world_size
     )
-    if config.compile:
-        check_compile(config.model, packed, trainer.strategy.root_device)
     learner = Learner(
         model,
         meta.plain(),
@@ -161,6 +165,7 @@ def _assemble(
         warmup_steps=config.warmup_epochs * len(loader),
         total_steps=config.epochs * len(loader),
         compile=config.compile,
+        capture=config.batch_size if config.capture else 0,
     )
     return Run(config, dataset, split, parts, learner, keeper, out, command), trainer, loader
 

@@ -69,7 +69,7 @@ def forward(query: Tensor, key: Tensor, value: Tensor, gates: Gates, plan: Plan,
     """
     call = Call(Layout.apart(query, key, value), plan, reversed, gates.source)
     call.walk_along(gates)
-    output = torch.empty(value.shape, dtype=value.dtype, device=value.device)
+    output = _room(plan, torch.empty(value.shape, dtype=value.dtype, device=value.device))
     call.attend((query, key, value), gates, output)
     return output, call
 
@@ -94,11 +94,16 @@ def backward(
         call = Call(Layout.apart(query, key, value), plan, reversed, gates.source)
         call.walk_along(gates)
     vectors = query, key, value
-    d_vectors = tuple(_like(x) for x in vectors)
-    d_gates = Gates(*(torch.empty_like(gate) for gate in gates))
+    d_vectors = tuple(_room(plan, _like(x)) for x in vectors)
+    d_gates = Gates(*(_room(plan, torch.empty_like(gate)) for gate in gates))
     call.attend_back(vectors, gates, grad, d_vectors, d_gates)
     call.walk_back(gates, d_gates)
     return (*d_vectors, *d_gates)
+
+
+def _room(plan: Plan, fresh: Tensor) -> Tensor:
+    """A tensor that kernels are going to fill graph by graph: what belongs to no graph is zero."""
+    return fresh.zero_() if plan.filled else fresh
 
 
 def _like(x: Tensor) -> Tensor:
@@ -125,14 +130,15 @@ def attend(call: Call, joined: Tensor, lin_bias: Tensor | None, gates: Tensor, n
     for a graph depends on the graph alone, whatever else is in its batch.
     """
     heads, _, values, _ = call.layout
-    y = torch.empty(joined.size(0), heads, values, dtype=joined.dtype, device=joined.device)
+    plan = call.plan
+    y = _room(plan, torch.empty(joined.size(0), heads, values, dtype=joined.dtype, device=joined.device))
     vectors, four = call.layout.split(joined), call.gates(gates)
     if not norm.concat:
         if lin_bias is not None:
             joined.narrow(1, 0, lin_bias.numel()).add_(lin_bias)
         call.attend(vectors, four, y)
         return y, forward_norm(y, norm)
-    output = torch.empty(y.size(0), heads * values, dtype=norm.dtype(y), device=y.device)
+    output = _room(plan, torch.empty(y.size(0), heads * values, dtype=norm.dtype(y), device=y.device))
     large = call.large
     if large is not None and lin_bias is not None:  # the kernels for large graphs read ``joined`` as it is
         rows, width = large[:, LargeNode.NODE].long(), lin_bias.numel()
@@ -148,8 +154,9 @@ def attend_back(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradient of ``joined`` but for the nodes' terms, the tensor for those of the gates, some of which are there, and
     parts of those of the norm, see :func:`backward_norm`."""
-    d_joined = torch.empty_like(joined)
-    d_gates = gates.new_empty(places(call.plan, call.layout.heads)[GRADIENTS])
+    plan = call.plan
+    d_joined = _room(plan, torch.empty_like(joined))
+    d_gates = _room(plan, gates.new_empty(places(plan, call.layout.heads)[GRADIENTS]))
     split = call.layout.split
     given, found = (split(joined), call.gates(gates)), (split(d_joined), call.gates(d_gates))
     d_y: Tensor | None = None

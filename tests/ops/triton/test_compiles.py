@@ -11,7 +11,7 @@ pytest.importorskip("triton")
 
 
 def test_every_kernel_compiles_for_the_oldest_gpu(tmp_path):
-    """Within the shared memory of the smallest ones. A process of its own, since here kernels are interpreted."""
+    """Within its shared memory. A process of its own, since here kernels are interpreted."""
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     environment |= {"TRITON_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     script = Path(__file__).with_name("compile_kernels.py")

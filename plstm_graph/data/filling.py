@@ -1,0 +1,135 @@
+"""Fill: batches of packed graphs brought to one size by a filler behind their graphs, as CUDA graphs need them.
+
+A filler is rows of every table: nodes without features, self-loops, edges from its first node to itself, which no pair
+joins. It is the last graph of a PyG batch but stands in no work list, and nothing of a loss may come from it.
+"""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plstm_graph.data.packing import NODES, Attribute, Table
+from plstm_graph.errors import DataError
+from plstm_graph.plan import Host, Work, members, room_of, size_class
+
+if TYPE_CHECKING:
+    from plstm_graph.data.packed import PackedGraphs
+
+SPREAD = 4.0
+"""Room for so many standard deviations of a sum over a batch: of a normal one, 1 in 30,000 has more."""
+FILLER_NODES = 64
+"""The filler has at least so many nodes, over which its self-loops are spread."""
+
+
+class Capacity(NamedTuple):
+    """What every filled batch has.
+
+    Attributes:
+        graphs: graphs of the data set in a batch, B.
+        things: rows of each kind, those of the filler included, [kinds].
+        classes: graphs of each size class and their room, rows ``GRAPHS`` and ``ROOM`` of ``Plan.host``, [2, classes].
+    """
+
+    graphs: int
+    things: np.ndarray
+    classes: np.ndarray
+
+    @property
+    def columns(self) -> int:
+        """Columns of the plan's graphs: those of the batch, the filler, an empty one, and what ``work`` takes."""
+        return max(self.graphs + 2, int(self.classes[0].sum()))
+
+    def rest(self, things: np.ndarray, classes: Tensor) -> np.ndarray | None:
+        """Rows of each kind for the filler of a batch of so many things, or None if the batch does not fit."""
+        rest: np.ndarray = self.things - things
+        fits = (rest >= least(len(rest))).all() and (classes[[Host.GRAPHS, Host.ROOM]].numpy() <= self.classes).all()
+        return rest if fits else None
+
+    def work(self, work: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """``work`` and ``host`` of a plan, each class filled up with the empty graph (its graphs with most edges still
+        stand last)."""
+        filled = work.new_zeros(len(Work), self.columns)
+        filled[Work.GRAPH] = self.graphs + 1
+        taken = 0
+        for here, end in zip(classes[Host.GRAPHS].tolist(), self.classes[0].cumsum().tolist(), strict=True):
+            filled[:, end - here : end] = work[:, taken : taken + here]
+            taken += here
+        host = torch.zeros_like(classes)
+        host[[Host.GRAPHS, Host.ROOM]] = torch.from_numpy(self.classes)
+        return filled, host
+
+
+def capacity(sizes: np.ndarray, nodes: Tensor, edges: Tensor, graphs: int) -> Capacity:
+    """A size that batches of ``graphs`` graphs seldom exceed.
+
+    Args:
+        sizes: how many things of each kind each graph has, [kinds, G].
+        nodes, edges: of each graph, [G].
+    """
+    classes = size_class(nodes, edges)
+    each = members(classes)
+    slots = torch.stack([each, each * room_of(nodes, edges, classes)])
+    slots[:, -1] = 0  # no graph that tiles do not serve
+    return Capacity(graphs, _most(sizes, graphs) + least(len(sizes)), _most(slots.numpy(), graphs))
+
+
+def _most(each: np.ndarray, graphs: int) -> np.ndarray:
+    """What a sum over so many graphs seldom exceeds, from what each graph has in the last dimension."""
+    most: np.ndarray = np.ceil(each.mean(-1) * graphs + SPREAD * each.std(-1) * graphs**0.5).astype(np.int64)
+    return most
+
+
+def least(kinds: int) -> np.ndarray:
+    """Rows of each kind that the filler has at least."""
+    rows = np.ones(kinds, dtype=np.int64)
+    rows[NODES] = FILLER_NODES
+    return rows
+
+
+def with_filler(packed: "PackedGraphs", graphs: int) -> "PackedGraphs":
+    """The same data set with room behind it for the fillers of batches of ``graphs`` graphs.
+
+    Raises:
+        DataError: it has fewer graphs, or one with duplicate columns, whose features cannot be averaged unless the
+            GPU is waited for.
+    """
+    lines = packed.lines
+    if len(packed) < graphs:
+        raise DataError(f"there are {len(packed)} graphs, none of whose batches has {graphs}")
+    if lines is not None and lines.merged.any():
+        raise DataError(f"graph {int(lines.merged.argmax())} has duplicate columns in edge_index; coalesce() it first")
+    edge = NODES if lines is None else lines.tables["edges"].kind
+    nodes, edges = (torch.from_numpy(packed.sizes[row]) for row in (NODES, edge))
+    found = capacity(packed.sizes[: packed.kinds], nodes, edges, graphs)
+    ends = packed.first[:, -1] + packed.sizes[:, -1]
+
+    def longer(attribute: Attribute) -> Attribute:
+        value, _, kind, grows = attribute
+        more = value.new_zeros(int(found.things[kind]), *value.shape[1:])
+        if grows is not None:
+            more += int(ends[grows])
+        if grows == NODES:
+            loops = torch.arange(len(more), device=more.device) % FILLER_NODES
+            more += loops.view(-1, *[1] * (more.dim() - 1))
+        return attribute._replace(value=torch.cat([value, more]))
+
+    if lines is not None:
+        # Stored are the filler's first node, edge, ..., or zero.
+        starts = np.append(0, ends)[lines.growth.cpu().numpy()]
+        tables, row = {}, 0
+        for name, (value, kind) in lines.tables.items():
+            new = value.new_tensor(starts[row : row + value.size(1)]).expand(int(found.things[kind]), -1)
+            tables[name], row = Table(torch.cat([value, new]), kind), row + value.size(1)
+        along = lines.along.new_zeros(int(found.things[lines.tables["column"].kind]))
+        lines = lines._replace(tables=tables, along=torch.cat([lines.along, along]))
+    return replace(
+        packed,
+        first=np.hstack([packed.first, ends[:, None]]),
+        attributes={name: longer(attribute) for name, attribute in packed.attributes.items()},
+        objects={},
+        lines=lines,
+        capacity=found,
+    )

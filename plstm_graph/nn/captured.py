@@ -1,0 +1,123 @@
+"""Passes of a model as one CUDA graph: all kernels of a training step, forward and backward, started in two calls.
+
+A step on some hundred molecules is a thousand kernels of a few microseconds, each of which takes the host longer to
+start than the GPU to run. A CUDA graph starts them at once, on tensors that always lie in the same places: so batches
+are filled up to one size (``data/filling.py``) and copied there.
+"""
+
+from collections.abc import Callable
+from copy import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Batch
+
+from plstm_graph.line_dag import LineDAG
+from plstm_graph.nn.counted import counted
+
+
+class Captured:
+    """A model in training whose passes over filled batches are a CUDA graph, recorded at the first such batch.
+
+    The numbers are those of the model itself, within rounding. Parameters get their gradients as ever, but the backward
+    pass writes them where it wrote the last ones: ``zero_grad(set_to_none=True)``, the default, comes before each.
+
+    Args:
+        model: maps a batch of G graphs to [G, outputs] and asks the GPU for nothing; in training, on one GPU.
+            ``GraphModel`` does so with local branches GINEConv and ResGatedGraphConv, or none.
+        graphs: of a filled batch, the filler not counted.
+
+    Example (on a GPU)::
+
+        packed = PackedGraphs.from_data_list(graphs).to("cuda").with_filler(512)
+        captured = Captured(model, 512)
+        for part in torch.randperm(len(packed)).split(512):
+            batch = packed.batch(part, filled=True)
+            output = captured(batch)
+            optimizer.zero_grad()
+            loss(output, batch.y[: len(output)]).backward()
+            optimizer.step()
+    """
+
+    def __init__(self, model: nn.Module, graphs: int) -> None:
+        self.model, self.graphs = model, graphs
+        self._run: Callable[[], Tensor] | None = None
+        self._inputs: dict[torch.dtype, list[Tensor]] = {}
+        self._ends: list[Any] = []
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Output of a filled batch without its filler, [graphs, outputs]; of any other as the model gives it."""
+        if not getattr(batch, "_filled", False):
+            return self.model(batch)
+        if not self.model.training:
+            return self.model(batch)[: self.graphs]
+        if self._run is None:
+            self._run = self._capture(batch)
+        for dtype, tensors in _tensors(batch).items():  # one kernel each
+            torch._foreach_copy_(self._inputs[dtype], tensors)
+        return self._run()
+
+    def _capture(self, batch: Batch) -> Callable[[], Tensor]:
+        """The graph, recorded after three passes that leave no trace: neither in buffers nor in random numbers."""
+        device = batch.batch.device
+        kind = device.type
+        batch = _changed(batch, Tensor.clone)
+        self._inputs = _tensors(batch)
+        before = [buffer.clone() for buffer in self.model.buffers()]
+        # Where autograd hands gradients to parameters belongs to a stream: to this one, not to that of the recording.
+        weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        self._ends = [weight.view_as(weight).grad_fn.next_functions[0][0] for weight in weights]  # type: ignore[union-attr]
+        with (
+            torch.random.fork_rng([device] if kind == "cuda" else []),
+            torch.autocast(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), cache_enabled=False),
+        ):
+            passes: Any = _Passes(self.model, batch, self.graphs)
+            run: Callable[[], Tensor] = torch.cuda.make_graphed_callables(passes, (), allow_unused_input=True)
+        with torch.no_grad():
+            for buffer, old in zip(self.model.buffers(), before, strict=True):
+                buffer.copy_(old)
+        return run
+
+
+class _Passes(nn.Module):
+    """A model on a filled batch, whatever its tensors hold."""
+
+    def __init__(self, model: nn.Module, batch: Batch, graphs: int) -> None:
+        super().__init__()
+        self.model, self.batch, self.graphs = model, batch, graphs
+
+    def forward(self) -> Tensor:
+        """[graphs, outputs]"""
+        batch = _changed(self.batch, lambda tensor: tensor)  # what it makes of itself once must be made each time
+        nodes = batch.batch < self.graphs
+        graphs = torch.arange(self.graphs + 1, device=nodes.device) < self.graphs
+        with counted(self.model, nodes, graphs):
+            return self.model(batch)[: self.graphs]
+
+
+def _tensors(batch: Batch) -> dict[torch.dtype, list[Tensor]]:
+    """All tensors of a batch and of its line graph that are on its device, in an order of their own."""
+    found: dict[torch.dtype, list[Tensor]] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        found.setdefault(tensor.dtype, []).append(tensor)
+        return tensor
+
+    _changed(batch, note)
+    return found
+
+
+def _changed(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    """A batch with other tensors in place of those on its device."""
+    device, other = batch.batch.device, copy(batch)
+
+    def here(tensor: Tensor) -> Tensor:
+        return change(tensor) if tensor.device == device else tensor
+
+    for key, value in batch.to_dict().items():
+        if isinstance(value, Tensor):
+            other[key] = here(value)
+        elif isinstance(value, LineDAG):
+            other[key] = value.apply(here)
+    return other

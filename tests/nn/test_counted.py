@@ -1,0 +1,78 @@
+"""Batch norms over some of the rows: PyTorch's own on those rows, and nothing on the others."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch_geometric.nn import BatchNorm
+
+from plstm_graph.nn.counted import batch_norm, counted
+
+ROWS, REAL, CHANNELS = 30, 21, 5
+
+
+def rows(dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
+    """Features far from their mean, with what must not be looked at in between, and the rows that count."""
+    x = 3 * torch.randn(ROWS, CHANNELS, dtype=torch.float64) + 7
+    counts = torch.zeros(ROWS, dtype=torch.bool)
+    counts[torch.randperm(ROWS)[:REAL]] = True
+    x[~counts] = torch.tensor([float("inf"), float("nan"), 1e30]).double().repeat(3).unsqueeze(1)
+    return x.to(device, dtype), counts.to(device)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"momentum": None}, {"affine": False}, {"track_running_stats": False}], ids=str
+)
+def test_it_is_the_norm_of_those_rows(options: dict[str, object], device: str) -> None:
+    x, counts = rows(torch.float64, device)
+    pair = [nn.BatchNorm1d(CHANNELS, dtype=torch.float64, device=device, **options) for _ in range(2)]  # type: ignore[arg-type]
+    one, two = pair
+    for _ in range(3):
+        few, all = x[counts].requires_grad_(), x.clone().requires_grad_()
+        want, got = one(few), batch_norm(two, all, counts)
+        grad = torch.zeros_like(got)
+        grad[counts] = torch.randn_like(want)
+        want.backward(grad[counts])
+        got.backward(grad)
+        torch.testing.assert_close(got[counts], want, rtol=0, atol=1e-12)
+        torch.testing.assert_close(all.grad[counts], few.grad, rtol=0, atol=1e-12)
+        assert not all.grad[~counts].any()
+        assert got.isfinite().all()
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(two.state_dict()[name], value, rtol=0, atol=1e-12)
+    for weight, other in zip(one.parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, weight.grad, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_summed_in_float32(dtype: torch.dtype, device: str) -> None:
+    x, counts = rows(dtype, device)
+    norm = nn.BatchNorm1d(CHANNELS, device=device)
+    got = batch_norm(norm, x, counts)
+    assert got.dtype == dtype
+    want = nn.BatchNorm1d(CHANNELS, device=device)(x[counts].float())
+    torch.testing.assert_close(got[counts].float(), want, rtol=1e-2, atol=1e-2)
+    assert norm.running_mean is not None
+    assert norm.running_mean.dtype == torch.float32
+
+
+def test_one_row_that_counts_is_no_error() -> None:
+    norm = nn.BatchNorm1d(CHANNELS)
+    x, counts = torch.randn(3, CHANNELS), torch.tensor([False, True, False])
+    assert batch_norm(norm, x, counts).isfinite().all()
+    assert torch.stack(list(norm.buffers())[:2]).isfinite().all()
+
+
+def test_a_model_has_its_norms_back_afterwards() -> None:
+    model = nn.Sequential(BatchNorm(CHANNELS), nn.Linear(CHANNELS, CHANNELS), nn.BatchNorm1d(CHANNELS))
+    x, counts = torch.randn(ROWS, CHANNELS), torch.arange(ROWS) < REAL
+    with counted(model, torch.ones(7, dtype=torch.bool), counts):
+        some = model(x)
+        assert not torch.allclose(some[counts], model(x.roll(1, 0))[counts])
+    torch.testing.assert_close(some[counts], model(x[counts]))
+    with pytest.raises(ZeroDivisionError), counted(model, counts):
+        raise ZeroDivisionError
+    assert all("forward" not in vars(module) for module in model.modules())
+    model.eval()
+    want = model(x)
+    with counted(model, counts):
+        torch.testing.assert_close(model(x), want)

@@ -1,0 +1,78 @@
+"""Training steps as one CUDA graph: the same run within rounding, and plain errors where it cannot be."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import small_config, small_dataset, three_classes
+
+from plstm_graph.data.packed import PackedGraphs
+from plstm_graph.errors import ConfigError
+from plstm_graph.nn import Captured, FeatureSpec, GraphModel
+from plstm_graph.train import evaluate, train
+from plstm_graph.train.capture import capturable
+from plstm_graph.train.checkpoint import read
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize("task", ["regression", "binary", "multiclass"])
+def test_a_captured_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str) -> None:
+    """On a CPU, with the passes themselves in place of the graph: 32 graphs in four batches, one of them not full."""
+    monkeypatch.setattr("torch.cuda.make_graphed_callables", lambda passes, inputs, allow_unused_input: passes)
+    monkeypatch.setattr(
+        "plstm_graph.train.run.capturable", lambda graphs, config, *_: graphs.with_filler(config.batch_size)
+    )
+    filled, run = [], Captured.__call__
+
+    def note(self: Captured, batch: Any) -> Any:
+        filled.append(batch._filled)
+        return run(self, batch)
+
+    monkeypatch.setattr(Captured, "__call__", note)
+    dataset = small_dataset(tmp_path, task if task != "multiclass" else "regression")
+    dataset = three_classes(dataset) if task == "multiclass" else dataset
+    found, states = {}, {}
+    for capture in (False, True):
+        out = tmp_path / f"captured-{capture}"
+        options = {"capture": capture, "precision": "64-true", "model_layers": 1, "model_dropout": 0.0}
+        config = small_config(out=out, epochs=2, batch_size=10, **options)
+        found[capture], states[capture] = train(config, dataset), read(out)["state_dict"]
+    assert filled.count(True) >= 5
+    assert filled.count(False) >= 2
+    metric = dataset.metric
+    assert found[True]["valid"][metric] == pytest.approx(found[False]["valid"][metric], abs=1e-5)
+    assert states[True].keys() == states[False].keys()
+    for key, value in states[False].items():
+        torch.testing.assert_close(states[True][key], value, rtol=1e-6, atol=1e-6)
+    again = evaluate(tmp_path / "captured-True", dataset, part="valid")
+    assert again[metric] == pytest.approx(found[True]["valid"][metric], abs=1e-6)
+
+
+def test_what_cannot_be_captured_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = small_dataset(tmp_path)
+    with pytest.raises(ConfigError, match="capture needs a GPU, not cpu; leave capture out"):
+        train(small_config(capture=True), dataset)
+    packed = PackedGraphs.from_data_list(dataset.prepared(small_config().model), exclude_keys=["smiles"])
+
+    def check(graphs: Any = packed, devices: int = 1, backend: str | None = "triton", **options: Any) -> PackedGraphs:
+        monkeypatch.setattr("plstm_graph.train.capture.compiled_backend", lambda name, device: backend)
+        config = small_config(capture=True, **options)
+        return capturable(graphs, config, GraphModel(FeatureSpec(node_sizes=(5,)), 1, config.model), GPU, devices)
+
+    found = check()
+    assert found.capacity is not None
+    assert found.capacity.graphs == 8
+    for message, options in {
+        "takes one device, not 2": {"devices": 2},
+        "and compile do not go together": {"compile": True},
+        "not model 'gps'": {"model_model": "gps"},
+        "not local 'gat'": {"model_local": "gat"},
+        "needs graphs that can be packed on the GPU, and these cannot": {"graphs": dataset.graphs},
+        "needs the backend 'triton', not chosen or unable to run": {"backend": "numba"},
+        "needs narrower heads: K and V of at most 128 each": {"model_width": 600, "model_heads": 2},
+        "but there are 40 graphs, none of whose batches has 64": {"batch_size": 64},
+    }.items():
+        with pytest.raises(ConfigError, match=message):
+            check(**options)
