@@ -44,7 +44,6 @@ class Captured:
         self.model, self.graphs = model, graphs
         self._run: Callable[[], Tensor] | None = None
         self._inputs: dict[torch.dtype, list[Tensor]] = {}
-        self._ends: list[Any] = []
 
     def __call__(self, batch: Batch) -> Tensor:
         """Output of a filled batch without its filler, [graphs, outputs]; of any other as the model gives it."""
@@ -65,15 +64,13 @@ class Captured:
         batch = _changed(batch, Tensor.clone)
         self._inputs = _tensors(batch)
         before = [buffer.clone() for buffer in self.model.buffers()]
-        # Where autograd hands gradients to parameters belongs to a stream: to this one, not to that of the recording.
-        weights = [weight for weight in self.model.parameters() if weight.requires_grad]
-        self._ends = [weight.view_as(weight).grad_fn.next_functions[0][0] for weight in weights]  # type: ignore[union-attr]
         with (
             torch.random.fork_rng([device] if kind == "cuda" else []),
             torch.autocast(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), cache_enabled=False),
         ):
-            passes: Any = _Passes(self.model, batch, self.graphs)
-            run: Callable[[], Tensor] = torch.cuda.make_graphed_callables(passes, (), allow_unused_input=True)
+            passes = _Passes(self.model, batch, self.graphs)
+            run: Any = torch.cuda.make_graphed_callables(passes, (), allow_unused_input=True)
+        passes.output.detach_()  # lest parameters stay tied to the stream of the recording
         with torch.no_grad():
             for buffer, old in zip(self.model.buffers(), before, strict=True):
                 buffer.copy_(old)
@@ -86,6 +83,7 @@ class _Passes(nn.Module):
     def __init__(self, model: nn.Module, batch: Batch, graphs: int) -> None:
         super().__init__()
         self.model, self.batch, self.graphs = model, batch, graphs
+        self.output = torch.empty(0)
 
     def forward(self) -> Tensor:
         """[graphs, outputs]"""
@@ -93,7 +91,8 @@ class _Passes(nn.Module):
         nodes = batch.batch < self.graphs
         graphs = torch.arange(self.graphs + 1, device=nodes.device) < self.graphs
         with counted(self.model, nodes, graphs):
-            return self.model(batch)[: self.graphs]
+            self.output = self.model(batch)[: self.graphs].clone()
+        return self.output
 
 
 def _tensors(batch: Batch) -> dict[torch.dtype, list[Tensor]]:
