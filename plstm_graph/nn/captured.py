@@ -70,7 +70,7 @@ class Captured:
         ):
             passes = _Passes(self.model, batch, self.graphs)
             run: Any = torch.cuda.make_graphed_callables(passes, (), allow_unused_input=True)
-        passes.output.detach_()  # lest parameters stay tied to the stream of the recording
+        passes.let_go()
         with torch.no_grad():
             for buffer, old in zip(self.model.buffers(), before, strict=True):
                 buffer.copy_(old)
@@ -85,8 +85,13 @@ class _Passes(nn.Module):
         self.model, self.batch, self.graphs = model, batch, graphs
         self.output = torch.empty(0)
 
+    def let_go(self) -> None:
+        """Drop autograd's graph of the last pass, which ties parameters to the stream that it ran on."""
+        self.output.detach_()
+
     def forward(self) -> Tensor:
         """[graphs, outputs]"""
+        self.let_go()
         batch = _changed(self.batch, lambda tensor: tensor)  # what it makes of itself once must be made each time
         nodes = batch.batch < self.graphs
         graphs = torch.arange(self.graphs + 1, device=nodes.device) < self.graphs
