@@ -6,6 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch
@@ -167,9 +168,10 @@ class Learner(pl.LightningModule):
         self.log("loss", loss, batch_size=1, logger=False)
 
     def configure_optimizers(self) -> Any:
-        # One kernel for all weights, on a GPU; under a gradient scaler (16-mixed) Lightning cannot clip for it.
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        fused = True if self.device.type == "cuda" and not scaled else None
+        # One kernel for all weights, on a GPU; in mixed precision Lightning does not clip for it.
+        mixed = isinstance(self.trainer.precision_plugin, MixedPrecision)
+        refused = mixed and self.trainer.gradient_clip_val is not None
+        fused = True if self.device.type == "cuda" and not refused else None
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: warmup_cosine(step, self.warmup_steps, self.total_steps)

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from pytorch_lightning.plugins.precision import MixedPrecision, Precision
 from torch import nn
 from torch.nn import functional as F
 from torch_geometric.data import Data
@@ -112,3 +113,18 @@ def test_losses_of_an_epoch_count_labels_not_batches(part: str, monkeypatch: pyt
         step(Data(x=output[rows], y=target[rows]), 0)
     (model.on_train_epoch_end if part == "train" else model.on_validation_epoch_end)()
     assert seen["loss" if part == "train" else "valid_loss"] == pytest.approx(float(model.loss(output, target)))
+
+
+@pytest.mark.parametrize("clip", [None, 1.0], ids=["free", "clipped"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_lightning_clips_for_the_optimiser_of_a_gpu(
+    precision: str, clip: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In mixed precision Lightning refuses to clip for a fused one."""
+    plugin = Precision() if precision == "32-true" else MixedPrecision(precision, "cuda")  # type: ignore[arg-type]
+    one = Learner(nn.Linear(2, 1), {"task": "binary", "metric": "rocauc", "mean": [], "deviation": []})
+    one._trainer = SimpleNamespace(precision_plugin=plugin, gradient_clip_val=clip)  # type: ignore[assignment]
+    monkeypatch.setattr(Learner, "device", torch.device("cuda"))
+    optimizer = one.configure_optimizers()["optimizer"]
+    assert bool(optimizer.defaults["fused"]) == (clip is None or precision == "32-true")
+    plugin.clip_gradients(optimizer, clip or 0.0)
