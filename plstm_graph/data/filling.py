@@ -1,7 +1,7 @@
 """Fill: batches of packed graphs brought to one size by a filler behind their graphs, as CUDA graphs need them.
 
-A filler is rows of every table: nodes without features, self-loops, edges from its first node to itself, which no pair
-joins. It is the last graph of a PyG batch but stands in no work list, and nothing of a loss may come from it.
+A filler is rows of every table: nodes without features, self-loops as columns and as edges, which no list of pairs
+names. It is the last graph of a PyG batch but stands in no work list, and nothing of a loss may come from it.
 """
 
 from dataclasses import replace
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 SPREAD = 4.0
 """Room for so many standard deviations of a sum over a batch: of a normal one, 1 in 30,000 has more."""
 FILLER_NODES = 64
-"""The filler has at least so many nodes, over which its self-loops are spread."""
+"""The filler has at least so many nodes, over which its self-loops are spread: sums over them stay small, since in half
+precision an infinite number would make gradients NaN even where nothing of it is asked for."""
 
 
 class Capacity(NamedTuple):
@@ -106,23 +107,27 @@ def with_filler(packed: "PackedGraphs", graphs: int) -> "PackedGraphs":
     found = capacity(packed.sizes[: packed.kinds], nodes, edges, graphs)
     ends = packed.first[:, -1] + packed.sizes[:, -1]
 
+    def spread(rows: Tensor) -> Tensor:
+        return torch.arange(len(rows), device=rows.device, dtype=rows.dtype) % FILLER_NODES
+
     def longer(attribute: Attribute) -> Attribute:
         value, _, kind, grows = attribute
         more = value.new_zeros(int(found.things[kind]), *value.shape[1:])
         if grows is not None:
             more += int(ends[grows])
         if grows == NODES:
-            loops = torch.arange(len(more), device=more.device) % FILLER_NODES
-            more += loops.view(-1, *[1] * (more.dim() - 1))
+            more += spread(more).view(-1, *[1] * (more.dim() - 1))
         return attribute._replace(value=torch.cat([value, more]))
 
     if lines is not None:
-        # Stored are the filler's first node, edge, ..., or zero.
-        starts = np.append(0, ends)[lines.growth.cpu().numpy()]
+        growth = lines.growth.cpu().numpy()
+        starts = np.append(0, ends)[growth]  # the filler's first node, edge, ..., or zero
         tables, row = {}, 0
         for name, (value, kind) in lines.tables.items():
-            new = value.new_tensor(starts[row : row + value.size(1)]).expand(int(found.things[kind]), -1)
-            tables[name], row = Table(torch.cat([value, new]), kind), row + value.size(1)
+            rows = slice(row, row + value.size(1))
+            new = value.new_tensor(starts[rows]).repeat(int(found.things[kind]), 1)
+            new[:, growth[rows] == 1 + NODES] += spread(new).unsqueeze(-1)
+            tables[name], row = Table(torch.cat([value, new]), kind), rows.stop
         along = lines.along.new_zeros(int(found.things[lines.tables["column"].kind]))
         lines = lines._replace(tables=tables, along=torch.cat([lines.along, along]))
     return replace(

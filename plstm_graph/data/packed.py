@@ -165,7 +165,8 @@ class PackedGraphs:
         return [part.value for part in parts] + ([self.lines.along] if self.lines else [])
 
     def with_filler(self, graphs: int) -> "PackedGraphs":
-        """These graphs with room for the fillers of batches of so many graphs, see :meth:`batch`.
+        """These graphs, without text and other objects, with room for fillers of batches of so many graphs, see
+        :meth:`batch`.
 
         Raises:
             DataError: there are fewer, or one has duplicate columns.

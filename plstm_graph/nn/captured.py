@@ -95,7 +95,7 @@ class _Passes(nn.Module):
         batch = _changed(self.batch, lambda tensor: tensor)  # what it makes of itself once must be made each time
         nodes = batch.batch < self.graphs
         graphs = torch.arange(self.graphs + 1, device=nodes.device) < self.graphs
-        with counted(self.model, nodes, graphs):
+        with counted(self.model, nodes, nodes[batch.edge_index[0]], graphs):
             self.output = self.model(batch)[: self.graphs].clone()
         return self.output
 

@@ -7,6 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from plstm_graph.errors import ShapeError
+
 
 @contextmanager
 def counted(model: nn.Module, *masks: Tensor) -> Iterator[None]:
@@ -15,6 +17,9 @@ def counted(model: nn.Module, *masks: Tensor) -> Iterator[None]:
     Args:
         model: whose norms do so while this lasts.
         masks: which rows count, bool [rows]; a norm takes the one that is as long as its input.
+
+    Raises:
+        ShapeError: from the model, at an input of another length.
     """
     by_length = {len(mask): mask for mask in masks}
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
@@ -30,6 +35,9 @@ def counted(model: nn.Module, *masks: Tensor) -> Iterator[None]:
 def _forward(norm: nn.BatchNorm1d, masks: Mapping[int, Tensor], x: Tensor) -> Tensor:
     if not norm.training:
         return nn.BatchNorm1d.forward(norm, x)
+    if len(x) not in masks:
+        known = ", ".join(map(str, masks))
+        raise ShapeError(f"which of {len(x)} rows a batch norm should count is not known, only of {known}")
     return batch_norm(norm, x, masks[len(x)])
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import BatchNorm
 
+from plstm_graph.errors import ShapeError
 from plstm_graph.nn.counted import batch_norm, counted
 
 ROWS, REAL, CHANNELS = 30, 21, 5
@@ -69,6 +70,9 @@ def test_a_model_has_its_norms_back_afterwards() -> None:
         some = model(x)
         assert not torch.allclose(some[counts], model(x.roll(1, 0))[counts])
     torch.testing.assert_close(some[counts], model(x[counts]))
+    text = "which of 29 rows a batch norm should count is not known, only of 21, 30"
+    with counted(model, counts[:21], counts), pytest.raises(ShapeError, match=text):
+        model(x[1:])
     with pytest.raises(ZeroDivisionError), counted(model, counts):
         raise ZeroDivisionError
     assert all("forward" not in vars(module) for module in model.modules())
