@@ -276,6 +276,12 @@ class LineDAG:
         """
         return self.apply(Tensor.pin_memory)
 
+    def bare(self) -> "LineDAG":
+        """This line graph with its plans, and without whatever else has been computed for it."""
+        kept = {key: value for key, value in self._shared.items() if key == "kept" or key[0] in ("tables", "edge_id")}
+        plain = {key: value for key, value in kept.items() if key == "kept" or len(key) == 2}
+        return LineDAG(**{name: value for name, value in vars(self).items() if name[0] != "_"}, _shared=plain)
+
     def apply(self, change: Callable[[Tensor], Tensor]) -> "LineDAG":
         """This line graph with other tensors in place of all that it holds, like PyG's ``Data.apply``."""
         return self._map(lambda value: each(value, change))

@@ -4,6 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from plstm_graph.data import load
 from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.train.config import TrainConfig, override
@@ -45,3 +48,11 @@ def small_config(**values: Any) -> TrainConfig:
     """A quick run; keyword ``model_width`` sets ``model.width``."""
     given = {"model." + key.removeprefix("model_") if key.startswith("model_") else key: v for key, v in values.items()}
     return override(TrainConfig(), SMALL | {f"model.{key}": v for key, v in SMALL_MODEL.items()} | given)
+
+
+def passes_in_place(passes: nn.Module, inputs: tuple[()], allow_unused_input: bool) -> nn.Module:
+    """The passes themselves, after as many to warm up as a recording takes."""
+    assert not torch.is_autocast_cache_enabled() or not torch.is_autocast_enabled("cpu")
+    for _ in range(3):
+        torch.autograd.grad(passes().sum(), list(passes.parameters()), allow_unused=allow_unused_input)
+    return passes

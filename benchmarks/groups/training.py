@@ -58,7 +58,7 @@ def trainer(model: GraphModel, way: str = "") -> Callable[[Batch], Tensor]:
     if way == "compiled":
         model.stack.compile(fullgraph=True, dynamic=True)
     if way == "captured":
-        run = Captured(model, BATCH)
+        run = Captured(model)
     on_gpu = next(model.parameters()).is_cuda
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=on_gpu)
 
@@ -127,7 +127,9 @@ def epoch(bench: Bench) -> None:
     error = check(bench, config, graphs[:HEAD])
     shape = {"graphs": len(graphs), "batch": BATCH, "width": BASE.width, "layers": BASE.layers}
     for make, way in ((packed, ""), (packed, "captured"), (packed, "compiled"), (loaded, "")):
-        if (way == "captured" and not bench.on_gpu) or (way == "compiled" and not bench.options.compiled):
+        if (way == "captured" and not (bench.on_gpu and len(graphs) >= BATCH)) or (
+            way == "compiled" and not bench.options.compiled
+        ):
             continue
         begin = time.perf_counter()
         name, source = make(bench, graphs, config, way)
@@ -149,7 +151,7 @@ def packed(bench: Bench, graphs: list[Data], config: ModelConfig, way: str) -> S
     return "packed", lambda: (found.batch(part, filled=filled) for part in torch.randperm(len(graphs)).split(BATCH))
 
 
-def loaded(bench: Bench, graphs: list[Data], config: ModelConfig, way: str) -> Source:
+def loaded(bench: Bench, graphs: list[Data], config: ModelConfig, _: str) -> Source:
     """PyG's DataLoader, line graphs stored in the graphs."""
     workers = bench.options.workers
     add = AddLineDAG(config.order, prune=True)

@@ -25,6 +25,10 @@ FILLER_NODES = 64
 precision an infinite number would make gradients NaN even where nothing of it is asked for."""
 
 
+RARE = 3
+"""Room for so many more graphs of each size class, since few graphs are not distributed normally."""
+
+
 class Capacity(NamedTuple):
     """What every filled batch has.
 
@@ -43,11 +47,14 @@ class Capacity(NamedTuple):
         """Columns of the plan's graphs: those of the batch, the filler, an empty one, and what ``work`` takes."""
         return max(self.graphs + 2, int(self.classes[0].sum()))
 
-    def rest(self, things: np.ndarray, classes: Tensor) -> np.ndarray | None:
-        """Rows of each kind for the filler of a batch of so many things, or None if the batch does not fit."""
+    def rest(self, things: np.ndarray) -> np.ndarray | None:
+        """Rows of each kind for the filler of a batch of so many things, or None if they are too many."""
         rest: np.ndarray = self.things - things
-        fits = (rest >= least(len(rest))).all() and (classes[[Host.GRAPHS, Host.ROOM]].numpy() <= self.classes).all()
-        return rest if fits else None
+        return rest if (rest >= least(len(rest))).all() else None
+
+    def holds(self, classes: Tensor) -> bool:
+        """Whether there are places for all graphs of each size class, see ``Plan.host``."""
+        return bool((classes[[Host.GRAPHS, Host.ROOM]].numpy() <= self.classes).all())
 
     def work(self, work: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """``work`` and ``host`` of a plan, each class filled up with the empty graph (its graphs with most edges still
@@ -74,7 +81,20 @@ def capacity(sizes: np.ndarray, nodes: Tensor, edges: Tensor, graphs: int) -> Ca
     each = members(classes)
     slots = torch.stack([each, each * room_of(nodes, edges, classes)])
     slots[:, -1] = 0  # no graph that tiles do not serve
-    return Capacity(graphs, _most(sizes, graphs) + least(len(sizes)), _most(slots.numpy(), graphs))
+    places = _most(slots.numpy(), graphs) + RARE * slots.amax(-1).numpy()
+    return Capacity(graphs, _distinct(_most(sizes, graphs) + least(len(sizes)), graphs + 1), places)
+
+
+def _distinct(things: np.ndarray, graphs: int) -> np.ndarray:
+    """With more of some kinds, so that the length of a tensor tells what its rows are: nodes, columns or graphs."""
+    taken = {graphs}
+    for kind, count in enumerate(things.tolist()):
+        if kind == NODES or count != graphs:  # else it may well count graphs
+            while count in taken:
+                count += 1
+        taken.add(count)
+        things[kind] = count
+    return things
 
 
 def _most(each: np.ndarray, graphs: int) -> np.ndarray:
@@ -98,6 +118,10 @@ def with_filler(packed: "PackedGraphs", graphs: int) -> "PackedGraphs":
             GPU is waited for.
     """
     lines = packed.lines
+    if packed.capacity is not None:
+        raise DataError("these graphs have room for fillers already; begin with those that have none")
+    if graphs < 1:
+        raise DataError(f"a filled batch has at least 1 graph besides its filler, not {graphs}")
     if len(packed) < graphs:
         raise DataError(f"there are {len(packed)} graphs, none of whose batches has {graphs}")
     if lines is not None and lines.merged.any():

@@ -183,14 +183,14 @@ class PackedGraphs:
             indices: numbers of the graphs in any order, repeated or not, on the host, [B].
             filled: after :meth:`with_filler`, with one more graph behind them that fills the batch up, so that all
                 filled batches have tensors of the same shapes. A batch of another number of graphs, and one that is
-                larger than nearly all, comes as it is.
+                larger than nearly all or holds a graph beyond all tiles (256 nodes), comes as it is.
 
         Raises:
-            DataError: no indices, or one that is out of range.
+            DataError: no indices, or one that is out of range; ``filled`` without :meth:`with_filler`.
         """
         chosen = self._choose(indices)
         if filled:
-            chosen = self._filled(chosen)
+            chosen = self._filled(chosen) or chosen
         slices = self._slices(chosen)
         batch = Batch(_base_cls=self.base)
         batch._num_graphs = len(chosen.graphs)
@@ -221,18 +221,27 @@ class PackedGraphs:
         nodes_edges = (torch.from_numpy(sizes[row, :live]) for row in (NODES, edges))
         return Chosen(graphs, sizes, ends, *classify(*nodes_edges), live)
 
-    def _filled(self, chosen: Chosen) -> Chosen:
+    def fits(self, indices: Indices) -> bool:
+        """Whether a batch of these graphs can be filled up."""
+        return self._filled(self._choose(indices)) is not None
+
+    def _filled(self, chosen: Chosen) -> Chosen | None:
         """With the filler as the last graph, if there is one that fits."""
-        assert self.capacity is not None, "with_filler() comes first"
+        if self.capacity is None:
+            raise DataError("there is no room for a filler; call with_filler() first")
+        work, classes = chosen.work, chosen.classes
         if len(chosen.graphs) != self.capacity.graphs:
-            return chosen
-        rest = self.capacity.rest(chosen.ends[: self.kinds, -1], chosen.classes)
+            return None
+        rest = self.capacity.rest(chosen.ends[: self.kinds, -1])
         if rest is None:
-            return chosen
+            return None
+        if self.lines is not None:
+            if not self.capacity.holds(classes):
+                return None
+            work, classes = self.capacity.work(work, classes)
         more = np.zeros((len(self.sizes), 1), dtype=np.int64)
         more[: self.kinds, 0] = rest
         ends = np.hstack([chosen.ends, chosen.ends[:, -1:] + more])
-        work, classes = self.capacity.work(chosen.work, chosen.classes)
         graphs = np.append(chosen.graphs, len(self))
         return Chosen(graphs, np.hstack([chosen.sizes, more]), ends, work, classes, len(chosen.graphs))
 
@@ -273,24 +282,24 @@ class PackedGraphs:
 
 class PackedLoader:
     """Batches of packed graphs in the order of a sampler, for a trainer; Lightning tells the sampler each epoch.
-    Filled batches, if the graphs have room for fillers.
 
     Args:
         packed: the graphs.
         batch_size: graphs a batch; the last one may have fewer.
         sampler: their order; it must have a length.
+        filled: batches that can be are filled up, see :meth:`PackedGraphs.batch`.
     """
 
-    def __init__(self, packed: PackedGraphs, batch_size: int, sampler: Sampler[int]) -> None:
-        self.packed, self.batch_size, self.sampler = packed, batch_size, sampler
+    def __init__(self, packed: PackedGraphs, batch_size: int, sampler: Sampler[int], *, filled: bool = False) -> None:
+        self.packed, self.batch_size, self.sampler, self.filled = packed, batch_size, sampler, filled
 
     def __len__(self) -> int:
         return -(-len(self.sampler) // self.batch_size)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Batch]:
-        order, filled = list(self.sampler), self.packed.capacity is not None
+        order = list(self.sampler)
         for start in range(0, len(order), self.batch_size):
-            yield self.packed.batch(order[start : start + self.batch_size], filled=filled)
+            yield self.packed.batch(order[start : start + self.batch_size], filled=self.filled)
 
 
 def _listed(union: Batch, key: str) -> bool:

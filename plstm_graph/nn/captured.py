@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
+from plstm_graph.errors import ShapeError
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.counted import counted
 
@@ -21,17 +22,21 @@ class Captured:
     """A model in training whose passes over filled batches are a CUDA graph, recorded at the first such batch.
 
     The numbers are those of the model itself, within rounding. Parameters get their gradients as ever, but the backward
-    pass writes them where it wrote the last ones: ``zero_grad(set_to_none=True)``, the default, comes before each.
+    pass writes them where it wrote the last ones: ``zero_grad(set_to_none=True)``, the default, comes before each. The
+    output, too, lies where the next one will. What was recorded stays: autocast, dropout, which weights are trained,
+    and the device and dtype of the model.
 
     Args:
         model: maps a batch of G graphs to [G, outputs] and asks the GPU for nothing; in training, on one GPU.
-            ``GraphModel`` does so with local branches GINEConv and ResGatedGraphConv, or none.
-        graphs: of a filled batch, the filler not counted.
+            ``GraphModel`` does so on backend ``triton`` with a local branch GINEConv or ResGatedGraphConv, or none.
+
+    Raises:
+        ShapeError: filled batches of other sizes than the first one's.
 
     Example (on a GPU)::
 
         packed = PackedGraphs.from_data_list(graphs).to("cuda").with_filler(512)
-        captured = Captured(model, 512)
+        captured = Captured(model)
         for part in torch.randperm(len(packed)).split(512):
             batch = packed.batch(part, filled=True)
             output = captured(batch)
@@ -40,8 +45,8 @@ class Captured:
             optimizer.step()
     """
 
-    def __init__(self, model: nn.Module, graphs: int) -> None:
-        self.model, self.graphs = model, graphs
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
         self._run: Callable[[], Tensor] | None = None
         self._inputs: dict[torch.dtype, list[Tensor]] = {}
 
@@ -50,10 +55,15 @@ class Captured:
         if not getattr(batch, "_filled", False):
             return self.model(batch)
         if not self.model.training:
-            return self.model(batch)[: self.graphs]
+            return self.model(batch)[: batch.num_graphs - 1]
         if self._run is None:
             self._run = self._capture(batch)
-        for dtype, tensors in _tensors(batch).items():  # one kernel each
+        here = _tensors(batch)
+        if _shapes(here) != _shapes(self._inputs):
+            raise ShapeError(
+                "a filled batch of another size than the first: each with_filler() needs a Captured of its own"
+            )
+        for dtype, tensors in here.items():  # one kernel each
             torch._foreach_copy_(self._inputs[dtype], tensors)
         return self._run()
 
@@ -68,7 +78,7 @@ class Captured:
             torch.random.fork_rng([device] if kind == "cuda" else []),
             torch.autocast(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), cache_enabled=False),
         ):
-            passes = _Passes(self.model, batch, self.graphs)
+            passes = _Passes(self.model, batch)
             run: Any = torch.cuda.make_graphed_callables(passes, (), allow_unused_input=True)
         passes.let_go()
         with torch.no_grad():
@@ -80,9 +90,9 @@ class Captured:
 class _Passes(nn.Module):
     """A model on a filled batch, whatever its tensors hold."""
 
-    def __init__(self, model: nn.Module, batch: Batch, graphs: int) -> None:
+    def __init__(self, model: nn.Module, batch: Batch) -> None:
         super().__init__()
-        self.model, self.batch, self.graphs = model, batch, graphs
+        self.model, self.batch, self.graphs = model, batch, batch.num_graphs - 1
         self.output = torch.empty(0)
 
     def let_go(self) -> None:
@@ -112,6 +122,10 @@ def _tensors(batch: Batch) -> dict[torch.dtype, list[Tensor]]:
     return found
 
 
+def _shapes(tensors: dict[torch.dtype, list[Tensor]]) -> dict[torch.dtype, list[torch.Size]]:
+    return {dtype: [tensor.shape for tensor in some] for dtype, some in tensors.items()}
+
+
 def _changed(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
     """A batch with other tensors in place of those on its device."""
     device, other = batch.batch.device, copy(batch)
@@ -123,5 +137,5 @@ def _changed(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
         if isinstance(value, Tensor):
             other[key] = here(value)
         elif isinstance(value, LineDAG):
-            other[key] = value.apply(here)
+            other[key] = value.bare().apply(here)
     return other

@@ -19,9 +19,13 @@ def counted(model: nn.Module, *masks: Tensor) -> Iterator[None]:
         masks: which rows count, bool [rows]; a norm takes the one that is as long as its input.
 
     Raises:
-        ShapeError: from the model, at an input of another length.
+        ShapeError: two masks of one length; and from the model, at an input of another length.
     """
     by_length = {len(mask): mask for mask in masks}
+    if len(by_length) < len(masks):
+        raise ShapeError(
+            f"lengths must tell which rows count, but there are {', '.join(str(len(x)) for x in masks)} rows"
+        )
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
     for norm in norms:
         norm.forward = partial(_forward, norm, by_length)  # type: ignore[method-assign]

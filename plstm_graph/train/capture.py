@@ -1,5 +1,7 @@
 """Whether the passes of a run can be one CUDA graph, found out before it trains."""
 
+import random
+
 import torch
 from torch import nn
 
@@ -7,13 +9,16 @@ from plstm_graph.data.packed import PackedGraphs
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.nn.conv import PLSTMConv
 from plstm_graph.ops.dispatch import compiled_backend
-from plstm_graph.plan import served_classes
+from plstm_graph.plan import TILES, served_classes
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import Graphs
 
 MODELS = ("plstm", "gine", "gatedgcn", "gin")
 LOCALS = ("none", "gine", "gatedgcn")
 """Models, and local branches of pLSTM, that the host can start without a look at the data."""
+
+WORTHWHILE, DRAWS = 0.5, 40
+"""Share of batches that must be of the size that is captured, and batches drawn to find it."""
 
 
 def capturable(
@@ -36,13 +41,31 @@ def capturable(
         why = f"takes models {', '.join(MODELS)} and local branches {', '.join(LOCALS)}, not {named}"
     elif not isinstance(graphs, PackedGraphs):
         why = "needs graphs that can be packed on the GPU, and these cannot"
+    elif config.model.model == "plstm" and graphs.lines is None:
+        why = f"needs line graphs that are made ahead, not order {config.model.order!r}"
+    elif config.precision == "16-mixed" and config.model.norm == "none":
+        why = "needs norms in 16-mixed, where features of the filler could overflow"
     elif config.model.model == "plstm" and compiled_backend(config.model.backend, device) != "triton":
         why = "needs the backend 'triton', not chosen or unable to run"
     elif any(isinstance(x, PLSTMConv) and not served_classes(x.key_channels, x.out_channels) for x in model.modules()):
         why = "needs narrower heads: K and V of at most 128 each"
     else:
         try:
-            return graphs.with_filler(config.batch_size)
+            found = graphs.with_filler(config.batch_size)
         except DataError as error:
             why = f"needs batches that can be filled up, but {error}"
+        else:
+            share = _share_that_fits(found, config.batch_size)
+            if share >= WORTHWHILE:
+                return found
+            why = (
+                f"is for graphs of up to {TILES[-1]} nodes: of batches of {config.batch_size}, {share:.0%} have none "
+                "that is larger; try smaller batches"
+            )
     raise ConfigError(f"capture {why}; leave capture out")
+
+
+def _share_that_fits(graphs: PackedGraphs, batch_size: int) -> float:
+    """Of some batches drawn at random."""
+    draw = random.Random(0)
+    return sum(graphs.fits(draw.sample(range(len(graphs)), batch_size)) for _ in range(DRAWS)) / DRAWS

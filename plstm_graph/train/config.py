@@ -41,7 +41,7 @@ class TrainConfig:
         clip: largest norm of the gradient; 0 turns clipping off.
         patience: stop after so many epochs without a better validation metric; 0 never stops early.
         compile: run training steps through torch.compile, which takes a C compiler and about a minute.
-        capture: record the passes of a training step as one CUDA graph, which takes one GPU and seconds at first, and
+        capture: record forward and backward pass as a CUDA graph each, which takes one GPU and seconds at first, and
             spares most of the time where steps are short: molecules in batches of hundreds.
         accelerator, devices, num_nodes, precision: as pytorch-lightning's Trainer takes them.
         out: folder for results; nothing is written without one.

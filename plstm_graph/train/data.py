@@ -124,7 +124,7 @@ def train_loader(
     """Shuffled batches for training, the same whether packed or not; the loader draws no global random numbers."""
     sampler = EpochSampler(len(graphs), seed, rank=rank, world_size=world_size)
     if isinstance(graphs, PackedGraphs):
-        return PackedLoader(graphs, batch_size, sampler)
+        return PackedLoader(graphs, batch_size, sampler, filled=graphs.capacity is not None)
     generator = torch.Generator().manual_seed(seed)
     return DataLoader(list(graphs), batch_size=batch_size, sampler=sampler, num_workers=0, generator=generator)
 

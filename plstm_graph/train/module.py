@@ -23,7 +23,7 @@ class Learner(pl.LightningModule):
         meta: what the checkpoint says about itself (see ``checkpoint.Meta``).
         lr, weight_decay, warmup_steps, total_steps: of AdamW and its schedule.
         compile: training steps run the model's stack through torch.compile; everything else runs it as it is.
-        capture: graphs of the filled batches whose passes become one CUDA graph, in training steps; or 0.
+        capture: passes over filled batches are CUDA graphs, in training steps.
     """
 
     mean: Tensor
@@ -39,11 +39,11 @@ class Learner(pl.LightningModule):
         warmup_steps: int = 0,
         total_steps: int = 1,
         compile: bool = False,
-        capture: int = 0,
+        capture: bool = False,
     ) -> None:
         super().__init__()
         self.model, self.meta = model, meta
-        self.captured = Captured(model, capture) if capture else None
+        self.captured = Captured(model) if capture else None
         self.task, self.metric = str(meta["task"]), str(meta["metric"])
         self.lr, self.weight_decay = lr, weight_decay
         self.warmup_steps, self.total_steps = warmup_steps, total_steps

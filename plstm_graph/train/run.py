@@ -165,7 +165,7 @@ def _assemble(
         warmup_steps=config.warmup_epochs * len(loader),
         total_steps=config.epochs * len(loader),
         compile=config.compile,
-        capture=config.batch_size if config.capture else 0,
+        capture=config.capture,
     )
     return Run(config, dataset, split, parts, learner, keeper, out, command), trainer, loader
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from small_runs import passes_in_place
 from torch import Tensor
 from torch_geometric.data import Data
 
 from plstm_graph.data import PackedGraphs
+from plstm_graph.errors import ShapeError
 from plstm_graph.nn import Captured, FeatureSpec, GraphModel, ModelConfig
 
 COUNT = 12
@@ -29,7 +31,7 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     """A GPU; without one, no graph is recorded."""
     if torch.cuda.is_available():
         return "cuda"
-    monkeypatch.setattr("torch.cuda.make_graphed_callables", lambda passes, inputs, allow_unused_input: passes)
+    monkeypatch.setattr("torch.cuda.make_graphed_callables", passes_in_place)
     return "cpu"
 
 
@@ -81,7 +83,7 @@ def test_the_numbers_are_those_of_the_model(name: str, device: str) -> None:
     config = CONFIGS[name]
     packed, model = packed_on(device, config), build(config, device)
     twin = copy.deepcopy(model)
-    captured = Captured(twin, COUNT)
+    captured = Captured(twin)
     for number, part in enumerate(parts(packed, 5)):
         filled = number != 2
         want = gradients(model, model, packed.batch(part))
@@ -102,7 +104,7 @@ def test_training_with_dropout_can_be_repeated(device: str) -> None:
     packed = packed_on(device, config)
     model = build(config, device)
     part = next(parts(packed, 1))
-    batch, captured, found = packed.batch(part, filled=True), Captured(model, COUNT), []
+    batch, captured, found = packed.batch(part, filled=True), Captured(model), []
     for _ in range(2):
         torch.manual_seed(3)
         found.append([captured(batch).detach().clone() for _ in range(3)])
@@ -116,7 +118,7 @@ def test_training_with_dropout_can_be_repeated(device: str) -> None:
 def test_autocast(device: str) -> None:
     packed, model = packed_on(device, CONFIG), build(CONFIG, device)
     twin = copy.deepcopy(model)
-    captured = Captured(twin, COUNT)
+    captured = Captured(twin)
     for part in parts(packed, 3):
         with torch.autocast(device, torch.bfloat16):
             want = model(packed.batch(part))
@@ -127,11 +129,49 @@ def test_autocast(device: str) -> None:
 
 def test_evaluation_and_other_batches_go_through_the_model(device: str) -> None:
     packed, model = packed_on(device, CONFIG), build(CONFIG, device)
-    captured, part = Captured(model, COUNT), next(parts(packed, 1))
+    captured, part = Captured(model), next(parts(packed, 1))
     model.eval()
     want = model(packed.batch(part))
     torch.testing.assert_close(captured(packed.batch(part, filled=True)), want)
     model.train()
+    want = copy.deepcopy(model)(packed.batch(part))
+    torch.testing.assert_close(captured(packed.batch(part, filled=True)), want, rtol=1e-4, atol=1e-5)
     twin = copy.deepcopy(model)
     few = packed.batch(range(COUNT + 1), filled=True)  # as many graphs as a filled batch, and none of them a filler
     torch.testing.assert_close(captured(few), twin(few))
+
+
+def test_a_batch_may_have_been_used_before(device: str) -> None:
+    packed, model = packed_on(device, CONFIG), build(CONFIG, device)
+    captured, several = Captured(model), [packed.batch(part, filled=True) for part in parts(packed, 3)]
+    for batch in several[:2]:
+        model.eval()
+        captured(batch)
+        batch.line_dag.prune().reverse().plan(4)
+        model.train()
+        captured(batch)
+    captured(several[2])
+
+
+def test_another_size_is_refused(device: str) -> None:
+    packed, model = packed_on(device, CONFIG), build(CONFIG, device)
+    captured = Captured(model)
+    captured(packed.batch(next(parts(packed, 1)), filled=True))
+    other = PackedGraphs.from_data_list(list(graphs())).to(device).with_filler(5).batch(range(5), filled=True)
+    assert other._filled
+    with pytest.raises(ShapeError, match="each with_filler"):
+        captured(other)
+
+
+def test_lengths_that_coincide(device: str) -> None:
+    """63 graphs of 10 nodes and 11 columns would fill up to as many nodes as columns."""
+    ring = torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 1], [1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 8]])
+    drawn = [torch.Generator().manual_seed(seed) for seed in range(70)]
+    same = [
+        Data(x=torch.randint(5, (10, 1), generator=g), edge_index=ring, edge_attr=torch.rand(11, 3, generator=g),
+             pe=torch.rand(10, 3, generator=g), y=torch.rand(1, 2, generator=g))
+        for g in drawn
+    ]  # fmt: skip
+    packed, model = PackedGraphs.from_data_list(same).to(device).with_filler(63), build(CONFIG, device)
+    want = copy.deepcopy(model)(packed.batch(range(63)))
+    torch.testing.assert_close(Captured(model)(packed.batch(range(63), filled=True)), want, rtol=1e-4, atol=1e-5)

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import small_config, small_dataset, three_classes
+from small_runs import passes_in_place, small_config, small_dataset, three_classes
+from torch_geometric.data import Data
 
 from plstm_graph.data.packed import PackedGraphs
 from plstm_graph.errors import ConfigError
@@ -20,7 +21,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda")
 @pytest.mark.parametrize("task", ["regression", "binary", "multiclass"])
 def test_a_captured_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str) -> None:
     """On a CPU, with the passes themselves in place of the graph: 32 graphs in four batches, one of them not full."""
-    monkeypatch.setattr("torch.cuda.make_graphed_callables", lambda passes, inputs, allow_unused_input: passes)
+    monkeypatch.setattr("torch.cuda.make_graphed_callables", passes_in_place)
     monkeypatch.setattr(
         "plstm_graph.train.run.capturable", lambda graphs, config, *_: graphs.with_filler(config.batch_size)
     )
@@ -56,6 +57,11 @@ def test_what_cannot_be_captured_says_so(tmp_path: Path, monkeypatch: pytest.Mon
         train(small_config(capture=True), dataset)
     packed = PackedGraphs.from_data_list(dataset.prepared(small_config().model), exclude_keys=["smiles"])
 
+    without = PackedGraphs.from_data_list(dataset.graphs, order=None, exclude_keys=["smiles"])
+    chain = torch.arange(300)
+    long = Data(x=torch.ones(300, 1), edge_index=torch.stack([chain[:-1], chain[1:]]))
+    large = PackedGraphs.from_data_list([long] * 9)
+
     def check(graphs: Any = packed, devices: int = 1, backend: str | None = "triton", **options: Any) -> PackedGraphs:
         monkeypatch.setattr("plstm_graph.train.capture.compiled_backend", lambda name, device: backend)
         config = small_config(capture=True, **options)
@@ -72,6 +78,9 @@ def test_what_cannot_be_captured_says_so(tmp_path: Path, monkeypatch: pytest.Mon
         "needs graphs that can be packed on the GPU, and these cannot": {"graphs": dataset.graphs},
         "needs the backend 'triton', not chosen or unable to run": {"backend": "numba"},
         "needs narrower heads: K and V of at most 128 each": {"model_width": 600, "model_heads": 2},
+        "not order 'random'": {"graphs": without, "model_order": "random"},
+        "needs norms in 16-mixed": {"precision": "16-mixed", "model_norm": "none"},
+        "is for graphs of up to 256 nodes: of batches of 8, 0% have none that is larger": {"graphs": large},
         "but there are 40 graphs, none of whose batches has 64": {"batch_size": 64},
     }.items():
         with pytest.raises(ConfigError, match=message):

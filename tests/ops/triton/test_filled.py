@@ -18,12 +18,13 @@ HEADS, VALUES = (8, 16) if DEVICE == "cuda" else (2, 3)
 CHOSEN = [3, 0, 5, 2]
 
 
-def batches() -> tuple[Batch, Batch]:
+def batches(columns_per_edge: int = 2) -> tuple[Batch, Batch]:
     """The same graphs, plain and filled."""
     graphs = []
     for seed, nodes in enumerate(SIZES):
         dag = molecule(nodes, seed)
         columns = torch.stack([torch.cat([dag.src, dag.dst]), torch.cat([dag.dst, dag.src])])
+        columns = columns[:, : columns_per_edge * dag.num_edges]
         graphs.append(Data(x=torch.rand(nodes, 5), edge_index=columns, edge_attr=torch.rand(columns.size(1), 3)))
     packed = PackedGraphs.from_data_list(graphs).to(DEVICE).with_filler(len(CHOSEN))
     plain, filled = packed.batch(CHOSEN), packed.batch(CHOSEN, filled=True)
@@ -46,11 +47,12 @@ OPTIONS = [
 @pytest.mark.parametrize("form", ["tiles"], indirect=True)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("options", OPTIONS, ids=["P", "D", "no edge features"])
-def test_a_layer(form, options, dtype):
+@pytest.mark.parametrize("columns", [1, 2])
+def test_a_layer(form, options, dtype, columns):
     """Rows of the graphs bit for bit; rows of the filler add to no gradient; memory that nobody writes is NaN here."""
     conv = PLSTMConv(5, VALUES, heads=HEADS, backend="triton", **options).to(DEVICE, dtype)
     found = []
-    plain, filled = batches()
+    plain, filled = batches(columns)
     for batch in (plain, filled):
         x = batch.x.to(dtype).requires_grad_()
         edge_attr = batch.edge_attr.to(dtype).requires_grad_() if conv.lin_edge else None
