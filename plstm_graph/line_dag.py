@@ -278,9 +278,9 @@ class LineDAG:
 
     def bare(self) -> "LineDAG":
         """This line graph with its plans, and without whatever else has been computed for it."""
-        kept = {key: value for key, value in self._shared.items() if key == "kept" or key[0] in ("tables", "edge_id")}
-        plain = {key: value for key, value in kept.items() if key == "kept" or len(key) == 2}
-        return LineDAG(**{name: value for name, value in vars(self).items() if name[0] != "_"}, _shared=plain)
+        given = "kept", *((name, flag) for name in ("tables", "edge_id") for flag in (False, True))
+        shared = {key: self._shared[key] for key in given if key in self._shared}
+        return LineDAG(**{name: value for name, value in vars(self).items() if name[0] != "_"}, _shared=shared)
 
     def apply(self, change: Callable[[Tensor], Tensor]) -> "LineDAG":
         """This line graph with other tensors in place of all that it holds, like PyG's ``Data.apply``."""

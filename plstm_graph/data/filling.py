@@ -23,8 +23,6 @@ SPREAD = 4.0
 FILLER_NODES = 64
 """The filler has at least so many nodes, over which its self-loops are spread: sums over them stay small, since in half
 precision an infinite number would make gradients NaN even where nothing of it is asked for."""
-
-
 RARE = 3
 """Room for so many more graphs of each size class, since few graphs are not distributed normally."""
 

@@ -1,4 +1,4 @@
-"""Passes of a model as one CUDA graph: all kernels of a training step, forward and backward, started in two calls.
+"""Passes of a model as CUDA graphs: all kernels of a training step, forward and backward, started in two calls.
 
 A step on some hundred molecules is a thousand kernels of a few microseconds, each of which takes the host longer to
 start than the GPU to run. A CUDA graph starts them at once, on tensors that always lie in the same places: so batches
@@ -19,7 +19,7 @@ from plstm_graph.nn.counted import counted
 
 
 class Captured:
-    """A model in training whose passes over filled batches are a CUDA graph, recorded at the first such batch.
+    """A model in training whose passes over filled batches are CUDA graphs, recorded at the first such batch.
 
     The numbers are those of the model itself, within rounding. Parameters get their gradients as ever, but the backward
     pass writes them where it wrote the last ones: ``zero_grad(set_to_none=True)``, the default, comes before each. The

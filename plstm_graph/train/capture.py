@@ -1,4 +1,4 @@
-"""Whether the passes of a run can be one CUDA graph, found out before it trains."""
+"""Whether the passes of a run can be CUDA graphs, found out before it trains."""
 
 import random
 
