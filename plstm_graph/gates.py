@@ -9,6 +9,13 @@ from plstm_graph.errors import ConfigError, ShapeError, unknown
 from plstm_graph.line_dag import LineDAG
 
 MODES = ("P", "D")
+TRANSITIONS = ("tanh", "saturating")
+
+# A saturating transition takes pre-activations as they are and cuts them off at -1 and 1; from SATURATED on it counts
+# as cut off (a normalised gate times its divisor need not be 1 to the last digit) and passes LEAK of its gradient, so
+# that a gate which is open or closed for good can still learn. The gradient is a function of the gate alone.
+SATURATED = 1 - 1e-6
+LEAK = 0.03
 
 # Pöppel et al. 2025, table 5. Sources, marks and direct terms start almost closed.
 SOURCE_BIAS = -4.0
@@ -54,6 +61,12 @@ def check_mode(mode: str) -> None:
         raise ConfigError(unknown("mode", mode, MODES))
 
 
+def check_transition(transition: str) -> None:
+    """Raise ConfigError unless ``transition`` is ``"tanh"`` or ``"saturating"``."""
+    if transition not in TRANSITIONS:
+        raise ConfigError(unknown("transition", transition, TRANSITIONS))
+
+
 def view(dag: LineDAG, mode: str, reverse: bool) -> LineDAG:
     """The line graph that a layer reads: pruned for D mode, against the edges if ``reverse``."""
     check_mode(mode)
@@ -71,17 +84,31 @@ def normalize_transition(transition: Tensor, dag: LineDAG) -> Tensor:
     return transition / total.clamp(min=1.0).index_select(0, dag.prev)
 
 
-def activate(raw: Gates, dag: LineDAG, mode: str) -> Gates:
-    """Pre-activations to gates: sigmoids and a tanh, normalised in P mode; float32 at least.
+def activate_transition(raw: Tensor, transition: str = "tanh") -> Tensor:
+    """Pre-activations to transitions in [-1, 1], of any shape.
 
-    ``dag`` is the line graph as it is read, see :func:`view`.
+    ``"tanh"`` never is 1, so what is carried over many edges fades. ``"saturating"`` is ``clamp(raw, -1, 1)``, which
+    can be exactly 1, over any number of edges. Its gradient is 1, and ``LEAK`` where it is cut off.
+    """
+    check_transition(transition)
+    if transition == "tanh":
+        return raw.tanh()
+    value = raw.detach().clamp(-1, 1)
+    slope = torch.where(value.abs() >= SATURATED, LEAK, 1.0).to(raw.dtype)
+    return value + slope * (raw - raw.detach())
+
+
+def activate(raw: Gates, dag: LineDAG, mode: str, transition: str = "tanh") -> Gates:
+    """Pre-activations to gates: sigmoids, and transitions normalised in P mode; float32 at least.
+
+    ``dag`` is the line graph as it is read, see :func:`view`; ``transition`` as for :func:`activate_transition`.
     """
     check_mode(mode)
-    source, transition, mark, direct = (x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in raw)
-    transition = transition.tanh()
+    source, carried, mark, direct = (x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in raw)
+    carried = activate_transition(carried, transition)
     if mode == "P":
-        transition = normalize_transition(transition, dag)
-    return Gates(source.sigmoid(), transition, mark.sigmoid(), direct.sigmoid())
+        carried = normalize_transition(carried, dag)
+    return Gates(source.sigmoid(), carried, mark.sigmoid(), direct.sigmoid())
 
 
 def initial_transition_bias(heads: int) -> Tensor:

@@ -7,10 +7,12 @@ from plstm_graph import Gates, LineDAG
 from plstm_graph.errors import ConfigError
 from plstm_graph.gates import (
     DIRECT_BIAS,
+    LEAK,
     MARK_BIAS,
     SOURCE_BIAS,
     TRANSITION_BIAS,
     activate,
+    activate_transition,
     check_mode,
     initial_transition_bias,
     normalize_transition,
@@ -63,6 +65,28 @@ def test_activations():
         assert torch.equal(got, want), name
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_saturating_transitions(dtype):
+    """Exactly 1 from there on, where the gradient leaks; its own second derivative is zero."""
+    raw = torch.tensor([-3.0, -1, -0.5, 0, 0.999, 1, 40, torch.nan], dtype=dtype, requires_grad=True)
+    found = activate_transition(raw, "saturating")
+    assert found.dtype == dtype
+    assert found[:-1].tolist() == raw[:-1].clamp(-1, 1).tolist()
+    assert found[-1].isnan()
+    (slope,) = torch.autograd.grad(found[:-1].sum(), raw)
+    torch.testing.assert_close(slope, slope.new_tensor([LEAK, LEAK, 1, 1, 1, LEAK, LEAK, 0]), rtol=0, atol=1e-8)
+    assert torch.equal(activate_transition(raw)[:-1], raw[:-1].tanh())
+
+
+def test_a_saturating_transition_carries_without_loss():
+    """Over a chain of 5,000 edges, in both modes; tanh loses all of it."""
+    dag = grid_dag(1, 5000)
+    raw = Gates(*(torch.full((rows, 1), 3.0) for rows in (dag.num_edges, dag.num_pairs, dag.num_edges, dag.num_nodes)))
+    for mode in "PD":
+        assert activate(raw, dag, mode, "saturating").transition.prod() == 1
+        assert activate(raw, dag, mode).transition.prod() < 1e-9
+
+
 @pytest.mark.parametrize("mode", ["P", "D"])
 @pytest.mark.parametrize(
     ("dtype", "expected"),
@@ -102,6 +126,11 @@ def test_view():
 def test_unknown_mode(call):
     with pytest.raises(ConfigError, match="unknown mode 'PD'; choose one of P, D"):
         call("PD")
+
+
+def test_unknown_transition():
+    with pytest.raises(ConfigError, match="unknown transition 'relu'; choose one of tanh, saturating"):
+        activate_transition(torch.zeros(1), "relu")
 
 
 def test_initial_values():
