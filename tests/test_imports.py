@@ -40,8 +40,9 @@ HOMES = {
     "llvmlite": ("ops/numba/",),
     "yacs": ("graphgym.py",),
     "triton": ("ops/triton/",),
+    "PIL": ("data/arrow.py",),
 }
-LAZY = ("rdkit", "ogb", "pytorch_lightning", "matplotlib", "typer", "networkx", "sklearn", "pandas")
+LAZY = ("PIL", "rdkit", "ogb", "pytorch_lightning", "matplotlib", "typer", "networkx", "sklearn", "pandas")
 # OrientDAG("canonical") asks the molecule for its ranks, when it is called.
 LATER = {("transforms.py", "data")}
 FILES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("*.py"))}
