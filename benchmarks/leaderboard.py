@@ -7,6 +7,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,26 @@ import records
 from plan import Job, read_plan, stored
 from tables import leaderboard_table
 
-from plstm_graph.errors import ConfigError, PLSTMGraphError, unknown
+from plstm_graph.errors import ConfigError, DataError, PLSTMGraphError, unknown
 from plstm_graph.train.callbacks import Reporter
 from plstm_graph.train.pool import Failure, Say, outcomes
+from plstm_graph.train.results import data_hash
 from plstm_graph.train.run import train
 from plstm_graph.train.series import shared_dataset, shared_graphs
 
+OTHER_DATA = "the stored rows are of other data of this name"
+
 
 def run_job(job: Job, say: Say) -> dict[str, Any]:
-    """Trains one job and returns its row."""
-    found = train(job.config, shared_dataset(job.config), graphs=shared_graphs(job.config), callbacks=[Reporter(say)])
+    """Trains one job and returns its row.
+
+    Raises:
+        DataError: the data are not those of the rows that are stored.
+    """
+    dataset = shared_dataset(job.config)
+    if job.data_hash not in (None, data_hash(dataset.graphs)):
+        raise DataError(f"{OTHER_DATA}; bring those back, or give another --results")
+    found = train(job.config, dataset, graphs=shared_graphs(job.config), callbacks=[Reporter(say)])
     return row_of(job, found)
 
 
@@ -33,6 +44,7 @@ def row_of(job: Job, found: dict[str, Any]) -> dict[str, Any]:
         "entry": job.entry,
         "config": job.content(),
         "config_hash": job.key,
+        "data_hash": found["data_hash"],
         "seed": job.config.seed,
         "fold": job.config.fold,
         "metric": found["metric"],
@@ -55,9 +67,12 @@ def run_all(
 ) -> list[tuple[Job, Failure]]:
     """Runs ``jobs`` and stores each row as soon as there is one. Returns those that failed; the others go on."""
     failed = []
+    known = {job.source: job.data_hash for job in jobs if job.data_hash}
     with closing(outcomes(jobs, run, workers=workers)) as found:
         for done, (job, row) in enumerate(found, start=1):
             where = f"[{done}/{len(jobs)}] {job.entry} seed {job.config.seed} fold {job.config.fold}"
+            if not isinstance(row, Failure) and known.setdefault(job.source, row["data_hash"]) != row["data_hash"]:
+                row = Failure(OTHER_DATA)  # they changed meanwhile
             if isinstance(row, Failure):
                 failed.append((job, row))
                 print(f"{where}: failed: {row.reason}", file=sys.stderr, flush=True)
@@ -91,7 +106,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     path = options.results / f"{plan.name}.jsonl"
     done = stored(plan, path)
-    todo = [job for job in plan.jobs if job.key not in done and (not options.only or job.entry in options.only)]
+    hashes = {job.source: found for job in plan.jobs if (found := done.get(job.key, {}).get("data_hash"))}
+    jobs = [replace(job, data_hash=hashes.get(job.source)) for job in plan.jobs]
+    todo = [job for job in jobs if job.key not in done and (not options.only or job.entry in options.only)]
     print(f"{plan.name}: {len(plan.jobs)} runs, {len(done)} done, {len(todo)} to do")
     failed = [] if options.dry_run else run_all(todo, path, workers=options.jobs, commit=options.commit)
     print("\n" + leaderboard_table(plan, stored(plan, path)))

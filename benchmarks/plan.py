@@ -18,10 +18,17 @@ FOREST_MODEL = ("model", "trees", "radius", "bits", "counts")
 
 @dataclass(frozen=True)
 class Job:
-    """One run: an entry with one seed and one fold. ``config.root`` is where data lie, and no part of its identity."""
+    """One run: an entry with one seed and one fold. ``config.root`` is where data lie: no part of its key."""
 
     entry: str
     config: TrainConfig
+    data_hash: str | None = None  # of the rows that are stored, where they tell
+
+    @property
+    def source(self) -> tuple[str, ...]:
+        """Names its data; all runs of one source must have read the same."""
+        whole = to_dict(self.config)
+        return tuple(str(whole.get(name)) for name in ("data", "targets", "smiles_column", "task"))
 
     @property
     def key(self) -> str:

@@ -2,22 +2,21 @@
 
 import functools
 import shlex
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from plstm_graph import __version__
-from plstm_graph.errors import ConfigError, PLSTMGraphError, missing_extra
+from plstm_graph.errors import ConfigError, Diverged, PLSTMGraphError, missing_extra
 
 try:
     import typer
 except ModuleNotFoundError as error:  # the console script exists even without the extra
     raise SystemExit(missing_extra("typer", "train")) from error
 
-from plstm_graph.options import CHOICES, WithDefaults, with_choices
+from plstm_graph.options import CHOICES, WithDefaults, command_of, with_choices
 
-USAGE, INTERRUPTED = 2, 130
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
     help="pLSTM for graphs: train on molecules and graphs, predict, evaluate.",
@@ -58,7 +57,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             if kwargs.get("debug"):
                 raise
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-            raise typer.Exit(USAGE) from error
+            raise typer.Exit(FAILED if isinstance(error, Diverged) else USAGE) from error
         except KeyboardInterrupt as error:
             if kwargs.get("debug"):
                 raise
@@ -107,7 +106,7 @@ def train(
     values = {choice.field or choice.name: given[choice.name] for choice in CHOICES if given[choice.name] is not None}
     chosen, series = _config(config, values | _pairs(settings or []), out, resume, seeds, folds)
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "progress": not quiet}
-    how["command"] = shlex.join(["plstm-graph", *sys.argv[1:]])
+    how["command"] = command_of(chosen, _members(chosen, series, overwrite))
     try:
         found = train_series(chosen, jobs=jobs, **series, **how) if series else run(chosen, **how)
     except KeyboardInterrupt:
@@ -117,7 +116,18 @@ def train(
     if not quiet and first_process():
         _series_summary(found, str(chosen.out)) if series else _summary(found, str(chosen.out))
     if series and found["failed"]:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
+
+
+def _members(config: Any, asked: dict[str, Any], overwrite: bool) -> dict[str, list[int]]:
+    """Seeds and folds that make up a series: those asked for, and those in its folder that they join."""
+    from plstm_graph.train.series import stored_series
+
+    stored = stored_series(config.out) if asked and not overwrite else None
+    if stored is None:
+        return asked
+    given = {"seeds": [config.seed], "folds": [config.fold]} | asked
+    return {name: list(dict.fromkeys([*known, *given[name]])) for name, known in stored[1].items()}
 
 
 def _advice(out: str) -> str:

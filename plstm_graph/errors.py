@@ -32,6 +32,10 @@ class CheckpointError(PLSTMGraphError, ValueError):
     """A checkpoint is missing, truncated or from something else."""
 
 
+class Diverged(PLSTMGraphError, RuntimeError):
+    """A training's loss is not finite any more; what was stored before is untouched."""
+
+
 class OutOfMemory(PLSTMGraphError, RuntimeError):
     """A batch does not fit into memory; the message names a size to try."""
 

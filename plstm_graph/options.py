@@ -1,11 +1,15 @@
 """Options of ``plstm-graph train`` that each set one field of the config."""
 
 import inspect
-from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperOption
+
+if TYPE_CHECKING:
+    from plstm_graph.train.config import TrainConfig
 
 
 class Choice(NamedTuple):
@@ -88,6 +92,28 @@ def with_choices(command: Callable[..., None]) -> Callable[..., None]:
     command.__signature__ = signature  # type: ignore[attr-defined]
     command.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
     return command
+
+
+def command_of(config: "TrainConfig", series: Mapping[str, Sequence[int]]) -> str:
+    """The command that makes a run, or a series with its ``seeds`` and ``folds``, from nothing."""
+    from plstm_graph.train.config import TrainConfig, flat
+
+    flags = {choice.field or choice.name: choice.flag for choice in CHOICES}
+    decided = {"out", *(name[:-1] for name in series), *(("model.width",) if config.budget else ())}
+    words = ["plstm-graph", "train"]
+    for (name, value), default in zip(flat(config).items(), flat(TrainConfig()).values(), strict=True):
+        if value == default or name in decided:
+            continue
+        flag = flags.get(name)
+        if flag is None:
+            words += ["--set", f"{name}={value}"]
+        elif isinstance(value, bool):
+            words.append(flag.split("/")[not value])
+        else:
+            words += [word for each in (value if isinstance(value, tuple) else [value]) for word in (flag, str(each))]
+    for name, numbers in series.items():
+        words += [f"--{name}", ",".join(map(str, numbers))]
+    return shlex.join([*words, "--out", str(config.out)])
 
 
 class WithDefaults(TyperCommand):

@@ -1,5 +1,6 @@
 """What happens around an epoch: the same random numbers again, history, checkpoints, the progress bar."""
 
+import math
 import random
 import sys
 import time
@@ -12,6 +13,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
 from torch import Tensor
 
+from plstm_graph.errors import Diverged
 from plstm_graph.train.data import mixed_seed
 from plstm_graph.train.metrics import METRICS
 from plstm_graph.train.pool import Say, Status
@@ -75,6 +77,7 @@ class Keeper(Checkpoint):
         logged = trainer.callback_metrics
         names = ("loss", "valid_loss", self.metric)
         row = {"epoch": trainer.current_epoch} | {name: float(logged[name]) for name in names}
+        _check_finite(row, self.history)
         row["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         self.history.append(row)
         self.finished = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
@@ -105,6 +108,15 @@ class Keeper(Checkpoint):
             trainer.save_checkpoint(self.folder / "checkpoints" / "best.ckpt", weights_only=True)
         else:
             self.best_state = {key: value.detach().clone() for key, value in learner.state_dict().items()}
+
+
+def _check_finite(row: dict[str, float], history: list[dict[str, float]]) -> None:
+    for name in ("loss", "valid_loss"):
+        if not math.isfinite(row[name]):
+            kept = f"checkpoints are those of epoch {len(history)}" if history else "there is no checkpoint"
+            raise Diverged(
+                f"the training diverged: {name} of epoch {len(history) + 1} is {row[name]}; {kept}; lower --lr"
+            )
 
 
 class Bar(ProgressBar):

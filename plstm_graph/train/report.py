@@ -19,6 +19,7 @@ from plstm_graph.train.data import labels
 from plstm_graph.train.infer import outputs
 from plstm_graph.train.metrics import METRICS, scores
 from plstm_graph.train.module import Learner
+from plstm_graph.train.start import Start
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Run:
     learner: Learner
     keeper: Keeper
     out: Path | None
-    command: str | None
+    start: Start
 
 
 MOST_VALUES = 10_000_000
@@ -82,13 +83,13 @@ def _content(run: Run, found: Found, last_epoch: dict[str, float]) -> dict[str, 
         "minutes": round(keeper.seconds / 60, 4),
         "data": dataset.name,
         "split": config.split or dataset.default_split,
-        "data_hash": results.data_hash(dataset.graphs),
+        "data_hash": run.start.data_hash,
         "task": dataset.task,
         "targets": list(dataset.targets),
         "seed": config.seed,
         "config_hash": config_hash(config),
         "device": run.learner.device.type,
-        "command": run.command,
+        "command": run.start.command,
         "commit": results.commit(),
         "versions": results.versions(),
     }

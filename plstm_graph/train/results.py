@@ -11,7 +11,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from os import PathLike
@@ -27,7 +27,8 @@ from plstm_graph.train.config import TrainConfig, differences, from_dict, read_t
 
 CONFIG, METRICS, HISTORY, PREDICTIONS = "config.toml", "metrics.json", "metrics.csv", "predictions.csv"
 REJECTED, PAGE = "rejected.csv", "report.html"
-FILES = (CONFIG, METRICS, HISTORY, PREDICTIONS, "curves.png", "parity.png", "roc.png", REJECTED, PAGE)
+START = "start.json"
+FILES = (CONFIG, METRICS, HISTORY, PREDICTIONS, "curves.png", "parity.png", "roc.png", REJECTED, PAGE, START)
 CHECKPOINTS = ("best.ckpt", "last.ckpt")
 ROWS, SUMMARY, SERIES = "runs.jsonl", "summary.json", "series.toml"  # of a series, beside the folders of its runs
 PACKAGES = (
@@ -66,10 +67,13 @@ def check_folder(config: TrainConfig, *, resume: bool = False, overwrite: bool =
                 folder.rmdir()
 
 
-def open_folder(config: TrainConfig, *, resume: bool = False, rejected: Sequence[Rejected] = ()) -> Path | None:
+def open_folder(
+    config: TrainConfig, begin: Callable[[Path], None], *, resume: bool = False, rejected: Sequence[Rejected] = ()
+) -> Path | None:
     """Prepares the folder and stores the config in it; returns the checkpoint to resume from, if there is one.
 
-    A run that was stopped before its first epoch ended has no checkpoint: resuming it starts it anew.
+    A run that was stopped before its first epoch ended has no checkpoint: resuming it starts it anew. ``begin``
+    stores what else the run begins with.
     """
     out = Path(str(config.out))
     (out / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -81,6 +85,7 @@ def open_folder(config: TrainConfig, *, resume: bool = False, rejected: Sequence
         path.unlink(missing_ok=True)  # of an earlier run; nothing else in the folder is touched
     if rejected:
         write_rows(out / REJECTED, ["row", "text", "reason"], rejected)
+    begin(out)
     write_toml(config, out / CONFIG)  # last: with it, the run can be resumed
     return None
 

@@ -33,6 +33,7 @@ from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.metrics import check_defined, metric_for
 from plstm_graph.train.module import Learner
 from plstm_graph.train.report import Run, report
+from plstm_graph.train.start import Start
 
 log = logging.getLogger(__name__)
 
@@ -57,15 +58,16 @@ def train(
         config: every choice of the run.
         dataset: instead of the one ``config.data`` names.
         graphs: ``dataset.graphs`` after ``prepare``, to spare preparing them again in a series of runs.
-        resume: go on from ``last.ckpt`` in ``config.out``.
+        resume: go on from ``last.ckpt`` in ``config.out``, with the data and the split it began with.
         overwrite: replace the run in ``config.out``.
         progress: show a bar on stderr.
-        command: for the record.
+        command: what makes the run from nothing, for the record.
         callbacks: more of them for Lightning's trainer.
 
     Raises:
         ConfigError, DataError: before any training starts.
         CheckpointError: a checkpoint cannot be read or written.
+        Diverged: the loss of an epoch is not finite; checkpoints are those of the epoch before.
         OutOfMemory: a batch does not fit; the message names a size to try.
         KeyboardInterrupt: after Ctrl-C; ``last.ckpt`` holds the last finished epoch.
     """
@@ -79,25 +81,34 @@ def train(
         if config.budget and config.model.model != FINGERPRINT:  # a forest has no parameters to count
             model = fit_width(dataset.features, dataset.num_outputs, config.model, config.budget)
             config = replace(config, model=model)
+        start = _start(config, dataset, resume, command)
         if config.model.model == FINGERPRINT:
-            return _plant(config, dataset, command)
-        run, trainer, loader = _assemble(config, dataset, graphs, progress, command, callbacks)
+            return _plant(config, dataset, start)
+        run, trainer, loader = _assemble(config, dataset, graphs, progress, start, callbacks)
         outputs(run.learner.to(trainer.strategy.root_device), run.parts["valid"][:1])  # a backend may refuse the model
         last = None
         if config.out and first_process():
-            last = results.open_folder(config, resume=resume, rejected=run.dataset.rejected)
+            last = results.open_folder(config, start.write, resume=resume, rejected=run.dataset.rejected)
         elif config.out and resume:
             last = results.last_checkpoint(config.out)
         _fit(trainer, run, loader, last)
         return report(run, write=first_process())
 
 
-def _plant(config: TrainConfig, dataset: GraphDataset, command: str | None) -> dict[str, Any]:
+def _start(config: TrainConfig, dataset: GraphDataset, resume: bool, command: str | None) -> Start:
+    """What the run begins with; when it goes on, what it began with."""
+    start = Start.of(dataset.graphs, split_of(config, dataset), command)
+    if not resume:
+        return start
+    stored = start.check(str(config.out))
+    return replace(stored, command=stored.command or command)
+
+
+def _plant(config: TrainConfig, dataset: GraphDataset, start: Start) -> dict[str, Any]:
     """The run of a forest: a few seconds on the CPU, without epochs; one that was interrupted is grown anew."""
     metric = config.metric or dataset.metric
     rule = metric_for(metric, dataset.task)
-    split = split_of(config, dataset)
-    parts = _parts(config, dataset, split, None)
+    parts = _parts(config, dataset, start.split, None)
     meta = _meta(config, dataset, metric, parts)
     # A forest answers in the units of the labels.
     meta = replace(meta, mean=[0.0] * len(meta.mean), deviation=[1.0] * len(meta.deviation))
@@ -105,14 +116,14 @@ def _plant(config: TrainConfig, dataset: GraphDataset, command: str | None) -> d
     smiles_of(parts["train"])
     out = Path(config.out) if config.out else None
     if out:
-        results.open_folder(config, rejected=dataset.rejected)
+        results.open_folder(config, start.write, rejected=dataset.rejected)
     keeper, begin = Keeper(f"valid_{metric}", rule.higher_is_better), time.perf_counter()
     learner = Learner(forest.fit(parts["train"], config.seed), meta.plain())
     keeper.seconds, keeper.best_state = time.perf_counter() - begin, learner.state_dict()
     if out:
         content = {"plstm_graph": meta.plain(), "state_dict": learner.state_dict()}
         AtomicCheckpointIO().save_checkpoint(content, out / "checkpoints" / "best.ckpt")
-    return report(Run(config, dataset, split, parts, learner, keeper, out, command))
+    return report(Run(config, dataset, start.split, parts, learner, keeper, out, start))
 
 
 def first_process() -> bool:
@@ -126,14 +137,13 @@ def _assemble(
     dataset: GraphDataset,
     graphs: Sequence[Data] | None,
     progress: bool,
-    command: str | None,
+    start: Start,
     more: Sequence[Callback],
 ) -> tuple[Run, pl.Trainer, Any]:
     """Everything up to the first step, so that whatever is wrong with options or data shows before training."""
     metric = config.metric or dataset.metric
     rule = metric_for(metric, dataset.task)
-    split = split_of(config, dataset)
-    parts = _parts(config, dataset, split, graphs)
+    parts = _parts(config, dataset, start.split, graphs)
     check_defined(metric, labels(parts["valid"]), "valid")
     pl.seed_everything(config.seed, workers=True, verbose=False)
     meta = _meta(config, dataset, metric, parts)
@@ -167,7 +177,7 @@ def _assemble(
         compile=config.compile,
         capture=config.capture,
     )
-    return Run(config, dataset, split, parts, learner, keeper, out, command), trainer, loader
+    return Run(config, dataset, start.split, parts, learner, keeper, out, start), trainer, loader
 
 
 def _parts(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from torch_geometric.data import Data
 
 from plstm_graph.data.dataset import GraphDataset
-from plstm_graph.errors import ConfigError
+from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.files import atomic_write
 from plstm_graph.nn.model import ModelConfig
 from plstm_graph.train import results
@@ -24,6 +24,7 @@ from plstm_graph.train.data import load_data
 from plstm_graph.train.pool import Failure, Row, Say, Status, outcomes, terminable, unseen
 from plstm_graph.train.results import ROWS, SERIES, SUMMARY
 from plstm_graph.train.run import train
+from plstm_graph.train.start import changes
 
 READ_FROM = ("data", "root", "targets", "smiles_column", "task")  # what decides which data set a run reads
 EVERY_S = 30.0
@@ -50,6 +51,11 @@ def _source(config: TrainConfig) -> TrainConfig:
 @lru_cache(maxsize=1)
 def _dataset(source: TrainConfig) -> GraphDataset:
     return load_data(source)
+
+
+@lru_cache(maxsize=1)
+def _data_hash(source: TrainConfig) -> str:
+    return results.data_hash(_dataset(source).graphs)
 
 
 @lru_cache(maxsize=1)
@@ -98,6 +104,7 @@ class Job:
     """One run of a series; its folder is ``config.out``."""
 
     config: TrainConfig
+    data_hash: str
     resume: bool = False
     overwrite: bool = False
     command: str | None = None
@@ -139,7 +146,8 @@ def train_series(
 
     Raises:
         ConfigError: options that do not suit a series, a folder that cannot be used, or one that holds a series with
-            other settings; before anything runs.
+            other settings or of other data; before anything runs.
+        DataError: the data cannot be read; likewise.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once all runs have stopped.
     """
     if config.out is None:
@@ -151,11 +159,15 @@ def train_series(
     out = Path(config.out)
     seeds, folds = list(seeds or [config.seed]), list(folds or [config.fold])
     known = {"seeds": [], "folds": []} if overwrite else _joined(out, config)
+    for kept_by_process in (_dataset, _data_hash, _prepared):
+        kept_by_process.cache_clear()  # the files of an earlier series may have changed
     asked = set(product(seeds, folds))
     seeds, folds = _union(known["seeds"], seeds), _union(known["folds"], folds)
+    data_hash = _checked_data(out, config, overwrite)
     members = [
         _job(
             replace(config, devices="1", fold=fold, seed=seed, out=str(out / f"fold-{fold}_seed-{seed}")),
+            data_hash,
             resume or (seed, fold) not in asked,
         )
         for seed in seeds
@@ -166,7 +178,9 @@ def train_series(
     for run in members:
         if run in runs or run.finished:
             results.check_folder(run.config, resume=run.resume, overwrite=overwrite)
-    _open(out, config, seeds, folds, overwrite)
+    _open(out, config, {"seeds": seeds, "folds": folds, "data_hash": data_hash}, overwrite)
+    if jobs > 1:  # the runs have processes of their own
+        _dataset.cache_clear()
     kept = {row["run"]: row for row in results.read_lines(out / ROWS)}
     todo = [run for run in runs if not (run.resume and run.finished)]
     there = [run for run in members if run not in todo and (run.finished or run.name in kept)]
@@ -174,8 +188,6 @@ def train_series(
     left = {run.name for run in members if run not in todo and run.name not in rows}
     before = results.read_json(out / SUMMARY)["failed"] if (out / SUMMARY).is_file() else {}
     failed: dict[str, str] = {name: reason for name, reason in before.items() if name in left}
-    for kept_by_process in (_dataset, _prepared):
-        kept_by_process.cache_clear()  # the files of an earlier series may have changed
     display = Display(len(runs), len(runs) - len(todo)) if progress else None
     with terminable(), display or nullcontext():
         found = outcomes(todo, _run, workers=jobs, watch=display.watch if display else unseen)
@@ -205,17 +217,32 @@ def _joined(out: Path, config: TrainConfig) -> dict[str, list[int]]:
     return known
 
 
+def _checked_data(out: Path, config: TrainConfig, overwrite: bool) -> str:
+    """The hash of the data, which is that of the series in the folder, if there is one."""
+    found = _data_hash(_source(config))
+    count = len(shared_dataset(config).graphs)
+    stored = None if overwrite or not (out / SERIES).is_file() else read_toml(out / SERIES)["series"].get("data_hash")
+    changed = changes(stored or found, found, None, count)
+    if changed:
+        raise ConfigError(
+            f"the series in {out} is of other data: {changed}; bring those back, or give --overwrite or another --out"
+        )
+    return found
+
+
 def _union(first: Iterable[int], second: Iterable[int]) -> list[int]:
     return list(dict.fromkeys([*first, *second]))
 
 
-def _job(config: TrainConfig, resume: bool) -> Job:
+def _job(config: TrainConfig, data_hash: str, resume: bool) -> Job:
     """A run that was never begun starts anew, resumed or not."""
-    return Job(config, resume and (Path(str(config.out)) / results.CONFIG).is_file())
+    return Job(config, data_hash, resume and (Path(str(config.out)) / results.CONFIG).is_file())
 
 
 def _run(job: Job, say: Say) -> Row:
     options: dict[str, Any] = {"resume": job.resume, "overwrite": job.overwrite, "command": job.command}
+    if _data_hash(_source(job.config)) != job.data_hash:
+        raise DataError("the data have changed since the series began; bring those back, or give --overwrite")
     dataset, graphs = shared_dataset(job.config), shared_graphs(job.config)
     return _row(job, train(job.config, dataset, graphs=graphs, callbacks=[Reporter(say)], **options))
 
@@ -225,6 +252,7 @@ def _row(job: Job, found: dict[str, Any]) -> Row:
         "run": job.name,
         "config": to_dict(replace(job.config, out=None)),
         "config_hash": found["config_hash"],
+        "data_hash": found["data_hash"],
         "seed": job.config.seed,
         "fold": job.config.fold,
         "metric": found["metric"],
@@ -248,7 +276,7 @@ def _stored_row(job: Job, out: Path) -> Row:
     return row
 
 
-def _open(out: Path, config: TrainConfig, seeds: list[int], folds: list[int], overwrite: bool) -> None:
+def _open(out: Path, config: TrainConfig, series: dict[str, Any], overwrite: bool) -> None:
     import tomli_w
 
     out.mkdir(parents=True, exist_ok=True)
@@ -256,7 +284,7 @@ def _open(out: Path, config: TrainConfig, seeds: list[int], folds: list[int], ov
         for name in (ROWS, SUMMARY):
             (out / name).unlink(missing_ok=True)
     with atomic_write(out / SERIES) as temp:
-        temp.write_text(tomli_w.dumps({"series": {"seeds": seeds, "folds": folds}, **to_dict(config)}), "utf-8")
+        temp.write_text(tomli_w.dumps({"series": series, **to_dict(config)}), "utf-8")
 
 
 def stored_series(out: str | Path) -> tuple[TrainConfig, dict[str, list[int]]] | None:
@@ -266,7 +294,7 @@ def stored_series(out: str | Path) -> tuple[TrainConfig, dict[str, list[int]]] |
         return None
     content = read_toml(path)
     series = content.pop("series")
-    return from_dict(content), series
+    return from_dict(content), {name: series[name] for name in ("seeds", "folds")}
 
 
 def summarise(rows: Sequence[Row], failed: dict[str, str]) -> dict[str, Any]:

@@ -7,9 +7,11 @@ import leaderboard
 import pytest
 import records
 from plan import read_plan, stored
+from small_runs import write_csv
 from tables import leaderboard_table
 
 from plstm_graph.errors import ConfigError
+from plstm_graph.train.series import shared_dataset
 
 CONFIG = """
 title = "A small one"
@@ -51,7 +53,7 @@ class FakeTrainer:
             raise RuntimeError("out of memory")
         value = 0.5 + 0.1 * job.config.seed
         found = {"metric": "r2", "valid": {"r2": value}, "test": {"r2": value - 0.2}, "minutes": 0.1, "device": "cpu"}
-        return leaderboard.row_of(job, found | {"parameters": 1234, "best_epoch": 3})
+        return leaderboard.row_of(job, found | {"parameters": 1234, "best_epoch": 3, "data_hash": "aa"})
 
 
 def todo(path, rows):
@@ -97,6 +99,30 @@ def test_a_changed_setting_runs_anew_and_the_old_rows_stay(config, tmp_path):
     leaderboard.run_all(todo(config, rows), rows, run=fake)
     assert fake.calls == [("deep", 0), ("deep", 1)]
     assert len(rows.read_text().splitlines()) == 8
+
+
+def test_rows_of_other_data_are_not_joined(tmp_path, capsys):
+    """The file changed between two calls, and then while the second one ran."""
+    data, path = write_csv(tmp_path / "my.csv"), tmp_path / "small.toml"
+    entries = "\n".join(f'[[entry]]\nname = "{trees}"\nmodel.trees = {trees}' for trees in (2, 3))
+    head = f'[data]\nname = "{data}"\ntargets = ["y"]\n[train]\nmodel.model = "fingerprint"\n'
+    path.write_text(head + entries)
+    arguments = [str(path), "--results", str(tmp_path / "results")]
+    assert leaderboard.main([*arguments, "--only", "2"]) == 0
+    old = data.read_text()
+    data.write_text(old + "CCCCCCCS,3,0\n")
+    shared_dataset.__globals__["_dataset"].cache_clear()  # as the next call of the program
+    assert leaderboard.main(arguments) == 1
+    assert "failed: DataError: the stored rows are of other data of this name" in capsys.readouterr().err
+    data.write_text(old)
+    shared_dataset.__globals__["_dataset"].cache_clear()
+    assert leaderboard.main(arguments) == 0
+
+    hashes = iter(("aa", "bb"))
+    jobs = read_plan(path).jobs
+    run = lambda job, say: FakeTrainer()(job, say) | {"data_hash": next(hashes)}  # noqa: E731
+    ((job, failure),) = leaderboard.run_all(jobs, tmp_path / "other.jsonl", run=run)
+    assert (job.entry, failure.reason) == ("3", leaderboard.OTHER_DATA)
 
 
 def test_a_setting_younger_than_the_row_counts_as_its_default(config, tmp_path):

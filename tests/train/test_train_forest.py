@@ -94,7 +94,14 @@ def test_a_run_of_its_own(tmp_path: Path, task: str) -> None:
     config = small_config(model_model=FINGERPRINT, model_trees=TREES, out=out, split="random")
     found = train(config, dataset)
     picture = "parity.png" if task == "regression" else "roc.png"
-    assert set(os.listdir(out)) == {"metrics.json", "config.toml", "predictions.csv", "checkpoints", picture}
+    assert set(os.listdir(out)) == {
+        "metrics.json",
+        "config.toml",
+        "start.json",
+        "predictions.csv",
+        "checkpoints",
+        picture,
+    }
     assert json.loads((out / "metrics.json").read_text()) == found
     assert found["graphs"] == {"train": 32, "valid": 4, "test": 4}
     assert found["train"][dataset.metric] > 0.5

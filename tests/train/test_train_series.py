@@ -162,7 +162,13 @@ def test_a_joined_series_is_resumed_as_one(config: TrainConfig, monkeypatch: pyt
         ran.append(job.name)
         if job.config.seed == 1 and len(ran) < 4:
             raise ValueError("an accident")
-        found = {"config_hash": "", "metric": "r2", "valid": {"r2": 0.5}, "test": {"r2": float(job.config.seed)}}
+        found = {
+            "config_hash": "",
+            "data_hash": "",
+            "metric": "r2",
+            "valid": {"r2": 0.5},
+            "test": {"r2": float(job.config.seed)},
+        }
         found |= dict.fromkeys(("best_epoch", "parameters", "minutes", "device", "commit", "versions", "command"), 1)
         Path(job.config.out).mkdir(parents=True)
         (Path(job.config.out) / METRICS).write_text(json.dumps(found))

@@ -1,0 +1,77 @@
+"""What a run began with, kept in its folder: a run only goes on with the data and the split of its start."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch_geometric.data import Data
+
+from plstm_graph.errors import ConfigError
+from plstm_graph.files import atomic_write
+from plstm_graph.train.results import START, data_hash
+
+
+@dataclass(frozen=True)
+class Start:
+    """Identity of a run besides its options.
+
+    Args:
+        data_hash: of all graphs, see :func:`plstm_graph.train.results.data_hash`.
+        graphs: how many there are.
+        split: their numbers in train, valid and test.
+        command: makes the run from nothing; None where a caller gave none.
+    """
+
+    data_hash: str
+    graphs: int
+    split: dict[str, list[int]]
+    command: str | None = None
+
+    @classmethod
+    def of(cls, graphs: Sequence[Data], split: dict[str, list[int]], command: str | None) -> "Start":
+        return cls(data_hash(graphs), len(graphs), split, command)
+
+    def write(self, out: Path) -> None:
+        """Store it in the folder of the run."""
+        with atomic_write(out / START) as temp:
+            temp.write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
+
+    def check(self, out: str | Path) -> "Start":
+        """The start that is stored in ``out``.
+
+        Raises:
+            ConfigError: it had other data or another split, or the folder does not tell.
+        """
+        stored = _read(Path(out) / START)
+        changed = changes(stored.data_hash, self.data_hash, stored.graphs, self.graphs)
+        if not changed and stored.split != self.split:
+            moved = sum(len({*part} - {*self.split.get(name, ())}) for name, part in stored.split.items())
+            changed = f"{moved} of {self.graphs} graphs are in another part of the split"
+        if changed:
+            raise ConfigError(
+                f"the run in {out} began with other data: {changed}; bring those back, or give --overwrite or another "
+                "--out"
+            )
+        return stored
+
+
+def changes(old: str, new: str, old_count: int | None, count: int) -> str:
+    """How data differ from what they were, in words; empty where they do not."""
+    if old == new:
+        return ""
+    known = old_count is not None and old_count != count
+    what = f"{count} graphs, not {old_count}" if known else f"{count} graphs with other content"
+    return f"{what} (data_hash {new}, not {old})"
+
+
+def _read(path: Path) -> Start:
+    try:
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return Start(**stored)
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"{path} does not tell with which data the run began (it is missing or damaged, or the run is of an "
+            "earlier version); give --overwrite or another --out"
+        ) from error

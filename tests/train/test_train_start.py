@@ -1,0 +1,247 @@
+"""A run goes on with the data and the split that it began with, or not at all; and it says how it is made anew."""
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_runs import small_config, write_csv
+from typer.testing import CliRunner
+
+from plstm_graph.cli import app
+from plstm_graph.data import load, write_prepared
+from plstm_graph.errors import ConfigError, Diverged
+from plstm_graph.options import command_of
+from plstm_graph.train import TrainConfig, train, train_series
+from plstm_graph.train.checkpoint import read
+from plstm_graph.train.module import Learner
+from plstm_graph.train.results import read_lines
+
+SMALL = ["--epochs", 3, "--batch-size", 8, "--accelerator", "cpu", "--width", 8, "--layers", 1, "--heads", 4]
+SMALL += ["--rwse", 0, "--lr", 0.01, "--quiet"]
+
+
+def invoke(*words: object) -> Any:
+    return CliRunner().invoke(app, ["train", *map(str, words)])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def interrupted(config: TrainConfig, batch: int = 8) -> None:
+    """Train up to a batch of the second epoch."""
+    step, calls = Learner.training_step, [0]
+
+    def stopped(self: Learner, *args: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == batch:
+            raise KeyboardInterrupt
+        return step(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Learner, "training_step", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+
+
+# ---------------------------------------------------------------------- data that changed
+
+
+def lines(change: Callable[[list[str]], list[str]]) -> Callable[[str], str]:
+    return lambda text: "\n".join(change(text.splitlines())) + "\n"
+
+
+CHANGES = {
+    "rows appended": (lines(lambda rows: [*rows, *(f"{'C' * n}S,{n},0" for n in range(2, 12))]), "50 graphs, not 40"),
+    "a row dropped": (lines(lambda rows: rows[:-1]), "39 graphs, not 40"),
+    "a label changed": (
+        lines(lambda rows: [*rows[:-1], rows[-1].replace(",", ",1", 1)]),
+        "40 graphs with other content",
+    ),
+    "rows in another order": (lines(lambda rows: [rows[0], *rows[:0:-1]]), "40 graphs with other content"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("state", ["interrupted", "finished", "before the first epoch", "prepared", "forest"])
+def test_changed_data_are_refused_before_anything_is_written(tmp_path: Path, state: str, change: str) -> None:
+    data, out = write_csv(tmp_path / "my.csv"), tmp_path / "run"
+    given: dict[str, Any] = {"data": data, "targets": "y"}
+    if state == "prepared":
+        write_prepared(tmp_path / "my.pt", load(str(data), targets=["y"]))
+        given = {"data": tmp_path / "my.pt"}
+    forest = {"model_model": "fingerprint", "model_trees": 3} if state == "forest" else {}
+    config = small_config(**given, out=out, epochs=3, **forest)
+    if state in ("finished", "forest"):
+        train(config)
+    else:
+        interrupted(config, 2 if state == "before the first epoch" else 8)
+    edit, told = CHANGES[change]
+    data.write_text(edit(data.read_text()))
+    if state == "prepared":
+        write_prepared(tmp_path / "my.pt", load(str(data), targets=["y"]))
+    before = contents(out)
+    found = invoke("--resume", "--out", out)
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert f"the run in {out} began with other data: {told} (data_hash " in found.stderr
+    assert contents(out) == before
+
+
+def test_a_split_that_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config(data=write_csv(tmp_path / "my.csv"), targets="y", out=tmp_path / "run", epochs=3)
+    interrupted(config)
+    kept = json.loads((tmp_path / "run" / "start.json").read_text())
+    whole = load(config.data, targets=["y"])
+    assert kept["split"] == whole.split(seed=0)
+    monkeypatch.setattr("plstm_graph.train.run.split_of", lambda config, dataset: dataset.split(seed=1))
+    with pytest.raises(ConfigError, match=r"began with other data: \d+ of 40 graphs are in another part of the split"):
+        train(config, resume=True)
+    (tmp_path / "run" / "start.json").unlink()
+    with pytest.raises(ConfigError, match=r"start.json does not tell with which data the run began"):
+        train(config, resume=True)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_series_is_of_one_data_set(tmp_path: Path, jobs: int) -> None:
+    data, out = write_csv(tmp_path / "my.csv"), tmp_path / "series"
+    config = small_config(data=data, targets="y", out=out, epochs=1)
+    train_series(config, seeds=[0])
+    before, old = contents(out), data.read_text()
+    data.write_text(old + "CCCCCCCS,3,0\n")
+    for how, seeds in (({"resume": True}, [0, 1]), ({}, [1])):
+        with pytest.raises(ConfigError, match=r"series is of other data: 41 graphs with other content \(data_hash"):
+            train_series(config, seeds=seeds, jobs=jobs, **how)
+    assert contents(out) == before
+    data.write_text(old)
+    assert train_series(config, seeds=[1])["runs"] == 2
+    assert len({row["data_hash"] for row in read_lines(out / "runs.jsonl")}) == 1
+
+
+def test_data_that_change_while_a_series_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from plstm_graph.train import series
+
+    data = write_csv(tmp_path / "my.csv")
+    run = series._run
+
+    def spy(job: Any, say: Any) -> Any:
+        found = run(job, say)
+        data.write_text(data.read_text() + "CCCCCCCS,3,0\n")
+        for cached in (series._dataset, series._data_hash, series._prepared):
+            cached.cache_clear()  # as another process, which reads the file anew
+        return found
+
+    monkeypatch.setattr(series, "_run", spy)
+    found = train_series(small_config(data=data, targets="y", out=tmp_path / "s", epochs=1), seeds=[0, 1])
+    assert found["runs"] == 1
+    assert "the data have changed since the series began" in found["failed"]["fold-0_seed-1"]
+
+
+# ---------------------------------------------------------------------- how it is made anew
+
+
+def test_the_command_of_a_resumed_run_makes_it_from_nothing(tmp_path: Path) -> None:
+    data, out = write_csv(tmp_path / "my data.csv"), tmp_path / "run"
+    words = ["--data", data, "--target", "y", "--out", out, *SMALL, "--no-bonds", "--set", "model.head_layers=1"]
+    step, calls = Learner.training_step, [0]
+
+    def stopped(self: Learner, *args: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 8:
+            raise KeyboardInterrupt
+        return step(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Learner, "training_step", stopped)
+        assert invoke(*words).exit_code == 130
+    assert invoke("--resume", "--out", out).exit_code == 0
+    first = json.loads((out / "metrics.json").read_text())
+    assert "--resume" not in first["command"]
+    program, verb, *again = shlex.split(first["command"])
+    assert (program, verb) == ("plstm-graph", "train")
+    assert again[-2:] == ["--out", str(out)]
+    assert invoke(*again[:-1], tmp_path / "again", "--quiet").exit_code == 0
+    second = json.loads((tmp_path / "again" / "metrics.json").read_text())
+    assert second.pop("command") == first.pop("command").replace(str(out), str(tmp_path / "again"))
+    assert {**first, "minutes": 0} == {**second, "minutes": 0}
+
+
+def test_the_command_of_a_series_names_all_that_joined_it(tmp_path: Path) -> None:
+    data, out = write_csv(tmp_path / "my.csv"), tmp_path / "series"
+    words = ["--data", data, "--target", "y", "--out", out, *SMALL, "--epochs", 1]
+    for more in (["--seeds", "0-1"], ["--seeds", "3"], ["--resume"]):
+        assert invoke(*(["--out", out, "--quiet"] if more == ["--resume"] else words), *more).exit_code == 0
+        command = json.loads((out / "summary.json").read_text())["command"]
+        assert "--resume" not in command
+    assert command.endswith(f"--seeds 0,1,3 --folds 0 --out {out}")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"targets": ("a b", "c")},
+        {"budget": "300k", "model_width": 72, "model_heads": 4},
+        {"compile": True, "model_bonds": False, "model_virtual_node": True, "model_trees": 7, "split_seed": 3},
+        {"lr": 3e-4, "split": "scaffold", "metric": "mae", "model_order": "random", "root": "/a b"},
+    ],
+)
+def test_a_command_says_all_that_differs_from_the_defaults(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[TrainConfig] = []
+
+    def caught(config: TrainConfig, **_: Any) -> None:
+        asked.append(config)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr("plstm_graph.train.run.train", caught)
+    config = small_config(**values, out=tmp_path / "run")
+    CliRunner().invoke(app, shlex.split(command_of(config, {}))[1:])
+    width = {"model_width": 64} if config.budget else {}
+    assert asked == [small_config(**values | width, out=tmp_path / "run")]
+
+
+# ---------------------------------------------------------------------- divergence
+
+
+@pytest.mark.parametrize(("name", "place"), [("loss", "training_step"), ("valid_loss", "loss")])
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_training_that_diverges_stops_there_and_keeps_what_was_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, place: str, epoch: int
+) -> None:
+    data, out = write_csv(tmp_path / "my.csv"), tmp_path / "run"
+    loss = Learner.loss
+
+    def spoilt(self: Learner, *args: Any) -> Any:
+        bad = self.training == (name == "loss") and self.trainer.current_epoch + 1 == epoch
+        return loss(self, *args) * (float("nan") if bad else 1)
+
+    monkeypatch.setattr(Learner, "loss", spoilt)
+    found = invoke("--data", data, "--target", "y", "--out", out, *SMALL)
+    assert (found.exit_code, found.stdout) == (1, "")
+    kept = "checkpoints are those of epoch 2" if epoch == 3 else "there is no checkpoint"
+    assert found.stderr == f"error: the training diverged: {name} of epoch {epoch} is nan; {kept}; lower --lr\n"
+    assert not (out / "metrics.json").exists()
+    for checkpoint in ("best.ckpt", "last.ckpt"):
+        path = out / "checkpoints" / checkpoint
+        assert path.exists() == (epoch == 3)
+        if path.exists():
+            assert all(value.isfinite().all() for value in read(path)["state_dict"].values())
+
+
+def test_a_learning_rate_that_is_far_too_high(tmp_path: Path) -> None:
+    data, out = write_csv(tmp_path / "my.csv"), tmp_path / "run"
+    words = ["--data", data, "--target", "y", *SMALL, "--lr", "1e30", "--set", "model.norm=none"]
+    found = invoke(*words, "--out", out)
+    assert found.exit_code == 1
+    assert found.stderr.startswith("error: the training diverged: ")
+    with pytest.raises(Diverged):
+        train(small_config(data=data, targets="y", lr=1e30, model_norm="none"))
+    series = invoke(*words, "--seeds", "0-1", "--out", tmp_path / "series")
+    assert series.exit_code == 1
+    summary = json.loads((tmp_path / "series" / "summary.json").read_text())
+    assert all("the training diverged" in reason for reason in summary["failed"].values())
+    assert len(summary["failed"]) == 2
