@@ -7,14 +7,20 @@ import torch
 from torch import Tensor
 
 from plstm_graph.errors import ConfigError, ShapeError, unknown
-from plstm_graph.grid import reference
+from plstm_graph.grid import chains, matrix, reference, tiled
 from plstm_graph.grid.gates import DIRECTIONS, ChainGates, GridGates, check_mode, check_shapes, keeps_promise
 from plstm_graph.ops.compiled import in_dtype
 
 ImageForm = Callable[[Tensor, Tensor, Tensor, GridGates], Tensor]
 ChainForm = Callable[[Tensor, Tensor, Tensor, ChainGates, Tensor | None], tuple[Tensor, Tensor]]
 
-FORMS: dict[str, ImageForm] = {"reference": reference.image}
+FORMS: dict[str, ImageForm] = {
+    "reference": reference.image,
+    "log": matrix.log,
+    "rows": matrix.rows,
+    "closed": matrix.closed,
+    "tiles": tiled.tiled,
+}
 """Every way to compute an image, by name; add your own.
 
 All take (query, key, value, gates) as :func:`image` has checked them: one device, one dtype (float32 or float64, but
@@ -23,7 +29,12 @@ for those in ``HALF``), at least one row and one column; gates with or without t
 a form cannot do it refuses with :class:`BackendUnavailable`. ``gates.mode`` says what may be relied on.
 """
 
-CHAIN_FORMS: dict[str, ChainForm] = {"reference": reference.chain}
+CHAIN_FORMS: dict[str, ChainForm] = {
+    "reference": reference.chain,
+    "log": chains.log,
+    "chunks": chains.chunks,
+    "chunks_in_turn": partial(chains.chunks, parallel=False),
+}
 """Every way to compute a chain, by name; add your own.
 
 All take (query, key, value, gates, state) as :func:`chain` has checked them, the state [B, H, J, K, V] (also where
