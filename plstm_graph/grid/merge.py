@@ -3,7 +3,7 @@
 A tile of h x w pixels with J states an edge is ``Z = [[T, S], [M, G]]``, the generalised transition, source, mark and
 gating matrix of Pöppel et al. 2025, B.4. Its rows are what it gives (states on the edges that leave it, outputs of its
 nodes), its columns what it takes (states on the edges that arrive, inputs of its nodes). Two neighbours meet at a
-border: what the first gives there the second takes, so that ``Z₂[:, border] @ Z₁[border, :]`` is all there is to compute.
+border. What the first gives there the second takes: ``Z₂[:, border] @ Z₁[border, :]`` is all there is to compute.
 """
 
 from typing import NamedTuple

@@ -39,8 +39,8 @@ def tiled(query: Tensor, key: Tensor, value: Tensor, gates: GridGates, height: i
 
     def carried(number: int, axes: tuple[int, ...]) -> Tensor:
         """What one direction carries from tile to tile."""
-        vectors = (cut(flip(x, axes)) for x in (query, key, filled))
-        return flip(whole(_between(*vectors, matrices[:, number], w * gates.states, h * gates.states)), axes)
+        q, k, v = (cut(flip(x, axes)) for x in (query, key, filled))
+        return flip(whole(_between(q, k, v, matrices[:, number], w * gates.states)), axes)
 
     states = q[..., 0, 0].numel() * ends * key.size(-1) * value.size(-1) * value.element_size()
     for number, axes in enumerate(DIRECTIONS.values()):
@@ -62,14 +62,17 @@ def _inside(matrices: Tensor, h: int, w: int) -> Tensor:
     return added(turned).flatten(-2).flatten(-3, -2)
 
 
-def _between(query: Tensor, key: Tensor, value: Tensor, matrices: Tensor, upper: int, left: int) -> Tensor:
-    """What comes from other tiles, one direction: [B, H, y, x, n, ..] and [B, H, y, x, z, z] -> [B, H, y, x, n, V]."""
-    down, right = value.shape[2:4]
+def _between(query: Tensor, key: Tensor, value: Tensor, matrices: Tensor, upper: int) -> Tensor:
+    """What comes from other tiles in one direction: [B, H, y, x, n, ..] and [B, H, y, x, z, z] -> [B, H, y, x, n, V].
+
+    ``upper`` of the ends of a tile are those above (below, where it gives).
+    """
+    down, right, nodes = value.shape[2:5]
     keys, values = key.size(-1), value.size(-1)
     order = torch.tensor(_by_diagonal(down, right), device=value.device)
     back = torch.argsort(order)
     query, key, value, matrices = (x.flatten(2, 3).index_select(2, order) for x in (query, key, value, matrices))
-    ends = upper + left
+    ends = matrices.size(-1) - nodes
     through, source, mark = (
         matrices[..., :ends, :ends], matrices[..., :ends, ends:], matrices[..., ends:, :ends]
     )  # fmt: skip
