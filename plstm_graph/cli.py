@@ -2,12 +2,13 @@
 
 import functools
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from plstm_graph import __version__
-from plstm_graph.errors import ConfigError, Diverged, PLSTMGraphError, missing_extra
+from plstm_graph.errors import ConfigError, Diverged, PLSTMGraphError, TargetError, missing_extra
+from plstm_graph.files import check_target, is_stdout, stem
 
 try:
     import typer
@@ -162,7 +163,7 @@ def _config(
                 raise ConfigError(f"--{name} runs a series and --{name[:-1]} one run: give one of them")
             series[name] = numbers(text, name)
     from_file = read_toml(path) if path else {}
-    name = Path(str(given.get("data") or from_file.get("data") or TrainConfig.data)).stem
+    name = stem(str(given.get("data") or from_file.get("data") or TrainConfig.data))
     out = out or from_file.get("out") or str(Path("runs") / name)
     base, stored = TrainConfig(), stored_series(out) if resume else None
     if stored:
@@ -210,10 +211,11 @@ def prepare(
     """Pack a data set into one small file, to train (--data FILE) where neither rdkit nor ogb is installed."""
     from plstm_graph.data import load, write_prepared
 
+    _check_places(out, inputs=[data])
     found = load(data, root=root, targets=target or None, smiles_column=smiles_column, task=task)
     digest = write_prepared(out, found, walks=rwse, smiles=smiles)
     size = out.stat().st_size / 1e6
-    typer.echo(f"{found.name}: {len(found.graphs):,} graphs, {size:.1f} MB, digest {digest[:12]}; wrote {out}")
+    _say(f"{found.name}: {len(found.graphs):,} graphs, {size:.1f} MB, digest {digest[:12]}; wrote {out}", out)
 
 
 @app.command()
@@ -231,19 +233,30 @@ def predict(
     from plstm_graph.data.tables import read_rows
     from plstm_graph.train import predict as run
 
-    _check_place(out, input)
+    _check_places(out, inputs=[input, checkpoint], table=True)
     table, smiles = read_rows(input, smiles_column)
     found = run(checkpoint, smiles, batch_size=batch_size, device=device)
     found.write(out, table)
-    typer.echo(f"{len(found.smiles)} rows, {len(found.rejected)} without a prediction (see column error); wrote {out}")
+    _say(f"{len(found.smiles)} rows, {len(found.rejected)} without a prediction (see column error); wrote {out}", out)
 
 
-def _check_place(out: Path, input: Path | None = None) -> None:
-    """Before the work, not after it."""
-    if input is not None and out.exists() and input.exists() and out.samefile(input):
-        raise ConfigError(f"--out {out} is the file of --input, which would be lost; name another")
-    if not out.parent.is_dir():
-        raise ConfigError(f"--out {out}: there is no folder {out.parent}; make it first")
+def _check_places(*outs: Path | None, inputs: Sequence[str | Path | None] = (), table: bool = False) -> None:
+    """Before the work, not after it; ``inputs`` are not to be written over, nor one result over another."""
+    taken = [Path(name) / more for name in inputs if name is not None for more in ("", "checkpoints/best.ckpt")]
+    for out in (out for out in outs if out is not None):
+        check_target(out, table=table)
+        if out.is_file() and any(place.is_file() and out.samefile(place) for place in taken):
+            raise TargetError(
+                f"{out} is to be written and is read as well, so that it would be lost; name another file"
+            )
+        if out in taken:
+            raise TargetError(f"{out} is to be written twice; name another file for one of the results")
+        taken.append(out)
+
+
+def _say(text: str, *outs: Path | None) -> None:
+    """What was done; on stderr where the result itself goes to stdout."""
+    typer.echo(text, err=any(out is not None and is_stdout(out) for out in outs))
 
 
 _PARTS = "train, valid, test or all (default: test; all for data, targets or a split other than those of the training)."
@@ -270,8 +283,7 @@ def evaluate(
     from plstm_graph.train import evaluate as run
     from plstm_graph.train.results import write_json
 
-    if out is not None:
-        _check_place(out)
+    _check_places(out, inputs=[checkpoint, data])
     where: dict[str, Any] = {"root": root, "targets": target or None, "smiles_column": smiles_column}
     where |= {"split": split, "split_seed": split_seed, "fold": fold}
     found = run(checkpoint, data, part=split_part, batch_size=batch_size, device=device, **where)
@@ -281,7 +293,7 @@ def evaluate(
         typer.echo(f"note: {note}", err=True)
     found["part"] += f": {found.pop('why')}"
     for name, value in found.items():
-        typer.echo(f"{name:10} {value:.4f}" if isinstance(value, float) else f"{name:10} {value}")
+        _say(f"{name:10} {value:.4f}" if isinstance(value, float) else f"{name:10} {value}", out)
 
 
 @app.command()
@@ -298,7 +310,8 @@ def report(
     """Write a run, or how several compare, as one HTML page that needs no network."""
     from plstm_graph.train.page import write_page
 
-    typer.echo(f"wrote {write_page(runs, out)}")
+    _check_places(out)
+    _say(f"wrote {write_page(runs, out)}", out)
 
 
 @app.command()
@@ -319,6 +332,9 @@ def explain(
 
     if out is not None:
         picture_path(out)
+    places = out, atoms, pairs
+    _check_places(*places, inputs=[checkpoint])
+    _check_places(atoms, pairs, table=True)
     found = run(checkpoint, smiles, target=target, steps=steps)
     for path, write in ((out, found.draw), (atoms, found.write_atoms), (pairs, found.write_pairs)):
         if path is not None:
@@ -326,11 +342,11 @@ def explain(
     what = found.explanation
     first = target is None and len(found.choices) > 1
     also = f" (the first; --target chooses among {', '.join(found.choices)})" if first else ""
-    typer.echo(f"{found.unit}: {what.value:.4f}{also}")
-    typer.echo(f"= {what.blank:.4f} blank {what.scores.sum():+.4f} atoms and bonds {what.gap:+.1e} gap")
-    typer.echo(f"= {what.silent:.4f} silent {what.pairs().sum():+.4f} pLSTM layers {what.flow_gap:+.1e} gap")
-    written = [str(path) for path in (out, atoms, pairs) if path is not None]
-    typer.echo(f"wrote {', '.join(written)}" if written else "nothing written; give --out, --atoms or --pairs")
+    _say(f"{found.unit}: {what.value:.4f}{also}", *places)
+    _say(f"= {what.blank:.4f} blank {what.scores.sum():+.4f} atoms and bonds {what.gap:+.1e} gap", *places)
+    _say(f"= {what.silent:.4f} silent {what.pairs().sum():+.4f} pLSTM layers {what.flow_gap:+.1e} gap", *places)
+    written = [str(path) for path in places if path is not None]
+    _say(f"wrote {', '.join(written)}" if written else "nothing written; give --out, --atoms or --pairs", *places)
 
 
 @app.command()
@@ -343,9 +359,10 @@ def export(
     """Write a model as one torch.export file that predicts wherever torch runs, without this package."""
     from plstm_graph.train import export as run
 
+    _check_places(out, inputs=[checkpoint])
     for name, shape in run(checkpoint, out)["inputs"].items():
-        typer.echo(f"{name:10} {shape}")
-    typer.echo(f"wrote {out}")
+        _say(f"{name:10} {shape}", out)
+    _say(f"wrote {out}", out)
 
 
 @app.command()
@@ -385,8 +402,9 @@ def draw(
     """Draw a molecule, its DAG and its line graph, coloured by level."""
     from plstm_graph.draw import draw as run
 
+    _check_places(out)
     run(smiles, out, order=order)
-    typer.echo(f"wrote {out}")
+    _say(f"wrote {out}", out)
 
 
 def main() -> None:

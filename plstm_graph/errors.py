@@ -28,6 +28,10 @@ class ConfigError(PLSTMGraphError, ValueError):
     """An option or a combination of options is not valid."""
 
 
+class TargetError(PLSTMGraphError, OSError):
+    """A file cannot be written where it was to go, or would take the place of something that is no file."""
+
+
 class CheckpointError(PLSTMGraphError, ValueError):
     """A checkpoint is missing, truncated or from something else."""
 
@@ -43,14 +47,20 @@ class OutOfMemory(PLSTMGraphError, RuntimeError):
 MANY = 20
 
 
+def listed(names: Iterable[object]) -> str:
+    """Names for a message: at most :data:`MANY` of them, long ones cut short, and how many more there are."""
+    texts = [text if len(text) <= 60 else f"{text[:59]}…" for text in map(str, names)]
+    return ", ".join(texts[:MANY]) + (f" and {len(texts) - MANY} more" if len(texts) > MANY else "")
+
+
 def unknown(kind: str, name: object, choices: Iterable[object]) -> str:
-    """Message for a name that is not among ``choices``: the closest one and, unless they are too many to read, all."""
+    """Message for a name that is not among ``choices``: the closest one, and all unless they are too many to read."""
     names = [str(choice) for choice in choices]
     close = get_close_matches(str(name), names, n=1)
     if close and len(names) > MANY:
         return f"unknown {kind} {name!r}; did you mean {close[0]!r}?"
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"unknown {kind} {name!r}; choose one of {', '.join(names)}{hint}"
+    return f"unknown {kind} {name!r}; choose one of {listed(names)}{hint}"
 
 
 def missing_extra(package: str, extra: str) -> str:

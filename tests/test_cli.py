@@ -1,4 +1,5 @@
 import csv
+import gzip
 import json
 import re
 import shutil
@@ -178,10 +179,70 @@ def test_predict(run: Path, tmp_path: Path, invoke: Invoke) -> None:
         invoke("predict", "--checkpoint", run, "--input", tmp_path / "in.smi", "--out", missing), "there is no folder"
     )
     before = (tmp_path / "in.smi").read_text()
+    (tmp_path / "in.smi").rename(tmp_path / "in.txt")  # as a table, not to be taken for one
     one_line(
-        invoke("predict", "--checkpoint", run, "--input", tmp_path / "in.smi", "--out", tmp_path / "in.smi"), "lost"
+        invoke("predict", "--checkpoint", run, "--input", tmp_path / "in.txt", "--out", tmp_path / "in.txt"), "lost"
     )
+    (tmp_path / "in.txt").rename(tmp_path / "in.smi")
     assert (tmp_path / "in.smi").read_text() == before
+
+
+OUTS = {
+    "predict": ["--checkpoint", "run", "--input", "in.smi", "--out"],
+    "evaluate": ["--checkpoint", "run", "--data", "my.csv", "--out"],
+    "explain": ["--checkpoint", "run", "--smiles", "CCO", "--atoms"],
+    "export": ["--checkpoint", "run", "--out"],
+    "report": ["run", "--out"],
+    "prepare": ["--data", "my.csv", "--target", "y", "--out"],
+    "draw": ["CCO", "--out"],
+}
+
+
+@pytest.mark.parametrize("command", OUTS)
+def test_a_result_takes_no_place_that_is_taken(
+    run: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Refused by name before the work, and all that is there stays as it is."""
+    for name in ("my.csv", "run"):
+        (tmp_path / name).symlink_to(run.parent / name)
+    (tmp_path / "in.smi").write_text("CCO\n")
+    (tmp_path / "folder.svg").mkdir()
+    (tmp_path / "closed.svg").write_text("mine")
+    (tmp_path / "closed.svg").chmod(0o444)
+    best = (run / "checkpoints" / "best.ckpt").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    places = {"folder.svg": "is a folder", "no/x.svg": "there is no folder", "closed.svg": "is read-only, and kept"}
+    reads = [] if command in ("draw", "report") else ["run/checkpoints/best.ckpt"]
+    reads += [word for word in OUTS[command] if word in ("my.csv", "in.smi")]
+    if command == "prepare":
+        reads.remove("run/checkpoints/best.ckpt")
+    places |= dict.fromkeys(reads, "would be lost")
+    if command in ("predict", "explain"):
+        places["x.xlsx"] = places["x.csv.zip"] = "tables are written as .csv or .tsv"
+    for place, text in places.items():
+        if place == "in.smi":
+            text = "tables are written as .csv"
+        one_line(invoke(command, *OUTS[command], place), text)
+    assert (tmp_path / "closed.svg").read_text() == "mine"
+    assert (tmp_path / "in.smi").read_text() == "CCO\n"
+    assert (run / "checkpoints" / "best.ckpt").read_bytes() == best
+    assert {path.name for path in tmp_path.iterdir()} == {"my.csv", "run", "in.smi", "folder.svg", "closed.svg"}
+
+
+def test_two_results_do_not_share_a_file(run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    words = ["explain", "--checkpoint", run, "--smiles", "CCO"]
+    one_line(invoke(*words, "--atoms", tmp_path / "x.csv", "--pairs", tmp_path / "x.csv"), "is to be written twice")
+
+
+def test_results_as_their_names_say(run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    (tmp_path / "in.smi.gz").write_bytes(gzip.compress(b"CCO ethanol\nc1ccccc1 benzene\n"))
+    for name in ("p.csv", "p.tsv.gz"):
+        words = ["--checkpoint", run, "--input", tmp_path / "in.smi.gz", "--out", tmp_path / name]
+        assert invoke("predict", *words).exit_code == 0
+    plain = list(csv.reader((tmp_path / "p.csv").open()))
+    packed = gzip.decompress((tmp_path / "p.tsv.gz").read_bytes()).decode().splitlines()
+    assert plain == list(csv.reader(packed, delimiter="\t"))
+    assert [row[:2] for row in plain[1:]] == [["CCO", "ethanol"], ["c1ccccc1", "benzene"]]
 
 
 def test_predict_from_csv_with_a_column_of_another_name(run: Path, tmp_path: Path, invoke: Invoke) -> None:
@@ -248,7 +309,7 @@ def test_report(run: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.M
     assert (found.exit_code, found.stdout) == (0, f"wrote {out}\n"), found.output
     assert "regression" in out.read_text()
     one_line(invoke("report", tmp_path), "is not the folder of a run: it holds no config.toml")
-    one_line(invoke("report", run, "--out", tmp_path / "no" / "page.html"), "No such file")
+    one_line(invoke("report", run, "--out", tmp_path / "no" / "page.html"), "there is no folder")
     assert invoke("report").exit_code == 2
 
 

@@ -7,8 +7,9 @@ from plstm_graph.data import aiger, dvae, moleculenet, nav17, ogbg, peptides, tu
 from plstm_graph.data.dataset import DatasetInfo, GraphDataset
 from plstm_graph.data.prepared import SUFFIX, read_prepared
 from plstm_graph.data.smiles_files import load_csv
+from plstm_graph.data.tables import SMI
 from plstm_graph.errors import ConfigError, DataError, unknown
-from plstm_graph.names import TU_PREFIX
+from plstm_graph.files import kind
 
 AIG = "aig:"
 
@@ -28,8 +29,7 @@ def load(
 
     Args:
         name: a key of ``DATASETS`` (case does not matter), the path of a CSV file of molecules or of
-            prepared data (``.pt``), ``aig:FOLDER`` for circuits in binary AIGER files, or any set of the TU Dortmund
-            collection by its name, its folder or its zip file (see ``tu.find``).
+            prepared data (``.pt``), or ``aig:FOLDER`` for circuits in binary AIGER files.
         root: folder with public data (for instance ``TUDataset/NAME/raw`` and ``ogb/ogbg_molhiv``), never written to;
             without it, what no package carries is downloaded into a cache. Only for names.
         targets, smiles_column: columns of a CSV file.
@@ -40,8 +40,7 @@ def load(
         DataError: unknown name; the file or its columns cannot be used.
         ConfigError: an option that does not apply, unknown task.
     """
-    info = DATASETS.get(name) or {key.casefold(): row for key, row in DATASETS.items()}.get(name.casefold())
-    info = info or tu.find(name, root)
+    info = _named(name)
     given = {"targets": targets, "smiles_column": smiles_column, "task": task}
     wrong = [option for option, value in given.items() if value]
     if info is not None or name.startswith(AIG):
@@ -50,16 +49,22 @@ def load(
             raise ConfigError(f"{', '.join(wrong)} can only be chosen for a CSV file; {own} brings its own")
         return info.loader(info, root) if info else aiger.load_folder(name.removeprefix(AIG))
     path = Path(name)
-    if path.suffix == SUFFIX:
+    if kind(path) == SUFFIX:
         if wrong:
             raise ConfigError(f"{', '.join(wrong)} can only be chosen for a CSV file; {path.name} brings its own")
         return read_prepared(path)
-    if path.suffix.lower() in (".smi", ".smiles"):
+    if kind(path) in SMI:
         raise DataError(f"{path.name} has no labels to train on; give a CSV file with a SMILES and a target column")
     if path.suffix or path.exists():
         return load_csv(path, targets or (), smiles_column, task)
     text = unknown("data set", name, DATASETS)
-    raise DataError(
-        f"{text}{'' if text.endswith('?') else '.'} See 'plstm-graph datasets', or give a .csv file, or "
-        f"{TU_PREFIX}NAME for any set of the TU collection"
-    )
+    raise DataError(f"{text}{'' if text.endswith('?') else '.'} See 'plstm-graph datasets', or give a .csv file")
+
+
+def is_table(name: str) -> bool:
+    """Whether :func:`load` reads ``name`` as a table of molecules, whose columns have to be chosen."""
+    return not (_named(name) or name.startswith(AIG) or kind(name) == SUFFIX)
+
+
+def _named(name: str) -> DatasetInfo | None:
+    return DATASETS.get(name) or {key.casefold(): row for key, row in DATASETS.items()}.get(name.casefold())

@@ -1,6 +1,7 @@
 """Molecules as graphs: the only module that imports rdkit and ogb, and only when a function is called."""
 
 import logging
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -186,6 +187,8 @@ def _one_molecule(smiles: str) -> str:
 
 def _reason(text: str) -> str:
     """Why rdkit refuses a text, on one line."""
+    if re.sub("->|<-", "", text).count(">") == 2:  # but for arrows, which are dative bonds
+        return "it is a reaction (reactants>agents>products); give one molecule, for example the product"
     chem, base = _import("rdkit.Chem"), _import("rdkit.rdBase")
     with base.BlockLogs():
         mol = chem.MolFromSmiles(text, sanitize=False)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from torch_geometric.data import Data
 
 from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.data.molecules import Rejected, scaffold
+from plstm_graph.data.source import read_bytes
 from plstm_graph.data.splits import Split, group_split
 from plstm_graph.errors import DataError
-from plstm_graph.files import atomic_write
+from plstm_graph.files import PACKED, atomic_write
 from plstm_graph.nn.encoders import FeatureSpec
 from plstm_graph.nn.inputs import prepare
 from plstm_graph.nn.model import ModelConfig
@@ -136,7 +138,10 @@ def read_prepared(path: str | PathLike[str]) -> PreparedDataset:
 
 def _content(path: Path) -> dict[str, Any]:
     try:
-        content = torch.load(path, weights_only=True, mmap=True)
+        packed = path.suffix.lower() == PACKED
+        content = torch.load(BytesIO(read_bytes(path)) if packed else path, weights_only=True, mmap=not packed)
+    except DataError:
+        raise
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}") from error
     except IsADirectoryError as error:

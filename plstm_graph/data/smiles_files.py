@@ -11,11 +11,12 @@ from plstm_graph.data.dataset import METRICS, MOLECULE, GraphDataset
 from plstm_graph.data.molecules import Rejected, read_molecules
 from plstm_graph.data.tables import Table, read_table
 from plstm_graph.errors import ConfigError, DataError, unknown
+from plstm_graph.files import stem
 
 log = logging.getLogger(__name__)
 
 MOST_CLASSES = 10
-"""Whole numbers below it may well be classes."""
+"""Whole numbers from -1 on and below it may well be classes."""
 
 
 def load_csv(
@@ -28,12 +29,12 @@ def load_csv(
     texts, labels = table.smiles(smiles_column), table.labels(targets)
     if task is None:
         task = "binary" if all(_is(row, (0, 1)) for row in labels) else "regression"
-        kinds = {value for row in labels for value in row if not math.isnan(value)}
-        if task == "regression" and len(targets) == 1 and kinds <= set(range(MOST_CLASSES)):
-            log.warning(
-                f"{table.path.name}: whole numbers {min(kinds):.0f} to {max(kinds):.0f} in column {targets[0]!r} "
-                "are taken as quantities; if they are classes, give the task: multiclass"
-            )
+        for name, column in zip(targets, zip(*labels, strict=True), strict=True):
+            if task == "regression" and (kinds := _like_classes(column)):
+                log.warning(
+                    f"{table.path.name}: {kinds} in column {name!r} are taken as quantities; if they are classes, "
+                    "number them 0, 1, ... and give the task: binary or multiclass"
+                )
     num_outputs = _check_labels(table, targets, labels, task)
 
     molecules, rejected = read_molecules(texts)
@@ -52,8 +53,19 @@ def load_csv(
             f"{table.path.name}: none of the {len(texts)} rows can be used; row {first.row}: {first.reason}"
         )
     return GraphDataset(
-        table.path.stem, graphs, task, METRICS[task], tuple(targets), num_outputs, MOLECULE, rejected, "random"
+        stem(table.path), graphs, task, METRICS[task], tuple(targets), num_outputs, MOLECULE, rejected, "random"
     )
+
+
+def _like_classes(column: Sequence[float]) -> str:
+    """Labels that may be classes, in words; empty for those that are not whole, or many."""
+    kinds = {value for value in column if not math.isnan(value)}
+    if not all(value.is_integer() for value in kinds):
+        return ""
+    if len(kinds) <= 2:
+        return f"whole numbers {' and '.join(f'{value:.0f}' for value in sorted(kinds))}"
+    few = kinds <= set(range(-1, MOST_CLASSES))
+    return f"whole numbers {min(kinds):.0f} to {max(kinds):.0f}" if few else ""
 
 
 def _is(labels: Sequence[float], allowed: Sequence[int]) -> bool:

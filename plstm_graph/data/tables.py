@@ -1,17 +1,22 @@
 """Text files of molecules: CSV with named columns, and .smi; packed with gzip or not."""
 
-import csv
-import io
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from plstm_graph.data import source
-from plstm_graph.errors import DataError, unknown
+from plstm_graph.data.dialect import read_cells, read_text
+from plstm_graph.data.molecules import parse
+from plstm_graph.errors import DataError, listed, unknown
+from plstm_graph.files import kind
 
 SMILES_COLUMNS = ("smiles", "canonical_smiles", "isomeric_smiles")
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})  # cells without a label, in any case
+SMI = (".smi", ".smiles")
+LARGEST = 1e15
+"""Of labels: training and metrics add up their squares in 32-bit numbers."""
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class Table:
         exact = [i for i, column in enumerate(self.columns) if column == name]
         found = exact or [i for i, column in enumerate(self.columns) if column.casefold() == name.casefold()]
         if not found:
+            self._check_header()
             raise DataError(f"{self.path.name}: {unknown('column', name, self.columns)}")
         if len(found) > 1:
             raise DataError(f"{self.path.name} has {len(found)} columns named {name!r}; rename all but one")
@@ -41,15 +47,16 @@ class Table:
         for name in SMILES_COLUMNS:
             if name in present:
                 return self.column(name)
+        self._check_header()
         raise DataError(
             f"{self.path.name} has no column named {' or '.join(SMILES_COLUMNS)}; its columns are "
-            f"{', '.join(self.columns)}; say which one holds the SMILES (smiles_column, --smiles-column)"
+            f"{listed(self.columns)}; say which one holds the SMILES (smiles_column, --smiles-column)"
         )
 
     def labels(self, targets: Sequence[str]) -> list[list[float]]:
         """Numbers of the target columns, row by row; NaN where a cell is empty."""
         if not targets:
-            raise DataError(f"name the target column(s) of {self.path.name}; its columns are {', '.join(self.columns)}")
+            raise DataError(f"name the target column(s) of {self.path.name}; its columns are {listed(self.columns)}")
         if len(set(targets)) < len(targets):
             raise DataError(f"a target column is named twice: {', '.join(targets)}")
         columns = [self._numbers(name) for name in targets]
@@ -64,21 +71,45 @@ class Table:
     def _number(self, cell: str, row: int, name: str) -> float:
         if cell.casefold() in MISSING:
             return math.nan
-        try:
-            value = float(cell)
-        except ValueError:
-            value = math.inf
-        if not math.isfinite(value):
+        value = number(cell)
+        if value is None:
             raise DataError(
                 f"{self.path.name}, row {row} (header not counted), column {name!r}: a label must be a finite number, "
                 f"or empty where there is none; got {cell!r} (classes are numbered 0, 1, ...; decimals have a point; "
                 "bounds such as <5 have to go)"
             )
+        if abs(value) > LARGEST:
+            raise DataError(
+                f"{self.path.name}, row {row} (header not counted), column {name!r}: a label must lie within "
+                f"±{LARGEST:g}, got {cell!r}; use other units, or logarithms"
+            )
         return value
+
+    def _check_header(self) -> None:
+        """Raises DataError where the first line is not one of names, but a molecule as the others."""
+        for column, name in enumerate(self.columns):
+            cells = [name, *(row[column] for row in self.rows[:1])]
+            if all(_is_molecule(cell) for cell in cells):
+                raise DataError(
+                    f"{self.path.name} has no header: its first line holds the molecule {name.split()[0]!r}; put "
+                    "column names above it, such as smiles,y, or name a list of SMILES alone .smi"
+                )
+
+
+def number(cell: str) -> float | None:
+    """The number that a cell writes in ASCII digits with a decimal point, or None."""
+    return float(cell) if _NUMBER.fullmatch(cell) else None
+
+
+def _is_molecule(cell: str) -> bool:
+    try:
+        return parse(cell.split()[0]) is not None
+    except (DataError, IndexError):
+        return False
 
 
 def read_table(path: str | Path) -> Table:
-    """Read a CSV file (UTF-8, header first; semicolons or tabs are noticed in the header).
+    """Read a CSV file (UTF-8, header first; semicolons, tabs and vertical bars are noticed).
 
     Blank lines at the end are ignored; elsewhere a blank line is a row of empty cells, so that row numbers agree with
     the lines of the file. Rows shorter than the header get empty cells.
@@ -87,18 +118,13 @@ def read_table(path: str | Path) -> Table:
         DataError: the file is missing, unreadable, empty, without data rows or header, or has a row longer than it.
     """
     path = Path(path)
-    text = _read_text(path)
-    header = text.lstrip().partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)  # the first of them where there is just one column
-    try:
-        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
-    except csv.Error as error:
-        raise DataError(f"{path.name} is not valid CSV: {error}; is a quotation mark left open?") from error
+    lines = read_cells(path)
     while lines and not any(cell.strip() for cell in lines[0]):
         lines.pop(0)
     while lines and not lines[-1]:
         lines.pop()
     if len(lines) < 2:
+        Table(path, tuple(lines[0]) if lines else (), ())._check_header()
         raise DataError(f"{path.name} holds {'a header but no rows' if lines else 'no rows'}")
     columns = tuple(" ".join(cell.split()) for cell in lines[0])  # a name on one line
     rows = tuple(_fit(line, len(columns), row, path) for row, line in enumerate(lines[1:], start=1))
@@ -109,8 +135,8 @@ def read_smiles(path: str | Path, smiles_column: str | None = None) -> list[str]
     """The SMILES texts of a file, one a row and in order, including those that cannot be parsed.
 
     Args:
-        path: a CSV file with a SMILES column, or an ``.smi`` file: one SMILES a line, optionally a blank and an id.
-            A blank line between others is a row with an empty text.
+        path: a CSV file with a SMILES column, or an ``.smi`` file: one SMILES a line, optionally a blank and an id,
+            where a blank line between others is a row with an empty text. Either may be packed, with ``.gz``.
         smiles_column: name of the column; by default the first of ``SMILES_COLUMNS`` that the file has.
 
     Raises:
@@ -122,12 +148,12 @@ def read_smiles(path: str | Path, smiles_column: str | None = None) -> list[str]
 def read_rows(path: str | Path, smiles_column: str | None = None) -> tuple[Table, list[str]]:
     """As :func:`read_smiles`, with the whole table; that of an ``.smi`` file has the columns ``smiles`` and ``id``."""
     path = Path(path)
-    if path.suffix.lower() not in (".smi", ".smiles"):
+    if kind(path) not in SMI:
         table = read_table(path)
         return table, table.smiles(smiles_column)
     if smiles_column is not None:
         raise DataError(f"{path.name} is an .smi file, which has no named columns; leave out {smiles_column!r}")
-    lines = (line.split(maxsplit=1) for line in _read_text(path).rstrip().split("\n"))
+    lines = (line.split(maxsplit=1) for line in read_text(path).rstrip().split("\n"))
     rows = tuple((line[0] if line else "", line[1].rstrip() if line[1:] else "") for line in lines)
     return Table(path, ("smiles", "id"), rows), [text for text, _ in rows]
 
@@ -140,13 +166,3 @@ def _fit(line: list[str], width: int, row: int, path: Path) -> tuple[str, ...]:
             "put quotation marks around a text that holds the delimiter"
         )
     return tuple(cells[:width] + [""] * (width - len(cells)))
-
-
-def _read_text(path: Path) -> str:
-    try:
-        text = source.read_bytes(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path.name} is not UTF-8 text (byte {error.start}); save it as CSV in UTF-8") from error
-    if not text.strip():
-        raise DataError(f"{path.name} is empty")
-    return text

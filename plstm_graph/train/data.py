@@ -12,6 +12,7 @@ from torch_geometric.loader import DataLoader
 from plstm_graph.data.dataset import UNLABELLED, GraphDataset
 from plstm_graph.data.datasets import load
 from plstm_graph.data.packed import PackedGraphs, PackedLoader
+from plstm_graph.data.tables import LARGEST
 from plstm_graph.errors import DataError
 from plstm_graph.nn.model import ModelConfig
 from plstm_graph.orient import RANDOM
@@ -173,6 +174,10 @@ def scaling(target: Tensor, names: Sequence[str]) -> tuple[list[float], list[flo
         if not len(known):
             raise DataError(
                 f"target {name!r} has no label in the training split; drop it, or use another split or seed"
+            )
+        if not (size := float(known.abs().max())) <= LARGEST:
+            raise DataError(
+                f"labels of target {name!r} must lie within ±{LARGEST:g} (got {size:g}); use other units, or logarithms"
             )
         spread = float(known.std(unbiased=False))
         means.append(float(known.mean()))

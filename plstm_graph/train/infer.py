@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from plstm_graph.data.dataset import GraphDataset
+from plstm_graph.data.datasets import is_table
 from plstm_graph.data.molecules import Rejected, read_molecules
 from plstm_graph.data.tables import Table
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, unknown
@@ -197,7 +198,7 @@ def evaluate(
 
 def _pointed_at(data: str, meta: Meta) -> TrainConfig:
     """The config of a checkpoint for other data, or for its own by another path."""
-    file = data.lower().endswith((".csv", ".csv.gz"))
+    file = is_table(data)
     if file and same_source(data, meta.train_config.data):
         return override(meta.train_config, {"data": data})
     own = {"targets": tuple(meta.targets) if file else (), "task": meta.task if file else None}

@@ -22,7 +22,7 @@ from torch_geometric.data import Data
 
 from plstm_graph.data.molecules import Rejected
 from plstm_graph.errors import ConfigError
-from plstm_graph.files import atomic_write, remove_stale
+from plstm_graph.files import TABBED, atomic_write, check_target, kind, remove_stale
 from plstm_graph.train.config import TrainConfig, differences, from_dict, read_toml, write_toml
 
 CONFIG, METRICS, HISTORY, PREDICTIONS = "config.toml", "metrics.json", "metrics.csv", "predictions.csv"
@@ -158,9 +158,10 @@ def _finite(value: Any) -> Any:
 
 
 def write_rows(path: str | PathLike[str], header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A CSV file, whole or not at all."""
+    """A CSV file, whole or not at all; with tabs if its name ends in ``.tsv``, packed if it ends in ``.gz``."""
+    check_target(path, table=True)
     with atomic_write(path) as temp, temp.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
+        writer = csv.writer(stream, delimiter="\t" if kind(path) in TABBED else ",")
         writer.writerow(header)
         writer.writerows(rows)
 

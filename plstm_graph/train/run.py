@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -214,7 +215,7 @@ def _meta(config: TrainConfig, dataset: GraphDataset, metric: str, parts: dict[s
 
 
 def _trainer(config: TrainConfig, callbacks: list[Callback], out: Path | None, progress: bool) -> pl.Trainer:
-    devices: Any = int(config.devices) if config.devices.lstrip("-").isdigit() else config.devices
+    devices: Any = int(config.devices) if re.fullmatch("-?[0-9]+", config.devices) else config.devices
     try:
         return pl.Trainer(
             accelerator=config.accelerator,

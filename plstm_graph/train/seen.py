@@ -9,6 +9,7 @@ from plstm_graph.data.datasets import DATASETS
 from plstm_graph.data.prepared import SUFFIX, read_prepared
 from plstm_graph.data.tables import SMILES_COLUMNS
 from plstm_graph.errors import DataError
+from plstm_graph.files import kind
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import split_of
 
@@ -51,9 +52,9 @@ def same_source(asked: str, trained: str, name: str | None = None) -> bool:
         return True
     known = {row.casefold(): row for row in DATASETS}
     first, second = (known.get(data.casefold()) or os.path.realpath(data) for data in (asked, trained))
-    if asked.endswith(SUFFIX) and name in DATASETS:
+    if kind(asked) == SUFFIX and name in DATASETS:
         first = name
-    if trained.endswith(SUFFIX) and first in DATASETS:
+    if kind(trained) == SUFFIX and first in DATASETS:
         second = _prepared_name(trained)
     return first == second
 

@@ -1,5 +1,6 @@
 """A series: one training over many seeds and folds, several runs at a time, each with a folder of its own."""
 
+import re
 import statistics
 import sys
 import time
@@ -27,6 +28,7 @@ from plstm_graph.train.run import train
 from plstm_graph.train.start import changes
 
 READ_FROM = ("data", "root", "targets", "smiles_column", "task")  # what decides which data set a run reads
+_WHOLE = re.compile("[0-9]+")
 EVERY_S = 30.0
 """Between two lines on a run where there is no terminal."""
 
@@ -348,7 +350,7 @@ def numbers(text: str, name: str = "seeds") -> list[int]:
     found: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        if not all(map(_WHOLE.fullmatch, (first, last) if dash else (first,))):
             raise ConfigError(f"--{name} takes whole numbers and ranges, as 0-9 or 0,2,5-7 (got {text!r})")
         found += range(int(first), int(last if dash else first) + 1)
     if not found or len(set(found)) < len(found):

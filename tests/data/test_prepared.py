@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from plstm_graph.cli import app
 from plstm_graph.data import load, read_prepared, write_prepared
 from plstm_graph.data.prepared import decode, encode, narrow
-from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.errors import ConfigError, DataError, TargetError
 from plstm_graph.nn.model import ModelConfig
 from plstm_graph.train import evaluate, train
 from plstm_graph.train.checkpoint import read
@@ -48,6 +48,18 @@ def test_every_model_reads_the_same_graphs(tmp_path: Path, walks: int) -> None:
     for model in (ModelConfig(**values) for values in models):
         assert_same(dataset.prepared(model), found.prepared(model))
         assert_same(dataset.prepared(model, [7, 2]), found.prepared(model, [7, 2]))
+
+
+def test_a_packed_file_is_read_as_the_plain_one(tmp_path: Path) -> None:
+    dataset = small_dataset(tmp_path)
+    digests = {write_prepared(tmp_path / name, dataset) for name in ("a.pt", "b.pt.gz", "c.PT")}
+    assert len(digests) == 1
+    assert (tmp_path / "b.pt.gz").stat().st_size < (tmp_path / "a.pt").stat().st_size
+    for name in ("b.pt.gz", "c.PT"):
+        assert_same(load(str(tmp_path / name)).graphs, dataset.prepared(ModelConfig(walks=0)))
+    (tmp_path / "b.pt.gz").write_bytes((tmp_path / "b.pt.gz").read_bytes()[:-20])
+    with pytest.raises(DataError, match="cannot read"):
+        load(str(tmp_path / "b.pt.gz"))
 
 
 def test_rejected_rows_and_splits_are_those_of_the_source(tmp_path: Path) -> None:
@@ -217,7 +229,7 @@ def test_files_that_are_not_prepared_data(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_an_os_error_of_that_path(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"'\S+/no/small.pt'$"):
+    with pytest.raises(TargetError, match=r"/no/small.pt: there is no folder"):
         write_prepared(tmp_path / "no" / "small.pt", small_dataset(tmp_path))
 
 

@@ -1,5 +1,6 @@
 """CSV files of molecules."""
 
+import gzip
 import math
 from pathlib import Path
 
@@ -81,6 +82,40 @@ def test_csv_whole_numbers_are_quantities_and_a_warning_says_so(csv_file, caplog
     assert not caplog.records
     assert load(path, targets=["c"]).task == "regression"
     assert "whole numbers 0 to 2 in column 'c' are taken as quantities" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("labels", "kinds"),
+    [
+        ("-1 1 1 -1", "-1 and 1"),
+        ("-1 0 1 1", "-1 to 1"),
+        ("1 2 2 1", "1 and 2"),
+        ("0 9 3 4", "0 to 9"),
+        ("10 20 20 10", "10 and 20"),
+        ("-1.5 1 1 2", ""),
+        ("0 50 3 4", ""),
+        ("0 1 1 0", ""),
+    ],
+)
+def test_labels_that_may_be_classes_are_announced(csv_file, caplog, labels: str, kinds: str) -> None:
+    rows = "".join(f"C{'C' * row},{label},{row}.5\n" for row, label in enumerate(labels.split()))
+    load(csv_file("smiles,y,z\n" + rows), targets=["z", "y"])
+    assert (f"whole numbers {kinds} in column 'y'" in caplog.text) == bool(kinds)
+    assert "'z'" not in caplog.text
+
+
+def test_a_packed_file_has_the_name_of_what_is_in_it(tmp_path: Path) -> None:
+    (tmp_path / "my.csv.gz").write_bytes(gzip.compress(GOOD.encode()))
+    assert load(str(tmp_path / "my.csv.gz"), targets=["y"]).name == "my"
+    (tmp_path / "my.smi.gz").write_bytes(gzip.compress(b"CCO\n"))
+    with pytest.raises(DataError, match="no labels to train on"):
+        load(str(tmp_path / "my.smi.gz"))
+
+
+def test_a_reaction_is_called_one(csv_file) -> None:
+    data = load(csv_file("smiles,y\nCCO,1\nCC=O>[H][H]>CCO,2\nCC>>CO,2\nC>C,3\n"), targets=["y"])
+    reasons = [row.reason for row in data.rejected]
+    assert ["it is a reaction" in reason for reason in reasons] == [True, True, False]
 
 
 def test_csv_without_a_usable_row(csv_file) -> None:

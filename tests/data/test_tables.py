@@ -1,6 +1,10 @@
 """CSV and .smi files, good and bad."""
 
+import csv
 import errno
+import gzip
+import io
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -34,6 +38,100 @@ def test_other_delimiters_line_ends_and_marks(write, text: str) -> None:
     table = read_table(write(text))
     assert table.smiles() == ["CC", "CO"]
     assert table.labels(["y"]) == [[1.0], [2.0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ('"Smiles";"logS (mol/L, 25 C, exp.)"\n"CCO";"1.5"\n', ("Smiles", "logS (mol/L, 25 C, exp.)")),
+        ("Smiles;logS (mol/L, 25 C, exp.)\nCCO;1.5\nCC;1\n", ("Smiles", "logS (mol/L, 25 C, exp.)")),
+        ('smiles,"a;b;c"\nCCO,1.5\n', ("smiles", "a;b;c")),
+        ("smiles,name;alt;old,y\nCCO,x;y,1.5\n", ("smiles", "name;alt;old", "y")),
+        ("smiles\ty, in nM, at 25 C\nCCO\t1.5\n", ("smiles", "y, in nM, at 25 C")),
+        ("smiles|y\nCCO|1.5\n", ("smiles", "y")),
+        ("sep=;\nsmiles;a,b,c\nCCO;1.5\n", ("smiles", "a,b,c")),
+        ('\ufeff"sep=\t"\r\nsmiles\ty\r\nCCO\t1.5\r\n', ("smiles", "y")),
+        ("SEP=|\nsmiles\nCCO\n", ("smiles",)),
+        ("smiles\nCCO\n", ("smiles",)),
+    ],
+)
+def test_the_delimiter_is_that_of_cells_not_of_letters(write, text: str, columns: tuple[str, ...]) -> None:
+    table = read_table(write(text))
+    assert table.columns == columns
+    assert table.smiles()[0] == "CCO"
+    assert table.rows[0][-1] in ("CCO", "1.5")
+
+
+@pytest.mark.parametrize("column", ["smiles", "y", "note"])
+def test_a_cell_may_be_long(write, column: str) -> None:
+    before = csv.field_size_limit()
+    cells = {"smiles": "C" * 200_000, "y": "0" * 200_000 + "1", "note": "x" * 200_000}
+    row = [cells[name] if name == column else "1" for name in ("smiles", "y", "note")]
+    table = read_table(write(f"smiles,y,note\n{','.join(row)}\n"))
+    assert table.column(column) == [cells[column]]
+    assert csv.field_size_limit() == before
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("name", ["x.csv", "x.csv.gz", "x.TSV", "x"])
+def test_marks_of_encodings_and_gzip_are_noticed(write, encoding: str, name: str) -> None:
+    content = "smiles\tΔG\nCCO\t1.5\n".encode(encoding)
+    path = write(gzip.compress(content) if name.endswith(".gz") else content, name)
+    assert read_table(path).labels(["ΔG"]) == [[1.5]]
+
+
+@pytest.mark.parametrize("name", ["x.smi.gz", "x.SMI", "x.smiles.gz"])
+def test_a_packed_smi_file_is_one(write, name: str) -> None:
+    content = b"CCO ethanol\nc1ccccc1\n"
+    assert read_smiles(write(gzip.compress(content) if name.endswith("gz") else content, name)) == ["CCO", "c1ccccc1"]
+
+
+def workbook() -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("xl/workbook.xml", "<workbook/>")
+    return stream.getvalue()
+
+
+SDF = b"ethanol\n     RDKit          2D\n\n  0  0  0  0  0  0  0  0  0  0999 V2000\nM  END\n$$$$\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (workbook(), "is an Excel workbook, no text; save the table as CSV"),
+        (workbook().replace(b"xl/workbook", b"my/workbook"), "is a zip archive, no text; unpack it"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is an old Excel or Office file"),
+        (b"BZh91AY&SY", "is packed with bzip2, no text; unpack it"),
+        (b"PAR1\x15\x04", "is a Parquet file"),
+        (SDF * 2, "is an SDF or mol file of 2 structures, no table; convert it to CSV"),
+        (b"<!DOCTYPE html><html>404</html>", "is a web page or XML, no table; download the table itself"),
+        (b'[{"smiles": "CCO"}]', "is JSON, no table"),
+        (b"CCO,1.5\nCC,2\n", "has no header: its first line holds the molecule 'CCO'"),
+        (b"CCO\n", "has no header: its first line holds the molecule 'CCO'.*name a list of SMILES alone .smi"),
+        (b"1\tc1ccccc1O phenol\n2\tCC ethane\n", "has no header: its first line holds the molecule 'c1ccccc1O'"),
+        (b"[Na+].[Cl-]\nCC\n", "has no header"),
+        (b'smiles,y\nCC,1\n"CO,2\n', r"a quotation mark left open in row 2 \(header not counted\)"),
+    ],
+)
+@pytest.mark.parametrize("name", ["x.csv", "x.txt"])
+def test_what_is_no_table_is_recognised(write, content: bytes, message: str, name: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_smiles(write(content, name))
+
+
+def test_a_column_named_like_an_element_is_a_column(write) -> None:
+    with pytest.raises(DataError, match=r"no column named .*its columns are I, N"):
+        read_smiles(write("I,N\n3,4\n"))
+
+
+def test_hundreds_of_columns_are_not_listed(write) -> None:
+    names = [f"column {number}" for number in range(590)]
+    path = write(",".join(names) + "\n" + ",".join(["1"] * 590))
+    for act in (read_smiles, lambda path: read_table(path).labels([]), lambda path: read_table(path).column("qq")):
+        with pytest.raises(DataError, match=r"column 0, .* and 570 more") as told:
+            act(path)
+        assert len(str(told.value)) < 600
 
 
 def test_blank_lines_between_rows_are_rows(write) -> None:
@@ -73,10 +171,24 @@ def test_labels_with_empty_cells(write) -> None:
     assert str(labels) == "[[nan, 1.0], [nan, nan], [0.0, -20.0]]"
 
 
-@pytest.mark.parametrize("cell", [">10", "active", "inf", "1;2"])
+@pytest.mark.parametrize(
+    "cell", [">10", "active", "inf", "1;2", "1_000", "٣", "-nan", "infinity", "1e400x", "1e", ".", "\u22121", "0x1"]
+)
 def test_label_that_is_no_number(write, cell: str) -> None:
     with pytest.raises(DataError, match=rf"row 2 .*column 'y'.*finite number.*{cell!r}"):
         read_table(write(f"smiles,y\nCC,1\nCO,{cell}\n")).labels(["y"])
+
+
+@pytest.mark.parametrize("cell", ["1e39", "-1e39", "1e400", "9" * 400, "2e15"])
+def test_a_label_whose_square_is_infinite_in_32_bits(write, cell: str) -> None:
+    with pytest.raises(DataError, match=r"row 2 .*must lie within ±1e\+15, got .*other units"):
+        read_table(write(f"smiles,y\nCC,1\nCO,{cell}\n")).labels(["y"])
+
+
+def test_numbers_as_they_are_written(write) -> None:
+    cells = ["1", "-1.5", "+.5", "5.", "1e-3", "1E+15", "1e-400"]
+    table = read_table(write("smiles,y\n" + "".join(f"CC,{cell}\n" for cell in cells)))
+    assert [row[0] for row in table.labels(["y"])] == [1, -1.5, 0.5, 5, 0.001, 1e15, 0]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from plstm_graph import LineDAG
 from plstm_graph.data.molecules import canonical_rank, layout
 from plstm_graph.draw import draw
 from plstm_graph.draw.line_graph import GAP, TAG_HEIGHT, _arranged, _line_graph, _page, _scene
-from plstm_graph.errors import ConfigError, DataError, PLSTMGraphError, ShapeError
+from plstm_graph.errors import ConfigError, DataError, PLSTMGraphError, ShapeError, TargetError
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
 CAFFEINE = "Cn1cnc2c1c(=O)n(C)c(=O)n2C"
@@ -168,7 +168,7 @@ def test_an_unknown_order(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(TargetError, match="there is no folder"):
         draw("CCO", tmp_path / "missing" / "x.svg")
     (tmp_path / "file").write_text("kept")
     with pytest.raises(NotADirectoryError):

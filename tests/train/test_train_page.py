@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from small_runs import small_config, small_dataset, three_classes
 
-from plstm_graph.errors import ConfigError
+from plstm_graph.errors import ConfigError, TargetError
 from plstm_graph.train import train
 from plstm_graph.train.page import write_page
 from plstm_graph.train.results import write_json
@@ -175,7 +175,7 @@ def test_what_cannot_be_reported(runs: Path, tmp_path: Path) -> None:
     shutil.copytree(tmp_path, tmp_path / "copy")
     with pytest.raises(ConfigError, match="none of the runs has finished an epoch"):
         write_page([tmp_path, tmp_path / "copy"], tmp_path / "page.html")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(TargetError, match="there is no folder"):
         write_page([runs / "first"], tmp_path / "no" / "page.html")
 
 
