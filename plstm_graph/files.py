@@ -110,6 +110,11 @@ def is_stdout(path: str | os.PathLike[str]) -> bool:
     return False
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path with ``~`` as the home folder, which a shell would have put there."""
+    return Path(path).expanduser()
+
+
 def remove_stale(folder: str | os.PathLike[str]) -> None:
     """Removes what killed writers left in ``folder`` (not below it)."""
     for left in Path(folder).glob(f".*{TEMP_MARK}*"):

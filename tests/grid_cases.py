@@ -48,7 +48,13 @@ class Case:
             return general_gates(source, *parts, mark, direct)
         return d_gates(source, *parts, mark, direct, mode)
 
+    def inputs(self, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, GridGates]:
+        """Queries, keys, values and gates, which require gradients."""
+        query, key, value, *rest = (x.to(dtype).requires_grad_() for x in self.leaves())
+        return query, key, value, self.gates(self.mode, *rest)
+
     def outcome(self, run: Callable[..., Tensor], dtype: torch.dtype = torch.float64) -> list[Tensor]:
+        """Output, and the gradients of all leaves."""
         leaves = [x.to(dtype).requires_grad_() for x in self.leaves()]
         query, key, value, *rest = leaves
         output = run(query, key, value, self.gates(self.mode, *rest))
@@ -122,6 +128,11 @@ class ChainCase:
         ]
         if begin:
             self.leaves.append(torch.randn(batch, heads, *j, KEYS, VALUES).double())
+
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor, ChainGates]:
+        """Queries, keys, values and gates, which require gradients."""
+        leaves = [x.detach().requires_grad_() for x in self.leaves]
+        return leaves[0], leaves[1], leaves[2], ChainGates(*leaves[3:7])
 
     def outcome(self, run: Callable[..., tuple[Tensor, Tensor] | Tensor]) -> list[Tensor]:
         """Output, state behind the last token if there is one, and the gradients of both."""

@@ -10,6 +10,7 @@ from plstm_graph.data.smiles_files import load_csv
 from plstm_graph.data.tables import SMI
 from plstm_graph.errors import ConfigError, DataError, unknown
 from plstm_graph.files import kind
+from plstm_graph.names import TU_PREFIX
 
 AIG = "aig:"
 
@@ -29,7 +30,8 @@ def load(
 
     Args:
         name: a key of ``DATASETS`` (case does not matter), the path of a CSV file of molecules or of
-            prepared data (``.pt``), or ``aig:FOLDER`` for circuits in binary AIGER files.
+            prepared data (``.pt``), ``aig:FOLDER`` for circuits in binary AIGER files, or any set of the TU Dortmund
+            collection by its name, its folder or its zip file (see ``tu.find``).
         root: folder with public data (for instance ``TUDataset/NAME/raw`` and ``ogb/ogbg_molhiv``), never written to;
             without it, what no package carries is downloaded into a cache. Only for names.
         targets, smiles_column: columns of a CSV file.
@@ -40,7 +42,7 @@ def load(
         DataError: unknown name; the file or its columns cannot be used.
         ConfigError: an option that does not apply, unknown task.
     """
-    info = _named(name)
+    info = _named(name) or tu.find(name, root)
     given = {"targets": targets, "smiles_column": smiles_column, "task": task}
     wrong = [option for option, value in given.items() if value]
     if info is not None or name.startswith(AIG):
@@ -58,12 +60,15 @@ def load(
     if path.suffix or path.exists():
         return load_csv(path, targets or (), smiles_column, task)
     text = unknown("data set", name, DATASETS)
-    raise DataError(f"{text}{'' if text.endswith('?') else '.'} See 'plstm-graph datasets', or give a .csv file")
+    raise DataError(
+        f"{text}{'' if text.endswith('?') else '.'} See 'plstm-graph datasets', or give a .csv file, or "
+        f"{TU_PREFIX}NAME for any set of the TU collection"
+    )
 
 
 def is_table(name: str) -> bool:
     """Whether :func:`load` reads ``name`` as a table of molecules, whose columns have to be chosen."""
-    return not (_named(name) or name.startswith(AIG) or kind(name) == SUFFIX)
+    return not (_named(name) or tu.find(name, None) or name.startswith(AIG) or kind(name) == SUFFIX)
 
 
 def _named(name: str) -> DatasetInfo | None:

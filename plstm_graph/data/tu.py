@@ -1,21 +1,26 @@
 """The TU Dortmund collection of graph data sets (Morris et al. 2020): its text files, and its download."""
 
+import zipfile
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import one_hot
 from torch_geometric.data import Data
+from torch_geometric.datasets import TUDataset
 
 from plstm_graph.data import source
 from plstm_graph.data.dataset import DatasetInfo, GraphDataset
 from plstm_graph.data.stacked import Stacked
 from plstm_graph.errors import DataError
+from plstm_graph.files import expanded
+from plstm_graph.names import ATTRIBUTES, TU_COLLECTION, TU_PREFIX
 from plstm_graph.nn.encoders import FeatureSpec
 
-URL = "https://www.chrsmrrs.com/graphkerneldatasets"
-ATTRIBUTES = "+attr"  # after a name: with the float attributes of nodes
+EDGES = "_A.txt"
 
 
 class TUGraphs(NamedTuple):
@@ -27,64 +32,122 @@ class TUGraphs(NamedTuple):
 
 
 def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
-    """A set of the collection, from ``TUDataset/NAME/raw`` or ``NAME/raw`` below ``root``."""
-    name = info.options["folder"]
-    data = read(info.find(root, source.unzipped(info.url, name)), name, attributes=info.options["attributes"])
+    """A set of the collection, from ``TUDataset/NAME/raw`` or ``NAME/raw`` below ``root``, or a place of its own."""
+    name, place = info.options["folder"], info.options.get("place")
+    folder = _files(place) if place else info.find(root, source.unzipped(info.url, name))
+    data = read(folder, name, attributes=info.options["attributes"])
     info.check_count(len(data.graphs))
-    return info.dataset(data.graphs, ("class",), data.features, num_outputs=data.num_classes)
+    if data.num_classes:
+        return info.dataset(data.graphs, ("class",), data.features, num_outputs=data.num_classes)
+    targets = tuple(f"y{number}" for number in range(data.graphs[0].y.shape[1]))
+    numbers = replace(info, task="regression", metric="mae", split="random")
+    return numbers.dataset(data.graphs, targets, data.features)
 
 
-def read(folder: Path, name: str, *, attributes: bool = False) -> TUGraphs:
+def find(name: str, root: str | Path | None = None) -> DatasetInfo | None:
+    """The set that ``name`` means, or None.
+
+    Args:
+        name: of the collection's list, in any case; of a folder below ``root`` or the cache; ``tu:NAME`` for one that
+            may be downloaded although the list lacks it; or the path of a folder or a zip file with ``NAME_A.txt``.
+            ``+attr`` behind it adds attributes.
+        root: folder with public data.
+    """
+    plain, attributes = name.removesuffix(ATTRIBUTES), ATTRIBUTES if name.endswith(ATTRIBUTES) else ""
+    if path := _files(expanded(plain)):
+        (first,) = [file.name for file in path.iterdir() if file.name.endswith(EDGES)]
+        row = _row(first.removesuffix(EDGES) + attributes, None)
+        return replace(row, places=(), options=row.options | {"place": expanded(plain)})
+    known = {each.casefold(): each for each in TU_COLLECTION}
+    row = _row(known.get(plain.casefold(), plain.removeprefix(TU_PREFIX)) + attributes, None)
+    listed = plain.casefold() in known or plain.startswith(TU_PREFIX)
+    return row if listed or ("/" not in plain and row.present(root)) else None
+
+
+def _files(place: Path) -> Any:
+    """The folder, below a folder or in a zip file, that holds one set's files; None where there is none."""
+    try:
+        top: Any = zipfile.Path(place) if place.suffix == ".zip" and place.is_file() else place
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{place} is truncated, or no zip file: {error}") from error
+    if not top.is_dir():
+        return None
+    for folder in (top, *(below for below in sorted(top.iterdir(), key=str) if below.is_dir())):
+        if sum(file.name.endswith(EDGES) for file in folder.iterdir()) == 1:
+            return folder
+    return None
+
+
+def read(folder: Any, name: str, *, attributes: bool = False) -> TUGraphs:
     """Read ``NAME_A.txt`` and its companions.
 
     Every graph has ``x`` [N, columns] and, where the set labels edges, ``edge_attr`` [M, columns]: categories (int64),
-    counted from the smallest label. A set without node labels gets the one category 0. With ``attributes``, ``x`` holds
-    floats: the node attributes, then the labels as ones and zeros, as PyG's ``TUDataset(use_node_attr=True)`` has it.
-    ``edge_index`` [2, M] is sorted, without self-loops and repeated columns, as PyG has it. ``y`` [1] is the class,
-    from 0.
+    counted from the smallest label. A set without node labels gets the one category 0. With ``attributes``, and where
+    there are attributes and no labels, they are floats: the attributes, then the labels as ones and zeros, as PyG's
+    ``TUDataset(use_node_attr=True, use_edge_attr=True)`` has it. ``edge_index`` [2, M] is sorted, without self-loops
+    and repeated columns, as PyG has it. ``y`` is the class from 0, int64 [1]; where a set has attributes of graphs in
+    place of classes, these, float [1, columns], and ``num_classes`` is 0.
+
+    Args:
+        folder: a ``Path``, or one into a zip file.
+        name: of the set, which its files begin with.
+        attributes: read those of nodes and edges, too.
     """
     ends = _table(folder, name, "A") - 1
     graph = _table(folder, name, "graph_indicator")[:, 0] - 1
-    labels = _table(folder, name, "graph_labels")[:, 0]
-    node, node_sizes = _labels(folder, name, "node_labels", len(graph))
-    edge, edge_sizes = _labels(folder, name, "edge_labels", len(ends))
-    _check(name, ends, graph, len(labels))
+    classes, y = _targets(folder, name)
+    x, node_sizes, node_dim = _features(folder, name, "node", len(graph), attributes)
+    edge, edge_sizes, edge_dim = _features(folder, name, "edge", len(ends), attributes)
+    _check(name, ends, graph, len(y))
 
     # Sort by (src, dst) and keep the first of equal columns.
     key, kept = np.unique(ends[:, 0] * len(graph) + ends[:, 1], return_index=True)
     kept = kept[key // len(graph) != key % len(graph)]
     ends = ends[kept]
-    node_ptr = np.searchsorted(graph, np.arange(len(labels) + 1))
+    node_ptr = np.searchsorted(graph, np.arange(len(y) + 1))
     edge_ptr = np.searchsorted(ends[:, 0], node_ptr)
-    classes, y = np.unique(labels, return_inverse=True)
-    if node is None:
-        node, node_sizes = np.zeros((len(graph), 1), dtype=np.int64), (1,)
-    x, features = torch.from_numpy(node), FeatureSpec(node_sizes=node_sizes, edge_sizes=edge_sizes)
-    if attributes:
-        parts = [torch.from_numpy(_attributes(folder, name, len(graph)))]
-        if sum(node_sizes) > 1:
-            parts += [one_hot(column, size) for column, size in zip(x.T, node_sizes, strict=True)]
-        x = torch.cat(parts, 1).float()
-        features = FeatureSpec(node_dim=x.shape[1], edge_sizes=edge_sizes)
+    if x is None:
+        x, node_sizes = torch.zeros(len(graph), 1, dtype=torch.long), (1,)
     stacked = Stacked(
         torch.from_numpy(np.diff(node_ptr)),
         torch.from_numpy(np.diff(edge_ptr)),
         x,
         torch.from_numpy((ends - node_ptr[graph[ends[:, 0]]][:, None]).T).contiguous(),
-        None if edge is None else torch.from_numpy(edge[kept]),
-        torch.from_numpy(y),
+        None if edge is None else edge[torch.from_numpy(kept)],
+        y,
     )
-    return TUGraphs(stacked.graphs(), features, len(classes))
+    return TUGraphs(stacked.graphs(), FeatureSpec(node_sizes, edge_sizes, node_dim, edge_dim), classes)
 
 
-def _attributes(folder: Path, name: str, rows: int) -> np.ndarray:
-    values = _table(folder, name, "node_attributes", np.float64)
+def _targets(folder: Any, name: str) -> tuple[int, Tensor]:
+    """How many classes there are, 0 for none, and ``y`` of all graphs."""
+    if (folder / f"{name}_graph_labels.txt").is_file() or not (folder / f"{name}_graph_attributes.txt").is_file():
+        classes, y = np.unique(_table(folder, name, "graph_labels")[:, 0], return_inverse=True)
+        return len(classes), torch.from_numpy(y)
+    return 0, torch.from_numpy(_table(folder, name, "graph_attributes", np.float64)).float()
+
+
+def _features(
+    folder: Any, name: str, what: str, rows: int, attributes: bool
+) -> tuple[Tensor | None, tuple[int, ...], int]:
+    """Those of nodes or edges with the sizes of their categories, or the width of their floats."""
+    labels, sizes = _labels(folder, name, f"{what}_labels", rows)
+    there = (folder / f"{name}_{what}_attributes.txt").is_file()
+    if not there and attributes and what == "node":
+        raise DataError(f"{name} has no attributes of nodes; leave {ATTRIBUTES} out")
+    if not there or not (attributes or labels is None):
+        return (None if labels is None else torch.from_numpy(labels)), sizes, 0
+    values = _table(folder, name, f"{what}_attributes", np.float64)
     if len(values) != rows:
-        raise DataError(f"{name}_node_attributes.txt must have {rows} lines, got {len(values)}: truncated?")
-    return values
+        raise DataError(f"{name}_{what}_attributes.txt must have {rows} lines, got {len(values)}: truncated?")
+    parts = [torch.from_numpy(values)]
+    if labels is not None:
+        parts += [one_hot(column, size) for column, size in zip(torch.from_numpy(labels).T, sizes, strict=True)]
+    found = torch.cat(parts, 1).float()
+    return found, (), found.shape[1]
 
 
-def _labels(folder: Path, name: str, kind: str, rows: int) -> tuple[np.ndarray | None, tuple[int, ...]]:
+def _labels(folder: Any, name: str, kind: str, rows: int) -> tuple[np.ndarray | None, tuple[int, ...]]:
     if not (folder / f"{name}_{kind}.txt").is_file():
         return None, ()
     labels = _table(folder, name, kind)
@@ -94,7 +157,7 @@ def _labels(folder: Path, name: str, kind: str, rows: int) -> tuple[np.ndarray |
     return labels, tuple(int(size) for size in labels.max(axis=0) + 1)
 
 
-def _table(folder: Path, name: str, kind: str, dtype: type = np.int64) -> np.ndarray:
+def _table(folder: Any, name: str, kind: str, dtype: type = np.int64) -> np.ndarray:
     """Numbers of a file, [lines, columns]."""
     path = folder / f"{name}_{kind}.txt"
     try:
@@ -122,7 +185,7 @@ def _check(name: str, ends: np.ndarray, graph: np.ndarray, num_graphs: int) -> N
         raise DataError(f"{name}_A.txt has an edge between two graphs")
 
 
-def _row(name: str, graphs: int, size: float | None = None) -> DatasetInfo:
+def _row(name: str, graphs: int | None, size: float | None = None) -> DatasetInfo:
     folder = name.removesuffix(ATTRIBUTES)
     return DatasetInfo(
         name,
@@ -132,7 +195,7 @@ def _row(name: str, graphs: int, size: float | None = None) -> DatasetInfo:
         "folds",
         "none stated",
         "TU Dortmund, Morris et al. 2020",
-        f"{URL}/{folder}.zip",
+        f"{TUDataset.url}/{folder}.zip",
         (f"TUDataset/{folder}/raw", f"{folder}/raw"),
         size,
         load,

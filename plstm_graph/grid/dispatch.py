@@ -2,19 +2,35 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from plstm_graph.errors import ConfigError, ShapeError, unknown
-from plstm_graph.grid import reference
-from plstm_graph.grid.gates import DIRECTIONS, ChainGates, GridGates, check_mode, check_shapes, keeps_promise
+from plstm_graph.grid import chains, matrix, reference, tiled
+from plstm_graph.grid.gates import (
+    D_LEFT,
+    D_RIGHT,
+    DIRECTIONS,
+    ChainGates,
+    GridGates,
+    check_mode,
+    check_shapes,
+    keeps_promise,
+)
 from plstm_graph.ops.compiled import in_dtype
 
 ImageForm = Callable[[Tensor, Tensor, Tensor, GridGates], Tensor]
 ChainForm = Callable[[Tensor, Tensor, Tensor, ChainGates, Tensor | None], tuple[Tensor, Tensor]]
 
-FORMS: dict[str, ImageForm] = {"reference": reference.image}
+FORMS: dict[str, ImageForm] = {
+    "reference": reference.image,
+    "log": matrix.log,
+    "rows": matrix.rows,
+    "closed": matrix.closed,
+    "tiles": tiled.tiled,
+}
 """Every way to compute an image, by name; add your own.
 
 All take (query, key, value, gates) as :func:`image` has checked them: one device, one dtype (float32 or float64, but
@@ -23,7 +39,12 @@ for those in ``HALF``), at least one row and one column; gates with or without t
 a form cannot do it refuses with :class:`BackendUnavailable`. ``gates.mode`` says what may be relied on.
 """
 
-CHAIN_FORMS: dict[str, ChainForm] = {"reference": reference.chain}
+CHAIN_FORMS: dict[str, ChainForm] = {
+    "reference": reference.chain,
+    "log": chains.log,
+    "chunks": chains.chunks,
+    "chunks_in_turn": partial(chains.chunks, parallel=False),
+}
 """Every way to compute a chain, by name; add your own.
 
 All take (query, key, value, gates, state) as :func:`chain` has checked them, the state [B, H, J, K, V] (also where
@@ -34,14 +55,58 @@ HALF: set[str] = set()
 """Forms of either kind that take half precision as it is and accumulate in float32; the others get float32."""
 
 
-def choose_form(device: str) -> str:
-    """The form of an image that ``"auto"`` stands for."""
-    return "reference"
+class Compiled(NamedTuple):
+    """A compiled form of one type of device, which ``"auto"`` takes where it can run.
+
+    Attributes:
+        form: its name.
+        refuses: why it cannot run (query, value, gates), or None.
+    """
+
+    form: str
+    refuses: Callable[[Tensor, Tensor, GridGates | ChainGates], str | None]
 
 
-def choose_chain_form(device: str) -> str:
+COMPILED: dict[str, Compiled] = {}
+"""The compiled form of images, by the type of device."""
+COMPILED_CHAIN: dict[str, Compiled] = {}
+"""The same of chains."""
+DENSE = {"cpu": 400, "cuda": 4096}
+"""Pixels up to which gating matrices of a whole image are faster than tiles, by the device."""
+ONE_CHUNK = 256
+"""Tokens up to which a chain is one chunk."""
+
+
+def choose_form(device: str, pixels: int, matrices: int, mode: str, compiled: str | None = None) -> str:
+    """The form of an image that ``"auto"`` stands for.
+
+    Args:
+        device: type of the device the tensors are on.
+        pixels: Y · X.
+        matrices: bytes of the gating matrices of four directions, see :func:`matrix.matrix_bytes`.
+        mode: of the gates.
+        compiled: the compiled form of this device, if it can run here.
+    """
+    if compiled is not None:
+        return compiled
+    if pixels > DENSE.get(device, DENSE["cpu"]) or matrices > matrix.MAX_BYTES // 4:
+        return "tiles"
+    return "closed" if mode in (D_LEFT, D_RIGHT) else "log"
+
+
+def choose_chain_form(tokens: int, compiled: str | None = None) -> str:
     """The form of a chain that ``"auto"`` stands for."""
-    return "reference"
+    if compiled is not None:
+        return compiled
+    return "log" if tokens <= ONE_CHUNK else "chunks"
+
+
+def compiled_form(
+    forms: dict[str, Compiled], query: Tensor, value: Tensor, gates: GridGates | ChainGates
+) -> str | None:
+    """The compiled form among ``forms`` for these tensors, if there is one and it can run."""
+    found = forms.get(value.device.type)
+    return None if found is None or found.refuses(query, value, gates) is not None else found.form
 
 
 def image(query: Tensor, key: Tensor, value: Tensor, gates: GridGates, *, form: str = "auto") -> Tensor:
@@ -68,7 +133,12 @@ def image(query: Tensor, key: Tensor, value: Tensor, gates: GridGates, *, form: 
         ConfigError: no form of that name.
     """
     _check_image(query, key, value, gates)
-    name = _named("form of an image", form, FORMS, choose_form(value.device.type))
+    check_form(form, FORMS, "form of an image")
+    name = form
+    if form == "auto":
+        pixels, matrices = value.size(2) * value.size(3), matrix.matrix_bytes(gates)
+        fast = compiled_form(COMPILED, query, value, gates)
+        name = choose_form(value.device.type, pixels, matrices, gates.mode, fast)
     taken, wide = _dtypes(name, query, key, value)
     given = gates.changed(partial(in_dtype, wide))._replace(direct=in_dtype(wide, gates.direct))
     with torch.autocast(value.device.type, enabled=False):
@@ -100,7 +170,10 @@ def chain(
         ConfigError: no form of that name.
     """
     shape = _check_chain(query, key, value, gates, state)
-    name = _named("form of a chain", form, CHAIN_FORMS, choose_chain_form(value.device.type))
+    check_form(form, CHAIN_FORMS, "form of a chain")
+    name = form
+    if form == "auto":
+        name = choose_chain_form(value.size(2), compiled_form(COMPILED_CHAIN, query, value, gates))
     taken, wide = _dtypes(name, query, key, value)
     given = ChainGates(*(in_dtype(wide, gate) for gate in gates))
     begin = None if state is None else in_dtype(wide, state.view(*shape[:2], gates.states, *shape[-2:]))
@@ -135,11 +208,6 @@ def check_form(name: str, forms: dict[str, ImageForm] | dict[str, ChainForm], ki
     """Raise ConfigError unless ``name`` is ``"auto"`` or in ``forms``, with what has been added by now."""
     if name != "auto" and name not in forms:
         raise ConfigError(unknown(kind, name, ("auto", *forms)))
-
-
-def _named(kind: str, name: str, forms: dict[str, ImageForm] | dict[str, ChainForm], auto: str) -> str:
-    check_form(name, forms, kind)
-    return auto if name == "auto" else name
 
 
 def _dtypes(form: str, *vectors: Tensor) -> tuple[torch.dtype, torch.dtype]:

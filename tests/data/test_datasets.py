@@ -8,7 +8,8 @@ import pandas
 import pytest
 from small_runs import small_config
 
-from plstm_graph.data import DATASETS, SPLITS, datasets, load
+from plstm_graph import names
+from plstm_graph.data import DATASETS, SPLITS, datasets, load, tu
 from plstm_graph.data.dataset import UNLABELLED
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.train import train
@@ -28,6 +29,13 @@ def test_every_row_of_the_table_is_consistent() -> None:
         assert info.licence
         assert info.url.startswith(("https://", "http://snap.stanford.edu/"))
         assert info.megabytes is None or info.megabytes > 0
+
+
+def test_the_names_that_need_no_import_are_those_of_the_table() -> None:
+    assert tuple(DATASETS) == names.DATA_SETS
+    listed = {name.removesuffix(names.ATTRIBUTES) for name, info in DATASETS.items() if info.loader is tu.load}
+    assert listed <= set(names.TU_COLLECTION)
+    assert len({name.casefold() for name in names.TU_COLLECTION}) == len(names.TU_COLLECTION)
 
 
 def test_ogb_rows_are_those_of_its_own_table() -> None:

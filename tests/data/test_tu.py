@@ -1,6 +1,7 @@
 """The TU Dortmund collection."""
 
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,99 @@ def test_missing_tu_file_folder_and_graphs(tmp_path: Path, shared_data: Path) ->
         shutil.copy(path, other / path.name.replace("PTC_FM", "MUTAG"))
     with pytest.raises(DataError, match="MUTAG must have 188 graphs, got 349"):
         load("MUTAG", root=tmp_path)
+
+
+# ---------------------------------------------------------------------- any set of the collection
+
+
+def like(shared_data: Path, folder: Path, source: str, name: str, keep: slice = slice(None)) -> Path:
+    """The files of a set under another name, as the collection has them."""
+    folder.mkdir(parents=True)
+    for path in (shared_data / "TUDataset" / source / "raw").glob(f"{source}_*.txt"):
+        shutil.copy(path, folder / path.name.replace(source, name))
+    return folder
+
+
+PLACES = {
+    "listed, below a root": ("BZR", "TUDataset/BZR/raw", "root"),
+    "in another case": ("ptc_mr", "PTC_MR/raw", "root"),
+    "not listed, below a root": ("MY-SET", "TUDataset/MY-SET/raw", "root"),
+    "listed, in the cache": ("NCI109", "plstm_graph/TUDataset/NCI109/raw", "cache"),
+    "a folder": ("{tmp}/flat", "flat", ""),
+    "a folder of PyG's": ("{tmp}/BZR", "BZR/raw", ""),
+    "a folder below the home folder": ("~/flat", "flat", ""),
+    "a zip file": ("{tmp}/COX2.zip", "COX2", "zip"),
+    "a zip file of plain files": ("{tmp}/flat.zip", "flat", "zip"),
+    "with attributes": ("{tmp}/AIDS+attr", "AIDS", ""),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_any_set_by_name_folder_or_zip(
+    place: str, shared_data: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, folder, how = PLACES[place]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    source = "AIDS" if place == "with attributes" else "MUTAG"
+    name = next((part for part in Path(folder).parts[::-1] if part not in ("raw", "flat")), "SOME")
+    like(shared_data, (cache.parent if how == "cache" else tmp_path) / folder, source, name)
+    if how == "zip":
+        inner = None if folder == "flat" else folder
+        shutil.make_archive(str(tmp_path / folder), "zip", tmp_path if inner else tmp_path / folder, inner)
+        shutil.rmtree(tmp_path / folder)
+    data = load(asked.format(tmp=tmp_path), root=tmp_path if how == "root" else None)
+    wanted = load(source + "+attr" * (place == "with attributes"), root=shared_data)
+    assert data.name == name + "+attr" * (place == "with attributes")
+    assert (data.task, data.metric, data.default_split) == ("multiclass", "accuracy", "folds")
+    assert (data.features, data.num_outputs) == (wanted.features, wanted.num_outputs)
+    assert all(
+        torch.equal(one[key], other[key])
+        for one, other in zip(data.graphs, wanted.graphs, strict=True)
+        for key in ("x", "edge_index", "edge_attr", "y")
+    )
+
+
+def test_a_listed_set_is_downloaded_from_pygs_address(tmp_path: Path, cache: Path, monkeypatch) -> None:
+    asked = []
+
+    def fetch(url: str, path: Path, published: str | None = None) -> None:
+        asked.append(url)
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in sorted(tiny_tu(tmp_path / str(len(asked))).iterdir()):
+                archive.write(file, file.name.replace("TINY", name).join((f"{name}/", "")))
+
+    monkeypatch.setattr("plstm_graph.data.source.fetch", fetch)
+    for name in ("COX2", "tu:UNHEARD"):
+        asked_as, name = name, name.removeprefix("tu:")
+        assert len(load(asked_as).graphs) == 2
+        assert asked[-1] == f"{TUDataset.url}/{name}.zip"
+        assert len(load(asked_as).graphs) == 2
+    assert len(asked) == 2
+    with pytest.raises(DataError, match=r"unknown data set 'UNHEARD_OF'.*tu:NAME for any set of the TU collection"):
+        load("UNHEARD_OF")
+
+
+def test_attributes_of_edges_and_graphs(tmp_path: Path) -> None:
+    raw = tiny_tu(
+        tmp_path,
+        edge_attributes="0.5\n0.5\n2\n2\n9\n0.5\n",
+        node_attributes="1,2\n3,4\n5,6\n7,8\n",
+        graph_attributes="1.5, 2\n-3, 4\n",
+    )
+    (raw / "TINY_graph_labels.txt").unlink()
+    data = load(str(raw))
+    assert (data.task, data.metric, data.default_split, data.targets) == ("regression", "mae", "random", ("y0", "y1"))
+    assert [graph.y.tolist() for graph in data.graphs] == [[[1.5, 2.0]], [[-3.0, 4.0]]]
+    assert data.graphs[0].x.tolist() == [[1, 2], [3, 4], [5, 6]]  # no labels of nodes: attributes are all there is
+    assert data.graphs[0].edge_attr.tolist() == [[0], [0], [1], [1]]
+    both = load(f"{raw}+attr")
+    assert both.graphs[0].edge_attr[:, 0].tolist() == [0.5, 0.5, 2, 2]
+    assert both.features == FeatureSpec(node_dim=2, edge_dim=8)
+    with pytest.raises(DataError, match=r"TINY has no attributes of nodes; leave \+attr out"):
+        load(f"{tiny_tu(tmp_path / 'plain')}+attr")
+
+
+def test_a_zip_file_that_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "BZR.zip").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(DataError, match=r"BZR.zip is truncated, or no zip file"):
+        load(str(tmp_path / "BZR.zip"))

@@ -1,0 +1,36 @@
+"""Names of data sets, as plain text: a command line checks and completes them before it imports anything heavy."""
+
+_DATA_SETS = """
+nav17 ogbg-molhiv ogbg-molpcba ogbg-molbace ogbg-molbbbp ogbg-molclintox ogbg-molmuv ogbg-molsider ogbg-moltox21
+ogbg-moltoxcast ogbg-molesol ogbg-molfreesolv ogbg-mollipo ogbg-molchembl ogbg-code2 peptides-func peptides-struct
+ZINC esol freesolv lipo pcba muv hiv bace bbbp tox21 toxcast sider clintox MUTAG PTC_FM ENZYMES ENZYMES+attr PROTEINS
+PROTEINS+attr AIDS AIDS+attr NCI1 Mutagenicity IMDB-BINARY dvae epfl
+"""
+
+_TU_COLLECTION = """
+AIDS BZR BZR_MD COX2 COX2_MD DHFR DHFR_MD ER_MD FRANKENSTEIN Mutagenicity MUTAG NCI1 NCI109 PTC_FM PTC_FR PTC_MM
+PTC_MR alchemy_full aspirin benzene ethanol malonaldehyde naphthalene QM9 salicylic_acid toluene uracil ZINC_full
+ZINC_test ZINC_train ZINC_val Tox21_AhR_training Tox21_AhR_testing Tox21_AhR_evaluation Tox21_AR_training
+Tox21_AR_testing Tox21_AR_evaluation Tox21_AR-LBD_training Tox21_AR-LBD_testing Tox21_AR-LBD_evaluation
+Tox21_ARE_training Tox21_ARE_testing Tox21_ARE_evaluation Tox21_aromatase_training Tox21_aromatase_testing
+Tox21_aromatase_evaluation Tox21_ATAD5_training Tox21_ATAD5_testing Tox21_ATAD5_evaluation Tox21_ER_training
+Tox21_ER_testing Tox21_ER_evaluation Tox21_ER-LBD_training Tox21_ER-LBD_testing Tox21_ER-LBD_evaluation
+Tox21_HSE_training Tox21_HSE_testing Tox21_HSE_evaluation Tox21_MMP_training Tox21_MMP_testing Tox21_MMP_evaluation
+Tox21_p53_training Tox21_p53_testing Tox21_p53_evaluation Tox21_PPAR-gamma_training Tox21_PPAR-gamma_testing
+Tox21_PPAR-gamma_evaluation MCF-7 MCF-7H MOLT-4 MOLT-4H NCI-H23 NCI-H23H OVCAR-8 OVCAR-8H P388 P388H PC-3 PC-3H SF-295
+SF-295H SN12C SN12CH SW-620 SW-620H UACC257 UACC257H Yeast YeastH DD ENZYMES KKI OHSU Peking_1 PROTEINS PROTEINS_full
+COIL-DEL COIL-RAG Cuneiform Fingerprint FIRSTMM_DB Letter-high Letter-low Letter-med MSRC_9 MSRC_21 MSRC_21C COLLAB
+dblp_ct1 dblp_ct2 DBLP_v1 deezer_ego_nets facebook_ct1 facebook_ct2 github_stargazers highschool_ct1 highschool_ct2
+IMDB-BINARY IMDB-MULTI infectious_ct1 infectious_ct2 mit_ct1 mit_ct2 REDDIT-BINARY REDDIT-MULTI-5K REDDIT-MULTI-12K
+reddit_threads tumblr_ct1 tumblr_ct2 twitch_egos TWITTER-Real-Graph-Partial COLORS-3 SYNTHETIC SYNTHETICnew Synthie
+TRIANGLES
+"""
+
+DATA_SETS = tuple(_DATA_SETS.split())
+"""Keys of ``plstm_graph.data.DATASETS``."""
+
+TU_COLLECTION = tuple(_TU_COLLECTION.split())
+"""The TU Dortmund collection (Morris et al. 2020) as it was in 2026; any other set of it is ``tu:NAME``."""
+
+TU_PREFIX, ATTRIBUTES = "tu:", "+attr"
+"""Before the name of a TU set that is not listed; behind one whose float attributes are wanted, too."""
