@@ -9,18 +9,30 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from plstm_graph.gates import Gates
     from plstm_graph.line_dag import LineDAG
-    from plstm_graph.nn import PLSTM, PLSTMBlock, PLSTMConv
+    from plstm_graph.nn import PLSTM, PLSTMBlock, PLSTMChain, PLSTMConv, PLSTMImage
     from plstm_graph.ops import influence, propagate
 
 __version__ = "0.1.0"
-__all__ = ["PLSTM", "Gates", "LineDAG", "PLSTMBlock", "PLSTMConv", "influence", "propagate"]
+__all__ = [
+    "PLSTM",
+    "Gates",
+    "LineDAG",
+    "PLSTMBlock",
+    "PLSTMChain",
+    "PLSTMConv",
+    "PLSTMImage",
+    "influence",
+    "propagate",
+]
 
 _HOME = {
     "Gates": "gates",
     "LineDAG": "line_dag",
     "PLSTM": "nn",
     "PLSTMBlock": "nn",
+    "PLSTMChain": "nn",
     "PLSTMConv": "nn",
+    "PLSTMImage": "nn",
     "influence": "ops",
     "propagate": "ops",
 }

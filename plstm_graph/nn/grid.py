@@ -1,0 +1,299 @@
+"""Layers of regular grids: PLSTMImage in two dimensions, PLSTMChain in one."""
+
+import torch
+from torch import Tensor, nn
+
+from plstm_graph.errors import ConfigError, ShapeError
+from plstm_graph.gates import DIRECT_BIAS, MARK_BIAS, SOURCE_BIAS, activate_transition, check_transition
+from plstm_graph.grid import CHAIN_FORMS, FORMS, ChainGates, GridGates, chain, d_gates, general_gates, image, p_gates
+from plstm_graph.grid.dispatch import check_form
+from plstm_graph.grid.gates import D_LEFT, GENERAL, P, check_mode
+from plstm_graph.grid.tracking import bounded
+from plstm_graph.nn.linear import NodeLinear
+from plstm_graph.nn.norm import NORM_EPS, MultiHeadRMSNorm
+
+# Pöppel et al. 2025, table 5 and appendix E: a transition is tanh(5 · 1) = .9999 at first.
+TRANSITION_SCALE = 5.0
+TRANSITION_BIAS = 1.0
+ANGLE_BIAS = (-2.0, 2.0)
+"""Of the share that goes to the right, over the heads."""
+
+
+class _GridLayer(nn.Module):
+    """Queries, keys, values and terms of the gates as one product; norm of each head, heads together, bias."""
+
+    directions: int
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        heads: int,
+        concat: bool,
+        key_channels: int | None,
+        bias: bool,
+        states: int,
+        transition: str,
+        parts: dict[str, int],
+    ) -> None:
+        """``parts``: how many numbers of each kind of gate there are, for each direction and head."""
+        if min(heads, out_channels, states) < 1:
+            raise ConfigError(
+                f"heads, out_channels and states must be at least 1, got {heads}, {out_channels} and {states}"
+            )
+        check_transition(transition)
+        super().__init__()
+        self.in_channels, self.out_channels, self.heads, self.concat = in_channels, out_channels, heads, concat
+        self.states, self.transition, self.parts = states, transition, parts
+        self.key_channels = key_channels or out_channels
+        self.terms = sum(parts.values())
+        # One direct term a head, whatever the directions.
+        gates = heads * (self.directions * self.terms + 1)
+        self.lin = NodeLinear(in_channels, heads * (2 * self.key_channels + out_channels), gates, bias)
+        self.gate_bias = nn.Parameter(torch.empty(self.directions, heads, self.terms))
+        self.direct_bias = nn.Parameter(torch.empty(heads))
+        # Dividing queries by √K and normalising the outputs is normalising with a K times larger eps.
+        self.norm = MultiHeadRMSNorm(heads, out_channels, eps=NORM_EPS * self.key_channels)
+        if bias:
+            self.bias = nn.Parameter(torch.empty(out_channels * (heads if concat else 1)))
+        else:
+            self.register_parameter("bias", None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Projections as in PLSTMConv, gates from the paper's table 5."""
+        self.lin.reset_parameters()
+        self.norm.reset_parameters()
+        with torch.no_grad():
+            biases = dict(zip(self.parts, self.gate_bias.split(list(self.parts.values()), -1), strict=True))
+            biases["source"].fill_(SOURCE_BIAS)
+            biases["mark"].fill_(MARK_BIAS)
+            biases["transition"].zero_()  # rotations begin as none
+            biases["transition"].unflatten(-1, (-1, self.states**2))[..., : self.states] = TRANSITION_BIAS
+            if "angle" in biases:
+                low, high = ANGLE_BIAS
+                spread = torch.linspace(low, high, self.heads) if self.heads > 1 else torch.zeros(1)
+                biases["angle"].copy_(spread.unsqueeze(-1).expand_as(biases["angle"]))
+            self.direct_bias.fill_(DIRECT_BIAS)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def _project(self, x: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], dict[str, Tensor], Tensor]:
+        """Queries, keys and values [B, H, .., width]; raw gates [B, directions, H, .., numbers]; direct [B, H, ..]."""
+        projected, terms = self.lin(x)
+        widths = [self.key_channels, self.key_channels, self.out_channels]
+        query, key, value = projected.unflatten(-1, (self.heads, -1)).movedim(-2, 1).split(widths, -1)
+        terms = terms.float() if terms.dtype in (torch.float16, torch.bfloat16) else terms
+        terms, direct = terms.split([terms.size(-1) - self.heads, self.heads], -1)
+        raw = terms.unflatten(-1, self.gate_bias.shape) + self.gate_bias
+        parts = raw.movedim(-3, 1).movedim(-2, 2).split(list(self.parts.values()), -1)
+        direct = (direct + self.direct_bias).sigmoid().movedim(-1, 1)
+        return (query, key, value), dict(zip(self.parts, parts, strict=True)), direct
+
+    def _transitions(self, raw: Tensor) -> list[Tensor]:
+        """Each transition of a place: [.., many · J²] -> [..] each, or [.., J, J]."""
+        j = self.states
+        each = raw.unflatten(-1, (-1, j * j))
+        scale = TRANSITION_SCALE if self.transition == "tanh" else 1.0
+        values = activate_transition(scale * each[..., :j], self.transition)
+        if j == 1:
+            return list(values.squeeze(-1).unbind(-1))
+        left, right = each[..., j:].chunk(2, -1)
+        return list(bounded(values, left, right).unbind(-3))
+
+    def _sigmoids(self, raw: Tensor, kinds: int = 1) -> Tensor:
+        """Sources or marks, [.., kinds · J] -> [.., kinds, J], axes of length 1 left out."""
+        gate = raw.sigmoid()
+        gate = gate.unflatten(-1, (kinds, self.states)) if kinds > 1 else gate
+        return gate if self.states > 1 else gate.squeeze(-1)
+
+    def _together(self, y: Tensor) -> Tensor:
+        """[B, H, .., V] -> [B, .., H · V], or [B, .., V] without ``concat``."""
+        out = self.norm(y.movedim(1, -2))
+        out = out.flatten(-2) if self.concat else out.mean(-2)
+        return out if self.bias is None else out + self.bias
+
+    def _check(self, x: Tensor, places: str) -> None:
+        axes = 2 + len(places.split())
+        if x.dim() != axes or x.size(-1) != self.in_channels != -1 or not x.is_floating_point():
+            wanted = f"floating point, [B, {places}, {self.in_channels}]"
+            raise ShapeError(f"x must be {wanted}, got {x.dtype}, {list(x.shape)}; channels stand last")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
+
+
+class PLSTMImage(_GridLayer):
+    r"""The pLSTM layer for images: every pixel reads every other one along grid paths in four directions.
+
+    .. math::
+        a_{i,j+1} = t^{RR} a_{ij} + t^{RD} b_{ij} + s^R k_{ij} \otimes v_{ij}, \quad
+        b_{i+1,j} = t^{DR} a_{ij} + t^{DD} b_{ij} + s^D k_{ij} \otimes v_{ij}, \quad
+        y_{ij} = q_{ij}^\top (m^R a_{ij} + m^D b_{ij})
+
+    and the same on the flipped image for the directions left-down, right-up and left-up, each with gates of its own;
+    the four outputs and :math:`d_{ij} (q_{ij} \cdot k_{ij}) v_{ij}` are added. Queries, keys and values are linear maps
+    of the features. Source :math:`s`, mark :math:`m` and direct :math:`d` are sigmoids, transitions tanh(5 ·) of linear
+    maps. Each head is RMS-normalised, then heads are concatenated or averaged.
+
+    Args:
+        in_channels: width of the features; -1 to read it off the first input.
+        out_channels: V, width of a head.
+        heads: H.
+        concat: concatenate the heads (H · V outputs) or average them (V outputs).
+        mode: ``"P"`` (propagation: transitions :math:`\gamma \bigl[\begin{smallmatrix}\alpha & \alpha \\ 1-\alpha &
+            1-\alpha\end{smallmatrix}\bigr]`, eq. 10), ``"D"`` (distribution: one of the two turns is closed;
+            ``"D-left"``, which it stands for, or ``"D-right"``, see :class:`GridGates`) or ``"general"`` (four free
+            transitions, normalised as eq. 9).
+        key_channels: K, width of queries and keys; default ``out_channels``.
+        bias: biases of the projections and of the output (gates always have theirs).
+        form: see :func:`plstm_graph.grid.image`.
+        states: J, states of an edge; from 2 on transitions are J x J matrices of norm at most 1 (state tracking, B.5).
+        transition: ``"tanh"``, or ``"saturating"`` for one that can be exactly 1 (as in :class:`PLSTMConv`).
+
+    Shapes:
+        - **input:** [B, Y, X, in_channels], any height and width
+        - **output:** [B, Y, X, H · out_channels], or [B, Y, X, out_channels] without ``concat``
+
+    Raises:
+        ConfigError: an unknown mode, form or transition.
+        ShapeError: features of another shape.
+
+    Reference: Pöppel et al. 2025, "pLSTM: parallelizable Linear Source Transition Mark networks", eqs 5, 6 and 10,
+    appendix B. Unlike the authors' code P mode has its decay, and gates read all channels.
+
+    Example:
+        >>> layer = PLSTMImage(16, 8, heads=4, mode="D")
+        >>> layer(torch.randn(2, 5, 7, 16)).shape
+        torch.Size([2, 5, 7, 32])
+    """
+
+    directions = 4
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        heads: int = 1,
+        concat: bool = True,
+        mode: str = P,
+        key_channels: int | None = None,
+        bias: bool = True,
+        form: str = "auto",
+        states: int = 1,
+        transition: str = "tanh",
+    ) -> None:
+        mode = D_LEFT if mode == "D" else mode
+        check_mode(mode)
+        check_form(form, FORMS)
+        kinds, matrices = (1, 1) if mode == P else (2, 4 if mode == GENERAL else 3)
+        parts = {"source": kinds * states, "mark": kinds * states, "transition": matrices * states**2}
+        parts |= {"angle": 1} if mode == P else {}
+        super().__init__(in_channels, out_channels, heads, concat, key_channels, bias, states, transition, parts)
+        self.mode, self.form = mode, form
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, Y, X, in_channels] -> [B, Y, X, H · out_channels]"""
+        self._check(x, "Y, X")
+        vectors, raw, direct = self._project(x)
+        return self._together(image(*vectors, self._gates(raw, direct), form=self.form))
+
+    def _gates(self, raw: dict[str, Tensor], direct: Tensor) -> GridGates:
+        kinds = 1 if self.mode == P else 2
+        source, mark = self._sigmoids(raw["source"], kinds), self._sigmoids(raw["mark"], kinds)
+        transitions = self._transitions(raw["transition"])
+        if self.mode == P:
+            return p_gates(source, raw["angle"].squeeze(-1).sigmoid(), transitions[0], mark, direct)
+        if self.mode == GENERAL:
+            return general_gates(source, torch.stack(transitions, 5).unflatten(5, (2, 2)), mark, direct)
+        right, turn, down = transitions
+        return d_gates(source, right, turn, down, mark, direct, self.mode)
+
+
+class PLSTMChain(_GridLayer):
+    r"""The pLSTM layer for sequences: every token reads all tokens before it, in linear time.
+
+    .. math::
+        C_{n+1} = t_n C_n + s_n \, k_n \otimes v_n, \qquad y_n = m_n \, q_n^\top C_n + d_n \, (q_n \cdot k_n) \, v_n
+
+    Queries, keys and values are linear maps of the features; source :math:`s`, mark :math:`m` and direct :math:`d` are
+    sigmoids and the transition :math:`t` tanh(5 ·) of linear maps. Each head is RMS-normalised, then heads are
+    concatenated or averaged.
+
+    Args:
+        in_channels: width of the features; -1 to read it off the first input.
+        out_channels: V, width of a head.
+        heads: H.
+        concat: concatenate the heads (H · V outputs) or average them (V outputs).
+        reverse: read from the last token to the first. One layer reads one direction; use two for both.
+        key_channels: K, width of queries and keys; default ``out_channels``.
+        bias: biases of the projections and of the output (gates always have theirs).
+        form: see :func:`plstm_graph.grid.chain`.
+        states: J, states of an edge; from 2 on transitions are J x J matrices of norm at most 1 (state tracking, B.5).
+        transition: ``"tanh"``, or ``"saturating"`` for one that can be exactly 1 (as in :class:`PLSTMConv`).
+
+    Shapes:
+        - **input:** [B, n, in_channels], any length
+        - **output:** [B, n, H · out_channels], or [B, n, out_channels] without ``concat``
+
+    Raises:
+        ConfigError: an unknown form or transition.
+        ShapeError: features of another shape.
+
+    Reference: Pöppel et al. 2025, "pLSTM: parallelizable Linear Source Transition Mark networks", section 2.
+
+    Example:
+        >>> layer = PLSTMChain(16, 8, heads=4)
+        >>> x = torch.randn(2, 100, 16)
+        >>> layer(x).shape
+        torch.Size([2, 100, 32])
+        >>> first, state = layer.step(x[:, :60])  # piece by piece, the same
+        >>> rest, state = layer.step(x[:, 60:], state)
+        >>> torch.allclose(torch.cat([first, rest], 1), layer(x), atol=1e-4)
+        True
+    """
+
+    directions = 1
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        heads: int = 1,
+        concat: bool = True,
+        reverse: bool = False,
+        key_channels: int | None = None,
+        bias: bool = True,
+        form: str = "auto",
+        states: int = 1,
+        transition: str = "tanh",
+    ) -> None:
+        check_form(form, CHAIN_FORMS)
+        parts = {"source": states, "mark": states, "transition": states**2}
+        super().__init__(in_channels, out_channels, heads, concat, key_channels, bias, states, transition, parts)
+        self.reverse, self.form = reverse, form
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, n, in_channels] -> [B, n, H · out_channels]"""
+        x = x.flip(1) if self.reverse else x
+        output, _ = self._run(x, None)
+        return output.flip(1) if self.reverse else output
+
+    def step(self, x: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The next tokens, one or many: [B, n, in_channels] -> output [B, n, H · out_channels], and the state behind.
+
+        Raises:
+            ConfigError: the layer reads from the end.
+        """
+        if self.reverse:
+            raise ConfigError("a layer with reverse=True begins with the last token: call it on whole sequences")
+        return self._run(x, state)
+
+    def _run(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        self._check(x, "n")
+        vectors, raw, direct = self._project(x)
+        source, mark = self._sigmoids(raw["source"].squeeze(1)), self._sigmoids(raw["mark"].squeeze(1))
+        transition = self._transitions(raw["transition"].squeeze(1))[0]
+        gates = ChainGates(source, transition, mark, direct)
+        output, state = chain(*vectors, gates, form=self.form, state=state)
+        return self._together(output), state
