@@ -41,10 +41,14 @@ CHOICES = (
     Choice("--target", list[str], _DATA, "Label column of the CSV; repeat for several.", "targets"),
     Choice("--smiles-column", str, _DATA, "Column of the CSV with the molecules."),
     Choice("--task", str, _DATA, "regression, binary or multiclass (default: from the labels)."),
+    Choice("--featuriser", str, _DATA, "Of SMILES: cip-molecule, or ogb-molecule with OGB's chirality tags."),
     Choice("--metric", str, _DATA, "What validation is judged by: r2, rmse, mae, pearson; rocauc, ap, accuracy; f1."),
     Choice("--split", str, _DATA, "official, random, scaffold or folds."),
     Choice("--split-seed", int, _DATA, "Seed of the split (default: --seed)."),
     Choice("--fold", int, _DATA, "Which fold, with --split folds."),
+    Choice(
+        "--group-repeats/--no-group-repeats", bool, _DATA, "Keep repeats of a molecule in one part (random, folds)."
+    ),
     Choice("--model", str, _MODEL, _MODELS, "model.model"),
     Choice("--budget", str, _MODEL, "Parameters, for example 300k; sets the width."),
     Choice("--width", int, _MODEL, "Channels.", "model.width"),

@@ -8,9 +8,9 @@ from typing import Any
 from torch_geometric.data import Data
 
 from plstm_graph.data import source as files
-from plstm_graph.data.molecules import Rejected
+from plstm_graph.data.molecules import CIP, Rejected, same_molecules
 from plstm_graph.data.source import Fill
-from plstm_graph.data.splits import Split, make_split
+from plstm_graph.data.splits import GROUPED, Split, make_split
 from plstm_graph.errors import DataError
 from plstm_graph.nn.encoders import ATOM_SIZES, BOND_SIZES, FeatureSpec
 from plstm_graph.nn.inputs import prepare
@@ -38,6 +38,8 @@ class GraphDataset:
         rejected: rows of the file that are not among ``graphs``, each with a reason.
         parts: the split that was published with the graphs, called "official".
         words: what the numbers of ``"tokens"`` stand for.
+        featuriser: how their SMILES became these graphs, one of ``molecules.FEATURISERS``; None where they are no
+            molecules. By default that of :func:`plstm_graph.data.smiles_to_data` for graphs with ``smiles``.
     """
 
     name: str
@@ -51,11 +53,23 @@ class GraphDataset:
     default_split: str = "random"
     parts: Split | None = None
     words: tuple[str, ...] = ()
+    featuriser: str | None = None
 
-    def split(self, kind: str | None = None, seed: int = 0, fold: int = 0) -> Split:
+    def __post_init__(self) -> None:
+        if self.featuriser is None and self.graphs and "smiles" in self.graphs[0]:
+            self.featuriser = CIP
+
+    def molecules(self) -> list[int] | None:
+        """Number of each graph's molecule, equal for all spellings of one; None where not all have ``smiles``."""
+        if not all("smiles" in graph for graph in self.graphs):
+            return None
+        return same_molecules(graph.smiles for graph in self.graphs)
+
+    def split(self, kind: str | None = None, seed: int = 0, fold: int = 0, *, group_repeats: bool = True) -> Split:
         """Indices of ``train``, ``valid`` and ``test``; see :func:`plstm_graph.data.splits.make_split`."""
         kind = kind or self.default_split
-        return make_split(kind, self.graphs, self.task, seed=seed, fold=fold, official=self.parts)
+        groups = self.molecules() if group_repeats and kind in GROUPED else None
+        return make_split(kind, self.graphs, self.task, seed=seed, fold=fold, official=self.parts, groups=groups)
 
     def prepared(self, model: ModelConfig, chosen: Sequence[int] | None = None) -> list[Data]:
         """The graphs, or those chosen by number, with all that a model reads; see ``nn.inputs.prepare``."""
@@ -74,7 +88,7 @@ class DatasetInfo:
         places: where raw files may stand below a root folder; in the cache they are at the first of them.
         megabytes: size of the download where known.
         loader: gets this row and the root folder.
-        options: what the loader has to know besides.
+        options: what the loader has to know besides; ``featuriser`` where it reads SMILES and another may be chosen.
     """
 
     name: str

@@ -1,10 +1,12 @@
 """The table of data sets, and how a name or a file becomes graphs: ``load("nav17")``, ``load("my.csv", ...)``."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from plstm_graph.data import aiger, dvae, moleculenet, nav17, ogbg, peptides, tu, zinc
 from plstm_graph.data.dataset import DatasetInfo, GraphDataset
+from plstm_graph.data.molecules import CIP, FEATURISERS
 from plstm_graph.data.prepared import SUFFIX, read_prepared
 from plstm_graph.data.smiles_files import load_csv
 from plstm_graph.data.tables import SMI
@@ -18,6 +20,12 @@ FAMILIES = (nav17, ogbg, peptides, zinc, moleculenet, tu, dvae, aiger)
 DATASETS: dict[str, DatasetInfo] = {row.name: row for family in FAMILIES for row in family.ROWS}
 
 
+def reads_smiles(name: str) -> bool:
+    """Whether :func:`load` makes graphs from SMILES for a value of ``--data``, so that a featuriser may be chosen."""
+    info = _named(name)
+    return is_table(name) if info is None else "featuriser" in info.options
+
+
 def load(
     name: str,
     *,
@@ -25,6 +33,7 @@ def load(
     targets: Sequence[str] | None = None,
     smiles_column: str | None = None,
     task: str | None = None,
+    featuriser: str | None = None,
 ) -> GraphDataset:
     """Load a data set of ``DATASETS`` by name, or a file by path.
 
@@ -37,13 +46,19 @@ def load(
         targets, smiles_column: columns of a CSV file.
         task: ``"regression"``, ``"binary"`` or ``"multiclass"`` for a CSV file; by default binary if all labels are 0
             or 1, else regression.
+        featuriser: of data that are read from SMILES; see :func:`plstm_graph.data.smiles_to_data`. By default
+            ``"cip-molecule"``; graphs that were published as such keep OGB's features.
 
     Raises:
         DataError: unknown name; the file or its columns cannot be used.
         ConfigError: an option that does not apply, unknown task.
     """
+    if featuriser is not None and featuriser not in FEATURISERS:
+        raise ConfigError(unknown("featuriser", featuriser, FEATURISERS))
     info = _named(name) or tu.find(name, root)
-    given = {"targets": targets, "smiles_column": smiles_column, "task": task}
+    given = {"targets": targets, "smiles_column": smiles_column, "task": task, "featuriser": featuriser}
+    if info is not None and "featuriser" in info.options and featuriser:
+        info = replace(info, options=info.options | {"featuriser": given.pop("featuriser")})
     wrong = [option for option, value in given.items() if value]
     if info is not None or name.startswith(AIG):
         if wrong:
@@ -58,7 +73,7 @@ def load(
     if kind(path) in SMI:
         raise DataError(f"{path.name} has no labels to train on; give a CSV file with a SMILES and a target column")
     if path.suffix or path.exists():
-        return load_csv(path, targets or (), smiles_column, task)
+        return load_csv(path, targets or (), smiles_column, task, featuriser or CIP)
     text = unknown("data set", name, DATASETS)
     raise DataError(
         f"{text}{'' if text.endswith('?') else '.'} See 'plstm-graph datasets', or give a .csv file, or "

@@ -7,34 +7,35 @@ from torch_geometric.datasets import MoleculeNet
 
 from plstm_graph.data import source
 from plstm_graph.data.dataset import MOLECULE, DatasetInfo, GraphDataset
-from plstm_graph.data.molecules import Rejected, read_molecules
+from plstm_graph.data.molecules import CIP, Rejected, read_molecules
 from plstm_graph.data.stacked import Stacked
 from plstm_graph.data.tables import read_table
 from plstm_graph.errors import DataError
 
 
 def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
-    """Molecules from their SMILES, with OGB's features; rows that rdkit cannot read are in ``rejected``."""
+    """Molecules from their SMILES, featurised as by :func:`smiles_to_data`; unreadable rows are in ``rejected``."""
     folder = info.find(root, source.fetched({info.url.rpartition("/")[2]: (info.url, None)}))
     paths = [path for end in ("", ".gz") if (path := folder / f"{info.options['file']}.csv{end}").is_file()]
     if not paths:
         raise DataError(f"{info.name} is not complete: there is no {info.options['file']}.csv in {folder}")
     table = read_table(paths[0])
     smiles, labels = info.options["columns"]
+    featuriser = info.options["featuriser"]
     names = table.columns[labels] if isinstance(labels, slice) else (table.columns[labels],)
     if info.graphs is not None and len(table.rows) < info.graphs:
         raise DataError(f"{paths[0]} must have {info.graphs} rows, got {len(table.rows)}: truncated? fetch it again")
 
     def build() -> dict[str, object]:
-        found, rejected = read_molecules(table.column(table.columns[smiles]))
+        found, rejected = read_molecules(table.column(table.columns[smiles]), featuriser)
         rows = [row for row, _ in found]
         return Stacked.of([graph for _, graph in found]).plain() | {"rows": rows, "rejected": [[*r] for r in rejected]}
 
-    content = source.cached(info.name, paths[:1], build)
+    content = source.cached(f"{info.name}-{featuriser}", paths[:1], build)
     rows, rejected = content.pop("rows"), [Rejected(*row) for row in content.pop("rejected")]
     y = torch.tensor(table.labels(names), dtype=torch.float)[torch.tensor(rows) - 1]
     graphs = Stacked(**content | {"y": y}).graphs()
-    return info.dataset(graphs, tuple(names), MOLECULE, rejected=rejected)
+    return info.dataset(graphs, tuple(names), MOLECULE, rejected=rejected, featuriser=featuriser)
 
 
 def _row(key: str, rows: int, task: str = "binary", metric: str = "rocauc") -> DatasetInfo:
@@ -51,7 +52,7 @@ def _row(key: str, rows: int, task: str = "binary", metric: str = "rocauc") -> D
         (f"MoleculeNet/{key}/raw", f"{key}/raw"),
         None,
         load,
-        {"file": file, "columns": (smiles, labels)},
+        {"file": file, "columns": (smiles, labels), "featuriser": CIP},
     )
 
 

@@ -4,8 +4,8 @@ import logging
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from functools import cache
+from contextlib import contextmanager, suppress
+from functools import cache, lru_cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -17,6 +17,16 @@ from plstm_graph.errors import DataError, missing_extra
 from plstm_graph.nn.encoders import BOND_SIZES
 
 log = logging.getLogger(__name__)
+
+CIP, OGB = "cip-molecule", "ogb-molecule"
+FEATURISERS = (CIP, OGB)
+"""How a SMILES becomes a graph: OGB's features as they are, or with CIP labels in place of OGB's chirality tags, which
+follow the order of neighbours in the SMILES."""
+CIP_LABELS = {"R": 1, "S": 2, "r": 3, "s": 4}
+"""Categories of the chirality column; 0 for an atom without a label. OGB's are unspecified, CW, CCW, other, misc."""
+CHIRALITY = 1
+"""Column of ``x``."""
+_MAP = re.compile(r"(\[[^\[\]]*):\d+\]")
 
 
 class UnreadableSMILES(DataError):
@@ -44,24 +54,54 @@ class Layout(NamedTuple):
 
 
 def parse(smiles: str) -> Any:
-    """The rdkit ``Mol`` of a SMILES text; rdkit's own log stays silent.
+    """The rdkit ``Mol`` of a SMILES text, without atom-map numbers; rdkit's own log stays silent.
+
+    Map numbers carry no chemistry, but rdkit would rank atoms by them and take atoms that differ in them alone for
+    stereocentres: so they are gone before it reads the text.
 
     Raises:
         UnreadableSMILES: the text is not one valid molecule; the message holds rdkit's reason on one line.
     """
     text = _one_molecule(smiles)
     chem, base = _import("rdkit.Chem"), _import("rdkit.rdBase")
+    structure, *extension = text.split(maxsplit=1)
     with base.BlockLogs():
-        mol = chem.MolFromSmiles(text)
+        mol = chem.MolFromSmiles(" ".join([_MAP.sub(r"\1]", structure), *extension]))
     if mol is None:
         raise UnreadableSMILES(f"rdkit cannot read the SMILES {text!r}: {_reason(text)}")
     if mol.GetNumAtoms() == 0:
         raise UnreadableSMILES(f"the SMILES {text!r} has no atoms")
+    if extension and any(atom.GetAtomMapNum() for atom in mol.GetAtoms()):  # CXSMILES has them as properties, too
+        for atom in mol.GetAtoms():
+            atom.SetAtomMapNum(0)
+        chem.AssignStereochemistry(mol, cleanIt=True, force=True)
     return mol
 
 
-def smiles_to_data(smiles: str) -> Data:
-    """One molecule as a graph, equal to ``ogb.utils.smiles2graph`` in features and in the order of edges.
+@lru_cache(maxsize=1 << 17)
+def canonical(smiles: str) -> str:
+    """One text for all spellings of a molecule: rdkit's canonical SMILES, without atom-map numbers."""
+    return str(_import("rdkit.Chem").MolToSmiles(parse(smiles)))
+
+
+def same_molecules(smiles: Iterable[str]) -> list[int]:
+    """Number of each text's molecule, in order of appearance; texts that rdkit cannot read are compared as they are."""
+    numbers: dict[str, int] = {}
+
+    def key(text: str) -> str:
+        try:
+            return canonical(text)
+        except UnreadableSMILES:
+            return text
+
+    return [numbers.setdefault(key(text), len(numbers)) for text in smiles]
+
+
+def smiles_to_data(smiles: str, featuriser: str = CIP) -> Data:
+    """One molecule as a graph: the features and the order of edges of ``ogb.utils.smiles2graph``.
+
+    With ``"cip-molecule"`` the chirality of an atom is its CIP label (see :data:`CIP_LABELS`; Hanson et al. 2018, as in
+    rdkit), which no spelling changes; with ``"ogb-molecule"`` it is OGB's tag, and the graph equals OGB's.
 
     Returns:
         Data with ``x`` [N, 9] and ``edge_attr`` [2B, 3] (categories, int64), ``edge_index`` [2, 2B] (each of the B
@@ -74,6 +114,9 @@ def smiles_to_data(smiles: str) -> Data:
     mol = parse(smiles)
     features = _ogb_features()
     atoms = [features.atom_to_feature_vector(atom) for atom in mol.GetAtoms()]
+    if featuriser == CIP:
+        for row, label in zip(atoms, _cip_labels(mol), strict=True):
+            row[CHIRALITY] = CIP_LABELS.get(label, 0)
     ends: list[tuple[int, int]] = []
     bonds: list[list[int]] = []
     for bond in mol.GetBonds():
@@ -89,14 +132,23 @@ def smiles_to_data(smiles: str) -> Data:
     )
 
 
-def read_molecules(texts: Iterable[str]) -> tuple[list[tuple[int, Data]], list[Rejected]]:
+def _cip_labels(mol: Any) -> list[str]:
+    """R, S, r or s of every atom; the empty text without a label."""
+    atoms = mol.GetAtoms()
+    if any(atom.GetChiralTag() for atom in atoms):
+        with suppress(RuntimeError):  # too many paths to follow: rdkit's older labels, made on reading, stay
+            _import("rdkit.Chem.rdCIPLabeler").AssignCIPLabels(mol)
+    return [atom.GetProp("_CIPCode") if atom.HasProp("_CIPCode") else "" for atom in atoms]
+
+
+def read_molecules(texts: Iterable[str], featuriser: str = CIP) -> tuple[list[tuple[int, Data]], list[Rejected]]:
     """Graphs of the texts that can be read, each with its row (from 1), and the rows that cannot, with the reason."""
     _import("rdkit.Chem"), _ogb_features()  # a missing package is an error, not a reason to reject every row
     graphs: list[tuple[int, Data]] = []
     rejected: list[Rejected] = []
     for row, text in enumerate(texts, start=1):
         try:
-            graphs.append((row, smiles_to_data(text)))
+            graphs.append((row, smiles_to_data(text, featuriser)))
         except DataError as error:
             rejected.append(Rejected(row, text, str(error)))
     return graphs, rejected
@@ -108,9 +160,12 @@ def canonical_rank(smiles: str) -> torch.Tensor:
 
 
 def scaffold(smiles: str) -> str:
-    """Bemis-Murcko scaffold with chirality; the empty text for a molecule without a ring."""
+    """Bemis-Murcko scaffold with chirality; the empty text for a molecule without a ring.
+
+    That of the canonical SMILES: what is left of a stereocentre without its substituents depends on the spelling.
+    """
     murcko = _import("rdkit.Chem.Scaffolds.MurckoScaffold")
-    return str(murcko.MurckoScaffoldSmiles(mol=parse(smiles), includeChirality=True))
+    return str(murcko.MurckoScaffoldSmiles(mol=parse(canonical(smiles)), includeChirality=True))
 
 
 def fingerprints(smiles: Iterable[str], radius: int = 2, bits: int = 2048, *, counts: bool = False) -> np.ndarray:

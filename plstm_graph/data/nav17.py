@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from plstm_graph.data.dataset import MOLECULE, DatasetInfo, GraphDataset
-from plstm_graph.data.molecules import contrib_folder, read_molecules
+from plstm_graph.data.molecules import CIP, contrib_folder, read_molecules
 from plstm_graph.errors import DataError
 
 
@@ -26,12 +26,12 @@ def load_nav17(info: DatasetInfo, root: str | Path | None = None) -> GraphDatase
         raise DataError(
             f"this rdkit does not carry nav17 in {folder} ({error}); install its wheel from PyPI"
         ) from error
-    graphs, rejected = read_molecules(smiles for smiles, _ in molecules)
+    graphs, rejected = read_molecules((smiles for smiles, _ in molecules), info.options["featuriser"])
     for row, graph in graphs:
         graph.y = torch.tensor([[activity[molecules[row - 1][1]]]], dtype=torch.float)
     found = [graph for _, graph in graphs]
     info.check_count(len(found))
-    return info.dataset(found, ("pIC50",), MOLECULE, rejected=rejected)
+    return info.dataset(found, ("pIC50",), MOLECULE, rejected=rejected, featuriser=info.options["featuriser"])
 
 
 ROWS = [
@@ -47,5 +47,6 @@ ROWS = [
         (),
         None,
         load_nav17,
+        {"featuriser": CIP},
     )
 ]

@@ -13,7 +13,7 @@ from torch_geometric.data import Data
 
 from plstm_graph.data import source
 from plstm_graph.data.dataset import MOLECULE, DatasetInfo, GraphDataset
-from plstm_graph.data.molecules import UnreadableSMILES, canonical_rank
+from plstm_graph.data.molecules import OGB, UnreadableSMILES, canonical_rank
 from plstm_graph.data.splits import OFFICIAL, Split
 from plstm_graph.data.stacked import Stacked
 from plstm_graph.errors import DataError, missing_extra
@@ -39,7 +39,7 @@ def load_molecules(info: DatasetInfo, root: str | Path | None = None) -> GraphDa
     if stacked.y is None or stacked.y.shape[1] != len(targets):
         raise DataError(f"{info.name} must have {info.options['targets']} targets; its label files are not complete")
     parts = read_split(folder / "split" / "scaffold")
-    return info.dataset(stacked.graphs(), targets, MOLECULE, parts=parts)
+    return info.dataset(stacked.graphs(), targets, MOLECULE, parts=parts, featuriser=OGB)
 
 
 def _molecules(folder: Path) -> Stacked:

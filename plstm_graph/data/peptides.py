@@ -11,7 +11,7 @@ from torch import Tensor
 
 from plstm_graph.data import ogbg, source
 from plstm_graph.data.dataset import MOLECULE, DatasetInfo, GraphDataset
-from plstm_graph.data.molecules import read_molecules
+from plstm_graph.data.molecules import OGB, read_molecules
 from plstm_graph.data.splits import OFFICIAL, Split
 from plstm_graph.data.stacked import Stacked
 from plstm_graph.data.tables import Table, read_table
@@ -51,14 +51,14 @@ def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
     labels: Callable[[Table], Tensor] = info.options["labels"]
     stacked = Stacked(**source.cached(info.name, [path], lambda: read(path, labels).plain()))
     info.check_count(len(stacked.nodes))
-    return info.dataset(stacked.graphs(), info.options["targets"], MOLECULE, parts=read_split(folder))
+    return info.dataset(stacked.graphs(), info.options["targets"], MOLECULE, parts=read_split(folder), featuriser=OGB)
 
 
 def read(path: Path, labels: Callable[[Table], Tensor] = _functions, count: int | None = None) -> Stacked:
     """The first ``count`` molecules of a file (all without), with their labels."""
     table = read_table(path)
     texts = table.smiles()[:count]
-    graphs, rejected = read_molecules(texts)
+    graphs, rejected = read_molecules(texts, OGB)
     if rejected:
         raise DataError(f"{path.name}, row {rejected[0].row}: {rejected[0].reason}")
     content: dict[str, Any] = Stacked.of([graph for _, graph in graphs]).plain()

@@ -26,7 +26,7 @@ from plstm_graph.nn.encoders import FeatureSpec
 from plstm_graph.nn.inputs import prepare
 from plstm_graph.nn.model import ModelConfig
 
-FORMAT = 1
+FORMAT = 2  # 1: nothing tells repeats of a molecule
 SUFFIX = ".pt"
 WHOLE = (torch.uint8, torch.int16, torch.int32, torch.int64)  # types for whole numbers, narrow ones first
 
@@ -38,19 +38,25 @@ class PreparedDataset(GraphDataset):
     Attributes:
         walks: steps of the random-walk encoding that the graphs have as ``pe`` [N, walks].
         scaffolds: number of each molecule's scaffold, in order of appearance; None where there are none.
+        numbers: of each graph's molecule, as :meth:`molecules` gives them; None where there are none.
         digest: SHA-256 of the content.
     """
 
     walks: int = 0
     scaffolds: list[int] | None = None
+    numbers: list[int] | None = None
     digest: str = ""
 
-    def split(self, kind: str | None = None, seed: int = 0, fold: int = 0) -> Split:
+    def molecules(self) -> list[int] | None:
+        """As of the source; rdkit is not needed."""
+        return self.numbers
+
+    def split(self, kind: str | None = None, seed: int = 0, fold: int = 0, *, group_repeats: bool = True) -> Split:
         """As of the source."""
         kind = kind or self.default_split
         if kind == "scaffold" and self.scaffolds is not None and fold == 0:
             return group_split(self.scaffolds, seed=seed)
-        return super().split(kind, seed, fold)
+        return super().split(kind, seed, fold, group_repeats=group_repeats)
 
     def prepared(self, model: ModelConfig, chosen: Sequence[int] | None = None) -> list[Data]:
         """As of the source, computing only what is not here already."""
@@ -92,7 +98,9 @@ def write_prepared(path: str | PathLike[str], dataset: GraphDataset, *, walks: i
         "default_split": dataset.default_split,
         "parts": {name: narrow(torch.tensor(part)) for name, part in (dataset.parts or {}).items()},
         "words": list(dataset.words),
+        "featuriser": dataset.featuriser if smiles else None,
         "scaffolds": _scaffolds(graphs),
+        "molecules": None if (found := dataset.molecules()) is None else narrow(torch.tensor(found)),
         "walks": walks,
         "graphs": len(graphs),
         "attributes": _attributes(graphs, () if smiles else ("smiles",)),
@@ -117,7 +125,7 @@ def read_prepared(path: str | PathLike[str]) -> PreparedDataset:
         for graph, value in zip(graphs, values, strict=True):
             graph[key] = value
     features: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in content["features"].items()}
-    scaffolds = content["scaffolds"]
+    scaffolds, numbers = content["scaffolds"], content["molecules"]
     return PreparedDataset(
         content["name"],
         graphs,
@@ -130,8 +138,10 @@ def read_prepared(path: str | PathLike[str]) -> PreparedDataset:
         content["default_split"],
         {name: part.tolist() for name, part in content["parts"].items()} or None,
         tuple(content["words"]),
+        featuriser=content["featuriser"],
         walks=content["walks"],
         scaffolds=None if scaffolds is None else scaffolds.tolist(),
+        numbers=None if numbers is None else numbers.tolist(),
         digest=content["digest"],
     )
 

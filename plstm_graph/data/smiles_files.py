@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from plstm_graph.data.dataset import METRICS, MOLECULE, GraphDataset
-from plstm_graph.data.molecules import Rejected, read_molecules
+from plstm_graph.data.molecules import CIP, Rejected, read_molecules
 from plstm_graph.data.tables import Table, read_table
 from plstm_graph.errors import ConfigError, DataError, unknown
 from plstm_graph.files import stem
@@ -20,7 +20,11 @@ MOST_CLASSES = 10
 
 
 def load_csv(
-    path: str | Path, targets: Sequence[str], smiles_column: str | None = None, task: str | None = None
+    path: str | Path,
+    targets: Sequence[str],
+    smiles_column: str | None = None,
+    task: str | None = None,
+    featuriser: str = CIP,
 ) -> GraphDataset:
     """Molecules and labels of a CSV file; see :func:`load`. Rows that cannot be used are in ``rejected``."""
     if task is not None and task not in METRICS:
@@ -37,7 +41,7 @@ def load_csv(
                 )
     num_outputs = _check_labels(table, targets, labels, task)
 
-    molecules, rejected = read_molecules(texts)
+    molecules, rejected = read_molecules(texts, featuriser)
     graphs = []
     for row, graph in molecules:
         label = labels[row - 1]
@@ -53,7 +57,8 @@ def load_csv(
             f"{table.path.name}: none of the {len(texts)} rows can be used; row {first.row}: {first.reason}"
         )
     return GraphDataset(
-        stem(table.path), graphs, task, METRICS[task], tuple(targets), num_outputs, MOLECULE, rejected, "random"
+        *(stem(table.path), graphs, task, METRICS[task], tuple(targets), num_outputs, MOLECULE, rejected, "random"),
+        featuriser=featuriser,
     )
 
 

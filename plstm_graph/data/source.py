@@ -25,7 +25,7 @@ from plstm_graph.files import atomic_write
 log = logging.getLogger(__name__)
 
 TIMEOUT = 60.0  # seconds without an answer
-FORMAT = 1  # of processed copies; a new number makes all older ones void
+FORMAT = 2  # of processed copies; a new number makes all older ones void
 Fill = Callable[[Path], Path]  # fetches into an empty folder and returns what is to be kept of it
 
 

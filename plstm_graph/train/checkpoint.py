@@ -23,7 +23,6 @@ from plstm_graph.train.metrics import METRICS
 from plstm_graph.train.results import ROWS, SERIES
 
 FORMAT, META = 2, "plstm_graph"  # 1: a layer's nodes had two linear maps
-MOLECULES = "ogb-molecule"
 INSTEAD = "give best.ckpt or the folder that train was given as --out"
 
 
@@ -37,7 +36,7 @@ class Meta:
         task, metric, targets: of the data set.
         num_outputs: width of the model's output.
         mean, deviation: scaling of the labels, one each per target (empty unless regression), in the labels' units.
-        featuriser: how inputs become graphs: "ogb-molecule" for SMILES, None if the data set came as graphs.
+        featuriser: how SMILES become graphs, one of ``data.molecules.FEATURISERS``; None if the data are no molecules.
         versions: of the packages that trained it.
     """
 
@@ -55,7 +54,7 @@ class Meta:
 
     @property
     def train_config(self) -> TrainConfig:
-        return from_dict(self.config)
+        return from_dict({"group_repeats": False} | self.config)  # checkpoints without the word split row by row
 
     @property
     def model_config(self) -> ModelConfig:

@@ -28,10 +28,12 @@ class TrainConfig:
         targets: label columns (CSV).
         smiles_column: column with the molecules (CSV); guessed when not given.
         task: "regression", "binary" or "multiclass"; the data set's own when not given.
+        featuriser: how SMILES become graphs, "cip-molecule" or "ogb-molecule"; the data set's own when not given.
         metric: what validation is judged by; the data set's own when not given.
         split: kind of split ("official", "random", "scaffold", "folds"); the data set's own when not given.
         split_seed: seed of the split; ``seed`` when not given.
         fold: which fold, for a split in folds.
+        group_repeats: keep all rows of a molecule, however spelled, in one part of a random split or of folds.
         seed: initial weights, order of the data, dropout.
         epochs: passes over the training split.
         batch_size: graphs a step and device.
@@ -58,10 +60,12 @@ class TrainConfig:
     targets: tuple[str, ...] = ()
     smiles_column: str | None = None
     task: str | None = None
+    featuriser: str | None = None
     metric: str | None = None
     split: str | None = None
     split_seed: int | None = None
     fold: int = 0
+    group_repeats: bool = True
     seed: int = 0
     epochs: int = 60
     batch_size: int = 64

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,6 +41,7 @@ def load_data(config: TrainConfig) -> GraphDataset:
         targets=config.targets or None,
         smiles_column=config.smiles_column,
         task=config.task,
+        featuriser=config.featuriser,
     )
     if dataset.task == UNLABELLED:
         raise DataError(f"{dataset.name} has no labels to train on; it is there for depth and speed")
@@ -49,13 +51,39 @@ def load_data(config: TrainConfig) -> GraphDataset:
 def split_of(config: TrainConfig, dataset: GraphDataset) -> dict[str, list[int]]:
     """Indices of train, valid and test as a config asks for them."""
     seed = config.seed if config.split_seed is None else config.split_seed
-    return dict(dataset.split(config.split, seed=seed, fold=config.fold))
+    return dict(dataset.split(config.split, seed=seed, fold=config.fold, group_repeats=config.group_repeats))
 
 
-def repeated(parts: Mapping[str, Sequence[Data]]) -> int:
-    """How many graphs of valid and test have the SMILES of one in train, letter by letter."""
-    known = {graph.smiles for graph in parts["train"] if "smiles" in graph}
-    return sum(graph.smiles in known for name in ("valid", "test") for graph in parts[name] if "smiles" in graph)
+class Repeats(NamedTuple):
+    """How often molecules stand in a data set more than once, however they are spelled.
+
+    Attributes:
+        rows: graphs beyond the first of their molecule.
+        molecules: that have more than one graph.
+        contradicting: of these, how many have graphs with different labels.
+        leaked: graphs of valid and test whose molecule stands in train, too.
+    """
+
+    rows: int
+    molecules: int
+    contradicting: int
+    leaked: int
+
+
+def repeats(dataset: GraphDataset, split: Mapping[str, Sequence[int]]) -> Repeats:
+    """Counts repeats of a data set of molecules; all are 0 where the graphs are no molecules. NaN is no label."""
+    owner = dataset.molecules() or range(len(dataset.graphs))
+    members: dict[int, list[int]] = {}
+    for index, molecule in enumerate(owner):
+        members.setdefault(molecule, []).append(index)
+    several = [group for group in members.values() if len(group) > 1]
+    labelled = (torch.cat([dataset.graphs[index].y.double().view(1, -1) for index in group]) for group in several)
+    # Where all known labels of a target are equal, the highest is the lowest.
+    spread = (y.nan_to_num(-torch.inf).amax(0) > y.nan_to_num(torch.inf).amin(0) for y in labelled)
+    known = {owner[index] for index in split["train"]}
+    leaked = sum(owner[index] in known for part in ("valid", "test") for index in split[part])
+    rows = sum(map(len, several)) - len(several)
+    return Repeats(rows, len(several), sum(bool(differs.any()) for differs in spread), leaked)
 
 
 class EpochSampler(Sampler[int]):

@@ -85,7 +85,7 @@ def explain(
     model = network(learner, checkpoint)
     choices = [str(number) for number in range(meta.num_outputs)] if meta.task == "multiclass" else list(meta.targets)
     output, unit = _output(meta, choices, target)
-    (graph,) = prepare([smiles_to_data(smiles)], meta.model_config)
+    (graph,) = prepare([smiles_to_data(smiles, str(meta.featuriser))], meta.model_config)
     return Explained(smiles, unit, choices, core.explain(model, graph, output, steps=steps))
 
 

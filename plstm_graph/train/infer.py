@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from plstm_graph.data.dataset import GraphDataset
-from plstm_graph.data.datasets import is_table
-from plstm_graph.data.molecules import Rejected, read_molecules
+from plstm_graph.data.datasets import is_table, reads_smiles
+from plstm_graph.data.molecules import FEATURISERS, Rejected, read_molecules
 from plstm_graph.data.tables import Table
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, unknown
 from plstm_graph.nn.inputs import prepare
 from plstm_graph.nn.model import GraphModel
-from plstm_graph.train.checkpoint import MOLECULES, Meta, locate, read, read_meta, restore_model
+from plstm_graph.train.checkpoint import Meta, locate, read, read_meta, restore_model
 from plstm_graph.train.config import TrainConfig, override
 from plstm_graph.train.data import Graphs, batches, labels, load_data, split_of
 from plstm_graph.train.memory import memory_advice
@@ -97,7 +97,7 @@ def restore_for_molecules(checkpoint: str | PathLike[str], device: str = "auto")
         CheckpointError: also where it was trained on graphs of another kind.
     """
     learner, meta = restore(checkpoint, device)
-    if meta.featuriser != MOLECULES:
+    if meta.featuriser not in FEATURISERS:
         raise CheckpointError(
             f"{checkpoint} was trained on the graphs of {meta.train_config.data!r}, not on molecules given as SMILES; "
             "use evaluate"
@@ -179,7 +179,8 @@ def evaluate(
     if data is not None and not isinstance(data, GraphDataset):
         data = fspath(data)
         config = _pointed_at(data, meta)
-    config = override(config, {key: value for key, value in options.items() if value is not None})
+    own = {"featuriser": meta.featuriser if reads_smiles(config.data) else None}
+    config = override(config, own | {key: value for key, value in options.items() if value is not None})
     dataset = data if isinstance(data, GraphDataset) else load_data(config)
     _check_same_kind(dataset, meta)
     why = "as asked"
@@ -219,10 +220,11 @@ def _notes(dataset: GraphDataset, meta: Meta) -> list[str]:
 
 
 def _check_same_kind(dataset: GraphDataset, meta: Meta) -> None:
-    asked = (dataset.task, dataset.num_outputs, _tuples(asdict(dataset.features)))
-    trained = (meta.task, meta.num_outputs, _tuples(meta.features))
+    featuriser = dataset.featuriser if dataset.featuriser and meta.featuriser else meta.featuriser  # None: not known
+    asked = (dataset.task, dataset.num_outputs, _tuples(asdict(dataset.features)), featuriser)
+    trained = (meta.task, meta.num_outputs, _tuples(meta.features), meta.featuriser)
     if asked != trained:
-        names = ("task", "number of outputs", "features")
+        names = ("task", "number of outputs", "features", "featuriser")
         differing = [
             f"{n} {new} instead of {old}" for n, new, old in zip(names, asked, trained, strict=True) if new != old
         ]
@@ -242,7 +244,8 @@ def predict(
         CheckpointError: the file cannot be used, or its model was not trained on molecules.
     """
     learner, meta = restore_for_molecules(checkpoint, device)
-    read_rows, rejected = read_molecules(smiles)
+    assert meta.featuriser is not None
+    read_rows, rejected = read_molecules(smiles, meta.featuriser)
     columns = list(meta.targets)
     if meta.task == "multiclass":
         columns = ["class", *(f"p_{number}" for number in range(meta.num_outputs))]

@@ -18,16 +18,17 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch_geometric.data import Data
 
 from plstm_graph.data.dataset import GraphDataset
+from plstm_graph.data.splits import OFFICIAL
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.nn.budget import fit_width
 from plstm_graph.nn.model import FINGERPRINT
 from plstm_graph.train import results
 from plstm_graph.train.callbacks import Bar, Keeper, Reseed
 from plstm_graph.train.capture import capturable
-from plstm_graph.train.checkpoint import MOLECULES, AtomicCheckpointIO, Meta, check_weights, load_weights, read_training
+from plstm_graph.train.checkpoint import AtomicCheckpointIO, Meta, check_weights, load_weights, read_training
 from plstm_graph.train.compiling import check_compile
 from plstm_graph.train.config import TrainConfig, to_dict
-from plstm_graph.train.data import Collated, labels, load_data, pack, repeated, scaling, split_of, train_loader
+from plstm_graph.train.data import Collated, Repeats, labels, load_data, pack, repeats, scaling, split_of, train_loader
 from plstm_graph.train.forest import Forest, smiles_of
 from plstm_graph.train.infer import outputs
 from plstm_graph.train.memory import memory_advice
@@ -189,13 +190,20 @@ def _parts(
     for name in ("train", "valid"):
         if not parts[name]:
             raise DataError(f"the {name} split of {dataset.name} is empty ({len(prepared)} graphs); use another split")
-    again = repeated(parts) if (config.split or dataset.default_split) != "official" else 0
-    if again and first_process():
-        log.warning(
-            f"{again} of {len(parts['valid']) + len(parts['test'])} molecules of valid and test stand in train, too, "
-            "and flatter scores: merge rows that repeat a molecule, or use --split scaffold"
-        )
+    if (config.split or dataset.default_split) != OFFICIAL and first_process():
+        _tell_repeats(repeats(dataset, split))
     return parts
+
+
+def _tell_repeats(found: Repeats) -> None:
+    if found.rows:
+        labels = f", {found.contradicting} of them with labels that contradict each other" * bool(found.contradicting)
+        log.warning(f"{found.rows} rows repeat one of {found.molecules} molecules, in whatever spelling{labels}")
+    if found.leaked:
+        log.warning(
+            f"{found.leaked} molecules of valid and test stand in train, too, and flatter scores: merge rows that "
+            "repeat a molecule, or leave out --no-group-repeats"
+        )
 
 
 def _meta(config: TrainConfig, dataset: GraphDataset, metric: str, parts: dict[str, list[Data]]) -> Meta:
@@ -209,7 +217,7 @@ def _meta(config: TrainConfig, dataset: GraphDataset, metric: str, parts: dict[s
         num_outputs=dataset.num_outputs,
         mean=mean,
         deviation=deviation,
-        featuriser=MOLECULES if "smiles" in dataset.graphs[0] else None,
+        featuriser=dataset.featuriser if "smiles" in dataset.graphs[0] else None,
         versions=results.versions(),
     )
 

@@ -13,7 +13,7 @@ from plstm_graph.files import kind
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import split_of
 
-SPLIT = ("split", "split_seed", "fold")
+SPLIT = ("split", "split_seed", "fold", "group_repeats")
 
 
 def part_to_score(

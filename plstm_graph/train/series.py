@@ -27,7 +27,8 @@ from plstm_graph.train.results import ROWS, SERIES, SUMMARY
 from plstm_graph.train.run import train
 from plstm_graph.train.start import changes
 
-READ_FROM = ("data", "root", "targets", "smiles_column", "task")  # what decides which data set a run reads
+READ_FROM = ("data", "root", "targets", "smiles_column", "task", "featuriser")
+"""What decides which data set a run reads."""
 _WHOLE = re.compile("[0-9]+")
 EVERY_S = 30.0
 """Between two lines on a run where there is no terminal."""

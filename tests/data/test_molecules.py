@@ -3,24 +3,30 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch_geometric.data import Data
 
 from plstm_graph.data import load
 from plstm_graph.data.molecules import (
+    CHIRALITY,
     Rejected,
+    canonical,
     canonical_rank,
     depict,
     fingerprints,
     layout,
     parse,
     read_molecules,
+    same_molecules,
     scaffold,
     smiles_to_data,
 )
-from plstm_graph.errors import DataError
+from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.transforms import OrientDAG
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
 
@@ -47,14 +53,49 @@ assert not reached, reached
 
 
 def test_graphs_of_nav17_are_ogbs() -> None:
-    graphs = load("nav17").graphs
+    """But for chirality, unless OGB's is asked for."""
     from ogb.utils import smiles2graph
 
-    for graph in graphs:
+    for graph, own in zip(load("nav17", featuriser="ogb-molecule").graphs, load("nav17").graphs, strict=True):
         expected = smiles2graph(graph.smiles)
         assert np.array_equal(graph.x.numpy(), expected["node_feat"])
         assert np.array_equal(graph.edge_index.numpy(), expected["edge_index"])
         assert np.array_equal(graph.edge_attr.numpy(), expected["edge_feat"])
+        assert torch.equal(own.x[:, 2:], graph.x[:, 2:])
+        assert torch.equal(own.edge_attr, graph.edge_attr)
+
+
+@pytest.mark.parametrize(
+    ("smiles", "labels"),
+    [
+        ("C[C@H](N)O", [0, 1, 0, 0]),  # from H, C, N, O run clockwise, so from the other side O, N, C do: R
+        ("C[C@@H](N)O", [0, 2, 0, 0]),
+        ("CC(N)O", [0, 0, 0, 0]),  # nobody has said which
+        ("C[C@](C)(N)O", [0, 0, 0, 0, 0]),  # no stereocentre
+        ("[CH3:1][C@]([CH3:2])(N)O", [0, 0, 0, 0, 0]),  # nor with map numbers
+        ("C[C@H]1CC[C@@H](C)CC1", [0, 4, 0, 0, 4, 0, 0, 0]),  # cis and trans, pseudoasymmetric
+        ("C[C@H]1CC[C@H](C)CC1", [0, 3, 0, 0, 3, 0, 0, 0]),
+    ],
+)
+def test_chirality_is_the_cip_label(smiles: str, labels: list[int]) -> None:
+    assert smiles_to_data(smiles).x[:, CHIRALITY].tolist() == labels
+
+
+def test_an_unknown_featuriser_and_one_that_does_not_apply(shared_data: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown featuriser 'cip'; choose one of cip-molecule, ogb-molecule"):
+        load("nav17", featuriser="cip")
+    with pytest.raises(ConfigError, match="featuriser can only be chosen for"):
+        load("ogbg-molesol", root=shared_data, featuriser="cip-molecule")
+
+
+@pytest.mark.parametrize("name", ["ogbg-molesol", "ogbg-molfreesolv"])
+def test_ogbs_own_data_keep_ogbs_features(shared_data: Path, name: str) -> None:
+    from ogb.utils import smiles2graph
+
+    data = load(name, root=shared_data)
+    assert data.featuriser == "ogb-molecule"
+    for graph in [graph for graph in data.graphs if "@" in graph.smiles][:50]:
+        assert np.array_equal(graph.x.numpy(), smiles2graph(graph.smiles)["node_feat"])
 
 
 def test_a_molecule_by_hand() -> None:
@@ -86,12 +127,44 @@ def test_rank_is_a_permutation_and_does_not_depend_on_the_writing() -> None:
         edges = torch.cat([graph.rank[graph.edge_index].t(), graph.edge_attr], dim=1).tolist()
         return graph.x[graph.rank.argsort()].tolist(), sorted(edges)
 
-    for graph in load("nav17").graphs[::100]:
-        if "@" in graph.smiles:
-            continue  # OGB's chirality column is rdkit's tag, which itself depends on the writing
-        expected = ranked(graph.smiles)
-        for other in MolToRandomSmilesVect(parse(graph.smiles), 5, randomSeed=1):
-            assert ranked(other) == expected
+    chiral = ["C[C@H]1CC[C@@H](C)CC1", "O[C@H](F)[C@@H](O)[C@@H](F)O", "F/C=C/[C@](C)(N)C(=O)N[C@@H](C)/C=C\\Cl"]
+    for text in chiral + [graph.smiles for graph in load("nav17").graphs[::100]]:
+        expected = ranked(text)
+        mapped = parse(text)
+        for atom in mapped.GetAtoms():
+            atom.SetAtomMapNum(1 + atom.GetIdx() * 7 % 31)
+        for mol in (parse(text), mapped):
+            for other in MolToRandomSmilesVect(mol, 5, randomSeed=1):
+                assert ranked(other) == expected
+                assert scaffold(other) == scaffold(text)
+                assert canonical(other) == canonical(text)
+
+
+MAPPED = ["CCO", "[CH3:1][CH2:2][OH:3]", "[CH3:3][CH2:1][OH:2]", "CCO |atomProp:0.molAtomMapNumber.7|"]
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda text: smiles_to_data(text).x.tolist(),
+        lambda text: canonical_rank(text).tolist(),
+        lambda text: OrientDAG()(
+            Data(smiles=text, edge_index=smiles_to_data("CCO").edge_index, num_nodes=3)
+        ).rank.tolist(),
+        canonical,
+        scaffold,
+        lambda text: fingerprints([text]).tolist(),
+        lambda text: layout(text).symbols,
+        depict,
+    ],
+    ids=["features", "rank", "OrientDAG", "key", "scaffold", "fingerprint", "layout", "depict"],
+)
+def test_map_numbers_carry_no_chemistry(of) -> None:
+    assert {str(of(text)) for text in MAPPED} == {str(of("CCO"))}
+
+
+def test_what_rdkit_cannot_read_is_compared_as_it_is() -> None:
+    assert same_molecules(["CCO", "C1CC", "OCC", "C1CC", "xyz"]) == [0, 1, 0, 1, 2]
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,8 @@ def test_rejected_rows_and_splits_are_those_of_the_source(tmp_path: Path) -> Non
     for either in (dataset, found):
         with pytest.raises(DataError, match="4 scaffolds leaves valid empty"):
             either.split("scaffold")
+    assert found.molecules() == dataset.molecules()
+    assert found.featuriser == dataset.featuriser == "cip-molecule"
     classes = three_classes(dataset)
     write_prepared(tmp_path / "classes.pt", classes)
     assert read_prepared(tmp_path / "classes.pt").split("folds", 42, 3) == classes.split("folds", 42, 3)
@@ -223,7 +225,7 @@ def test_files_that_are_not_prepared_data(tmp_path: Path) -> None:
     torch.save(content, bad)
     assert "does not match its digest" in reason()
     torch.save({**content, "plstm_graph_data": 99}, bad)
-    assert "has data format 99, this version reads 1" in reason()
+    assert "has data format 99, this version reads 2" in reason()
     with pytest.raises(ConfigError, match="targets can only be chosen for a CSV file"):
         load(str(good), targets=["y"])
 

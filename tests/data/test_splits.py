@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch_geometric.data import Data
 
 from plstm_graph.data import load
-from plstm_graph.data.dataset import GraphDataset
+from plstm_graph.data.dataset import MOLECULE, GraphDataset
 from plstm_graph.data.molecules import scaffold
 from plstm_graph.data.splits import FOLDS, fold_split, make_split, random_split, scaffold_split
 from plstm_graph.errors import ConfigError, DataError
@@ -96,6 +98,36 @@ def test_folds_that_cannot_be(nav17: GraphDataset) -> None:
         fold_split([])
     with pytest.raises(DataError, match="one class label a graph"):
         nav17.split("folds")
+
+
+SPELLINGS = [
+    ("CCO", "OCC", "[CH3:1][CH2:2][OH:3]", "[CH3:3][CH2:1][OH:2]"),
+    ("c1ccccc1C", "CC1=CC=CC=C1", "C[c:7]1[cH:1][cH:2]cc[cH:5]1"),
+    ("C[C@H](N)C1CC1", "N[C@@H](C)C1CC1", "[NH2:8][C@@H:1]([CH3:2])C1[CH2:5]C1"),
+    ("O[C@H]1CC[C@@H](N)CC1", "N[C@@H]1CC[C@H](O)CC1"),
+    ("F/C=C/C1CCC1", "C(\\C1CCC1)=C/F", "[F:9]/[CH:1]=[CH:4]/C1CCC1"),
+]
+
+
+@pytest.mark.parametrize("kind", ["random", "folds", "scaffold"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_all_spellings_of_a_molecule_stand_in_one_part(kind: str, seed: int) -> None:
+    texts = [(text, number % 2) for number, group in enumerate(SPELLINGS) for text in group]
+    texts += [(f"{'C' * number}1CC{'N' * (number % 2)}CC1", number % 2) for number in range(2, 40)]
+    graphs = [Data(smiles=text, y=torch.tensor([label])) for text, label in texts]
+    dataset = GraphDataset("some", graphs, "multiclass", "accuracy", ("y",), 2, MOLECULE)
+    parts = dataset.split(kind, seed)
+    assert_partition(parts, len(graphs))
+    part_of = {texts[index][0]: part for part, indices in parts.items() for index in indices}
+    assert all(len({part_of[text] for text in group}) == 1 for group in SPELLINGS)
+    if kind != "scaffold":
+        apart = dataset.split(kind, seed, group_repeats=False)
+        assert_partition(apart, len(graphs))
+        assert apart != parts
+
+
+def test_groups_change_nothing_where_nothing_repeats(nav17: GraphDataset) -> None:
+    assert nav17.split("random", 3) == nav17.split("random", 3, group_repeats=False) == random_split(1017, seed=3)
 
 
 def test_unknown_split_and_fold_without_folds(nav17: GraphDataset) -> None:

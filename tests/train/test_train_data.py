@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from plstm_graph.train.data import (
     fits,
     mixed_seed,
     pack,
-    repeated,
+    repeats,
     scaling,
     train_loader,
 )
@@ -131,12 +132,15 @@ def test_models_are_packed_what_they_need(tmp_path: Path, model: str, modes: str
     assert packed.lines is None or ("kept" in packed.lines.tables) == ("D" in modes)
 
 
-def test_molecules_that_stand_in_train_as_well_are_counted() -> None:
-    def part(*texts: str) -> list[Data]:
-        return [Data(smiles=text) if text else Data() for text in texts]
-
-    parts = {"train": part("C", "CC", ""), "valid": part("CC", "CCC"), "test": part("C", "C", "")}
-    assert repeated(parts) == 3
+def test_repeats_are_counted_in_every_spelling(tmp_path: Path) -> None:
+    texts = ["CCO", "OCC", "[CH3:4][CH2:2][OH:9]", "C1=CC=CC=C1", "c1ccccc1", "C[C@H](N)O", "C[C@@H](N)O", "CN", "NC"]
+    labels = [(1, 2), (1, 3), (1, math.nan), (5, 6), (5, 6), (0, 1), (7, 8), (1, math.nan), (math.nan, 4)]
+    graphs = [Data(smiles=text, y=torch.tensor([y])) for text, y in zip(texts, labels, strict=True)]
+    dataset = replace(small_dataset(tmp_path), graphs=graphs)
+    split = {"train": [0, 3, 5], "valid": [1, 6], "test": [2, 4, 7, 8]}
+    assert repeats(dataset, split) == (4, 3, 1, 3)
+    dataset.graphs = [Data(y=graph.y) for graph in graphs]
+    assert repeats(dataset, split) == (0, 0, 0, 0)
 
 
 def test_scaling_leaves_missing_labels_out() -> None:

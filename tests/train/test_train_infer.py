@@ -37,7 +37,7 @@ def test_checkpoints_hold_only_plain_values(run: Path) -> None:
     for name in ("best.ckpt", "last.ckpt"):
         content = torch.load(run / "checkpoints" / name, weights_only=True)
         meta = content["plstm_graph"]
-        assert meta["featuriser"] == "ogb-molecule"
+        assert meta["featuriser"] == "cip-molecule"
         assert meta["targets"] == ["y", "z"]
         assert len(meta["mean"]) == len(meta["deviation"]) == 2
         assert meta["config"]["model"]["width"] == 8
@@ -157,6 +157,22 @@ def test_graphs_that_are_no_molecules_cannot_be_predicted_from_smiles(tmp_path: 
     train(small_config(out=tmp_path / "run", epochs=1), dataset)
     with pytest.raises(CheckpointError, match="not on molecules given as SMILES; use evaluate"):
         predict(tmp_path / "run", ["CCO"])
+
+
+def test_a_checkpoint_reads_chirality_as_it_was_trained(tmp_path: Path) -> None:
+    """Tags of OGB and CIP labels are other categories: neither may be taken for the other."""
+    lines = [f"{text},{number}" for number, text in enumerate(["C[C@H](N)O", "C[C@@H](N)O"] + molecules(30))]
+    (tmp_path / "chiral.csv").write_text("smiles,y\n" + "\n".join(lines) + "\n")
+    for featuriser, same in (("cip-molecule", True), ("ogb-molecule", False)):
+        out = tmp_path / featuriser
+        config = small_config(out=out, data=tmp_path / "chiral.csv", targets="y", epochs=2, featuriser=featuriser)
+        train(config)
+        first, respelled = predict(out, ["C[C@H](N)O", "N[C@@H](C)O"]).values  # one molecule
+        assert torch.allclose(first, respelled, atol=1e-6) == same
+        assert evaluate(out, tmp_path / "chiral.csv", part="all")["graphs"] == 32
+    other = load(str(tmp_path / "chiral.csv"), targets=["y"])
+    with pytest.raises(DataError, match="featuriser cip-molecule instead of ogb-molecule"):
+        evaluate(tmp_path / "ogb-molecule", other, part="all")
 
 
 def test_bad_checkpoints(run: Path, tmp_path: Path) -> None:

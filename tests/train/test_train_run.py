@@ -316,9 +316,14 @@ def test_repeated_molecules_are_announced(tmp_path, caplog) -> None:
     config = small_config(epochs=1)
     dataset = small_dataset(tmp_path)
     graphs = [graph.clone() for graph in dataset.graphs]
-    for graph in graphs:
-        graph.smiles = "C"
+    for number, graph in enumerate(graphs):
+        graph.smiles = ("CCO", "OCC")[number % 2] if number % 3 else "C" * number
     train(config, replace(dataset, graphs=graphs))
+    assert (
+        "25 rows repeat one of 1 molecules, in whatever spelling, 1 of them with labels that contradict" in caplog.text
+    )
+    assert "stand in train" not in caplog.text
+    train(replace(config, group_repeats=False), replace(dataset, graphs=graphs))
     assert "molecules of valid and test stand in train, too" in caplog.text
     caplog.clear()
     third = len(graphs) // 3
