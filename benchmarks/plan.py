@@ -10,6 +10,7 @@ import records
 from plstm_graph.errors import ConfigError
 from plstm_graph.nn.model import FINGERPRINT
 from plstm_graph.train.config import TrainConfig, config_hash, from_dict, to_dict
+from plstm_graph.train.series import READ_FROM
 
 # What a forest reads of a config; the rest is for networks.
 FOREST_READS = ("data", "targets", "smiles_column", "task", "metric", "split", "split_seed", "seed", "fold")
@@ -28,7 +29,7 @@ class Job:
     def source(self) -> tuple[str, ...]:
         """Names its data; all runs of one source must have read the same."""
         whole = to_dict(self.config)
-        return tuple(str(whole.get(name)) for name in ("data", "targets", "smiles_column", "task"))
+        return tuple(str(whole.get(name)) for name in READ_FROM if name != "root")
 
     @property
     def key(self) -> str:

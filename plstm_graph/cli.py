@@ -1,13 +1,14 @@
 """The command line, a command a function. Heavy imports wait until a command needs them."""
 
 import functools
+import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from plstm_graph import __version__
-from plstm_graph.errors import ConfigError, Diverged, PLSTMGraphError, TargetError, missing_extra
+from plstm_graph.errors import ConfigError, DataError, Diverged, PLSTMGraphError, TargetError, missing_extra
 from plstm_graph.files import check_target, is_stdout, stem
 
 try:
@@ -15,15 +16,17 @@ try:
 except ModuleNotFoundError as error:  # the console script exists even without the extra
     raise SystemExit(missing_extra("typer", "train")) from error
 
+from plstm_graph.names import check_data_set, check_options
 from plstm_graph.options import CHOICES, WithDefaults, command_of, with_choices
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
+RANKS = {"RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"}
+"""What tells a process that it is one of several that train together."""
 
 app = typer.Typer(
     help="pLSTM for graphs: train on molecules and graphs, predict, evaluate.",
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -100,12 +103,20 @@ def train(
     **given: Any,
 ) -> None:
     """Train a model; without options on nav17, 1,017 molecules that ship with RDKit."""
+    from plstm_graph.train.config import flat
+    from plstm_graph.train.results import check_folder
+
+    values = {choice.field or choice.name: given[choice.name] for choice in CHOICES if given[choice.name] is not None}
+    chosen, series = _config(config, values | _pairs(settings or []), out, resume, seeds, folds)
+    check_options(flat(chosen))
+    check_data_set(chosen.data, chosen.root)
+    if not series and not RANKS & os.environ.keys():  # other processes find the folder filled by the first
+        check_folder(chosen, resume=resume, overwrite=overwrite)
+
     from plstm_graph.train import train as run
     from plstm_graph.train import train_series
     from plstm_graph.train.run import first_process
 
-    values = {choice.field or choice.name: given[choice.name] for choice in CHOICES if given[choice.name] is not None}
-    chosen, series = _config(config, values | _pairs(settings or []), out, resume, seeds, folds)
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "progress": not quiet}
     how["command"] = command_of(chosen, _members(chosen, series, overwrite))
     try:
@@ -122,7 +133,7 @@ def train(
 
 def _members(config: Any, asked: dict[str, Any], overwrite: bool) -> dict[str, list[int]]:
     """Seeds and folds that make up a series: those asked for, and those in its folder that they join."""
-    from plstm_graph.train.series import stored_series
+    from plstm_graph.train.folders import stored_series
 
     stored = stored_series(config.out) if asked and not overwrite else None
     if stored is None:
@@ -153,8 +164,8 @@ def _config(
     And the seeds and folds of a series, none for a single run.
     """
     from plstm_graph.train.config import TrainConfig, from_dict, override, read_toml
+    from plstm_graph.train.folders import numbers, stored_series
     from plstm_graph.train.results import stored_config
-    from plstm_graph.train.series import numbers, stored_series
 
     series: dict[str, Any] = {}
     for name, text in (("seeds", seeds), ("folds", folds)):
@@ -209,9 +220,12 @@ def prepare(
     debug: Debug = False,
 ) -> None:
     """Pack a data set into one small file, to train (--data FILE) where neither rdkit nor ogb is installed."""
+    _check_places(out, inputs=[data])
+    check_options({"task": task})
+    check_data_set(data, root)
+
     from plstm_graph.data import load, write_prepared
 
-    _check_places(out, inputs=[data])
     found = load(data, root=root, targets=target or None, smiles_column=smiles_column, task=task)
     digest = write_prepared(out, found, walks=rwse, smiles=smiles)
     size = out.stat().st_size / 1e6
@@ -230,10 +244,16 @@ def predict(
     debug: Debug = False,
 ) -> None:
     """Predict for molecules; columns of the input are kept, rows that cannot be parsed get a reason instead."""
+    from plstm_graph.train.folders import check_checkpoint
+
+    _check_places(out, inputs=[input, checkpoint], table=True)
+    if not input.exists():
+        raise DataError(f"there is no file {input}")
+    check_checkpoint(checkpoint)
+
     from plstm_graph.data.tables import read_rows
     from plstm_graph.train import predict as run
 
-    _check_places(out, inputs=[input, checkpoint], table=True)
     table, smiles = read_rows(input, smiles_column)
     found = run(checkpoint, smiles, batch_size=batch_size, device=device)
     found.write(out, table)
@@ -280,10 +300,17 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Score a checkpoint on a part of a data set, split as in its training unless told otherwise."""
-    from plstm_graph.train import evaluate as run
+    from plstm_graph.train.folders import check_checkpoint
     from plstm_graph.train.results import write_json
 
     _check_places(out, inputs=[checkpoint, data])
+    check_options({"split": split, "part": split_part})
+    check_checkpoint(checkpoint)
+    if data is not None:
+        check_data_set(data, root)
+
+    from plstm_graph.train import evaluate as run
+
     where: dict[str, Any] = {"root": root, "targets": target or None, "smiles_column": smiles_column}
     where |= {"split": split, "split_seed": split_seed, "fold": fold}
     found = run(checkpoint, data, part=split_part, batch_size=batch_size, device=device, **where)
@@ -308,9 +335,14 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Write a run, or how several compare, as one HTML page that needs no network."""
-    from plstm_graph.train.page import write_page
+    from plstm_graph.train.folders import check_run
 
     _check_places(out)
+    for folder in runs:
+        check_run(folder)
+
+    from plstm_graph.train.page import write_page
+
     _say(f"wrote {write_page(runs, out)}", out)
 
 
@@ -328,13 +360,17 @@ def explain(
 ) -> None:
     """Show what a prediction is made of: scores of atoms, and what pLSTM layers carried between them."""
     from plstm_graph.draw.marks import picture_path
-    from plstm_graph.train import explain as run
+    from plstm_graph.train.folders import check_checkpoint
 
     if out is not None:
         picture_path(out)
     places = out, atoms, pairs
     _check_places(*places, inputs=[checkpoint])
     _check_places(atoms, pairs, table=True)
+    check_checkpoint(checkpoint)
+
+    from plstm_graph.train import explain as run
+
     found = run(checkpoint, smiles, target=target, steps=steps)
     for path, write in ((out, found.draw), (atoms, found.write_atoms), (pairs, found.write_pairs)):
         if path is not None:
@@ -357,9 +393,13 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write a model as one torch.export file that predicts wherever torch runs, without this package."""
-    from plstm_graph.train import export as run
+    from plstm_graph.train.folders import check_checkpoint
 
     _check_places(out, inputs=[checkpoint])
+    check_checkpoint(checkpoint)
+
+    from plstm_graph.train import export as run
+
     for name, shape in run(checkpoint, out)["inputs"].items():
         _say(f"{name:10} {shape}", out)
     _say(f"wrote {out}", out)
@@ -400,9 +440,14 @@ def draw(
     debug: Debug = False,
 ) -> None:
     """Draw a molecule, its DAG and its line graph, coloured by level."""
+    from plstm_graph.draw.marks import picture_path
+
+    picture_path(out)
+    _check_places(out)
+    check_options({"model.order": order})
+
     from plstm_graph.draw import draw as run
 
-    _check_places(out)
     run(smiles, out, order=order)
     _say(f"wrote {out}", out)
 

@@ -1,4 +1,11 @@
-"""Names of data sets, as plain text: a command line checks and completes them before it imports anything heavy."""
+"""What names there are, as plain text: a command line checks and completes them before it imports anything heavy."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from plstm_graph.errors import ConfigError, DataError, unknown
+from plstm_graph.files import expanded
 
 _DATA_SETS = """
 nav17 ogbg-molhiv ogbg-molpcba ogbg-molbace ogbg-molbbbp ogbg-molclintox ogbg-molmuv ogbg-molsider ogbg-moltox21
@@ -32,5 +39,61 @@ DATA_SETS = tuple(_DATA_SETS.split())
 TU_COLLECTION = tuple(_TU_COLLECTION.split())
 """The TU Dortmund collection (Morris et al. 2020) as it was in 2026; any other set of it is ``tu:NAME``."""
 
-TU_PREFIX, ATTRIBUTES = "tu:", "+attr"
-"""Before the name of a TU set that is not listed; behind one whose float attributes are wanted, too."""
+AIG_PREFIX, TU_PREFIX, ATTRIBUTES = "aig:", "tu:", "+attr"
+"""Before a folder of circuits; before a TU set that is not listed; behind one whose attributes are wanted, too."""
+
+OPTIONS = {
+    "task": ("task", ("regression", "binary", "multiclass")),
+    "metric": ("metric", ("r2", "rmse", "mae", "pearson", "rocauc", "ap", "accuracy", "f1")),
+    "featuriser": ("featuriser", ("cip", "ogb")),
+    "split": ("split", ("official", "random", "scaffold", "folds")),
+    "part": ("part of the split", ("train", "valid", "test", "all")),
+    "model.model": (
+        "model",
+        ("plstm", "gine", "gcn", "gin", "gin-virtual", "gat", "gatedgcn", "gps", "dmpnn", "lstm-gnn", "fingerprint"),
+    ),
+    "model.directions": ("directions", ("both", "along", "against", "alternating")),
+    "model.local": ("local branch", ("none", "gine", "gcn", "gat", "gatedgcn")),
+    "model.norm": ("norm", ("batch", "rms", "layer", "none")),
+    "model.pooling": ("pooling", ("mean", "sum", "max", "attention")),
+    "model.order": ("order", ("index", "bfs", "dfs", "degree", "random", "given", "canonical")),
+    "model.backend": (
+        "backend",
+        ("auto", "reference", "scatter", "scatter_recompute", "dense", "numba", "triton"),
+    ),
+}
+"""By flat name of a field of the config (``part`` is of an evaluation): what errors call it, and its values."""
+
+
+def check_options(values: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless all values, by flat name of their field, are among :data:`OPTIONS`."""
+    for field, (kind, names) in OPTIONS.items():
+        if values.get(field) is not None and values[field] not in names:
+            raise ConfigError(unknown(kind, values[field], names))
+
+
+def check_data_set(name: str, root: str | Path | None = None) -> None:
+    """Raise DataError unless ``name`` may lead to a data set: a known name, or a file or folder that is there.
+
+    Args:
+        name: as for ``plstm_graph.data.load``.
+        root: folder with public data.
+    """
+    plain = name.removesuffix(ATTRIBUTES)
+    known = {each.casefold() for each in (*DATA_SETS, *TU_COLLECTION)}
+    if {name.casefold(), plain.casefold()} & known or name.startswith((AIG_PREFIX, TU_PREFIX)):
+        return
+    if expanded(plain).exists() or (root is not None and tu_folder(plain, root)):
+        return
+    if expanded(plain).suffix:
+        raise DataError(f"there is no file {name}")
+    text = unknown("data set", name, DATA_SETS)
+    end = "" if text.endswith("?") else "."
+    more = f"or give a .csv file, or {TU_PREFIX}NAME for any set of the TU collection"
+    raise DataError(f"{text}{end} See 'plstm-graph datasets', {more}")
+
+
+def tu_folder(name: str, root: str | Path) -> Path | None:
+    """Where below ``root`` the raw files of a TU set are."""
+    places = (expanded(root) / place for place in (f"TUDataset/{name}/raw", f"{name}/raw"))
+    return next((place for place in places if place.is_dir()), None)

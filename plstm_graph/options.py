@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperOption
 
+from plstm_graph.names import DATA_SETS, OPTIONS
+
 if TYPE_CHECKING:
     from plstm_graph.train.config import TrainConfig
 
@@ -28,7 +30,14 @@ class Choice(NamedTuple):
 
     def parameter(self) -> inspect.Parameter:
         """As typer wants it; None where it is not given."""
-        option = typer.Option(self.flag, help=self.help, show_default=False, rich_help_panel=self.panel)
+        names = DATA_SETS if self.name == "data" else OPTIONS.get(self.field or self.name, ("", ()))[1]
+        option = typer.Option(
+            self.flag,
+            help=self.help,
+            show_default=False,
+            rich_help_panel=self.panel,
+            autocompletion=lambda incomplete: [name for name in names if name.startswith(incomplete)],
+        )
         hint = Annotated[self.kind | None, option]  # type: ignore[name-defined]
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
 

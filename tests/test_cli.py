@@ -1,6 +1,7 @@
 import csv
 import gzip
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -386,11 +387,79 @@ def test_explain(run: Path, tmp_path: Path, invoke: Invoke) -> None:
     one_line(invoke("explain", "--checkpoint", run, "--smiles", "C1CC"), "C1CC")
 
 
-def test_help_needs_no_heavy_import() -> None:
-    heavy = {"torch", "torch_geometric", "pytorch_lightning", "rdkit", "matplotlib"}
-    code = f"import sys, plstm_graph.cli; print({heavy} & set(sys.modules))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "set()"
+QUICK = {
+    "--help": (0, "predict"),
+    "train --help": (0, "--split-seed"),
+    "train --splitt x": (2, "No such option: --splitt"),
+    "train --lr fast": (2, "Invalid value for '--lr'"),
+    "train --lr=-1": (2, "lr must be above 0"),
+    "train --split x": (2, "unknown split 'x'"),
+    "train --metric r3": (2, "unknown metric 'r3'"),
+    "train --model gcnn": (2, "did you mean 'gcn'?"),
+    "train --order canonicle": (2, "did you mean 'canonical'?"),
+    "train --set model.widht=3": (2, "did you mean 'model.width'?"),
+    "train --config no.toml": (2, "cannot read config file no.toml"),
+    "train --data nav71": (2, "did you mean 'nav17'?"),
+    "train --data no.csv": (2, "there is no file no.csv"),
+    "train --seeds 0-x": (2, "--seeds takes whole numbers"),
+    "train --resume": (2, "nothing to resume in"),
+    "train --out full": (2, "is not empty; give --resume"),
+    "prepare --data nav71 --out x.pt": (2, "did you mean 'nav17'?"),
+    "prepare --data nav17 --out no/x.pt": (2, "there is no folder"),
+    "predict --checkpoint full --input no.csv --out p.csv": (2, "there is no file no.csv"),
+    "predict --checkpoint full --input a.csv --out p.csv": (2, "cannot read checkpoint full/checkpoints/best.ckpt"),
+    "predict --checkpoint full --input a.csv --out p.csv --batch-size 0": (2, "Invalid value for '--batch-size'"),
+    "evaluate --checkpoint no.ckpt": (2, "cannot read checkpoint no.ckpt"),
+    "evaluate --checkpoint a.csv --data nav71": (2, "did you mean 'nav17'?"),
+    "evaluate --checkpoint a.csv --split-part tset": (2, "did you mean 'test'?"),
+    "report full": (2, "full is not the folder of a run"),
+    "explain --checkpoint no.ckpt --smiles C": (2, "cannot read checkpoint no.ckpt"),
+    "explain --checkpoint a.csv --smiles C --out x.pdf": (2, "a picture is written as .svg or .png"),
+    "export --checkpoint no.ckpt --out m.pt2": (2, "cannot read checkpoint no.ckpt"),
+    "draw C --out x.svg --order first": (2, "unknown order 'first'"),
+}
+
+
+@pytest.mark.parametrize("words", QUICK)
+def test_what_needs_no_heavy_import_is_answered_in_less_than_a_second(words: str, tmp_path: Path) -> None:
+    code, text = QUICK[words]
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").touch()
+    (tmp_path / "a.csv").write_text("smiles\nC\n")
+    done = in_a_process(words.split(), tmp_path)
+    assert (done.returncode, text in " ".join(done.stdout.split() + done.stderr.split())) == (code, True), done
+    assert done.stdout.splitlines()[-1] == "quick", done.stdout
+
+
+def in_a_process(words: list[str], folder: Path, **environment: str) -> Any:
+    """The command line as a program, which says at its end whether it was quick: without torch, within a second."""
+    heavy = {"torch", "torch_geometric", "pytorch_lightning", "rdkit", "matplotlib", "sklearn"}
+    script = (
+        "import atexit, sys, time\n"
+        "sys.argv[0] = 'plstm-graph'\n"
+        f"heavy = lambda: {heavy} & set(sys.modules) or time.process_time() > 1 or 'quick'\n"
+        "atexit.register(lambda: print(heavy()))\n"
+        "from plstm_graph import cli\n"
+        "cli.main()"
+    )
+    command = [sys.executable, "-c", script, *words]
+    return subprocess.run(
+        command, cwd=folder, env={**os.environ, "COLUMNS": "120", **environment}, capture_output=True, text=True
+    )
+
+
+def test_words_are_completed(tmp_path: Path) -> None:
+    def completed(words: str) -> list[str]:
+        given = {"_PLSTM_GRAPH_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        *found, last = in_a_process([], tmp_path, **given).stdout.splitlines()
+        assert last == "quick"
+        return found
+
+    assert completed("plstm-graph pre") == ["prepare", "predict"]
+    assert completed("plstm-graph train --split-s") == ["--split-seed"]
+    assert completed("plstm-graph train --split s") == ["scaffold"]
+    assert completed("plstm-graph train --model gat") == ["gat", "gatedgcn"]
+    assert completed("plstm-graph train --data ogbg-mole") == ["ogbg-molesol"]
 
 
 def test_export(run: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:

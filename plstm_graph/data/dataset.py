@@ -12,9 +12,9 @@ from plstm_graph.data.molecules import CIP, Rejected, same_molecules
 from plstm_graph.data.source import Fill
 from plstm_graph.data.splits import GROUPED, Split, make_split
 from plstm_graph.errors import DataError
+from plstm_graph.model_config import ModelConfig
 from plstm_graph.nn.encoders import ATOM_SIZES, BOND_SIZES, FeatureSpec
 from plstm_graph.nn.inputs import prepare
-from plstm_graph.nn.model import ModelConfig
 
 METRICS = {"regression": "r2", "binary": "rocauc", "multiclass": "accuracy"}  # tasks of a file, and how each is scored
 UNLABELLED = "none"

@@ -11,10 +11,8 @@ from plstm_graph.data.prepared import SUFFIX, read_prepared
 from plstm_graph.data.smiles_files import load_csv
 from plstm_graph.data.tables import SMI
 from plstm_graph.errors import ConfigError, DataError, unknown
-from plstm_graph.files import kind
-from plstm_graph.names import TU_PREFIX
-
-AIG = "aig:"
+from plstm_graph.files import expanded, kind
+from plstm_graph.names import AIG_PREFIX, check_data_set
 
 FAMILIES = (nav17, ogbg, peptides, zinc, moleculenet, tu, dvae, aiger)
 DATASETS: dict[str, DatasetInfo] = {row.name: row for family in FAMILIES for row in family.ROWS}
@@ -60,30 +58,29 @@ def load(
     if info is not None and "featuriser" in info.options and featuriser:
         info = replace(info, options=info.options | {"featuriser": given.pop("featuriser")})
     wrong = [option for option, value in given.items() if value]
-    if info is not None or name.startswith(AIG):
+    if info is not None or name.startswith(AIG_PREFIX):
         if wrong:
             own = info.name if info else name
             raise ConfigError(f"{', '.join(wrong)} can only be chosen for a CSV file; {own} brings its own")
-        return info.loader(info, root) if info else aiger.load_folder(name.removeprefix(AIG))
-    path = Path(name)
+        return info.loader(info, root) if info else aiger.load_folder(name.removeprefix(AIG_PREFIX))
+    path = expanded(name)
     if kind(path) == SUFFIX:
         if wrong:
             raise ConfigError(f"{', '.join(wrong)} can only be chosen for a CSV file; {path.name} brings its own")
         return read_prepared(path)
     if kind(path) in SMI:
         raise DataError(f"{path.name} has no labels to train on; give a CSV file with a SMILES and a target column")
-    if path.suffix or path.exists():
-        return load_csv(path, targets or (), smiles_column, task, featuriser or CIP)
-    text = unknown("data set", name, DATASETS)
-    raise DataError(
-        f"{text}{'' if text.endswith('?') else '.'} See 'plstm-graph datasets', or give a .csv file, or "
-        f"{TU_PREFIX}NAME for any set of the TU collection"
-    )
+    check_data_set(name, root)
+    if path.is_dir():
+        raise DataError(
+            f"{path} is a folder without NAME_A.txt, so no data set of the TU collection; give the file with the data"
+        )
+    return load_csv(path, targets or (), smiles_column, task, featuriser or CIP)
 
 
 def is_table(name: str) -> bool:
     """Whether :func:`load` reads ``name`` as a table of molecules, whose columns have to be chosen."""
-    return not (_named(name) or tu.find(name, None) or name.startswith(AIG) or kind(name) == SUFFIX)
+    return not (_named(name) or tu.find(name, None) or name.startswith(AIG_PREFIX) or kind(name) == SUFFIX)
 
 
 def _named(name: str) -> DatasetInfo | None:

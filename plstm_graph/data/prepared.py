@@ -22,9 +22,9 @@ from plstm_graph.data.source import read_bytes
 from plstm_graph.data.splits import Split, group_split
 from plstm_graph.errors import DataError
 from plstm_graph.files import PACKED, atomic_write
+from plstm_graph.model_config import ModelConfig
 from plstm_graph.nn.encoders import FeatureSpec
 from plstm_graph.nn.inputs import prepare
-from plstm_graph.nn.model import ModelConfig
 
 FORMAT = 2  # 1: nothing tells repeats of a molecule
 SUFFIX = ".pt"

@@ -17,7 +17,7 @@ from plstm_graph.data.dataset import DatasetInfo, GraphDataset
 from plstm_graph.data.stacked import Stacked
 from plstm_graph.errors import DataError
 from plstm_graph.files import expanded
-from plstm_graph.names import ATTRIBUTES, TU_COLLECTION, TU_PREFIX
+from plstm_graph.names import ATTRIBUTES, TU_COLLECTION, TU_PREFIX, tu_folder
 from plstm_graph.nn.encoders import FeatureSpec
 
 EDGES = "_A.txt"
@@ -48,7 +48,7 @@ def find(name: str, root: str | Path | None = None) -> DatasetInfo | None:
     """The set that ``name`` means, or None.
 
     Args:
-        name: of the collection's list, in any case; of a folder below ``root`` or the cache; ``tu:NAME`` for one that
+        name: of the collection's list, in any case; of a folder below ``root``; ``tu:NAME`` for one that
             may be downloaded although the list lacks it; or the path of a folder or a zip file with ``NAME_A.txt``.
             ``+attr`` behind it adds attributes.
         root: folder with public data.
@@ -61,7 +61,7 @@ def find(name: str, root: str | Path | None = None) -> DatasetInfo | None:
     known = {each.casefold(): each for each in TU_COLLECTION}
     row = _row(known.get(plain.casefold(), plain.removeprefix(TU_PREFIX)) + attributes, None)
     listed = plain.casefold() in known or plain.startswith(TU_PREFIX)
-    return row if listed or ("/" not in plain and row.present(root)) else None
+    return row if listed or (root is not None and tu_folder(plain, root)) else None
 
 
 def _files(place: Path) -> Any:

@@ -26,7 +26,7 @@ from plstm_graph.nn.block import PLSTMBlock, norm_layer
 from plstm_graph.nn.virtual import VirtualNode
 
 if TYPE_CHECKING:
-    from plstm_graph.nn.model import ModelConfig
+    from plstm_graph.model_config import ModelConfig
 
 # ---------------------------------------------------------------------- one hop
 

@@ -2,11 +2,9 @@
 
 import math
 import os
-import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -18,12 +16,11 @@ from plstm_graph.files import atomic_write
 from plstm_graph.nn.encoders import FeatureSpec
 from plstm_graph.nn.model import FINGERPRINT, GraphModel, ModelConfig
 from plstm_graph.train.config import TrainConfig, from_dict
+from plstm_graph.train.folders import locate, missing
 from plstm_graph.train.forest import Forest
 from plstm_graph.train.metrics import METRICS
-from plstm_graph.train.results import ROWS, SERIES
 
 FORMAT, META = 2, "plstm_graph"  # 1: a layer's nodes had two linear maps
-INSTEAD = "give best.ckpt or the folder that train was given as --out"
 
 
 @dataclass(frozen=True)
@@ -89,29 +86,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return read(path)
 
 
-def locate(path: str | os.PathLike[str]) -> Path:
-    """The checkpoint file; for the folder of a run, its best one."""
-    where = Path(path)
-    return where / "checkpoints" / "best.ckpt" if where.is_dir() else where
-
-
-def _missing(path: str | os.PathLike[str], where: Path) -> str:
-    """What to give instead of a path that led to no file."""
-    folder, runs = Path(path), _runs(Path(path))
-    if not runs and not any((folder / name).is_file() for name in (ROWS, SERIES)):
-        return f"cannot read checkpoint {where}: No such file or directory; {INSTEAD}"
-    ready = next((run for run in runs if locate(run).is_file()), None)
-    return f"{folder} is a series; " + (
-        f"give one of its runs, for example {ready}" if ready else "none of its runs has a checkpoint yet"
-    )
-
-
-def _runs(folder: Path) -> list[Path]:
-    """Those of a series, by fold and seed."""
-    found = ((re.fullmatch(r"fold-(\d+)_seed-(\d+)", path.name), path) for path in folder.glob("fold-*_seed-*/"))
-    return [path for _, path in sorted(((int(match[1]), int(match[2])), path) for match, path in found if match)]
-
-
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Content of a checkpoint of ours, on the CPU; no code stored in it is run.
 
@@ -128,7 +102,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise zipfile.BadZipFile(damaged)
         content = None if inflates else torch.load(where, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise CheckpointError(_missing(path, where)) from error
+        raise CheckpointError(missing(path)) from error
     except OSError as error:
         raise CheckpointError(f"cannot read checkpoint {where}: {error.strerror or error}") from error
     except Exception as error:  # torch raises whatever its unpickler met: EOFError, RuntimeError, UnpicklingError, ...

@@ -7,7 +7,7 @@ import torch
 
 from plstm_graph.data.packed import PackedGraphs
 from plstm_graph.errors import ConfigError
-from plstm_graph.nn.model import ModelConfig
+from plstm_graph.model_config import ModelConfig
 from plstm_graph.ops.dispatch import COMPILED, compiled_backend
 from plstm_graph.train.data import Graphs
 

@@ -13,7 +13,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.files import atomic_write
-from plstm_graph.nn.model import ModelConfig
+from plstm_graph.model_config import ModelConfig
 
 MAX_SEED = 2**32 - 1  # numpy's
 

@@ -15,7 +15,7 @@ from plstm_graph.data.datasets import load
 from plstm_graph.data.packed import PackedGraphs, PackedLoader
 from plstm_graph.data.tables import LARGEST
 from plstm_graph.errors import DataError
-from plstm_graph.nn.model import ModelConfig
+from plstm_graph.model_config import ModelConfig
 from plstm_graph.orient import RANDOM
 from plstm_graph.train.config import TrainConfig
 

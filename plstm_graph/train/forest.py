@@ -14,7 +14,7 @@ from torch_geometric.data import Data
 
 from plstm_graph.data.molecules import fingerprints
 from plstm_graph.errors import DataError
-from plstm_graph.nn.model import ModelConfig
+from plstm_graph.model_config import ModelConfig
 from plstm_graph.train.data import labels
 
 ROWS = 256

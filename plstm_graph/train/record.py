@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.errors import DataError
 from plstm_graph.train import results
 from plstm_graph.train.config import read_toml
+from plstm_graph.train.folders import check_run
 from plstm_graph.train.metrics import METRICS
 
 UNLIKE = ("out", "seed", "split_seed", "fold")  # what may differ between repeats of one setting
@@ -88,10 +89,7 @@ def read_run(folder: str | PathLike[str]) -> Record:
         DataError: a file in it is damaged.
     """
     path = Path(folder)
-    if not (path / results.CONFIG).is_file():
-        raise ConfigError(
-            f"{path} is not the folder of a run: it holds no {results.CONFIG}; give what train was given as --out"
-        )
+    check_run(path)
     metrics = _metrics(path / results.METRICS)
     return Record(
         path,

@@ -16,14 +16,16 @@ from contextlib import suppress
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch_geometric.data import Data
-
-from plstm_graph.data.molecules import Rejected
 from plstm_graph.errors import ConfigError
 from plstm_graph.files import TABBED, atomic_write, check_target, kind, remove_stale
 from plstm_graph.train.config import TrainConfig, differences, from_dict, read_toml, write_toml
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
+    from plstm_graph.data.molecules import Rejected
 
 CONFIG, METRICS, HISTORY, PREDICTIONS = "config.toml", "metrics.json", "metrics.csv", "predictions.csv"
 REJECTED, PAGE = "rejected.csv", "report.html"
@@ -68,7 +70,7 @@ def check_folder(config: TrainConfig, *, resume: bool = False, overwrite: bool =
 
 
 def open_folder(
-    config: TrainConfig, begin: Callable[[Path], None], *, resume: bool = False, rejected: Sequence[Rejected] = ()
+    config: TrainConfig, begin: Callable[[Path], None], *, resume: bool = False, rejected: "Sequence[Rejected]" = ()
 ) -> Path | None:
     """Prepares the folder and stores the config in it; returns the checkpoint to resume from, if there is one.
 
@@ -166,7 +168,7 @@ def write_rows(path: str | PathLike[str], header: Sequence[str], rows: Iterable[
         writer.writerows(rows)
 
 
-def data_hash(graphs: Iterable[Data]) -> str:
+def data_hash(graphs: "Iterable[Data]") -> str:
     """Twelve hex digits that name a data set: its graphs in order, with features, labels and SMILES."""
     digest = hashlib.sha256()
     for graph in graphs:

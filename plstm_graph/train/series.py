@@ -1,6 +1,5 @@
 """A series: one training over many seeds and folds, several runs at a time, each with a folder of its own."""
 
-import re
 import statistics
 import sys
 import time
@@ -17,11 +16,12 @@ from torch_geometric.data import Data
 from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.files import atomic_write
-from plstm_graph.nn.model import ModelConfig
+from plstm_graph.model_config import ModelConfig
 from plstm_graph.train import results
 from plstm_graph.train.callbacks import Reporter
-from plstm_graph.train.config import TrainConfig, differences, from_dict, read_toml, to_dict
+from plstm_graph.train.config import TrainConfig, differences, read_toml, to_dict
 from plstm_graph.train.data import load_data
+from plstm_graph.train.folders import stored_series
 from plstm_graph.train.pool import Failure, Row, Say, Status, outcomes, terminable, unseen
 from plstm_graph.train.results import ROWS, SERIES, SUMMARY
 from plstm_graph.train.run import train
@@ -29,7 +29,6 @@ from plstm_graph.train.start import changes
 
 READ_FROM = ("data", "root", "targets", "smiles_column", "task", "featuriser")
 """What decides which data set a run reads."""
-_WHOLE = re.compile("[0-9]+")
 EVERY_S = 30.0
 """Between two lines on a run where there is no terminal."""
 
@@ -290,16 +289,6 @@ def _open(out: Path, config: TrainConfig, series: dict[str, Any], overwrite: boo
         temp.write_text(tomli_w.dumps({"series": series, **to_dict(config)}), "utf-8")
 
 
-def stored_series(out: str | Path) -> tuple[TrainConfig, dict[str, list[int]]] | None:
-    """Config, and ``seeds`` and ``folds``, of the series in a folder, or None where there is none."""
-    path = Path(out) / SERIES
-    if not path.is_file():
-        return None
-    content = read_toml(path)
-    series = content.pop("series")
-    return from_dict(content), {name: series[name] for name in ("seeds", "folds")}
-
-
 def summarise(rows: Sequence[Row], failed: dict[str, str]) -> dict[str, Any]:
     """Mean and spread of every metric on validation and test, see :class:`Score`."""
     found: dict[str, Any] = {"runs": len(rows), "failed": failed}
@@ -340,23 +329,6 @@ def summary_table(summary: Mapping[str, Any]) -> Any:
         table.caption = f"{summary['parameters']:,} parameters; {summary['minutes'] / runs:.1f} minutes a run"
         table.caption_justify = "left"
     return table
-
-
-def numbers(text: str, name: str = "seeds") -> list[int]:
-    """``"0-2,7"`` is 0, 1, 2, 7.
-
-    Raises:
-        ConfigError: anything else, or one number twice.
-    """
-    found: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not all(map(_WHOLE.fullmatch, (first, last) if dash else (first,))):
-            raise ConfigError(f"--{name} takes whole numbers and ranges, as 0-9 or 0,2,5-7 (got {text!r})")
-        found += range(int(first), int(last if dash else first) + 1)
-    if not found or len(set(found)) < len(found):
-        raise ConfigError(f"--{name} must name each number once, ranges from low to high (got {text!r})")
-    return found
 
 
 class Display:

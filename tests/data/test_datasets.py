@@ -9,11 +9,18 @@ import pytest
 from small_runs import small_config
 
 from plstm_graph import names
-from plstm_graph.data import DATASETS, SPLITS, datasets, load, tu
+from plstm_graph.data import DATASETS, SPLITS, dataset, datasets, load, tu
 from plstm_graph.data.dataset import UNLABELLED
+from plstm_graph.data.molecules import FEATURISERS
 from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.nn.baselines import LOCALS
+from plstm_graph.nn.block import NORMS
+from plstm_graph.nn.model import DIRECTIONS, FINGERPRINT, MODELS, POOLINGS
+from plstm_graph.ops.dispatch import BACKENDS
+from plstm_graph.orient import CANONICAL, GIVEN, ORDERS
 from plstm_graph.train import train
-from plstm_graph.train.metrics import metric_for
+from plstm_graph.train.infer import PARTS
+from plstm_graph.train.metrics import METRICS, metric_for
 
 SMALL = ("MUTAG", "ENZYMES+attr", "ogbg-molfreesolv")
 
@@ -36,6 +43,26 @@ def test_the_names_that_need_no_import_are_those_of_the_table() -> None:
     listed = {name.removesuffix(names.ATTRIBUTES) for name, info in DATASETS.items() if info.loader is tu.load}
     assert listed <= set(names.TU_COLLECTION)
     assert len({name.casefold() for name in names.TU_COLLECTION}) == len(names.TU_COLLECTION)
+
+
+def test_the_values_of_options_are_those_that_the_package_knows() -> None:
+    known = {
+        "task": dataset.METRICS,
+        "metric": METRICS,
+        "split": SPLITS,
+        "featuriser": FEATURISERS,
+        "part": PARTS,
+        "model.model": (*MODELS, FINGERPRINT),
+        "model.directions": DIRECTIONS,
+        "model.local": LOCALS,
+        "model.norm": NORMS,
+        "model.pooling": POOLINGS,
+        "model.order": (*ORDERS, GIVEN, CANONICAL),
+        "model.backend": ("auto", *BACKENDS),
+    }
+    assert {field: set(values) for field, values in known.items()} == {
+        field: set(values) for field, (_, values) in names.OPTIONS.items()
+    }
 
 
 def test_ogb_rows_are_those_of_its_own_table() -> None:
@@ -91,12 +118,15 @@ def test_case_of_a_name_does_not_matter(name: str, shared_data: Path) -> None:
     assert load(name, root=shared_data).name in ("MUTAG", "nav17")
 
 
-def test_unknown_name() -> None:
+def test_unknown_name(tmp_path: Path) -> None:
     message = r"unknown data set 'MUTAGG'; did you mean 'MUTAG'\? See 'plstm-graph datasets', or give a \.csv file"
     with pytest.raises(DataError, match=message):
         load("MUTAGG")
     with pytest.raises(DataError, match=r"unknown data set 'xyzzy'; choose one of nav17, .*\. See"):
         load("xyzzy")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError, match=r"folder is a folder without NAME_A.txt"):
+        load(str(tmp_path / "folder"), targets=["y"])
     with pytest.raises(DataError, match="no file"):
         load("nowhere/my.csv", targets=["y"])
     with pytest.raises(DataError, match="no labels to train on"):

@@ -22,8 +22,9 @@ from plstm_graph.errors import ConfigError
 from plstm_graph.train import train, train_series
 from plstm_graph.train.checkpoint import read
 from plstm_graph.train.config import TrainConfig, write_toml
+from plstm_graph.train.folders import numbers, stored_series
 from plstm_graph.train.results import METRICS, append_line, read_lines
-from plstm_graph.train.series import numbers, score, stored_series
+from plstm_graph.train.series import score
 
 SMALL = ["--epochs", 2, "--batch-size", 8, "--accelerator", "cpu"]
 SMALL += ["--width", 8, "--layers", 1, "--heads", 4, "--rwse", 0]

@@ -1,0 +1,76 @@
+"""What is found in the folders of runs and series, without torch."""
+
+import os
+import re
+from pathlib import Path
+
+from plstm_graph.errors import CheckpointError, ConfigError
+from plstm_graph.train.config import TrainConfig, from_dict, read_toml
+from plstm_graph.train.results import CONFIG, ROWS, SERIES
+
+INSTEAD = "give best.ckpt or the folder that train was given as --out"
+_WHOLE = re.compile("[0-9]+")
+
+
+def locate(path: str | os.PathLike[str]) -> Path:
+    """The checkpoint file; for the folder of a run, its best one."""
+    where = Path(path)
+    return where / "checkpoints" / "best.ckpt" if where.is_dir() else where
+
+
+def missing(path: str | os.PathLike[str]) -> str:
+    """What to give instead of a path that led to no checkpoint."""
+    folder, where, runs = Path(path), locate(path), _runs(Path(path))
+    if not runs and not any((folder / name).is_file() for name in (ROWS, SERIES)):
+        return f"cannot read checkpoint {where}: No such file or directory; {INSTEAD}"
+    ready = next((run for run in runs if locate(run).is_file()), None)
+    return f"{folder} is a series; " + (
+        f"give one of its runs, for example {ready}" if ready else "none of its runs has a checkpoint yet"
+    )
+
+
+def _runs(folder: Path) -> list[Path]:
+    """Those of a series, by fold and seed."""
+    found = ((re.fullmatch(r"fold-(\d+)_seed-(\d+)", path.name), path) for path in folder.glob("fold-*_seed-*/"))
+    return [path for _, path in sorted(((int(match[1]), int(match[2])), path) for match, path in found if match)]
+
+
+def check_checkpoint(path: str | os.PathLike[str]) -> None:
+    """Raise CheckpointError unless ``path`` leads to a file."""
+    if not locate(path).exists():
+        raise CheckpointError(missing(path))
+
+
+def check_run(folder: str | os.PathLike[str]) -> None:
+    """Raise ConfigError unless it is the folder of a run or a series."""
+    if not any((Path(folder) / name).is_file() for name in (CONFIG, SERIES)):
+        raise ConfigError(
+            f"{folder} is not the folder of a run: it holds no {CONFIG}; give what train was given as --out"
+        )
+
+
+def stored_series(out: str | Path) -> tuple[TrainConfig, dict[str, list[int]]] | None:
+    """Config, and ``seeds`` and ``folds``, of the series in a folder, or None where there is none."""
+    path = Path(out) / SERIES
+    if not path.is_file():
+        return None
+    content = read_toml(path)
+    series = content.pop("series")
+    return from_dict(content), {name: series[name] for name in ("seeds", "folds")}
+
+
+def numbers(text: str, name: str = "seeds") -> list[int]:
+    """``"0-2,7"`` is 0, 1, 2, 7.
+
+    Raises:
+        ConfigError: anything else, or one number twice.
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not all(map(_WHOLE.fullmatch, (first, last) if dash else (first,))):
+            raise ConfigError(f"--{name} takes whole numbers and ranges, as 0-9 or 0,2,5-7 (got {text!r})")
+        found += range(int(first), int(last if dash else first) + 1)
+    if not found or len(set(found)) < len(found):
+        raise ConfigError(f"--{name} must name each number once, ranges from low to high (got {text!r})")
+    return found
