@@ -45,7 +45,7 @@ AIG_PREFIX, TU_PREFIX, ATTRIBUTES = "aig:", "tu:", "+attr"
 OPTIONS = {
     "task": ("task", ("regression", "binary", "multiclass")),
     "metric": ("metric", ("r2", "rmse", "mae", "pearson", "rocauc", "ap", "accuracy", "f1")),
-    "featuriser": ("featuriser", ("cip", "ogb")),
+    "featuriser": ("featuriser", ("cip-molecule", "ogb-molecule")),
     "split": ("split", ("official", "random", "scaffold", "folds")),
     "part": ("part of the split", ("train", "valid", "test", "all")),
     "model.model": (

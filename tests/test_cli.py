@@ -354,7 +354,8 @@ def test_an_interruption_before_training_leaves_nothing(
     assert found.stderr == "interrupted; nothing was written\n"
     monkeypatch.setattr("plstm_graph.train.infer.restore", interrupted)
     (tmp_path / "in.smi").write_text("C\n")
-    found = invoke("predict", "--checkpoint", "x", "--input", tmp_path / "in.smi", "--out", tmp_path / "p.csv")
+    words = ["--checkpoint", tmp_path / "in.smi", "--input", tmp_path / "in.smi", "--out", tmp_path / "p.csv"]
+    found = invoke("predict", *words)
     assert (found.exit_code, found.stderr) == (130, "interrupted\n")
 
 
