@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from plstm_graph.gates import Gates
     from plstm_graph.line_dag import LineDAG
+    from plstm_graph.models.vision import PLSTMVision
     from plstm_graph.nn import PLSTM, PLSTMBlock, PLSTMChain, PLSTMConv, PLSTMImage
     from plstm_graph.ops import influence, propagate
 
@@ -21,6 +22,7 @@ __all__ = [
     "PLSTMChain",
     "PLSTMConv",
     "PLSTMImage",
+    "PLSTMVision",
     "influence",
     "propagate",
 ]
@@ -33,6 +35,7 @@ _HOME = {
     "PLSTMChain": "nn",
     "PLSTMConv": "nn",
     "PLSTMImage": "nn",
+    "PLSTMVision": "models.vision",
     "influence": "ops",
     "propagate": "ops",
 }

@@ -19,6 +19,7 @@ GROUPS = (
     ("grid",),
     ("nn", "transforms", "padded", "testing"),
     ("data",),
+    ("models",),
     ("explain",),
     ("plots", "draw"),
     ("train",),
@@ -42,6 +43,7 @@ HOMES = {
     "yacs": ("graphgym.py",),
     "triton": ("ops/triton/",),
     "PIL": ("data/arrow.py",),
+    "torchvision": ("models/vision.py",),
 }
 LAZY = ("PIL", "rdkit", "ogb", "pytorch_lightning", "matplotlib", "typer", "networkx", "sklearn", "pandas")
 # OrientDAG("canonical") asks the molecule for its ranks, when it is called.

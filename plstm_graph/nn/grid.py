@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from plstm_graph.errors import ConfigError, ShapeError
+from plstm_graph.errors import ConfigError, ShapeError, unknown
 from plstm_graph.gates import DIRECT_BIAS, MARK_BIAS, SOURCE_BIAS, activate_transition, check_transition
 from plstm_graph.grid import CHAIN_FORMS, FORMS, ChainGates, GridGates, chain, d_gates, general_gates, image, p_gates
 from plstm_graph.grid.dispatch import check_form
@@ -17,6 +17,9 @@ TRANSITION_SCALE = 5.0
 TRANSITION_BIAS = 1.0
 ANGLE_BIAS = (-2.0, 2.0)
 """Of the share that goes to the right, over the heads."""
+ANGLE_SCALE = 0.5
+"""What the mean product of an angle's weights and the channels is multiplied by, where gates read slices."""
+GATE_INPUTS = ("all", "slices", "none")
 
 
 class _GridLayer(nn.Module):
@@ -34,6 +37,7 @@ class _GridLayer(nn.Module):
         bias: bool,
         states: int,
         transition: str,
+        gate_inputs: str,
         parts: dict[str, int],
     ) -> None:
         """``parts``: how many numbers of each kind of gate there are, for each direction and head."""
@@ -42,14 +46,17 @@ class _GridLayer(nn.Module):
                 f"heads, out_channels and states must be at least 1, got {heads}, {out_channels} and {states}"
             )
         check_transition(transition)
+        if gate_inputs not in GATE_INPUTS:
+            raise ConfigError(unknown("gate inputs", gate_inputs, GATE_INPUTS))
         super().__init__()
         self.in_channels, self.out_channels, self.heads, self.concat = in_channels, out_channels, heads, concat
         self.states, self.transition, self.parts = states, transition, parts
         self.key_channels = key_channels or out_channels
         self.terms = sum(parts.values())
         # One direct term a head, whatever the directions.
-        gates = heads * (self.directions * self.terms + 1)
+        gates = heads * (self.directions * self.terms + 1) if gate_inputs == "all" else 0
         self.lin = NodeLinear(in_channels, heads * (2 * self.key_channels + out_channels), gates, bias)
+        self.slices = GateSlices(in_channels, self.directions, heads, parts) if gate_inputs == "slices" else None
         self.gate_bias = nn.Parameter(torch.empty(self.directions, heads, self.terms))
         self.direct_bias = nn.Parameter(torch.empty(heads))
         # Dividing queries by √K and normalising the outputs is normalising with a K times larger eps.
@@ -64,6 +71,8 @@ class _GridLayer(nn.Module):
         """Projections as in PLSTMConv, gates from the paper's table 5."""
         self.lin.reset_parameters()
         self.norm.reset_parameters()
+        if self.slices is not None:
+            self.slices.reset_parameters()
         with torch.no_grad():
             biases = dict(zip(self.parts, self.gate_bias.split(list(self.parts.values()), -1), strict=True))
             biases["source"].fill_(SOURCE_BIAS)
@@ -83,11 +92,11 @@ class _GridLayer(nn.Module):
         projected, terms = self.lin(x)
         widths = [self.key_channels, self.key_channels, self.out_channels]
         query, key, value = projected.unflatten(-1, (self.heads, -1)).movedim(-2, 1).split(widths, -1)
-        terms = terms.float() if terms.dtype in (torch.float16, torch.bfloat16) else terms
-        terms, direct = terms.split([terms.size(-1) - self.heads, self.heads], -1)
-        raw = terms.unflatten(-1, self.gate_bias.shape) + self.gate_bias
+        read = terms.split([terms.size(-1) - self.heads, self.heads], -1) if terms.size(-1) else (None, None)
+        terms, direct = (read[0] if self.slices is None else self.slices(x)), read[1]
+        raw, direct = _biased(terms, self.gate_bias, x), _biased(direct, self.direct_bias, x)
         parts = raw.movedim(-3, 1).movedim(-2, 2).split(list(self.parts.values()), -1)
-        direct = (direct + self.direct_bias).sigmoid().movedim(-1, 1)
+        direct = direct.sigmoid().movedim(-1, 1)
         return (query, key, value), dict(zip(self.parts, parts, strict=True)), direct
 
     def _transitions(self, raw: Tensor) -> list[Tensor]:
@@ -123,6 +132,54 @@ class _GridLayer(nn.Module):
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
 
 
+class GateSlices(nn.Module):
+    """Terms of the gates of Pöppel et al. 2025's vision layer: each direction and head reads a slice of its own.
+
+    The angle alone reads all channels. All weights are zero at first: gates begin as their biases.
+
+    Args:
+        in_channels: width of the features, a multiple of directions times heads.
+        directions, heads: of the layer.
+        parts: how many numbers of each kind of gate there are, the angle the last of them.
+
+    Shapes: [.., in_channels] -> [.., directions · heads · terms].
+    """
+
+    def __init__(self, in_channels: int, directions: int, heads: int, parts: dict[str, int]) -> None:
+        super().__init__()
+        gates = directions * heads
+        if in_channels % gates or in_channels < 1:
+            raise ConfigError(f"with slices in_channels must be a multiple of {gates}, the gates, got {in_channels}")
+        terms = sum(count for kind, count in parts.items() if kind != "angle")
+        self.weight = nn.Parameter(torch.empty(gates, terms, in_channels // gates))
+        self.angle: nn.Parameter | None = None
+        if "angle" in parts:
+            self.angle = nn.Parameter(torch.empty(gates, 1, in_channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """All zero."""
+        for weight in self.parameters():
+            nn.init.zeros_(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[.., in_channels] -> [.., directions · heads · terms], as one product."""
+        gates, terms, _ = self.weight.shape
+        apart = torch.eye(gates, dtype=self.weight.dtype, device=self.weight.device).view(gates, 1, gates, 1)
+        weight = (self.weight.unsqueeze(2) * apart).view(gates, terms, -1)
+        if self.angle is not None:
+            weight = torch.cat([weight, self.angle * (ANGLE_SCALE / self.angle.size(-1))], 1)
+        return nn.functional.linear(x, weight.flatten(0, 1))
+
+
+def _biased(terms: Tensor | None, bias: Tensor, x: Tensor) -> Tensor:
+    """Terms of the gates [.., n] and their bias (n numbers of any shape) as [.., *bias], in float32 at least."""
+    if terms is None:
+        return bias.expand(*x.shape[:-1], *bias.shape)
+    terms = terms.float() if terms.dtype in (torch.float16, torch.bfloat16) else terms
+    return terms.unflatten(-1, bias.shape) + bias
+
+
 class PLSTMImage(_GridLayer):
     r"""The pLSTM layer for images: every pixel reads every other one along grid paths in four directions.
 
@@ -150,6 +207,8 @@ class PLSTMImage(_GridLayer):
         form: see :func:`plstm_graph.grid.image`.
         states: J, states of an edge; from 2 on transitions are J x J matrices of norm at most 1 (state tracking, B.5).
         transition: ``"tanh"``, or ``"saturating"`` for one that can be exactly 1 (as in :class:`PLSTMConv`).
+        gate_inputs: what gates read: ``"all"`` channels; ``"slices"``, each direction and head channels of its own, as
+            in the paper's vision models (see :class:`GateSlices`); or ``"none"``: they are biases alone.
 
     Shapes:
         - **input:** [B, Y, X, in_channels], any height and width
@@ -160,7 +219,7 @@ class PLSTMImage(_GridLayer):
         ShapeError: features of another shape.
 
     Reference: Pöppel et al. 2025, "pLSTM: parallelizable Linear Source Transition Mark networks", eqs 5, 6 and 10,
-    appendix B. Unlike the authors' code P mode has its decay, and gates read all channels.
+    appendix B. Unlike the authors' code P mode has its decay.
 
     Example:
         >>> layer = PLSTMImage(16, 8, heads=4, mode="D")
@@ -182,6 +241,7 @@ class PLSTMImage(_GridLayer):
         form: str = "auto",
         states: int = 1,
         transition: str = "tanh",
+        gate_inputs: str = "all",
     ) -> None:
         mode = D_LEFT if mode == "D" else mode
         check_mode(mode)
@@ -189,7 +249,9 @@ class PLSTMImage(_GridLayer):
         kinds, matrices = (1, 1) if mode == P else (2, 4 if mode == GENERAL else 3)
         parts = {"source": kinds * states, "mark": kinds * states, "transition": matrices * states**2}
         parts |= {"angle": 1} if mode == P else {}
-        super().__init__(in_channels, out_channels, heads, concat, key_channels, bias, states, transition, parts)
+        super().__init__(
+            in_channels, out_channels, heads, concat, key_channels, bias, states, transition, gate_inputs, parts
+        )
         self.mode, self.form = mode, form
 
     def forward(self, x: Tensor) -> Tensor:
@@ -231,6 +293,7 @@ class PLSTMChain(_GridLayer):
         form: see :func:`plstm_graph.grid.chain`.
         states: J, states of an edge; from 2 on transitions are J x J matrices of norm at most 1 (state tracking, B.5).
         transition: ``"tanh"``, or ``"saturating"`` for one that can be exactly 1 (as in :class:`PLSTMConv`).
+        gate_inputs: what gates read, as for :class:`PLSTMImage`.
 
     Shapes:
         - **input:** [B, n, in_channels], any length
@@ -267,10 +330,13 @@ class PLSTMChain(_GridLayer):
         form: str = "auto",
         states: int = 1,
         transition: str = "tanh",
+        gate_inputs: str = "all",
     ) -> None:
         check_form(form, CHAIN_FORMS)
         parts = {"source": states, "mark": states, "transition": states**2}
-        super().__init__(in_channels, out_channels, heads, concat, key_channels, bias, states, transition, parts)
+        super().__init__(
+            in_channels, out_channels, heads, concat, key_channels, bias, states, transition, gate_inputs, parts
+        )
         self.reverse, self.form = reverse, form
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import torch
 
 from plstm_graph import PLSTMChain, PLSTMImage
 from plstm_graph.errors import ConfigError, ShapeError
+from plstm_graph.gates import DIRECT_BIAS
 from plstm_graph.grid.tracking import bounded, rotation
 
 MODES = ("P", "D", "D-right", "general")
@@ -152,3 +153,33 @@ def test_a_plane_is_turned_as_by_the_exponential_of_a_matrix():
     upper = torch.zeros(5, 2, 2).double()
     upper[:, 0, 1] = skew[:, 0]
     torch.testing.assert_close(rotation(skew, 2), torch.linalg.matrix_exp(upper - upper.mT))
+
+
+@pytest.mark.parametrize("mode", ["P", "D", "general"])
+def test_gates_may_read_slices_or_nothing(mode):
+    """A gate feels the channels of its own slice alone, the angle all of them."""
+    torch.manual_seed(0)
+    layer = PLSTMImage(16, 3, heads=2, mode=mode, gate_inputs="slices").double()
+    for weight in layer.slices.parameters():
+        torch.nn.init.normal_(weight)
+    x = torch.randn(1, 3, 3, 16, dtype=torch.double, requires_grad=True)
+    _, parts, direct = layer._project(x)
+    for kind, raw in parts.items():
+        for direction, head in ((0, 1), (3, 0)):
+            (felt,) = torch.autograd.grad(raw[0, direction, head, 1, 2].sum(), x, retain_graph=True)
+            channels = felt[0, 1, 2].nonzero().flatten().tolist()
+            first = 2 * (direction * 2 + head)  # eight gates share 16 channels
+            assert channels == (list(range(16)) if kind == "angle" else [first, first + 1]), (kind, direction, head)
+    assert torch.equal(direct, torch.full_like(direct, torch.tensor(DIRECT_BIAS, dtype=torch.double).sigmoid()))
+    with pytest.raises(ConfigError, match="multiple of 8"):
+        PLSTMImage(12, 3, heads=2, gate_inputs="slices")
+
+    plain = PLSTMImage(16, 3, heads=2, mode=mode, gate_inputs="none").double()
+    _, ours, _ = plain._project(x)
+    _, theirs, _ = PLSTMImage(16, 3, heads=2, mode=mode, gate_inputs="slices").double()._project(x)
+    for kind, raw in ours.items():  # at first slices read nothing either
+        assert raw.shape == theirs[kind].shape
+        assert torch.equal(raw, theirs[kind]), kind
+    plain(x).square().sum().backward()
+    assert plain.gate_bias.grad is not None
+    assert plain.gate_bias.grad.abs().min() > 0

@@ -1,0 +1,1 @@
+"""Architectures: networks with a head, ready to train."""

@@ -1,0 +1,278 @@
+"""Vision: patches of an image as a grid of vectors, blocks of a mixer and a feed-forward layer, corners, classes."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from plstm_graph.errors import ConfigError, ShapeError, unknown
+from plstm_graph.nn import PLSTMImage
+
+NORM_EPS = 1e-5
+
+
+class Size(NamedTuple):
+    """Width of the patches' vectors and number of heads."""
+
+    width: int
+    heads: int
+
+
+SIZES = {"tiny": Size(192, 3), "small": Size(384, 6), "base": Size(768, 12)}
+"""Of Pöppel et al. 2025, table 1: 6.3, 23.3 and 89.1 million parameters at 1,000 classes, 12 layers, 224 pixels."""
+POSITIONS = ("learned", "none")
+POOLINGS = ("corners", "mean")
+
+
+class VisionModel(nn.Module):
+    """Images to classes; subclasses say what mixes the patches.
+
+    Args:
+        num_classes: outputs.
+        width: of a patch's vector.
+        layers: blocks.
+        image_size: height and width of the images, or one number for both; other sizes may come later, the positions
+            are then resized.
+        patch_size: side of a patch; images must be multiples of it.
+        channels: of the images.
+        position: ``"learned"`` or ``"none"``.
+        pooling: ``"corners"`` (the four corner patches side by side) or ``"mean"``.
+        expansion: width of the feed-forward layer over ``width``.
+
+    Shapes: images [B, channels, height, width] -> [B, num_classes].
+
+    Raises:
+        ConfigError: an unknown position or pooling. ShapeError: images that are no multiples of patches.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        mixers: list[nn.Module],
+        *,
+        width: int,
+        image_size: int | tuple[int, int] = 224,
+        patch_size: int = 16,
+        channels: int = 3,
+        position: str = "learned",
+        pooling: str = "corners",
+        expansion: float = 4.0,
+        layer_scale: float | None = None,
+    ) -> None:
+        super().__init__()
+        for kind, name, names in (("position", position, POSITIONS), ("pooling", pooling, POOLINGS)):
+            if name not in names:
+                raise ConfigError(unknown(kind, name, names))
+        self.patches = Patches(width, image_size, patch_size, channels, position == "learned")
+        hidden = int(expansion * width)
+        self.blocks = nn.ModuleList(VisionBlock(width, mixer, hidden, layer_scale) for mixer in mixers)
+        self.norm = nn.RMSNorm(width, eps=NORM_EPS)
+        self.pooling = pooling
+        self.head = nn.Linear(4 * width if pooling == "corners" else width, num_classes)
+        small_init(self.head)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, channels, height, width] -> [B, num_classes]"""
+        x = self.patches(images)
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm(x)
+        return self.head(self.pool(x))
+
+    def pool(self, x: Tensor) -> Tensor:
+        """[B, Y, X, width] -> [B, 4 * width] or [B, width]"""
+        if self.pooling == "mean":
+            return x.mean((1, 2))
+        return torch.cat([x[:, row, column] for row in (0, -1) for column in (0, -1)], -1)
+
+
+class Patches(nn.Module):
+    """Cut images into patches, map each to a vector and add its learned position.
+
+    Positions belong to the grid of ``image_size`` and are resized for others (bicubic, antialiased when shrinking).
+    """
+
+    def __init__(self, width: int, image_size: int | tuple[int, int], patch: int, channels: int, learned: bool) -> None:
+        super().__init__()
+        sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+        self.patch = patch
+        self.project = nn.Conv2d(channels, width, patch, patch)
+        small_init(self.project)
+        rows, columns = self._grid(*sides)
+        # flax's fan formula for [1, Y, X, width]: as wide as the patches are many.
+        self.position: nn.Parameter | None = None
+        if learned:
+            self.position = nn.Parameter(torch.randn(1, width, rows, columns) * (2 / (5 * rows * columns)) ** 0.5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, channels, height, width] -> [B, Y, X, width]"""
+        self._grid(*images.shape[-2:])
+        x = self.project(images)
+        if self.position is not None:
+            position: Tensor = self.position
+            if position.shape[-2:] != x.shape[-2:]:
+                position = F.interpolate(position, x.shape[-2:], mode="bicubic", antialias=True)
+            x = x + position
+        return x.permute(0, 2, 3, 1)
+
+    def _grid(self, height: int, width: int) -> tuple[int, int]:
+        if height % self.patch or width % self.patch or not height or not width:
+            raise ShapeError(
+                f"height and width must be multiples of the patch size {self.patch}, got {height} x {width}; "
+                "resize or pad the images"
+            )
+        return height // self.patch, width // self.patch
+
+
+class VisionBlock(nn.Module):
+    """``x + mixer(norm(x))``, then ``x + feed_forward(norm(x))``: [B, Y, X, width] -> [B, Y, X, width].
+
+    Args:
+        layer_scale: initial value of a learned factor on each channel of both branches; None for no factor.
+    """
+
+    def __init__(self, width: int, mixer: nn.Module, hidden: int, layer_scale: float | None = None) -> None:
+        super().__init__()
+        self.norm, self.mixer = nn.RMSNorm(width, eps=NORM_EPS), mixer
+        up, down = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.feed_forward = nn.Sequential(nn.RMSNorm(width, eps=NORM_EPS), up, nn.GELU(approximate="tanh"), down)
+        small_init(up)
+        small_init(down)
+        self.scales: nn.Parameter | None = None
+        if layer_scale is not None:
+            self.scales = nn.Parameter(torch.full((2, width), layer_scale))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, Y, X, width] -> [B, Y, X, width]"""
+        if self.scales is None:
+            x = x + self.mixer(self.norm(x))
+            return x + self.feed_forward(x)
+        x = x + self.scales[0] * self.mixer(self.norm(x))
+        return x + self.scales[1] * self.feed_forward(x)
+
+
+class PLSTMVision(VisionModel):
+    """pLSTM on the patches of images (Pöppel et al. 2025, section 4): blocks of P and D mode in turn.
+
+    Args:
+        num_classes: outputs.
+        size: a name in :data:`SIZES`, for width and heads.
+        width, heads: instead of those of the size.
+        layers: blocks.
+        modes: modes of the blocks, repeated as needed.
+        chirality: turn that D mode leaves open: ``"left"``, ``"right"``, or ``"alternating"`` from one D block to the
+            next.
+        layer: further arguments of :class:`PLSTMImage`, for all blocks; unless told, gates read slices of the channels.
+        rest: as for :class:`VisionModel`.
+
+    Example:
+        >>> model = PLSTMVision(10, size="tiny", layers=2, image_size=64)
+        >>> model(torch.randn(1, 3, 64, 64)).shape
+        torch.Size([1, 10])
+        >>> model(torch.randn(1, 3, 96, 64)).shape
+        torch.Size([1, 10])
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        size: str = "tiny",
+        width: int | None = None,
+        heads: int | None = None,
+        layers: int = 12,
+        modes: str = "PD",
+        chirality: str = "alternating",
+        layer: dict[str, Any] | None = None,
+        **rest: Any,
+    ) -> None:
+        width, heads = sized(size, width, heads)
+        if width % heads:
+            raise ConfigError(f"width must be a multiple of heads, got width={width}, heads={heads}")
+        turns = {"alternating": ("left", "right")}.get(chirality, (chirality,))
+        mixers: list[nn.Module] = []
+        turned = 0
+        for mode in (modes[number % len(modes)] for number in range(layers)):
+            if mode == "D":
+                mode, turned = f"D-{turns[turned % len(turns)]}", turned + 1
+            image = PLSTMImage(width, width // heads, heads, mode=mode, **({"gate_inputs": "slices"} | (layer or {})))
+            out = nn.Linear(width, width, bias=False)
+            small_init(image.lin)  # queries, keys and values
+            small_init(out)
+            mixers.append(nn.Sequential(image, out))
+        super().__init__(num_classes, mixers, width=width, **rest)
+
+
+class Attention(nn.Module):
+    """Softmax attention between all patches, [B, Y, X, width] -> [B, Y, X, width]."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        small_init(self.qkv)
+        small_init(self.out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, Y, X, width] -> [B, Y, X, width]"""
+        query, key, value = self.qkv(x.flatten(1, 2)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return self.out(mixed.transpose(1, 2).flatten(2)).view_as(x)
+
+
+class ViT(VisionModel):
+    """A vision transformer of the same size between the same patches and head, with which pLSTM is compared.
+
+    As in the experiments of Pöppel et al. 2025: RMSNorm, learned positions, layer scale from 1.
+
+    Args:
+        num_classes, size, width, heads, layers, rest: as for :class:`PLSTMVision`.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        size: str = "tiny",
+        width: int | None = None,
+        heads: int | None = None,
+        layers: int = 12,
+        **rest: Any,
+    ) -> None:
+        width, heads = sized(size, width, heads)
+        mixers: list[nn.Module] = [Attention(width, heads) for _ in range(layers)]
+        super().__init__(num_classes, mixers, width=width, layer_scale=1.0, **rest)
+
+
+def efficientnet(num_classes: int) -> nn.Module:
+    """EfficientNet-B0 of torchvision, untrained.
+
+    Raises:
+        ImportError: torchvision is not installed; take the build that belongs to your torch.
+    """
+    try:
+        from torchvision.models import efficientnet_b0
+    except ImportError as error:
+        raise ImportError("torchvision is not installed; install the build that belongs to your torch") from error
+    return efficientnet_b0(num_classes=num_classes)
+
+
+VISION: dict[str, Callable[..., nn.Module]] = {"plstm-vision": PLSTMVision, "vit": ViT, "efficientnet": efficientnet}
+"""Networks for images by name."""
+
+
+def sized(size: str, width: int | None, heads: int | None) -> tuple[int, int]:
+    """Width and heads of a size, or those given instead."""
+    if size not in SIZES:
+        raise ConfigError(unknown("size", size, SIZES))
+    return width or SIZES[size].width, heads or SIZES[size].heads
+
+
+@torch.no_grad()
+def small_init(linear: nn.Linear | nn.Conv2d) -> None:
+    """Weights from N(0, 2 / (5 · fan-in)), biases zero (Nguyen and Salazar 2019, as in the paper)."""
+    nn.init.normal_(linear.weight, std=(2 / (5 * linear.weight[0].numel())) ** 0.5)
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)

@@ -1,0 +1,84 @@
+"""Networks for images: the paper's sizes, any resolution, and which patches can be felt where."""
+
+import pytest
+import torch
+from torch import nn
+
+from plstm_graph.errors import ConfigError, ShapeError
+from plstm_graph.models.vision import PLSTMVision, VisionModel, ViT, efficientnet
+
+
+def parameters(model: nn.Module) -> float:
+    return sum(weight.numel() for weight in model.parameters()) / 1e6
+
+
+@pytest.mark.parametrize(("size", "millions"), [("tiny", 6.31), ("small", 23.27), ("base", 89.12)])
+def test_sizes_of_the_paper(size: str, millions: float) -> None:
+    with torch.device("meta"):
+        model = PLSTMVision(1000, size=size)
+        rival = ViT(1000, size=size)
+    assert parameters(model) == pytest.approx(millions, rel=0.01)
+    assert parameters(rival) == pytest.approx(millions, rel=0.01)
+
+
+def test_the_model_for_arrows() -> None:
+    with torch.device("meta"):
+        model = PLSTMVision(2, size="tiny", heads=6, image_size=192)
+    assert parameters(model) == pytest.approx(5.55, rel=0.01)
+    layers = [block.mixer[0] for block in model.blocks]
+    assert [layer.mode for layer in layers[:4]] == ["P", "D-left", "P", "D-right"]
+
+
+def small(network: type[VisionModel], **options) -> VisionModel:
+    torch.manual_seed(0)
+    return network(2, width=16, heads=2, layers=2, image_size=32, patch_size=8, **options).eval()
+
+
+@pytest.mark.parametrize("network", [PLSTMVision, ViT])
+@pytest.mark.parametrize("options", [{}, {"position": "none", "pooling": "mean"}])
+def test_any_resolution_and_every_weight_learns(network: type[VisionModel], options: dict) -> None:
+    model = small(network, **options)
+    out = model(torch.randn(3, 3, 32, 48))
+    assert out.shape == (3, 2)
+    out.square().sum().backward()
+    assert [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()] == []
+
+
+def test_learned_positions_are_as_they_are_at_their_own_size() -> None:
+    model = small(PLSTMVision)
+    zero = torch.zeros(1, 3, 32, 32)
+    grid = model.patches(zero)
+    assert model.patches.position is not None
+    assert torch.equal(grid, model.patches.position.permute(0, 2, 3, 1))  # biases are zero at first
+    resized = model.patches(torch.zeros(1, 3, 64, 64))
+    assert resized.shape == (1, 8, 8, 16)
+    assert torch.allclose(resized.mean(), grid.mean(), atol=0.02)
+
+
+def test_corners_read_every_patch() -> None:
+    model = small(PLSTMVision, position="none")
+    images = torch.randn(1, 3, 32, 32, requires_grad=True)
+    model(images).square().sum().backward()
+    assert images.grad is not None
+    assert (images.grad.unfold(2, 8, 8).unfold(3, 8, 8).abs().sum((1, 4, 5)) > 0).all()
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(ShapeError, match="multiples of the patch size 8, got 30 x 32"):
+        small(PLSTMVision)(torch.randn(1, 3, 30, 32))
+    with pytest.raises(ConfigError, match="pooling"):
+        small(ViT, pooling="corner")
+    with pytest.raises(ConfigError, match="width must be a multiple of heads"):
+        PLSTMVision(2, width=10, heads=4)
+    with pytest.raises(ConfigError, match="size"):
+        ViT(2, size="huge")
+
+
+def test_efficientnet_comes_from_torchvision() -> None:
+    try:
+        from torchvision.models import EfficientNet
+    except ImportError:
+        with pytest.raises(ImportError, match="torchvision"):
+            efficientnet(2)
+    else:
+        assert isinstance(efficientnet(2), EfficientNet)
