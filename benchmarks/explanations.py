@@ -26,7 +26,7 @@ from plstm_graph.explain import explain
 from plstm_graph.nn.inputs import prepare
 from plstm_graph.nn.model import GraphModel, ModelConfig
 from plstm_graph.train.config import TrainConfig
-from plstm_graph.train.data import labels, scaling, split_of
+from plstm_graph.train.data import labels, split_of
 from plstm_graph.train.infer import restore
 from plstm_graph.train.run import train
 from plstm_graph.transforms import line_dag
@@ -73,7 +73,7 @@ def run(group: str, name: str, config: TrainConfig, *, molecules: int, tested: i
     dataset = planted.planted(planted.nci(molecules), group)
     parts = split_of(config, dataset)
     model, trained = _trained(config, dataset)
-    (mean,), (deviation,) = scaling(labels([dataset.graphs[index] for index in parts["train"]]), dataset.targets)
+    output, _ = dataset.task.fitted(labels([dataset.graphs[index] for index in parts["train"]])).chosen(None)
     chosen = [dataset.graphs[index] for index in parts["test"]]
     chosen = [graph for graph in chosen if planted.truth(graph, group).any() and not planted.truth(graph, group).all()]
     areas: dict[str, list[float]] = {}
@@ -81,7 +81,7 @@ def run(group: str, name: str, config: TrainConfig, *, molecules: int, tested: i
     gaps: list[float] = []
     for graph in prepare(chosen[:tested], config.model):
         start = time.perf_counter()
-        found = explain(model, graph, lambda out: out[:, 0] * deviation + mean)
+        found = explain(model, graph, output)
         middle = time.perf_counter()
         nodes, edges = masks(model, graph, mask_epochs)
         seconds["explain"] += middle - start

@@ -11,6 +11,7 @@ from plstm_graph.data import GraphDataset
 from plstm_graph.data.dataset import MOLECULE
 from plstm_graph.data.molecules import contrib_folder, read_molecules
 from plstm_graph.errors import DataError
+from plstm_graph.tasks import Regression
 
 # As OGB's features count them: elements by atomic number less one, bonds by type.
 CARBON, NITROGEN, OXYGEN = 5, 6, 7
@@ -53,7 +54,7 @@ def planted(smiles: Iterable[str], group: str, largest: int = 40) -> GraphDatase
     graphs = [graph for _, graph in read_molecules(smiles)[0] if 2 <= graph.num_nodes <= largest]
     for graph in graphs:
         graph.y = torch.tensor([[float(len(GROUPS[group](graph)))]])
-    return GraphDataset(group, graphs, "regression", "mae", ("count",), 1, MOLECULE, [], "random")
+    return GraphDataset(group, graphs, Regression(("count",), "mae"), MOLECULE, [], "random")
 
 
 def truth(graph: Data, group: str) -> Tensor:

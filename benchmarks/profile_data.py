@@ -24,7 +24,7 @@ from plstm_graph.data import GraphDataset, PackedGraphs
 from plstm_graph.errors import ConfigError
 from plstm_graph.nn.model import GraphModel, ModelConfig
 from plstm_graph.train.config import TrainConfig
-from plstm_graph.train.data import Graphs, labels, load_data, pack, scaling, split_of, train_loader
+from plstm_graph.train.data import Graphs, labels, load_data, pack, split_of, train_loader
 from plstm_graph.train.infer import pick_device
 from plstm_graph.train.module import Learner
 
@@ -32,9 +32,8 @@ from plstm_graph.train.module import Learner
 def stepper(dataset: GraphDataset, model: ModelConfig, target: Tensor, device: str) -> Callable[[Batch], None]:
     """A training step as the trainer takes it, without Lightning."""
     torch.manual_seed(0)
-    mean, deviation = scaling(target, dataset.targets) if dataset.task == "regression" else ([], [])
-    meta = {"task": dataset.task, "metric": dataset.metric, "mean": mean, "deviation": deviation}
-    learner = Learner(GraphModel(dataset.features, dataset.num_outputs, model), meta).to(device)
+    task = dataset.task.fitted(target)
+    learner = Learner(GraphModel(dataset.features, task.num_outputs, model, level=task.level), task).to(device)
     optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-3, fused=device.startswith("cuda") or None)
 
     def step(batch: Batch) -> None:

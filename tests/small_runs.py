@@ -9,6 +9,7 @@ from torch import nn
 
 from plstm_graph.data import load
 from plstm_graph.data.dataset import GraphDataset
+from plstm_graph.tasks import Multiclass
 from plstm_graph.train.config import TrainConfig, override
 
 RINGS = ("c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CC1")
@@ -41,7 +42,7 @@ def three_classes(dataset: GraphDataset) -> GraphDataset:
     graphs = [graph.clone() for graph in dataset.graphs]
     for index, graph in enumerate(graphs):
         graph.y = graph.y.new_tensor([index % 3]).long()
-    return replace(dataset, graphs=graphs, task="multiclass", metric="accuracy", targets=("class",), num_outputs=3)
+    return replace(dataset, graphs=graphs, task=Multiclass(("class",), classes=3))
 
 
 def small_config(**values: Any) -> TrainConfig:

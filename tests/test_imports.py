@@ -14,6 +14,7 @@ ROOT = Path(plstm_graph.__file__).parent
 # A module imports from its own group and from groups further left. ``testing`` is for tests: nothing imports it.
 GROUPS = (
     ("errors", "files", "names", "model_config"),
+    ("tasks",),
     ("orient", "line_dag", "line_pairs", "plan", "prune", "dag"),
     ("gates", "ops"),
     ("grid",),
@@ -32,7 +33,7 @@ HOMES = {
     "ogb": ("data/molecules.py",),
     "pytorch_lightning": ("train/",),
     "lightning": (),
-    "torchmetrics": ("train/",),
+    "sklearn": ("tasks/metrics.py", "data/splits.py", "plots.py", "train/forest.py"),
     "matplotlib": ("plots.py", "draw/"),
     "jinja2": ("train/page/__init__.py",),
     "typer": ("cli.py", "options.py"),

@@ -8,9 +8,10 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from plstm_graph.data import source
-from plstm_graph.data.dataset import UNLABELLED, DatasetInfo, GraphDataset
+from plstm_graph.data.dataset import DatasetInfo, GraphDataset
 from plstm_graph.errors import DataError
 from plstm_graph.nn.encoders import FeatureSpec
+from plstm_graph.tasks import Unlabelled
 
 URL = "https://raw.githubusercontent.com/lsils/benchmarks/master"
 EPFL = ("random_control/ctrl", "arithmetic/adder", "arithmetic/div", "arithmetic/max", "arithmetic/sin")
@@ -118,7 +119,7 @@ def load_folder(folder: str | Path, name: str | None = None) -> GraphDataset:
     if not files:
         raise DataError(f"there are no .aig or .aig.gz files in {folder}")
     graphs = [read_aiger(path).data() for path in files.values()]
-    return GraphDataset(name or folder.name, graphs, UNLABELLED, "", (), 0, FEATURES)
+    return GraphDataset(name or folder.name, graphs, Unlabelled(), FEATURES)
 
 
 def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
@@ -133,7 +134,7 @@ ROWS = [
     DatasetInfo(
         "epfl",
         5,
-        UNLABELLED,
+        Unlabelled.name,
         "",
         "",
         "none stated",

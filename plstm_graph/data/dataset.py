@@ -15,9 +15,8 @@ from plstm_graph.errors import DataError
 from plstm_graph.model_config import ModelConfig
 from plstm_graph.nn.encoders import ATOM_SIZES, BOND_SIZES, FeatureSpec
 from plstm_graph.nn.inputs import prepare
+from plstm_graph.tasks import Task, task_of
 
-METRICS = {"regression": "r2", "binary": "rocauc", "multiclass": "accuracy"}  # tasks of a file, and how each is scored
-UNLABELLED = "none"
 MOLECULE = FeatureSpec(node_sizes=ATOM_SIZES, edge_sizes=BOND_SIZES)
 
 
@@ -30,29 +29,20 @@ class GraphDataset:
             also carry ``smiles``. ``rank`` is the order that belongs to the data, on which a model with order
             ``"canonical"`` relies: rdkit's for molecules, for a native DAG a topological one, so that its directions
             are kept.
-        task: says what ``y`` is. ``"regression"`` and ``"binary"`` (one yes or no a target): float [1, targets] with
-            NaN for a missing label. ``"multiclass"``: the class as int64 [1]. ``"tokens"``: numbers of words, int64
-            [1, longest], -1 after the last one. ``"none"``: there are no labels.
-        num_outputs: number of targets; of classes when ``task`` is ``"multiclass"``; of words times targets (places of
-            words) when it is ``"tokens"``.
+        task: what is asked of each graph, and so what ``y`` is.
         rejected: rows of the file that are not among ``graphs``, each with a reason.
         parts: the split that was published with the graphs, called "official".
-        words: what the numbers of ``"tokens"`` stand for.
         featuriser: how their SMILES became these graphs, one of ``molecules.FEATURISERS``; None where they are no
             molecules. By default that of :func:`plstm_graph.data.smiles_to_data` for graphs with ``smiles``.
     """
 
     name: str
     graphs: list[Data]
-    task: str
-    metric: str
-    targets: tuple[str, ...]
-    num_outputs: int
+    task: Task
     features: FeatureSpec
     rejected: list[Rejected] = field(default_factory=list)
     default_split: str = "random"
     parts: Split | None = None
-    words: tuple[str, ...] = ()
     featuriser: str | None = None
 
     def __post_init__(self) -> None:
@@ -83,7 +73,7 @@ class DatasetInfo:
     Attributes:
         name: what ``--data`` takes.
         graphs: how many there are; rows of the file for MoleculeNet. None where it is not published.
-        task, metric, split: as of :class:`GraphDataset`.
+        task, metric, split: name of the kind of task, what validation is judged by, usual split.
         licence, source, url: of the data.
         places: where raw files may stand below a root folder; in the cache they are at the first of them.
         megabytes: size of the download where known.
@@ -119,7 +109,14 @@ class DatasetInfo:
                 f"{self.name} must have {self.graphs} graphs, got {count}: its files are not the published ones"
             )
 
-    def dataset(self, graphs: list[Data], targets: tuple[str, ...], features: FeatureSpec, **rest: Any) -> GraphDataset:
-        """A :class:`GraphDataset` with this row's name, task, metric and split."""
-        given: dict[str, Any] = {"num_outputs": len(targets), "default_split": self.split} | rest
-        return GraphDataset(self.name, graphs, self.task, self.metric, targets, features=features, **given)
+    def dataset(
+        self,
+        graphs: list[Data],
+        targets: tuple[str, ...],
+        features: FeatureSpec,
+        asked: dict[str, Any] | None = None,
+        **rest: Any,
+    ) -> GraphDataset:
+        """A :class:`GraphDataset` with this row's name, task (``asked``: more of its fields), metric and split."""
+        task = task_of(self.task)(targets, self.metric, **asked or {})
+        return GraphDataset(self.name, graphs, task, features, default_split=self.split, **rest)

@@ -124,9 +124,8 @@ def load_code(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset
     stacked = Stacked(**content)
     info.check_count(len(stacked.nodes))
     targets = tuple(f"word {place + 1}" for place in range(PLACES))
-    outputs = len(targets) * (len(words) + 2)  # the words, unknown, end
     features = FeatureSpec(node_sizes=tuple(sizes), edge_sizes=(2,))
-    return info.dataset(stacked.graphs(), targets, features, num_outputs=outputs, parts=parts, words=tuple(words))
+    return info.dataset(stacked.graphs(), targets, features, {"words": tuple(words)}, parts=parts)
 
 
 def _code(folder: Path) -> dict[str, Any]:
@@ -227,7 +226,7 @@ def _frame(path: Path, **options: Any) -> Any:
 def _row(
     name: str, archive: str, graphs: int | None, targets: int, task: str, metric: str, size: float | None = None
 ) -> DatasetInfo:
-    code = task == "tokens"
+    code = name == "code2"
     url = f"{URL}/{archive}.zip" if code else f"{URL}/csv_mol_download/{archive}.zip"
     folder = f"ogbg_{name}"
     return DatasetInfo(

@@ -25,8 +25,9 @@ from plstm_graph.files import PACKED, atomic_write
 from plstm_graph.model_config import ModelConfig
 from plstm_graph.nn.encoders import FeatureSpec
 from plstm_graph.nn.inputs import prepare
+from plstm_graph.tasks import restore
 
-FORMAT = 2  # 1: nothing tells repeats of a molecule
+FORMAT = 3  # 1: nothing tells repeats of a molecule; 2: the task in several fields
 SUFFIX = ".pt"
 WHOLE = (torch.uint8, torch.int16, torch.int32, torch.int64)  # types for whole numbers, narrow ones first
 
@@ -89,15 +90,11 @@ def write_prepared(path: str | PathLike[str], dataset: GraphDataset, *, walks: i
     graphs = prepare(dataset.graphs, ModelConfig(walks=walks))  # in canonical order; others need no source
     content: dict[str, Any] = {
         "name": dataset.name,
-        "task": dataset.task,
-        "metric": dataset.metric,
-        "targets": list(dataset.targets),
-        "num_outputs": dataset.num_outputs,
+        "task": dataset.task.plain(),
         "features": {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(dataset.features).items()},
         "rejected": [list(row) for row in dataset.rejected],
         "default_split": dataset.default_split,
         "parts": {name: narrow(torch.tensor(part)) for name, part in (dataset.parts or {}).items()},
-        "words": list(dataset.words),
         "featuriser": dataset.featuriser if smiles else None,
         "scaffolds": _scaffolds(graphs),
         "molecules": None if (found := dataset.molecules()) is None else narrow(torch.tensor(found)),
@@ -129,15 +126,11 @@ def read_prepared(path: str | PathLike[str]) -> PreparedDataset:
     return PreparedDataset(
         content["name"],
         graphs,
-        content["task"],
-        content["metric"],
-        tuple(content["targets"]),
-        content["num_outputs"],
+        restore(content["task"]),
         FeatureSpec(**features),
         [Rejected(*row) for row in content["rejected"]],
         content["default_split"],
         {name: part.tolist() for name, part in content["parts"].items()} or None,
-        tuple(content["words"]),
         featuriser=content["featuriser"],
         walks=content["walks"],
         scaffolds=None if scaffolds is None else scaffolds.tolist(),

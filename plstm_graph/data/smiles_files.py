@@ -5,13 +5,12 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from plstm_graph.data.dataset import METRICS, MOLECULE, GraphDataset
+from plstm_graph.data.dataset import MOLECULE, GraphDataset
 from plstm_graph.data.molecules import CIP, Rejected, read_molecules
-from plstm_graph.data.tables import Table, read_table
+from plstm_graph.data.tables import read_table
 from plstm_graph.errors import ConfigError, DataError, unknown
 from plstm_graph.files import stem
+from plstm_graph.tasks import TASKS, Binary, Regression, Task, yes_or_no
 
 log = logging.getLogger(__name__)
 
@@ -27,19 +26,13 @@ def load_csv(
     featuriser: str = CIP,
 ) -> GraphDataset:
     """Molecules and labels of a CSV file; see :func:`load`. Rows that cannot be used are in ``rejected``."""
-    if task is not None and task not in METRICS:
-        raise ConfigError(unknown("task", task, METRICS))
+    tabular = {name: kind for name, kind in TASKS.items() if kind.tabular}
+    if task is not None and task not in tabular:
+        raise ConfigError(unknown("task", task, tabular))
     table = read_table(path)
     texts, labels = table.smiles(smiles_column), table.labels(targets)
-    if task is None:
-        task = "binary" if all(_is(row, (0, 1)) for row in labels) else "regression"
-        for name, column in zip(targets, zip(*labels, strict=True), strict=True):
-            if task == "regression" and (kinds := _like_classes(column)):
-                log.warning(
-                    f"{table.path.name}: {kinds} in column {name!r} are taken as quantities; if they are classes, "
-                    "number them 0, 1, ... and give the task: binary or multiclass"
-                )
-    num_outputs = _check_labels(table, targets, labels, task)
+    kind = tabular[task] if task else _guess(targets, labels, table.path.name)
+    asked = kind.from_table(targets, labels, table.path.name)
 
     molecules, rejected = read_molecules(texts, featuriser)
     graphs = []
@@ -48,7 +41,7 @@ def load_csv(
         if all(math.isnan(value) for value in label):
             rejected.append(Rejected(row, texts[row - 1], f"no label in {', '.join(targets)}"))
             continue
-        graph.y = torch.tensor([label], dtype=torch.float) if task != "multiclass" else torch.tensor([int(label[0])])
+        graph.y = asked.label(label)
         graphs.append(graph)
     rejected.sort()
     if not graphs:
@@ -57,9 +50,21 @@ def load_csv(
             f"{table.path.name}: none of the {len(texts)} rows can be used; row {first.row}: {first.reason}"
         )
     return GraphDataset(
-        *(stem(table.path), graphs, task, METRICS[task], tuple(targets), num_outputs, MOLECULE, rejected, "random"),
-        featuriser=featuriser,
+        stem(table.path), graphs, asked, MOLECULE, rejected, default_split="random", featuriser=featuriser
     )
+
+
+def _guess(targets: Sequence[str], labels: list[list[float]], where: str) -> type[Task]:
+    """Yes or no if all labels are 0 or 1, else quantities."""
+    if all(map(yes_or_no, labels)):
+        return Binary
+    for name, column in zip(targets, zip(*labels, strict=True), strict=True):
+        if kinds := _like_classes(column):
+            log.warning(
+                f"{where}: {kinds} in column {name!r} are taken as quantities; if they are classes, "
+                "number them 0, 1, ... and give the task: binary or multiclass"
+            )
+    return Regression
 
 
 def _like_classes(column: Sequence[float]) -> str:
@@ -71,25 +76,3 @@ def _like_classes(column: Sequence[float]) -> str:
         return f"whole numbers {' and '.join(f'{value:.0f}' for value in sorted(kinds))}"
     few = kinds <= set(range(-1, MOST_CLASSES))
     return f"whole numbers {min(kinds):.0f} to {max(kinds):.0f}" if few else ""
-
-
-def _is(labels: Sequence[float], allowed: Sequence[int]) -> bool:
-    return all(math.isnan(value) or value in allowed for value in labels)
-
-
-def _check_labels(table: Table, targets: Sequence[str], labels: list[list[float]], task: str) -> int:
-    """Number of outputs a model needs, after a check that the labels suit the task."""
-    where = table.path.name
-    if task == "multiclass":
-        if len(targets) != 1:
-            raise DataError(f"multiclass needs exactly one target column of {where}, got {', '.join(targets)}")
-        present = {row[0] for row in labels if not math.isnan(row[0])}
-        if present != set(range(len(present))) or len(present) < 2:
-            some = ", ".join(f"{value:g}" for value in sorted(present)[:5])
-            raise DataError(f"{where}: multiclass labels must be 0, 1, ... without gaps, got {some}, ...")
-        return len(present)
-    if task == "binary":
-        for row, label in enumerate(labels, start=1):
-            if not _is(label, (0, 1)):
-                raise DataError(f"{where}, row {row} (header not counted): a binary label must be 0 or 1, got {label}")
-    return len(targets)

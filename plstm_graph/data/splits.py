@@ -8,6 +8,7 @@ from torch_geometric.data import Data
 
 from plstm_graph.data import molecules
 from plstm_graph.errors import ConfigError, DataError, missing_extra, unknown
+from plstm_graph.tasks import Task
 
 OFFICIAL = "official"  # published with the graphs
 SPLITS = (OFFICIAL, "random", "scaffold", "folds")
@@ -19,7 +20,7 @@ Split = dict[str, list[int]]  # train, valid, test: together every graph once; r
 def make_split(
     kind: str,
     graphs: Sequence[Data],
-    task: str,
+    task: Task,
     *,
     seed: int = 0,
     fold: int = 0,
@@ -48,7 +49,7 @@ def make_split(
         members.setdefault(group, []).append(index)
     together = list(members.values())
     if kind == "folds":
-        classes = _classes(graphs, task)
+        classes = task.strata([graph.y for graph in graphs])
         return _expanded(fold_split([classes[first] for first, *_ in together], seed=seed, fold=fold), together)
     if fold != 0:
         raise ConfigError(f"fold {fold} was asked for, but the {kind} split has no folds; use split 'folds' or fold 0")
@@ -147,12 +148,6 @@ def _fill(groups: list[list[int]], size: int) -> Split:
         else:
             parts["test"] += group
     return _sorted(**parts)
-
-
-def _classes(graphs: Sequence[Data], task: str) -> list[int]:
-    if task == "regression" or any(graph.y.numel() != 1 for graph in graphs):
-        raise DataError("stratified folds need one class label a graph; use the random or scaffold split")
-    return [int(graph.y) for graph in graphs]
 
 
 def _sorted(**parts: list[int]) -> Split:

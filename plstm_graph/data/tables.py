@@ -10,12 +10,11 @@ from plstm_graph.data.dialect import read_cells, read_text
 from plstm_graph.data.molecules import parse
 from plstm_graph.errors import DataError, listed, unknown
 from plstm_graph.files import kind
+from plstm_graph.tasks import LARGEST
 
 SMILES_COLUMNS = ("smiles", "canonical_smiles", "isomeric_smiles")
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})  # cells without a label, in any case
 SMI = (".smi", ".smiles")
-LARGEST = 1e15
-"""Of labels: training and metrics add up their squares in 32-bit numbers."""
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 

@@ -38,7 +38,7 @@ def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
     data = read(folder, name, attributes=info.options["attributes"])
     info.check_count(len(data.graphs))
     if data.num_classes:
-        return info.dataset(data.graphs, ("class",), data.features, num_outputs=data.num_classes)
+        return info.dataset(data.graphs, ("class",), data.features, {"classes": data.num_classes})
     targets = tuple(f"y{number}" for number in range(data.graphs[0].y.shape[1]))
     numbers = replace(info, task="regression", metric="mae", split="random")
     return numbers.dataset(data.graphs, targets, data.features)

@@ -211,18 +211,30 @@ POOLINGS: dict[str, Callable[[int], aggr.Aggregation]] = {
 """Poolings by name, for a width: a mean weighted by attention, or one of the plain ones."""
 
 
+class EveryNode(nn.Module):
+    """In place of a pooling where every node has an answer."""
+
+    def forward(self, x: Tensor, index: Tensor | None = None, dim_size: int | None = None) -> Tensor:
+        """[N, width] as it is."""
+        return x
+
+
 class GraphModel(nn.Module):
     """Encode nodes and edges, run a node model, pool, predict.
 
     Args:
         features: what the data set stores.
-        num_outputs: outputs per graph.
+        num_outputs: outputs per answer.
         config: see :class:`ModelConfig`.
+        level: ``"graph"``, an answer a graph, or ``"node"``, one a node, without pooling.
 
-    Shapes: a PyG batch of G graphs, or one graph (prepared by :func:`prepare`) -> [G, num_outputs].
+    Shapes: a PyG batch of G graphs and N nodes, or one graph (prepared by :func:`prepare`) -> [G, num_outputs], or
+    [N, num_outputs].
     """
 
-    def __init__(self, features: FeatureSpec, num_outputs: int, config: ModelConfig | None = None) -> None:
+    def __init__(
+        self, features: FeatureSpec, num_outputs: int, config: ModelConfig | None = None, *, level: str = "graph"
+    ) -> None:
         super().__init__()
         self.config = config = config or ModelConfig()
         if config.model == FINGERPRINT:
@@ -242,7 +254,7 @@ class GraphModel(nn.Module):
         )
         edge_dim = config.width if self.encoder.has_edges else None
         self.stack = MODELS[config.model](config, edge_dim)
-        self.pool = POOLINGS[config.pooling](config.width)
+        self.pool = POOLINGS[config.pooling](config.width) if level == "graph" else EveryNode()
         layers: list[nn.Module] = []
         for _ in range(config.head_layers - 1):
             layers += [nn.Linear(config.width, config.width), nn.GELU(), nn.Dropout(config.dropout)]
@@ -251,7 +263,7 @@ class GraphModel(nn.Module):
         """With order ``"random"``: seed of the orientations of this epoch. A trainer sets it."""
 
     def forward(self, data: Data) -> Tensor:
-        """[G, num_outputs]"""
+        """[G, num_outputs], or [N, num_outputs]"""
         batch = data.get("batch")
         size = data.num_graphs if isinstance(data, Batch) else None  # graphs without nodes count, too
         x, edge_attr = self.encoder(

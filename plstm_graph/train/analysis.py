@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from plstm_graph.train.metrics import METRICS, score
+from plstm_graph.tasks import METRICS, Task, score
 from plstm_graph.train.record import Predictions
 
 LEVEL = 0.95
@@ -109,15 +109,15 @@ def reliability(found: Predictions) -> Reliability:
     return Reliability(confidence, frequency, counts[some], error)
 
 
-def errors(found: Predictions, task: str) -> np.ndarray:
+def errors(found: Predictions, task: type[Task]) -> np.ndarray:
     """How wrong each prediction is, [graphs, targets], -1 where there is no label.
 
-    For regression in standard deviations of the target; for classes the probability that the true class did not get.
+    Of quantities in standard deviations of the target; for classes the probability that the true class did not get.
     """
-    if task == "multiclass":
+    if task.exclusive:
         return 1 - found.prediction[np.arange(len(found.target)), found.target][:, None]
     error = np.abs(found.prediction - found.target)
-    if task == "regression":
+    if not task.chances:
         spreads = np.array([np.std(column[~np.isnan(column)]) for column in found.target.T])
         error = error / np.where(spreads > 0, spreads, 1.0)
     return np.nan_to_num(error, nan=-1.0)

@@ -14,8 +14,8 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
 from torch import Tensor
 
 from plstm_graph.errors import Diverged
+from plstm_graph.tasks import METRICS
 from plstm_graph.train.data import mixed_seed
-from plstm_graph.train.metrics import METRICS
 from plstm_graph.train.pool import Say, Status
 from plstm_graph.train.results import HISTORY, write_rows
 

@@ -10,6 +10,7 @@ from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.nn.conv import PLSTMConv
 from plstm_graph.ops.dispatch import compiled_backend
 from plstm_graph.plan import TILES, served_classes
+from plstm_graph.tasks import Task
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import Graphs
 
@@ -22,7 +23,7 @@ WORTHWHILE, DRAWS = 0.5, 40
 
 
 def capturable(
-    graphs: Graphs, config: TrainConfig, model: nn.Module, device: torch.device, devices: int = 1
+    graphs: Graphs, config: TrainConfig, task: Task, model: nn.Module, device: torch.device, devices: int = 1
 ) -> PackedGraphs:
     """The graphs with room for fillers.
 
@@ -36,6 +37,8 @@ def capturable(
         why = f"takes one device, not {devices}"
     elif config.compile:
         why = "and compile do not go together"
+    elif task.level != "graph":
+        why = f"takes one answer a graph, not one a {task.level}"
     elif config.model.model not in MODELS or (config.model.model == "plstm" and config.model.local not in LOCALS):
         named = f"model {config.model.model!r}" if config.model.model not in MODELS else f"local {config.model.local!r}"
         why = f"takes models {', '.join(MODELS)} and local branches {', '.join(LOCALS)}, not {named}"

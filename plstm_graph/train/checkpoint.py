@@ -11,16 +11,16 @@ from typing import Any, get_args, get_origin, get_type_hints
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from plstm_graph.errors import CheckpointError, PLSTMGraphError
+from plstm_graph.errors import CheckpointError, ConfigError, PLSTMGraphError
 from plstm_graph.files import atomic_write
 from plstm_graph.nn.encoders import FeatureSpec
 from plstm_graph.nn.model import FINGERPRINT, GraphModel, ModelConfig
+from plstm_graph.tasks import Task, restore
 from plstm_graph.train.config import TrainConfig, from_dict
 from plstm_graph.train.folders import locate, missing
 from plstm_graph.train.forest import Forest
-from plstm_graph.train.metrics import METRICS
 
-FORMAT, META = 2, "plstm_graph"  # 1: a layer's nodes had two linear maps
+FORMAT, META = 3, "plstm_graph"  # 1: a layer's nodes had two linear maps; 2: the task in several fields
 
 
 @dataclass(frozen=True)
@@ -30,21 +30,14 @@ class Meta:
     Args:
         config: the TrainConfig as a dict.
         features: the FeatureSpec as a dict.
-        task, metric, targets: of the data set.
-        num_outputs: width of the model's output.
-        mean, deviation: scaling of the labels, one each per target (empty unless regression), in the labels' units.
+        task: the Task as a dict, fitted to the training split.
         featuriser: how SMILES become graphs, one of ``data.molecules.FEATURISERS``; None if the data are no molecules.
         versions: of the packages that trained it.
     """
 
     config: dict[str, Any]
     features: dict[str, Any]
-    task: str
-    metric: str
-    targets: list[str]
-    num_outputs: int
-    mean: list[float]
-    deviation: list[float]
+    task: dict[str, Any]
     featuriser: str | None
     versions: dict[str, str]
     format: int = FORMAT
@@ -57,13 +50,18 @@ class Meta:
     def model_config(self) -> ModelConfig:
         return self.train_config.model
 
+    @property
+    def asked(self) -> Task:
+        """What the model was trained to answer."""
+        return restore(self.task)
+
     def build(self) -> torch.nn.Module:
         """The model with fresh weights, or a forest without trees."""
         if self.model_config.model == FINGERPRINT:
-            return Forest(self.model_config, self.task)
+            return Forest(self.model_config, self.asked)
         stored: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in self.features.items()}
         spec = FeatureSpec(**stored)
-        return GraphModel(spec, self.num_outputs, self.model_config)
+        return GraphModel(spec, self.asked.num_outputs, self.model_config, level=self.asked.level)
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -145,15 +143,13 @@ def read_meta(content: Mapping[str, Any], path: object) -> Meta:
     wrong = sorted(str(name) for name in hints.keys() ^ stored.keys())
     wrong += [name for name, hint in hints.items() if name in stored and not _is(stored[name], hint)]
     if not wrong:
-        outputs, targets = stored["num_outputs"], len(stored["targets"])
-        columns = {"multiclass": 1, "tokens": targets}.get(stored["task"], outputs)
-        scales = stored["num_outputs"] if stored["task"] == "regression" else 0
-        lengths = {"targets": columns, "mean": scales, "deviation": scales}
-        wrong = [name for name, length in lengths.items() if len(stored[name]) != length]
-        wrong += ["metric"] * (stored["metric"] not in METRICS or stored["task"] not in METRICS[stored["metric"]].task)
-    if wrong:
-        raise CheckpointError(f"{path} describes itself wrongly ({', '.join(wrong)}); it was changed or damaged")
-    return Meta(**stored)
+        try:
+            meta = Meta(**stored)
+            _ = meta.asked
+            return meta
+        except ConfigError as error:
+            wrong = [str(error)]
+    raise CheckpointError(f"{path} describes itself wrongly ({', '.join(wrong)}); it was changed or damaged")
 
 
 def _is(value: Any, hint: Any) -> bool:

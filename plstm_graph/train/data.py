@@ -10,13 +10,13 @@ from torch.utils.data import Sampler
 from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 
-from plstm_graph.data.dataset import UNLABELLED, GraphDataset
+from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.data.datasets import load
 from plstm_graph.data.packed import PackedGraphs, PackedLoader
-from plstm_graph.data.tables import LARGEST
 from plstm_graph.errors import DataError
 from plstm_graph.model_config import ModelConfig
 from plstm_graph.orient import RANDOM
+from plstm_graph.tasks import Task
 from plstm_graph.train.config import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def load_data(config: TrainConfig) -> GraphDataset:
         task=config.task,
         featuriser=config.featuriser,
     )
-    if dataset.task == UNLABELLED:
+    if not dataset.task.labelled:
         raise DataError(f"{dataset.name} has no labels to train on; it is there for depth and speed")
     return dataset
 
@@ -181,33 +181,6 @@ class Collated:
         return iter(self.batches)
 
 
-def labels(graphs: Sequence[Data]) -> Tensor:
-    """[graphs, targets] floats with NaN where missing, [graphs] class numbers, or [graphs, longest] words."""
-    return torch.cat([graph.y for graph in graphs])
-
-
-def scaling(target: Tensor, names: Sequence[str]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each target over its known labels.
-
-    Args:
-        target: [graphs, targets] labels of the training split, in original units.
-        names: of the targets, for the error.
-
-    Raises:
-        DataError: a target without any label in the training split.
-    """
-    means, deviations = [], []
-    for name, column in zip(names, target.double().T, strict=True):
-        known = column[~column.isnan()]
-        if not len(known):
-            raise DataError(
-                f"target {name!r} has no label in the training split; drop it, or use another split or seed"
-            )
-        if not (size := float(known.abs().max())) <= LARGEST:
-            raise DataError(
-                f"labels of target {name!r} must lie within ±{LARGEST:g} (got {size:g}); use other units, or logarithms"
-            )
-        spread = float(known.std(unbiased=False))
-        means.append(float(known.mean()))
-        deviations.append(spread if spread > 1e-12 * max(1.0, abs(means[-1])) else 1.0)
-    return means, deviations
+def labels(graphs: Sequence[Data], task: Task | None = None) -> Tensor:
+    """Labels of graphs, or of all their nodes, as their task has them; without ``task`` there must be some."""
+    return torch.cat([graph.y for graph in graphs]) if graphs or task is None else task.no_labels

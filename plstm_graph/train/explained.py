@@ -1,19 +1,15 @@
 """From a checkpoint and a molecule to what its prediction is made of: a picture and two tables."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from plstm_graph import explain as core
 from plstm_graph.data.molecules import layout, smiles_to_data
 from plstm_graph.draw import draw_explanation
-from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.nn.inputs import prepare
-from plstm_graph.train.checkpoint import Meta
 from plstm_graph.train.infer import network, restore_for_molecules
 from plstm_graph.train.results import write_rows
 
@@ -83,25 +79,9 @@ def explain(
     """
     learner, meta = restore_for_molecules(checkpoint, "cpu")
     model = network(learner, checkpoint)
-    choices = [str(number) for number in range(meta.num_outputs)] if meta.task == "multiclass" else list(meta.targets)
-    output, unit = _output(meta, choices, target)
+    output, unit = learner.task.chosen(target)
     (graph,) = prepare([smiles_to_data(smiles, str(meta.featuriser))], meta.model_config)
-    return Explained(smiles, unit, choices, core.explain(model, graph, output, steps=steps))
-
-
-def _output(meta: Meta, choices: list[str], target: str | None) -> tuple[Callable[[Tensor], Tensor], str]:
-    """The number that a model's output [graphs, outputs] means for a target, [graphs], and its unit."""
-    classes = meta.task == "multiclass"
-    chosen = choices[0] if target is None else target.removeprefix("p_") if classes else target
-    if chosen not in choices:
-        raise ConfigError(unknown("class" if classes else "target", target, choices))
-    column = choices.index(chosen)
-    if classes:
-        others = [number for number in range(meta.num_outputs) if number != column]
-        return (lambda out: out[:, column] - out[:, others].logsumexp(-1)), f"log-odds of class {chosen}"
-    if meta.task == "binary":
-        return (lambda out: out[:, column]), f"log-odds of {chosen}"
-    return (lambda out: out[:, column] * meta.deviation[column] + meta.mean[column]), chosen
+    return Explained(smiles, unit, learner.task.choices, core.explain(model, graph, output, steps=steps))
 
 
 def _cell(value: float) -> str:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from plstm_graph.data.molecules import fingerprints
-from plstm_graph.errors import DataError
+from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.model_config import ModelConfig
+from plstm_graph.tasks import Task
 from plstm_graph.train.data import labels
 
 ROWS = 256
@@ -26,7 +27,7 @@ class Forest(nn.Module):
 
     Args:
         config: radius, bits and counts of the fingerprint.
-        task: "regression", "binary" or "multiclass".
+        task: regression, yes or no, or classes, of molecules.
 
     Shapes: a PyG batch of G molecules with ``smiles`` -> [G, outputs]: values, or what a sigmoid or softmax makes the
     forest's probabilities.
@@ -41,8 +42,10 @@ class Forest(nn.Module):
 
     NAMES = ("roots", "feature", "threshold", "left", "right", "value")
 
-    def __init__(self, config: ModelConfig, task: str) -> None:
+    def __init__(self, config: ModelConfig, task: Task) -> None:
         super().__init__()
+        if task.level != "graph":
+            raise ConfigError(f"a fingerprint answers for a molecule, not for each {task.level}; choose a network")
         self.config, self.task = config, task
         for name in self.NAMES:
             self.register_buffer(name, torch.empty(0))
@@ -56,7 +59,7 @@ class Forest(nn.Module):
         from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
         features, target = self.featurise(smiles_of(graphs)).numpy(), labels(graphs)
-        make = RandomForestRegressor if self.task == "regression" else RandomForestClassifier
+        make = RandomForestClassifier if self.task.chances else RandomForestRegressor
         trees: list[list[Any]] = []
         classes = []
         for number, column in enumerate([target] if target.dim() == 1 else target.T):
@@ -114,9 +117,7 @@ class Forest(nn.Module):
     def forward(self, batch: Data) -> Tensor:
         """[G, outputs]"""
         found = self.answers(self.featurise(smiles_of([batch])).to(self.value.device))
-        if self.task == "regression":
-            return found.float()
-        return (found.logit() if self.task == "binary" else found.log()).float()
+        return self.task.raw(found).float()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """How many nodes there are is known by what is stored alone."""

@@ -19,7 +19,6 @@ from plstm_graph.train.checkpoint import Meta, locate, read, read_meta, restore_
 from plstm_graph.train.config import TrainConfig, override
 from plstm_graph.train.data import Graphs, batches, labels, load_data, split_of
 from plstm_graph.train.memory import memory_advice
-from plstm_graph.train.metrics import scores
 from plstm_graph.train.module import Learner
 from plstm_graph.train.results import write_rows
 from plstm_graph.train.seen import part_to_score, same_source
@@ -86,7 +85,7 @@ def restore(checkpoint: str | PathLike[str], device: str = "auto") -> tuple[Lear
     """
     content = read(checkpoint)
     meta = read_meta(content, locate(checkpoint))
-    learner = Learner(restore_model(content, meta, locate(checkpoint)), meta.plain())
+    learner = Learner(restore_model(content, meta, locate(checkpoint)), meta.asked, meta.plain())
     return learner.to(pick_device(device)).eval(), meta
 
 
@@ -94,7 +93,7 @@ def restore_for_molecules(checkpoint: str | PathLike[str], device: str = "auto")
     """As :func:`restore`, for a model that reads SMILES.
 
     Raises:
-        CheckpointError: also where it was trained on graphs of another kind.
+        CheckpointError: also where it was trained on graphs of another kind, or answers for each node.
     """
     learner, meta = restore(checkpoint, device)
     if meta.featuriser not in FEATURISERS:
@@ -102,6 +101,8 @@ def restore_for_molecules(checkpoint: str | PathLike[str], device: str = "auto")
             f"{checkpoint} was trained on the graphs of {meta.train_config.data!r}, not on molecules given as SMILES; "
             "use evaluate"
         )
+    if learner.task.level != "graph":
+        raise CheckpointError(f"{checkpoint} answers for each {learner.task.level}, not for a molecule; use evaluate")
     return learner, meta
 
 
@@ -141,7 +142,7 @@ def outputs(learner: Learner, graphs: Graphs, batch_size: int = 256) -> Tensor:
     with memory_advice(batch_size):
         found = [learner(batch.to(learner.device)).cpu() for batch in batches(graphs, batch_size)]
     learner.train(training)
-    return torch.cat(found) if found else torch.empty(0, int(learner.meta["num_outputs"]))
+    return torch.cat(found) if found else torch.empty(0, learner.task.num_outputs)
 
 
 def evaluate(
@@ -187,12 +188,12 @@ def evaluate(
     if part is None and isinstance(data, GraphDataset):
         part, why = "test", "the default for graphs in hand"
     elif part is None:
-        part, why = part_to_score(config, meta.train_config, dataset, meta.targets)
+        part, why = part_to_score(config, meta.train_config, dataset, learner.task.targets)
     chosen = range(len(dataset.graphs)) if part == "all" else split_of(config, dataset)[part]
     graphs = dataset.prepared(meta.model_config, chosen)
     if not graphs:
         raise DataError(f"the {part} part of {dataset.name} is empty; give another --split-part")
-    found = scores(meta.task, outputs(learner, graphs, batch_size), labels(graphs))
+    found = learner.task.scores(outputs(learner, graphs, batch_size), labels(graphs))
     counts = {"graphs": len(graphs), "rejected": len(dataset.rejected)}
     return {"data": dataset.name, "part": part, "why": why, **counts, **found, "notes": _notes(dataset, meta)}
 
@@ -202,16 +203,16 @@ def _pointed_at(data: str, meta: Meta) -> TrainConfig:
     file = is_table(data)
     if file and same_source(data, meta.train_config.data):
         return override(meta.train_config, {"data": data})
-    own = {"targets": tuple(meta.targets) if file else (), "task": meta.task if file else None}
+    own = {"targets": meta.asked.targets if file else (), "task": meta.asked.name if file else None}
     return override(meta.train_config, {"data": data, "smiles_column": None, **own})  # what has a name brings its own
 
 
 def _notes(dataset: GraphDataset, meta: Meta) -> list[str]:
-    notes = []
-    if list(dataset.targets) != meta.targets:
-        columns = ", ".join(repr(name) for name in dataset.targets)
-        kind = "column" if len(dataset.targets) == 1 else "columns"
-        notes.append(f"scores {', '.join(meta.targets)} against {kind} {columns}")
+    notes, targets = [], dataset.task.targets
+    if targets != meta.asked.targets:
+        columns = ", ".join(map(repr, targets))
+        kind = "column" if len(targets) == 1 else "columns"
+        notes.append(f"scores {', '.join(meta.asked.targets)} against {kind} {columns}")
     if dataset.rejected:
         told = [f"row {row.row}: {' '.join(row.reason.split())}" for row in dataset.rejected[:REASONS]]
         told += ["..."] if len(dataset.rejected) > REASONS else []
@@ -221,10 +222,15 @@ def _notes(dataset: GraphDataset, meta: Meta) -> list[str]:
 
 def _check_same_kind(dataset: GraphDataset, meta: Meta) -> None:
     featuriser = dataset.featuriser if dataset.featuriser and meta.featuriser else meta.featuriser  # None: not known
-    asked = (dataset.task, dataset.num_outputs, _tuples(asdict(dataset.features)), featuriser)
-    trained = (meta.task, meta.num_outputs, _tuples(meta.features), meta.featuriser)
+    asked, trained = (
+        (task.name, task.level, task.num_outputs, _tuples(features), made)
+        for task, features, made in (
+            (dataset.task, asdict(dataset.features), featuriser),
+            (meta.asked, meta.features, meta.featuriser),
+        )
+    )
     if asked != trained:
-        names = ("task", "number of outputs", "features", "featuriser")
+        names = ("task", "level", "number of outputs", "features", "featuriser")
         differing = [
             f"{n} {new} instead of {old}" for n, new, old in zip(names, asked, trained, strict=True) if new != old
         ]
@@ -246,13 +252,9 @@ def predict(
     learner, meta = restore_for_molecules(checkpoint, device)
     assert meta.featuriser is not None
     read_rows, rejected = read_molecules(smiles, meta.featuriser)
-    columns = list(meta.targets)
-    if meta.task == "multiclass":
-        columns = ["class", *(f"p_{number}" for number in range(meta.num_outputs))]
-    values = torch.full((len(smiles), len(columns)), torch.nan)
+    task = learner.task
+    values = torch.full((len(smiles), len(task.columns)), torch.nan)
     if read_rows:
         found = outputs(learner, prepare([graph for _, graph in read_rows], meta.model_config), batch_size)
-        if meta.task == "multiclass":
-            found = torch.cat([found.argmax(-1, keepdim=True).float(), found], dim=1)
-        values[torch.tensor([row - 1 for row, _ in read_rows])] = found
-    return Predictions(list(smiles), columns, values, rejected)
+        values[torch.tensor([row - 1 for row, _ in read_rows])] = task.table(found).to(values.dtype)
+    return Predictions(list(smiles), task.columns, values, rejected)

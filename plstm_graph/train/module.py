@@ -8,19 +8,19 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch_geometric.data import Batch
 
 from plstm_graph.nn.captured import Captured
-from plstm_graph.train.metrics import score
+from plstm_graph.tasks import Task, score
 
 
 class Learner(pl.LightningModule):
-    """A graph model with its task.
+    """A model with its task.
 
     Args:
-        model: maps a batch to [graphs, outputs].
-        meta: what the checkpoint says about itself (see ``checkpoint.Meta``).
+        model: maps a batch to [n, outputs]: n graphs or nodes, see ``Task.level``.
+        task: what is asked.
+        meta: what the checkpoint says about itself (see ``checkpoint.Meta``); it cannot be written without.
         lr, weight_decay, warmup_steps, total_steps: of AdamW and its schedule.
         compile: training steps run the model's stack through torch.compile; everything else runs it as it is.
         capture: passes over filled batches are CUDA graphs, in training steps.
@@ -32,7 +32,8 @@ class Learner(pl.LightningModule):
     def __init__(
         self,
         model: nn.Module,
-        meta: dict[str, Any],
+        task: Task,
+        meta: dict[str, Any] | None = None,
         *,
         lr: float = 1e-3,
         weight_decay: float = 0.0,
@@ -42,22 +43,21 @@ class Learner(pl.LightningModule):
         capture: bool = False,
     ) -> None:
         super().__init__()
-        self.model, self.meta = model, meta
+        self.model, self.task, self.meta = model, task, meta
         self.captured = Captured(model) if capture else None
-        self.task, self.metric = str(meta["task"]), str(meta["metric"])
         self.lr, self.weight_decay = lr, weight_decay
         self.warmup_steps, self.total_steps = warmup_steps, total_steps
         self.compiled = compile
         if compile:  # in place: names of weights stay
             model.stack.compile(fullgraph=True, dynamic=True)  # type: ignore[union-attr]
         # Not persistent: the checkpoint's meta is the one place where the scaling is stored.
-        self.register_buffer("mean", torch.tensor(meta["mean"]), persistent=False)
-        self.register_buffer("deviation", torch.tensor(meta["deviation"]), persistent=False)
+        for name, values in zip(("mean", "deviation"), task.scale, strict=True):
+            self.register_buffer(name, torch.tensor(values), persistent=False)
         self._loss_sum = self._labels = torch.zeros(())
         self._seen: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
     def forward(self, batch: Batch) -> Tensor:
-        """Predictions in original units, probabilities for classes, numbers of words: [graphs, outputs]."""
+        """Predictions in original units, probabilities for classes, numbers of words: [n, outputs]."""
         return self.readable(self._as_it_is(batch))
 
     def _as_it_is(self, batch: Batch) -> Tensor:
@@ -66,52 +66,31 @@ class Learner(pl.LightningModule):
             return self.model(batch)
 
     def readable(self, output: Tensor) -> Tensor:
-        """The model's output [graphs, outputs] as a user reads it; words [graphs, places] with -1 from the end on."""
-        if self.task == "regression":
-            return output.float() * self.deviation.float() + self.mean.float()
-        if self.task == "tokens":
-            words = self._by_place(output)
-            chosen = words.argmax(-1)
-            return chosen.masked_fill((chosen == words.size(-1) - 1).cumsum(1) > 0, -1)
-        return output.float().sigmoid() if self.task == "binary" else output.float().softmax(-1)
+        """The model's output [n, outputs] as a user reads it; words [n, places] with -1 from the end on."""
+        output = output.float()
+        if len(self.mean):
+            output = output * self.deviation.float() + self.mean.float()
+        return self.task.readable(output)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean loss over the labels that are there.
 
         Args:
-            output: [graphs, outputs] as the model gives it.
-            target: [graphs, targets] in original units, NaN where missing; [graphs] class numbers; [graphs, longest]
-                numbers of words, -1 after the last one.
+            output: [n, outputs] as the model gives it.
+            target: [n, targets] in original units, NaN where missing; [n] class numbers; [n, longest] numbers of
+                words, -1 after the last one.
         """
         output = output.float()
         if not len(target):  # no gradient, but still a graph for DDP to walk
             return output.sum() * 0.0
-        if self.task == "tokens":
-            words = self._by_place(output)
-            places, end = words.size(1), words.size(2) - 1
-            wanted = F.pad(target[:, :places], (0, max(0, places - target.size(1))), value=-1)
-            wanted = torch.where(wanted < 0, end, wanted.clamp(max=end - 1))  # all words not known are one
-            return F.cross_entropy(words.flatten(0, 1), wanted.flatten())
-        if self.task == "multiclass":
-            return F.cross_entropy(output, target)
-        # No choosing by mask, whose result has as many rows as the data say: a GPU would have to be waited for.
-        known, target = ~target.isnan(), target.float()
-        if self.task == "binary":
-            filled, weight = target.nan_to_num(), known.float()
-            mean = F.binary_cross_entropy_with_logits(output, filled, weight)
-        else:
-            scaled = (target - self.mean.float()) / self.deviation.float()
-            filled = torch.where(known, scaled, output.detach())  # no loss, and a gradient of 0
-            mean = (F.l1_loss if self.metric == "mae" else F.mse_loss)(output, filled)
-        return mean * (known.numel() / known.sum().clamp(min=1))  # by 1 where no label is missing
+        target = target.float() if target.is_floating_point() else target
+        if len(self.mean):
+            target = (target - self.mean.float()) / self.deviation.float()
+        return self.task.loss(output, target)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """A packed batch is there already: nothing to walk through."""
         return batch if batch.y.device == device else super().transfer_batch_to_device(batch, device, dataloader_idx)
-
-    def _by_place(self, output: Tensor) -> Tensor:
-        """[graphs, places · words] -> [graphs, places, words]; the last two words are unknown and end."""
-        return output.view(len(output), len(self.meta["targets"]), -1)
 
     def on_train_epoch_start(self) -> None:
         self._loss_sum = torch.zeros((), device=self.device)
@@ -121,8 +100,9 @@ class Learner(pl.LightningModule):
         output = self.model(batch) if self.captured is None else self.captured(batch)
         target = batch.y[: len(output)]
         if self._ends_in_repetition(index):  # another device has that graph
-            output, target = output[:-1], target[:-1]
-        loss, labels = self.loss(output, target), count_labels(target)
+            last = 1 if self.task.level == "graph" else int(batch.ptr[-1] - batch.ptr[-2])
+            output, target = output[: len(output) - last], target[: len(target) - last]
+        loss, labels = self.loss(output, target), self.task.count(target)
         self._loss_sum = self._loss_sum + loss.detach() * labels
         self._labels = self._labels + labels
         return loss * self._share(labels)
@@ -149,7 +129,7 @@ class Learner(pl.LightningModule):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         output, target = self._as_it_is(batch).float(), batch.y
-        labels = count_labels(target)
+        labels = self.task.count(target)
         self._seen.append((self.readable(output), target, self.loss(output, target) * labels, labels))
 
     def on_validation_epoch_end(self) -> None:
@@ -157,11 +137,12 @@ class Learner(pl.LightningModule):
         outputs, targets, losses, labels = zip(*self._seen, strict=True)
         self._seen = []
         mean = torch.stack(losses).sum() / torch.stack(labels).sum().clamp(min=1)  # of labels, not of batches
-        found = float(mean), score(self.metric, torch.cat(outputs), torch.cat(targets))
+        metric = self.task.metric
+        found = float(mean), score(metric, torch.cat(outputs), torch.cat(targets))
         # Devices differ (statistics of BatchNorm, the last bit of a sum), but have to agree on the best epoch.
         loss, value = self.trainer.strategy.broadcast(found)
         self.log("valid_loss", loss, batch_size=sum(map(len, outputs)), logger=False)
-        self.log(f"valid_{self.metric}", value, batch_size=sum(map(len, outputs)), logger=False)
+        self.log(f"valid_{metric}", value, batch_size=sum(map(len, outputs)), logger=False)
 
     def on_train_epoch_end(self) -> None:
         loss = self._over_devices(self._loss_sum) / self._over_devices(self._labels).clamp(min=1)
@@ -180,12 +161,8 @@ class Learner(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        assert self.meta is not None, "a learner that is stored has to describe itself"
         checkpoint["plstm_graph"] = self.meta
-
-
-def count_labels(target: Tensor) -> Tensor:
-    """How many labels a loss is the mean of; a graph's words are one."""
-    return (~target.isnan()).sum() if target.is_floating_point() else target.new_full((), len(target), dtype=torch.long)
 
 
 def warmup_cosine(step: int, warmup: int, total: int) -> float:

@@ -68,6 +68,8 @@ def export(checkpoint: str | PathLike[str], out: str | PathLike[str]) -> dict[st
     """
     learner, meta = restore(checkpoint, "cpu")
     example = _example(network(learner, checkpoint).encoder.features)
+    if learner.task.level != "graph":
+        raise CheckpointError(f"{checkpoint} answers for each {learner.task.level}; only one for a graph is exported")
     inputs = example._asdict()
     sizes = {name: torch.export.Dim(name, min=1) for name in ("graphs", "nodes", "columns")}
     dynamic = [
@@ -88,8 +90,8 @@ def export(checkpoint: str | PathLike[str], out: str | PathLike[str]) -> dict[st
         raise CheckpointError(f"the model of {checkpoint} needs operators beyond torch's own: {', '.join(foreign)}")
     description = {
         "inputs": {name: f"{str(x.dtype).removeprefix('torch.')} {SHAPES[name]}" for name, x in inputs.items()},
-        "outputs": meta.targets if meta.task != "multiclass" else [f"p_{i}" for i in range(meta.num_outputs)],
-        "task": meta.task,
+        "outputs": learner.task.outputs,
+        "task": learner.task.name,
         "rank": meta.model_config.order,
         "featuriser": meta.featuriser,
         "version": __version__,

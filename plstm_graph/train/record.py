@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from plstm_graph.errors import DataError
+from plstm_graph.tasks import METRICS, TASKS
 from plstm_graph.train import results
 from plstm_graph.train.config import read_toml
 from plstm_graph.train.folders import check_run
-from plstm_graph.train.metrics import METRICS
 
 UNLIKE = ("out", "seed", "split_seed", "fold")  # what may differ between repeats of one setting
 
@@ -23,8 +23,8 @@ UNLIKE = ("out", "seed", "split_seed", "fold")  # what may differ between repeat
 class Predictions:
     """A part of ``predictions.csv``.
 
-    ``index`` [graphs] counts in the data set; ``target`` is [graphs, targets] with NaN where there is no label, or
-    [graphs] class numbers; ``prediction`` is [graphs, outputs]; ``smiles`` are empty for graphs that are no molecules.
+    ``index`` [n] counts graphs in the data set; ``target`` is [n, targets] with NaN where there is no label, or [n]
+    class numbers; ``prediction`` is [n, outputs]; ``smiles`` are empty for graphs that are no molecules, and nodes.
     """
 
     index: np.ndarray
@@ -42,7 +42,7 @@ class Record:
         options: the config by flat name (``lr``, ``model.width``), as stored.
         metrics: content of ``metrics.json``; None while the run is not finished.
         history: one row an epoch with ``epoch`` from 0.
-        predictions: by part; empty where an earlier version left none.
+        predictions: by part; empty where an earlier version left none, or nothing that a page can show.
         rejected: rows of ``rejected.csv``.
     """
 
@@ -136,11 +136,12 @@ def _history(path: Path) -> list[dict[str, float]]:
 
 
 def _predictions(path: Path, metrics: Mapping[str, Any]) -> dict[str, Predictions]:
-    if not path.is_file():
+    task, targets = TASKS.get(metrics["task"]), len(metrics["targets"])
+    if task is None or task.picture is None or not path.is_file():
         return {}
-    targets, classes = len(metrics["targets"]), metrics["task"] == "multiclass"
     with path.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.reader(stream))[1:]
+        header, *rows = list(csv.reader(stream)) or [[]]
+    told = "smiles" in header
     found = {}
     try:
         for part in ("train", "valid", "test"):
@@ -148,8 +149,8 @@ def _predictions(path: Path, metrics: Mapping[str, Any]) -> dict[str, Prediction
             if not chosen:
                 continue
             numbers = np.array([[float(cell or "nan") for cell in row[3:]] for row in chosen])
-            target = numbers[:, 0].astype(int) if classes else numbers[:, :targets]
-            index, smiles = np.array([int(row[1]) for row in chosen]), [row[2] for row in chosen]
+            target = numbers[:, 0].astype(int) if task.exclusive else numbers[:, :targets]
+            index, smiles = np.array([int(row[1]) for row in chosen]), [row[2] if told else "" for row in chosen]
             found[part] = Predictions(index, smiles, target, numbers[:, targets:])
     except (ValueError, IndexError) as error:
         raise DataError(f"{path} is damaged ({error}); train again, or delete it to report without it") from error

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
@@ -17,7 +16,6 @@ from plstm_graph.train.checkpoint import load_weights, read
 from plstm_graph.train.config import TrainConfig, config_hash
 from plstm_graph.train.data import labels
 from plstm_graph.train.infer import outputs
-from plstm_graph.train.metrics import METRICS, scores
 from plstm_graph.train.module import Learner
 from plstm_graph.train.start import Start
 
@@ -49,17 +47,14 @@ def report(run: Run, *, write: bool = True) -> dict[str, Any]:
     """Scores the last and the best weights in float32, writes the folder if there is one, returns ``metrics.json``."""
     run.learner.float()
     size = run.config.batch_size  # what training had memory for
-    last_epoch = scores(run.dataset.task, outputs(run.learner, run.parts["test"], size), _target(run, "test"))
+    task = run.learner.task
+    last_epoch = task.scores(outputs(run.learner, run.parts["test"], size), labels(run.parts["test"], task))
     load_weights(run.learner.model, _best_state(run), "best.ckpt")
-    found = {name: (outputs(run.learner, graphs, size), _target(run, name)) for name, graphs in run.parts.items()}
+    found = {name: (outputs(run.learner, graphs, size), labels(graphs, task)) for name, graphs in run.parts.items()}
     content = _content(run, found, last_epoch)
     if run.out is not None and write:
         _write(run, run.out, found, content)
     return content
-
-
-def _target(run: Run, part: str) -> Tensor:
-    return labels(run.parts[part]) if run.parts[part] else torch.empty(0, len(run.dataset.targets))
 
 
 def _best_state(run: Run) -> dict[str, Tensor]:
@@ -70,10 +65,10 @@ def _best_state(run: Run) -> dict[str, Tensor]:
 
 
 def _content(run: Run, found: Found, last_epoch: dict[str, float]) -> dict[str, Any]:
-    config, dataset, keeper = run.config, run.dataset, run.keeper
+    config, dataset, keeper, task = run.config, run.dataset, run.keeper, run.learner.task
     return {
-        "metric": run.learner.metric,
-        **{name: scores(dataset.task, prediction, target) for name, (prediction, target) in found.items()},
+        "metric": task.metric,
+        **{name: task.scores(prediction, target) for name, (prediction, target) in found.items()},
         "test_last_epoch": last_epoch,
         "best_epoch": keeper.best_epoch + 1,
         "epochs": len(keeper.history),
@@ -84,8 +79,9 @@ def _content(run: Run, found: Found, last_epoch: dict[str, float]) -> dict[str, 
         "data": dataset.name,
         "split": config.split or dataset.default_split,
         "data_hash": run.start.data_hash,
-        "task": dataset.task,
-        "targets": list(dataset.targets),
+        "task": task.name,
+        "level": task.level,
+        "targets": list(task.targets),
         "seed": config.seed,
         "config_hash": config_hash(config),
         "device": run.learner.device.type,
@@ -97,31 +93,29 @@ def _content(run: Run, found: Found, last_epoch: dict[str, float]) -> dict[str, 
 
 def _write(run: Run, out: Path, found: Found, content: dict[str, Any]) -> None:
     """Pictures first: a folder with ``metrics.json`` is complete."""
-    dataset, metric = run.dataset, run.learner.metric
+    task, label = run.learner.task, run.learner.task.rule.label
     if run.keeper.history:  # a forest has no epochs
         plots.curves(
             run.keeper.history,
             out / "curves.png",
-            metric=metric,
-            label=METRICS[metric].label,
+            metric=task.metric,
+            label=label,
             best_epoch=run.keeper.best_epoch,
         )
     arrays = {name: (prediction.numpy(), target.numpy()) for name, (prediction, target) in found.items() if len(target)}
     part = "test" if "test" in arrays else "valid"
-    note = f"{dataset.name}: {part} {METRICS[metric].label} {content[part][metric]:.3f}"
-    if dataset.task == "regression":
-        plots.parity(arrays, out / "parity.png", targets=dataset.targets, note=note)
-    elif dataset.task != "tokens":
-        plots.roc(arrays, out / "roc.png", targets=dataset.targets, note=note)
+    note = f"{run.dataset.name}: {part} {label} {content[part][task.metric]:.3f}"
+    if task.picture:
+        getattr(plots, task.picture)(arrays, out / f"{task.picture}.png", targets=task.targets, note=note)
     results.write_rows(out / results.PREDICTIONS, _columns(run), _rows(run, found))
     results.write_json(out / results.METRICS, content)
 
 
 def _columns(run: Run) -> list[str]:
     """Header of ``predictions.csv``: labels are empty where missing, predictions as ``predict`` writes them."""
-    targets = list(run.dataset.targets)
-    classes = [f"p_{number}" for number in range(run.dataset.num_outputs)] if run.dataset.task == "multiclass" else []
-    return ["part", "index", "smiles", *targets, *(classes or (f"{name}_predicted" for name in targets))]
+    task = run.learner.task
+    own = (f"{name}_predicted" if name in task.targets else name for name in task.outputs)
+    return ["part", "index", "smiles" if task.level == "graph" else task.level, *task.targets, *own]
 
 
 def _rows(run: Run, found: Found) -> Iterator[list[Any]]:
@@ -129,7 +123,16 @@ def _rows(run: Run, found: Found) -> Iterator[list[Any]]:
         if part == "train" and prediction.numel() > MOST_VALUES:
             continue
         known = target.unsqueeze(-1) if target.dim() == 1 else target
-        rows = zip(run.split[part], run.parts[part], known.tolist(), prediction.tolist(), strict=True)
-        for index, graph, label, values in rows:
+        answers = _answers(run.split[part], run.parts[part], run.learner.task.level)
+        for answer, label, values in zip(answers, known.tolist(), prediction.tolist(), strict=True):
             numbers = ("" if value != value else f"{value:.7g}" for value in (*label, *values))
-            yield [part, index, graph.get("smiles", ""), *numbers]
+            yield [part, *answer, *numbers]
+
+
+def _answers(places: list[int], graphs: list[Data], level: str) -> Iterator[tuple[int, Any]]:
+    """What each answer is for: number of the graph in the data set, and its SMILES or the number of a node."""
+    for place, graph in zip(places, graphs, strict=True):
+        if level == "graph":
+            yield place, graph.get("smiles", "")
+        else:
+            yield from ((place, node) for node in range(graph.num_nodes))

@@ -22,17 +22,17 @@ from plstm_graph.data.splits import OFFICIAL
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.nn.budget import fit_width
 from plstm_graph.nn.model import FINGERPRINT
+from plstm_graph.tasks import Task
 from plstm_graph.train import results
 from plstm_graph.train.callbacks import Bar, Keeper, Reseed
 from plstm_graph.train.capture import capturable
 from plstm_graph.train.checkpoint import AtomicCheckpointIO, Meta, check_weights, load_weights, read_training
 from plstm_graph.train.compiling import check_compile
 from plstm_graph.train.config import TrainConfig, to_dict
-from plstm_graph.train.data import Collated, Repeats, labels, load_data, pack, repeats, scaling, split_of, train_loader
+from plstm_graph.train.data import Collated, Repeats, labels, load_data, pack, repeats, split_of, train_loader
 from plstm_graph.train.forest import Forest, smiles_of
 from plstm_graph.train.infer import outputs
 from plstm_graph.train.memory import memory_advice
-from plstm_graph.train.metrics import check_defined, metric_for
 from plstm_graph.train.module import Learner
 from plstm_graph.train.report import Run, report
 from plstm_graph.train.start import Start
@@ -81,7 +81,7 @@ def train(
     with isolate_rng(), _quiet(), memory_advice(config.batch_size):
         dataset = dataset or load_data(config)
         if config.budget and config.model.model != FINGERPRINT:  # a forest has no parameters to count
-            model = fit_width(dataset.features, dataset.num_outputs, config.model, config.budget)
+            model = fit_width(dataset.features, dataset.task.num_outputs, config.model, config.budget)
             config = replace(config, model=model)
         start = _start(config, dataset, resume, command)
         if config.model.model == FINGERPRINT:
@@ -108,19 +108,16 @@ def _start(config: TrainConfig, dataset: GraphDataset, resume: bool, command: st
 
 def _plant(config: TrainConfig, dataset: GraphDataset, start: Start) -> dict[str, Any]:
     """The run of a forest: a few seconds on the CPU, without epochs; one that was interrupted is grown anew."""
-    metric = config.metric or dataset.metric
-    rule = metric_for(metric, dataset.task)
+    task = dataset.task.with_metric(config.metric)
     parts = _parts(config, dataset, start.split, None)
-    meta = _meta(config, dataset, metric, parts)
-    # A forest answers in the units of the labels.
-    meta = replace(meta, mean=[0.0] * len(meta.mean), deviation=[1.0] * len(meta.deviation))
-    forest = Forest(config.model, dataset.task)
+    meta = _meta(config, dataset, task)  # not fitted: a forest answers in the units of the labels
+    forest = Forest(config.model, task)
     smiles_of(parts["train"])
     out = Path(config.out) if config.out else None
     if out:
         results.open_folder(config, start.write, rejected=dataset.rejected)
-    keeper, begin = Keeper(f"valid_{metric}", rule.higher_is_better), time.perf_counter()
-    learner = Learner(forest.fit(parts["train"], config.seed), meta.plain())
+    keeper, begin = Keeper(f"valid_{task.metric}", task.rule.higher_is_better), time.perf_counter()
+    learner = Learner(forest.fit(parts["train"], config.seed), task, meta.plain())
     keeper.seconds, keeper.best_state = time.perf_counter() - begin, learner.state_dict()
     if out:
         content = {"plstm_graph": meta.plain(), "state_dict": learner.state_dict()}
@@ -143,34 +140,35 @@ def _assemble(
     more: Sequence[Callback],
 ) -> tuple[Run, pl.Trainer, Any]:
     """Everything up to the first step, so that whatever is wrong with options or data shows before training."""
-    metric = config.metric or dataset.metric
-    rule = metric_for(metric, dataset.task)
+    task = dataset.task.with_metric(config.metric)
     parts = _parts(config, dataset, start.split, graphs)
-    check_defined(metric, labels(parts["valid"]), "valid")
+    task.check_defined(labels(parts["valid"]), "valid")
+    task = task.fitted(labels(parts["train"]))
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    meta = _meta(config, dataset, metric, parts)
+    meta = _meta(config, dataset, task)
     model = meta.build()
 
     out = Path(config.out) if config.out else None
-    keeper = Keeper(f"valid_{metric}", rule.higher_is_better, out)
+    keeper = Keeper(f"valid_{task.metric}", task.rule.higher_is_better, out)
     callbacks: list[Callback] = [Reseed(config.seed), keeper, *more]
     if config.patience:
-        mode = "max" if rule.higher_is_better else "min"
-        callbacks.append(EarlyStopping(f"valid_{metric}", patience=config.patience, mode=mode))
+        mode = "max" if task.rule.higher_is_better else "min"
+        callbacks.append(EarlyStopping(f"valid_{task.metric}", patience=config.patience, mode=mode))
     if progress:
-        callbacks.append(Bar(keeper, rule.label))
+        callbacks.append(Bar(keeper, task.rule.label))
     trainer = _trainer(config, callbacks, out, progress)
     device = trainer.strategy.root_device
     packed = pack(parts["train"], config.model, device)
     if config.compile:
         check_compile(config.model, packed, device)
     if config.capture:
-        packed = capturable(packed, config, model, device, trainer.world_size)
+        packed = capturable(packed, config, task, model, device, trainer.world_size)
     loader = train_loader(
         packed, config.batch_size, config.seed, rank=trainer.global_rank, world_size=trainer.world_size
     )
     learner = Learner(
         model,
+        task,
         meta.plain(),
         lr=config.lr,
         weight_decay=config.weight_decay,
@@ -206,17 +204,11 @@ def _tell_repeats(found: Repeats) -> None:
         )
 
 
-def _meta(config: TrainConfig, dataset: GraphDataset, metric: str, parts: dict[str, list[Data]]) -> Meta:
-    mean, deviation = scaling(labels(parts["train"]), dataset.targets) if dataset.task == "regression" else ([], [])
+def _meta(config: TrainConfig, dataset: GraphDataset, task: Task) -> Meta:
     return Meta(
         config=to_dict(config),
         features=asdict(dataset.features),
-        task=dataset.task,
-        metric=metric,
-        targets=list(dataset.targets),
-        num_outputs=dataset.num_outputs,
-        mean=mean,
-        deviation=deviation,
+        task=task.plain(),
         featuriser=dataset.featuriser if "smiles" in dataset.graphs[0] else None,
         versions=results.versions(),
     )

@@ -34,7 +34,7 @@ def part_to_score(
     hint = "; give --split-part for a part of another split" if resplit else ""
     if not same_source(asked.data, trained.data, dataset.name) or not _same_column(asked, trained):
         return "all", f"not the data it was trained on{hint}"
-    if list(dataset.targets) != list(targets):
+    if dataset.task.targets != tuple(targets):
         return "all", f"not the targets it was trained on{hint}"
     if resplit and split_of(asked, dataset) != split_of(trained, dataset):
         return "all", f"not the split it was trained on{hint}"

@@ -9,8 +9,7 @@ import pytest
 from small_runs import small_config
 
 from plstm_graph import names
-from plstm_graph.data import DATASETS, SPLITS, dataset, datasets, load, tu
-from plstm_graph.data.dataset import UNLABELLED
+from plstm_graph.data import DATASETS, SPLITS, datasets, load, tu
 from plstm_graph.data.molecules import FEATURISERS
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.nn.baselines import LOCALS
@@ -18,9 +17,9 @@ from plstm_graph.nn.block import NORMS
 from plstm_graph.nn.model import DIRECTIONS, FINGERPRINT, MODELS, POOLINGS
 from plstm_graph.ops.dispatch import BACKENDS
 from plstm_graph.orient import CANONICAL, GIVEN, ORDERS
+from plstm_graph.tasks import METRICS, TASKS
 from plstm_graph.train import train
 from plstm_graph.train.infer import PARTS
-from plstm_graph.train.metrics import METRICS, metric_for
 
 SMALL = ("MUTAG", "ENZYMES+attr", "ogbg-molfreesolv")
 
@@ -30,8 +29,8 @@ def test_every_row_of_the_table_is_consistent() -> None:
     assert len({name.casefold() for name in DATASETS}) == len(DATASETS)
     for name, info in DATASETS.items():
         assert info.name == name
-        assert info.split in (SPLITS if info.task != UNLABELLED else ("",))
-        assert info.task == UNLABELLED or metric_for(info.metric, info.task)
+        assert info.split in (SPLITS if TASKS[info.task].metrics else ("",))
+        assert TASKS[info.task](metric=info.metric).metric == info.metric
         assert info.source
         assert info.licence
         assert info.url.startswith(("https://", "http://snap.stanford.edu/"))
@@ -47,7 +46,7 @@ def test_the_names_that_need_no_import_are_those_of_the_table() -> None:
 
 def test_the_values_of_options_are_those_that_the_package_knows() -> None:
     known = {
-        "task": dataset.METRICS,
+        "task": [name for name, kind in TASKS.items() if kind.tabular],
         "metric": METRICS,
         "split": SPLITS,
         "featuriser": FEATURISERS,
@@ -105,7 +104,7 @@ def test_a_missing_set_is_one_line_with_folder_and_url(tmp_path: Path) -> None:
 
 def test_circuits_load_but_do_not_train(shared_data: Path, tmp_path: Path) -> None:
     data = load("epfl", root=shared_data)
-    assert (len(data.graphs), data.task) == (5, "none")
+    assert (len(data.graphs), data.task.name) == (5, "none")
     assert len(load(f"aig:{shared_data / 'dag_EPFL_aig'}").graphs) == 5
     with pytest.raises(DataError, match="epfl has no labels to train on"):
         train(small_config(data="epfl", root=str(shared_data)))

@@ -30,7 +30,7 @@ def test_every_set_of_pygs_loader_has_a_row() -> None:
 def test_molecules_labels_and_rejected_rows(root: Path) -> None:
     for _ in range(2):  # then from the cache
         data = load("freesolv", root=root)
-        assert (data.task, data.metric, data.targets, data.default_split) == (
+        assert (data.task.name, data.task.metric, data.task.targets, data.default_split) == (
             "regression",
             "rmse",
             ("expt",),
@@ -49,7 +49,7 @@ def test_many_targets_with_missing_labels_from_a_packed_file(root: Path) -> None
     folder.mkdir(parents=True)
     (folder / "tox21.csv.gz").write_bytes(gzip.compress("\n".join(map(",".join, lines)).encode()))
     data = load("tox21", root=root)
-    assert (data.task, data.num_outputs, data.targets[:2]) == ("binary", 12, ("t0", "t1"))
+    assert (data.task.name, data.task.num_outputs, data.task.targets[:2]) == ("binary", 12, ("t0", "t1"))
     assert data.graphs[0].y[0, :2].tolist() == [0, 1]
     assert data.graphs[0].y[0, 2:].isnan().all()
 

@@ -11,7 +11,7 @@ from plstm_graph.data.molecules import contrib_folder
 
 def test_nav17() -> None:
     data = load("nav17")
-    assert (data.name, data.task, data.metric, data.targets, data.num_outputs) == (
+    assert (data.name, data.task.name, data.task.metric, data.task.targets, data.task.num_outputs) == (
         "nav17",
         "regression",
         "r2",

@@ -18,8 +18,8 @@ from plstm_graph import LineDAG
 from plstm_graph.data import DATASETS, GraphDataset, load, ogbg
 from plstm_graph.data.molecules import _no_version_check
 from plstm_graph.errors import DataError
+from plstm_graph.tasks import score
 from plstm_graph.train import evaluate, train
-from plstm_graph.train.metrics import score
 from plstm_graph.train.module import Learner
 from plstm_graph.transforms import weisfeiler_lehman_rank
 
@@ -58,14 +58,14 @@ def test_sets_of_molecules_are_ogbs(
     own = theirs(name, shared_data / "ogb" / name.replace("-", "_"), tmp_path, monkeypatch)
     for data in (load(name, root=shared_data), load(name, root=shared_data)):  # from raw files, then from the cache
         assert len(data.graphs) == len(own)
-        assert data.num_outputs == own.num_tasks
+        assert data.task.num_outputs == own.num_tasks
         for graph, other in zip(data.graphs, own, strict=True):
             for key in ("x", "edge_index", "edge_attr"):
                 assert torch.equal(graph[key], other[key])
             assert torch.equal(graph.y, other.y.float())
             assert graph.rank.sort().values.equal(torch.arange(graph.num_nodes))
         assert data.split() == {part: numbers.tolist() for part, numbers in own.get_idx_split().items()}
-    assert data.targets == {"ogbg-molclintox": ("FDA_APPROVED", "CT_TOX"), "ogbg-molfreesolv": ("expt",)}[name]
+    assert data.task.targets == {"ogbg-molclintox": ("FDA_APPROVED", "CT_TOX"), "ogbg-molfreesolv": ("expt",)}[name]
     assert next(graph.smiles for graph in data.graphs)
 
 
@@ -146,8 +146,8 @@ def test_code_by_hand(small_code: GraphDataset) -> None:
     assert first.edge_attr.tolist() == [[0], [0], [0], [1], [1]]
     assert torch.equal(first.edge_index, last.edge_index)
     assert small_code.features.node_sizes == (3, 7, 21)
-    assert small_code.words == ("get", "item", "set", "value")  # by falling count, then by first appearance
-    assert small_code.num_outputs == 5 * (4 + 2)
+    assert small_code.task.words == ("get", "item", "set", "value")  # by falling count, then by first appearance
+    assert small_code.task.num_outputs == 5 * (4 + 2)
     assert first.y.tolist() == [[0, 1, -1, -1, -1, -1, -1]]
     assert small_code.graphs[3].y.tolist() == [[0, 1, 6, 7, 8, 9, 10]]  # after unknown (4) and end (5)
     assert small_code.split() == {"train": [0, 1, 2], "valid": [3, 4], "test": [5]}
@@ -170,14 +170,11 @@ def test_code_is_what_ogbs_loader_reads(small_code: GraphDataset, tmp_path: Path
 
 def test_f1_is_that_of_ogbs_evaluator(small_code: GraphDataset) -> None:
     generator = torch.Generator().manual_seed(3)
-    words = [*small_code.words, "__UNK__", None]
-    learner = Learner(
-        torch.nn.Identity(),
-        {"task": "tokens", "metric": "f1", "targets": small_code.targets, "mean": [], "deviation": []},
-    )
+    words = [*small_code.task.words, "__UNK__", None]
+    learner = Learner(torch.nn.Identity(), small_code.task)
     y = torch.cat([graph.y for graph in small_code.graphs])
     for _ in range(20):
-        predicted = learner.readable(torch.randn(6, small_code.num_outputs, generator=generator))
+        predicted = learner.readable(torch.randn(6, small_code.task.num_outputs, generator=generator))
         guesses = []
         for row in predicted.tolist():
             end = row.index(-1) if -1 in row else len(row)

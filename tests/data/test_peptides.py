@@ -41,7 +41,7 @@ def root(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_functions(root: Path) -> None:
     data = load("peptides-func", root=root)
-    assert (data.task, data.metric, data.num_outputs) == ("binary", "ap", 10)
+    assert (data.task.name, data.task.metric, data.task.num_outputs) == ("binary", "ap", 10)
     assert data.split() == {"train": [2], "valid": [0], "test": [1]}
     for graph, text in zip(data.graphs, SMILES, strict=True):
         assert graph.smiles == text
@@ -51,7 +51,7 @@ def test_functions(root: Path) -> None:
 
 def test_properties_in_standard_deviations(root: Path) -> None:
     data = load("peptides-struct", root=root)
-    assert (data.task, data.metric, data.num_outputs) == ("regression", "mae", 11)
+    assert (data.task.name, data.task.metric, data.task.num_outputs) == ("regression", "mae", 11)
     y = torch.cat([graph.y for graph in data.graphs])
     values = torch.tensor(VALUES)
     assert torch.allclose(y, ((values - 3) / 7**0.5)[:, None].expand(3, 11))  # mean 3, variance 14 / 2

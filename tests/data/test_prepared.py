@@ -17,6 +17,7 @@ from plstm_graph.data import load, read_prepared, write_prepared
 from plstm_graph.data.prepared import decode, encode, narrow
 from plstm_graph.errors import ConfigError, DataError, TargetError
 from plstm_graph.nn.model import ModelConfig
+from plstm_graph.tasks import Tokens
 from plstm_graph.train import evaluate, train
 from plstm_graph.train.checkpoint import read
 
@@ -41,7 +42,7 @@ def test_every_model_reads_the_same_graphs(tmp_path: Path, walks: int) -> None:
         graph.y[0, 1] = math.nan
     write_prepared(tmp_path / "small.pt", dataset, walks=walks)
     found = load(str(tmp_path / "small.pt"))
-    described = ("name", "task", "metric", "targets", "num_outputs", "features", "rejected", "default_split")
+    described = ("name", "task", "features", "rejected", "default_split")
     for name in described:
         assert getattr(found, name) == getattr(dataset, name), name
     models = [{"walks": 0}, {"walks": 4}, {"walks": 6}, {"walks": 9}, {"order": "bfs"}, {"model": "gin"}]
@@ -86,11 +87,11 @@ def test_a_published_split_is_kept(tmp_path: Path) -> None:
     small = small_dataset(tmp_path)
     rest = range(len(small.graphs) - 1, 3, -1)
     parts = {"train": [*rest], "valid": [0, 2], "test": [3, 1]}  # in its own order, which that of batches hangs on
-    dataset = replace(small, default_split="official", parts=parts, words=("a", "b"))
+    dataset = replace(small, default_split="official", parts=parts, task=Tokens(("word",), words=("a", "b")))
     write_prepared(tmp_path / "data.pt", dataset)
     found = read_prepared(tmp_path / "data.pt")
     assert found.split() == found.split("official", 3) == parts
-    assert found.words == ("a", "b")
+    assert found.task.words == ("a", "b")
 
 
 def test_equal_content_has_an_equal_digest(tmp_path: Path) -> None:
@@ -225,7 +226,7 @@ def test_files_that_are_not_prepared_data(tmp_path: Path) -> None:
     torch.save(content, bad)
     assert "does not match its digest" in reason()
     torch.save({**content, "plstm_graph_data": 99}, bad)
-    assert "has data format 99, this version reads 2" in reason()
+    assert "has data format 99, this version reads 3" in reason()
     with pytest.raises(ConfigError, match="targets can only be chosen for a CSV file"):
         load(str(good), targets=["y"])
 

@@ -27,7 +27,7 @@ def csv_file(tmp_path: Path):
 def test_csv_regression_with_empty_cells_and_bad_smiles(csv_file) -> None:
     path = csv_file(GOOD)
     data = load(path, targets=["y"])
-    assert (data.name, data.task, data.metric, data.num_outputs) == ("my", "regression", "r2", 1)
+    assert (data.name, data.task.name, data.task.metric, data.task.num_outputs) == ("my", "regression", "r2", 1)
     assert [graph.smiles for graph in data.graphs] == ["CCO", "c1ccccc1"]
     assert torch.cat([graph.y for graph in data.graphs]).tolist() == [[2.5], [-1.0]]
     assert [(bad.row, bad.text) for bad in data.rejected] == [(2, "xyz"), (3, "CC")]
@@ -38,7 +38,7 @@ def test_csv_regression_with_empty_cells_and_bad_smiles(csv_file) -> None:
 
 def test_csv_with_two_targets_keeps_missing_labels(csv_file) -> None:
     data = load(csv_file(GOOD), targets=["y", "z"])
-    assert data.num_outputs == 2
+    assert data.task.num_outputs == 2
     assert data.graphs[0].y.tolist() == [[2.5, 1.0]]
     assert data.graphs[1].y[0, 0] == -1
     assert math.isnan(data.graphs[1].y[0, 1])
@@ -48,11 +48,11 @@ def test_csv_with_two_targets_keeps_missing_labels(csv_file) -> None:
 def test_csv_task_is_guessed_and_can_be_chosen(csv_file) -> None:
     path = csv_file("smiles,a,b,c\nCC,0,1,2\nCO,1,,0\nCN,,0,1\n")
     both = load(path, targets=["a", "b"])
-    assert (both.task, both.metric, both.num_outputs) == ("binary", "rocauc", 2)
-    assert load(path, targets=["a", "c"]).task == "regression"
-    assert load(path, targets=["a"], task="regression").metric == "r2"
+    assert (both.task.name, both.task.metric, both.task.num_outputs) == ("binary", "rocauc", 2)
+    assert load(path, targets=["a", "c"]).task.name == "regression"
+    assert load(path, targets=["a"], task="regression").task.metric == "r2"
     many = load(path, targets=["c"], task="multiclass")
-    assert (many.num_outputs, many.metric) == (3, "accuracy")
+    assert (many.task.num_outputs, many.task.metric) == (3, "accuracy")
     assert [graph.y.tolist() for graph in many.graphs] == [[2], [0], [1]]
     assert many.graphs[0].y.dtype == torch.int64
 
@@ -77,10 +77,10 @@ def test_csv_labels_that_do_not_suit_the_task(csv_file, targets: list[str], task
 
 def test_csv_whole_numbers_are_quantities_and_a_warning_says_so(csv_file, caplog) -> None:
     path = csv_file("smiles,c,d\nC,0,0.5\nCC,2,1\nCCC,1,2\nCCCC,,3\n")
-    assert load(path, targets=["d"]).task == "regression"
-    assert load(path, targets=["c"], task="regression").task == "regression"
+    assert load(path, targets=["d"]).task.name == "regression"
+    assert load(path, targets=["c"], task="regression").task.name == "regression"
     assert not caplog.records
-    assert load(path, targets=["c"]).task == "regression"
+    assert load(path, targets=["c"]).task.name == "regression"
     assert "whole numbers 0 to 2 in column 'c' are taken as quantities" in caplog.text
 
 

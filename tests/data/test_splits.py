@@ -15,6 +15,7 @@ from plstm_graph.data.dataset import MOLECULE, GraphDataset
 from plstm_graph.data.molecules import scaffold
 from plstm_graph.data.splits import FOLDS, fold_split, make_split, random_split, scaffold_split
 from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.tasks import Multiclass, Regression
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,7 @@ def test_all_spellings_of_a_molecule_stand_in_one_part(kind: str, seed: int) -> 
     texts = [(text, number % 2) for number, group in enumerate(SPELLINGS) for text in group]
     texts += [(f"{'C' * number}1CC{'N' * (number % 2)}CC1", number % 2) for number in range(2, 40)]
     graphs = [Data(smiles=text, y=torch.tensor([label])) for text, label in texts]
-    dataset = GraphDataset("some", graphs, "multiclass", "accuracy", ("y",), 2, MOLECULE)
+    dataset = GraphDataset("some", graphs, Multiclass(("y",)), MOLECULE)
     parts = dataset.split(kind, seed)
     assert_partition(parts, len(graphs))
     part_of = {texts[index][0]: part for part, indices in parts.items() for index in indices}
@@ -140,10 +141,10 @@ def test_unknown_split_and_fold_without_folds(nav17: GraphDataset) -> None:
 def test_the_official_split_is_given() -> None:
     graphs = [object()] * 3
     parts = {"train": [2], "valid": [0], "test": [1]}
-    assert make_split("official", graphs, "regression", official=parts) is parts
+    assert make_split("official", graphs, Regression(("y",)), official=parts) is parts
     with pytest.raises(ConfigError, match="no official split; use random"):
-        make_split("official", graphs, "regression")
+        make_split("official", graphs, Regression(("y",)))
     with pytest.raises(DataError, match="must hold all 4 graphs"):
-        make_split("official", [*graphs, object()], "regression", official=parts)
+        make_split("official", [*graphs, object()], Regression(("y",)), official=parts)
     with pytest.raises(ConfigError, match="the official split has no folds"):
-        make_split("official", graphs, "regression", official=parts, fold=1)
+        make_split("official", graphs, Regression(("y",)), official=parts, fold=1)

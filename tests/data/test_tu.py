@@ -12,6 +12,7 @@ from torch_geometric.datasets import TUDataset
 from plstm_graph.data import DATASETS, load, tu
 from plstm_graph.errors import DataError
 from plstm_graph.nn.encoders import FeatureSpec
+from plstm_graph.tasks import Regression
 
 
 @pytest.mark.parametrize("name", ["MUTAG", "PTC_FM", "ENZYMES", "PROTEINS"])
@@ -22,7 +23,7 @@ def test_tu_graphs_are_pygs(shared_data: Path, tmp_path: Path, name: str) -> Non
     assert len(data.graphs) == len(expected)
     assert data.features.node_sizes == (expected.num_node_labels,)
     assert data.features.edge_sizes == ((expected.num_edge_labels,) if expected.num_edge_labels else ())
-    assert data.num_outputs == expected.num_classes
+    assert data.task.num_outputs == expected.num_classes
     for graph, other in zip(data.graphs, expected, strict=True):
         assert torch.equal(graph.x[:, 0], other.x.argmax(dim=1))
         assert torch.equal(graph.edge_index, other.edge_index)
@@ -171,8 +172,8 @@ def test_any_set_by_name_folder_or_zip(
     data = load(asked.format(tmp=tmp_path), root=tmp_path if how == "root" else None)
     wanted = load(source + "+attr" * (place == "with attributes"), root=shared_data)
     assert data.name == name + "+attr" * (place == "with attributes")
-    assert (data.task, data.metric, data.default_split) == ("multiclass", "accuracy", "folds")
-    assert (data.features, data.num_outputs) == (wanted.features, wanted.num_outputs)
+    assert (data.task.name, data.task.metric, data.default_split) == ("multiclass", "accuracy", "folds")
+    assert (data.features, data.task) == (wanted.features, wanted.task)
     assert all(
         torch.equal(one[key], other[key])
         for one, other in zip(data.graphs, wanted.graphs, strict=True)
@@ -209,7 +210,7 @@ def test_attributes_of_edges_and_graphs(tmp_path: Path) -> None:
     )
     (raw / "TINY_graph_labels.txt").unlink()
     data = load(str(raw))
-    assert (data.task, data.metric, data.default_split, data.targets) == ("regression", "mae", "random", ("y0", "y1"))
+    assert (data.task, data.default_split) == (Regression(("y0", "y1"), "mae"), "random")
     assert [graph.y.tolist() for graph in data.graphs] == [[[1.5, 2.0]], [[-3.0, 4.0]]]
     assert data.graphs[0].x.tolist() == [[1, 2], [3, 4], [5, 6]]  # no labels of nodes: attributes are all there is
     assert data.graphs[0].edge_attr.tolist() == [[0], [0], [1], [1]]

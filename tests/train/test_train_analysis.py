@@ -4,6 +4,7 @@ from scipy.stats import bootstrap as scipy_bootstrap
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score
 
+from plstm_graph.tasks import Multiclass, Regression
 from plstm_graph.train import analysis
 from plstm_graph.train.record import Predictions
 
@@ -94,9 +95,9 @@ def test_reliability_of_classes_and_of_the_ends() -> None:
 def test_the_worst_are_measured_by_the_spread_of_their_target() -> None:
     target = np.array([[0.0, 0.0], [1.0, 1000.0], [2.0, 2000.0], [np.nan, np.nan]])
     found = made(target + np.array([[1.0, 0.0], [0.0, 300.0], [0.0, 0.0], [9.0, 9.0]]), target)
-    assert analysis.worst(analysis.errors(found, "regression"), 9) == [0, 1, 2]  # what has no label is not wrong
+    assert analysis.worst(analysis.errors(found, Regression), 9) == [0, 1, 2]  # what has no label is not wrong
     classes = made(np.array([[0.2, 0.8], [0.9, 0.1]]), np.array([0, 0]))
-    assert analysis.worst(analysis.errors(classes, "multiclass"), 1) == [0]
+    assert analysis.worst(analysis.errors(classes, Multiclass), 1) == [0]
 
 
 def test_spread() -> None:

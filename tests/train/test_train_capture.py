@@ -11,6 +11,7 @@ from torch_geometric.data import Data
 from plstm_graph.data.packed import PackedGraphs
 from plstm_graph.errors import ConfigError
 from plstm_graph.nn import Captured, FeatureSpec, GraphModel
+from plstm_graph.tasks import Regression
 from plstm_graph.train import evaluate, train
 from plstm_graph.train.capture import capturable
 from plstm_graph.train.checkpoint import read
@@ -42,7 +43,7 @@ def test_a_captured_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.Monk
         found[capture], states[capture] = train(config, dataset), read(out)["state_dict"]
     assert filled.count(True) >= 5
     assert filled.count(False) >= 2
-    metric = dataset.metric
+    metric = dataset.task.metric
     assert found[True]["valid"][metric] == pytest.approx(found[False]["valid"][metric], abs=1e-5)
     assert states[True].keys() == states[False].keys()
     for key, value in states[False].items():
@@ -62,10 +63,13 @@ def test_what_cannot_be_captured_says_so(tmp_path: Path, monkeypatch: pytest.Mon
     long = Data(x=torch.ones(300, 1), edge_index=torch.stack([chain[:-1], chain[1:]]))
     large = PackedGraphs.from_data_list([long] * 9)
 
-    def check(graphs: Any = packed, devices: int = 1, backend: str | None = "triton", **options: Any) -> PackedGraphs:
+    def check(
+        graphs: Any = packed, devices: int = 1, backend: str | None = "triton", level: str = "graph", **options: Any
+    ) -> PackedGraphs:
         monkeypatch.setattr("plstm_graph.train.capture.compiled_backend", lambda name, device: backend)
         config = small_config(capture=True, **options)
-        return capturable(graphs, config, GraphModel(FeatureSpec(node_sizes=(5,)), 1, config.model), GPU, devices)
+        model = GraphModel(FeatureSpec(node_sizes=(5,)), 1, config.model)
+        return capturable(graphs, config, Regression(("y",), level=level), model, GPU, devices)
 
     found = check()
     assert found.capacity is not None
@@ -73,6 +77,7 @@ def test_what_cannot_be_captured_says_so(tmp_path: Path, monkeypatch: pytest.Mon
     for message, options in {
         "takes one device, not 2": {"devices": 2},
         "and compile do not go together": {"compile": True},
+        "takes one answer a graph, not one a node": {"level": "node"},
         "not model 'gps'": {"model_model": "gps"},
         "not local 'gat'": {"model_local": "gat"},
         "needs graphs that can be packed on the GPU, and these cannot": {"graphs": dataset.graphs},

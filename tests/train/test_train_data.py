@@ -9,7 +9,6 @@ from small_runs import small_dataset
 from torch_geometric.data import Data
 
 from plstm_graph.data.packed import PackedGraphs, PackedLoader
-from plstm_graph.errors import DataError
 from plstm_graph.nn.inputs import prepare
 from plstm_graph.nn.model import ModelConfig
 from plstm_graph.train import data
@@ -21,7 +20,6 @@ from plstm_graph.train.data import (
     mixed_seed,
     pack,
     repeats,
-    scaling,
     train_loader,
 )
 
@@ -141,12 +139,3 @@ def test_repeats_are_counted_in_every_spelling(tmp_path: Path) -> None:
     assert repeats(dataset, split) == (4, 3, 1, 3)
     dataset.graphs = [Data(y=graph.y) for graph in graphs]
     assert repeats(dataset, split) == (0, 0, 0, 0)
-
-
-def test_scaling_leaves_missing_labels_out() -> None:
-    target = torch.tensor([[1.0, 7.0], [3.0, 7.0], [math.nan, 7.0]])
-    mean, deviation = scaling(target, ["a", "b"])
-    assert mean == [2.0, 7.0]
-    assert deviation == [1.0, 1.0]  # the second target does not vary: left as it is
-    with pytest.raises(DataError, match="target 'a' has no label in the training split"):
-        scaling(torch.full((3, 1), math.nan), ["a"])

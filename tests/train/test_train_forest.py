@@ -15,6 +15,7 @@ from torch_geometric.data import Batch, Data
 from plstm_graph.data import GraphDataset, fingerprints
 from plstm_graph.errors import CheckpointError, DataError
 from plstm_graph.nn.model import FINGERPRINT, ModelConfig
+from plstm_graph.tasks import Regression
 from plstm_graph.train import evaluate, predict, train
 from plstm_graph.train.data import labels
 from plstm_graph.train.explained import explain
@@ -37,9 +38,9 @@ def sklearns(dataset: GraphDataset, config: ModelConfig = CONFIG, column: int | 
     features = fingerprints(smiles, config.radius, config.bits, counts=config.counts)
     target = target if column is None else target[:, column]
     known = ~target.isnan().numpy()
-    make = RandomForestRegressor if dataset.task == "regression" else RandomForestClassifier
+    make = RandomForestRegressor if not dataset.task.chances else RandomForestClassifier
     model = make(config.trees, random_state=3).fit(features[known], target.numpy()[known])
-    return model.predict(features) if dataset.task == "regression" else model.predict_proba(features)
+    return model.predict(features) if not dataset.task.chances else model.predict_proba(features)
 
 
 def tasks(folder: Path, task: str) -> GraphDataset:
@@ -80,7 +81,7 @@ def test_a_class_that_training_never_saw(tmp_path: Path) -> None:
 
 def test_weights_alone_rebuild_a_forest(tmp_path: Path) -> None:
     dataset = tasks(tmp_path, "regression")
-    forest, again = grown(dataset), Forest(CONFIG, "regression")
+    forest, again = grown(dataset), Forest(CONFIG, dataset.task)
     again.load_state_dict(forest.state_dict())
     batch = Batch.from_data_list(dataset.graphs)
     assert torch.equal(again(batch), forest(batch))
@@ -104,7 +105,7 @@ def test_a_run_of_its_own(tmp_path: Path, task: str) -> None:
     }
     assert json.loads((out / "metrics.json").read_text()) == found
     assert found["graphs"] == {"train": 32, "valid": 4, "test": 4}
-    assert found["train"][dataset.metric] > 0.5
+    assert found["train"][dataset.task.metric] > 0.5
     network = train(small_config(out=tmp_path / "network", epochs=1, split="random"), dataset)
     assert found.keys() == network.keys()
     for part in ("train", "valid", "test"):
@@ -125,7 +126,7 @@ def test_graphs_without_smiles_are_refused_before_anything_is_written(tmp_path: 
         train(small_config(model_model=FINGERPRINT, out=tmp_path / "run"), dataset)
     assert not (tmp_path / "run").exists()
     with pytest.raises(DataError, match="no SMILES"):
-        Forest(CONFIG, "regression")(Batch.from_data_list([Data(x=torch.zeros(1, 1))]))
+        Forest(CONFIG, Regression(("y",)))(Batch.from_data_list([Data(x=torch.zeros(1, 1))]))
 
 
 def test_a_target_without_labels_in_training(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from plstm_graph.data import load
 from plstm_graph.data.tables import read_rows
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, OutOfMemory
 from plstm_graph.nn import MODELS
+from plstm_graph.tasks import Regression
+from plstm_graph.tasks import restore as restore_task
 from plstm_graph.train import evaluate, predict, train
 from plstm_graph.train.checkpoint import AtomicCheckpointIO, read
 from plstm_graph.train.infer import restore
@@ -38,8 +40,10 @@ def test_checkpoints_hold_only_plain_values(run: Path) -> None:
         content = torch.load(run / "checkpoints" / name, weights_only=True)
         meta = content["plstm_graph"]
         assert meta["featuriser"] == "cip-molecule"
-        assert meta["targets"] == ["y", "z"]
-        assert len(meta["mean"]) == len(meta["deviation"]) == 2
+        task = restore_task(meta["task"])
+        assert isinstance(task, Regression)
+        assert task.targets == ("y", "z")
+        assert len(task.mean) == len(task.deviation) == 2
         assert meta["config"]["model"]["width"] == 8
         assert "torch" in meta["versions"]
     assert "optimizer_states" in torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
@@ -192,7 +196,7 @@ def test_bad_checkpoints(run: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="was not written by plstm-graph"):
         predict(bad, ["CCO"])
     torch.save(read(run) | {"plstm_graph": {"format": 99}}, bad)
-    with pytest.raises(CheckpointError, match="has checkpoint format 99, this version reads 2"):
+    with pytest.raises(CheckpointError, match="has checkpoint format 99, this version reads 3"):
         predict(bad, ["CCO"])
     (tmp_path / "folder.ckpt" / "checkpoints" / "best.ckpt").mkdir(parents=True)
     with pytest.raises(CheckpointError, match=r"cannot read checkpoint .*best.ckpt: Is a directory"):
@@ -214,12 +218,14 @@ def changed(run: Path, change: Callable[[dict[str, Any]], Any]) -> dict[str, Any
         (lambda c: c["state_dict"].update({"model.head.0.bias": torch.ones(2).int()}), "int32, not torch.float32"),
         (lambda c: c["state_dict"].update({"model.head.0.bias": [1.0, 2.0]}), "is a list, not a tensor"),
         (lambda c: c["state_dict"]["model.head.0.bias"].fill_(math.nan), r"not finite \(head.0.bias\): .*lower --lr"),
-        (lambda c: c["plstm_graph"].pop("mean"), r"describes itself wrongly \(mean\)"),
-        (lambda c: c["plstm_graph"].update(num_outputs="2", more=1), r"describes itself wrongly \(more, num_outputs\)"),
-        (lambda c: c["plstm_graph"].update(deviation=[math.nan, 1.0]), r"describes itself wrongly \(deviation\)"),
+        (lambda c: c["plstm_graph"]["task"].pop("mean"), r"wrongly \(task 'regression' .* wrongly \(mean\)\)"),
+        (lambda c: c["plstm_graph"].update(featuriser=2, more=1), r"describes itself wrongly \(more, featuriser\)"),
+        (lambda c: c["plstm_graph"]["task"].update(deviation=[math.nan, 1.0]), "a finite number for each of 2 targets"),
+        (lambda c: c["plstm_graph"]["task"].update(targets=["y", 2]), r"wrongly \(task 'regression' .* \(targets\)\)"),
         (lambda c: c["plstm_graph"].pop("featuriser"), r"describes itself wrongly \(featuriser\)"),
-        (lambda c: c["plstm_graph"]["mean"].clear(), r"describes itself wrongly \(mean\)"),
-        (lambda c: c["plstm_graph"].update(task="binary"), r"wrongly \(mean, deviation, metric\)"),
+        (lambda c: c["plstm_graph"]["task"]["mean"].clear(), "a finite number for each of 2 targets"),
+        (lambda c: c["plstm_graph"]["task"].update(name="binary"), r"'binary' .* wrongly \(deviation, mean\)"),
+        (lambda c: c["plstm_graph"]["task"].update(name="sums"), "unknown task 'sums'"),
         (lambda c: c["plstm_graph"]["config"]["model"].update(width=10**9), "not fit its model config"),
         (lambda c: c["plstm_graph"]["config"]["model"].update(layers=10**9), "tensors for more layers"),
         (lambda c: c["plstm_graph"]["config"]["model"].update(head_layers=10**9), "tensors for more layers"),

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -9,12 +10,15 @@ from torch import nn
 from torch.nn import functional as F
 from torch_geometric.data import Data
 
+from plstm_graph.tasks import TASKS, Binary, Regression, Tokens
 from plstm_graph.train.module import Learner, warmup_cosine
 
 
 def learner(task: str, metric: str = "r2", mean: float = 2.0, deviation: float = 4.0) -> Learner:
-    scale = {"mean": [mean], "deviation": [deviation]} if task == "regression" else {"mean": [], "deviation": []}
-    return Learner(nn.Identity(), {"task": task, "metric": metric, **scale})
+    asked = TASKS[task](("y",))
+    if isinstance(asked, Regression):
+        asked = replace(asked, metric=metric, mean=(mean,), deviation=(deviation,))
+    return Learner(nn.Identity(), asked)
 
 
 def test_regression_is_learnt_in_standard_deviations_and_read_in_units() -> None:
@@ -84,8 +88,9 @@ def test_schedule_rises_then_falls_to_zero() -> None:
 
 
 def test_words_of_a_name() -> None:
-    meta = {"task": "tokens", "metric": "f1", "targets": ["word 1", "word 2"], "mean": [], "deviation": []}
-    model = Learner(nn.Identity(), meta)  # two words, unknown (2), end (3); at two places
+    model = Learner(
+        nn.Identity(), Tokens(("word 1", "word 2"), words=("a", "b"))
+    )  # two words, unknown (2), end (3); at two places
     output = torch.randn(4, 2 * 4)
     target = torch.tensor([[0, 1, 9], [1, -1, -1], [7, 0, -1], [-1, -1, -1]])
     wanted = torch.tensor([[0, 1], [1, 3], [2, 0], [3, 3]])
@@ -122,7 +127,7 @@ def test_lightning_clips_for_the_optimiser_of_a_gpu(
 ) -> None:
     """In mixed precision Lightning refuses to clip for a fused one."""
     plugin = Precision() if precision == "32-true" else MixedPrecision(precision, "cuda")  # type: ignore[arg-type]
-    one = Learner(nn.Linear(2, 1), {"task": "binary", "metric": "rocauc", "mean": [], "deviation": []})
+    one = Learner(nn.Linear(2, 1), Binary(("y",)))
     one._trainer = SimpleNamespace(precision_plugin=plugin, gradient_clip_val=clip)  # type: ignore[assignment]
     monkeypatch.setattr(Learner, "device", torch.device("cuda"))
     optimizer = one.configure_optimizers()["optimizer"]

@@ -7,8 +7,8 @@ import numpy as np
 
 from plstm_graph import plots
 from plstm_graph.errors import ConfigError
+from plstm_graph.tasks import METRICS
 from plstm_graph.train import analysis
-from plstm_graph.train.metrics import METRICS
 from plstm_graph.train.page.parts import Page, Section, Table, bounds, count, figure, fixed, number, option
 from plstm_graph.train.page.single import intervals_note, unfinished
 from plstm_graph.train.record import Predictions, Record

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from plstm_graph import plots
+from plstm_graph.tasks import METRICS
 from plstm_graph.train import analysis
-from plstm_graph.train.metrics import METRICS
 from plstm_graph.train.page.parts import Page, Section, Table, bounds, count, figure, fixed, number, option
 from plstm_graph.train.page.tested import calibration, predictions, worst_graphs
 from plstm_graph.train.record import Predictions, Record
@@ -56,7 +56,7 @@ def _notes(record: Record) -> Iterator[str]:
     elif "test" not in record.predictions:
         yield (
             "There are no predictions for test graphs, so there are no intervals and no pictures of them: the test "
-            "part is empty, or an earlier version made this run; then train again."
+            "part is empty, they are words, or an earlier version made this run; then train again."
         )
     elif "train" not in record.predictions:
         yield "Predictions for the training part were too many to be stored; pictures are without them."

@@ -8,8 +8,8 @@ import numpy as np
 from plstm_graph import plots
 from plstm_graph.data.molecules import depict
 from plstm_graph.errors import DataError
+from plstm_graph.tasks import METRICS, TASKS, Task
 from plstm_graph.train import analysis
-from plstm_graph.train.metrics import METRICS
 from plstm_graph.train.page.parts import Card, Figure, Section, count, figure, fixed, number, svg
 from plstm_graph.train.record import Predictions
 
@@ -22,14 +22,15 @@ def predictions(metrics: dict[str, Any], found: Mapping[str, Predictions]) -> Se
     score = f"test {METRICS[metrics['metric']].label} {fixed(metrics['test'][metrics['metric']], 3)}"
     arrays = {part: (rows.prediction, rows.target) for part, rows in found.items()}
     section = Section("Predictions")
-    if metrics["task"] == "regression":
+    task = TASKS[metrics["task"]]
+    if not task.chances:
         shown = targets[: plots.MOST_PANELS]
         alt = f"Predicted against measured {', '.join(shown)} for {', '.join(arrays)}; {score}"
         caption = "A point is a graph; on the line the prediction is perfect."
         panels = len(shown) > 1
         section.figures = [figure(plots.parity, arrays, alt=alt, caption=caption, panels=panels, targets=targets)]
         return section
-    if metrics["task"] == "multiclass":
+    if task.exclusive:
         counts = np.zeros((test.prediction.shape[1],) * 2, int)
         np.add.at(counts, (test.target, test.prediction.argmax(1)), 1)
         caption = f"{int(np.trace(counts)):,} of {count(len(test.index), 'test graph')} are right."
@@ -43,7 +44,8 @@ def predictions(metrics: dict[str, Any], found: Mapping[str, Predictions]) -> Se
 def calibration(metrics: dict[str, Any], test: Predictions) -> Section:
     """Reliability diagram, or quantiles and errors."""
     section = Section("Calibration")
-    if metrics["task"] == "regression":
+    task = TASKS[metrics["task"]]
+    if not task.chances:
         error = test.prediction - test.target
         alt = (
             f"Quantiles of predicted against measured values, and a histogram of errors (mean {np.nanmean(error):.3g})"
@@ -60,7 +62,7 @@ def calibration(metrics: dict[str, Any], test: Predictions) -> Section:
         f"Expected calibration error (ECE): {fixed(bins.error, 3)}, the mean distance between probability and "
         f"frequency over {count(int(bins.counts.sum()), 'prediction')} in {analysis.BINS} bins of equal width."
     ]
-    chosen = metrics["task"] == "multiclass"
+    chosen = task.exclusive
     labels = (
         ("probability of the chosen class", "share that is right")
         if chosen
@@ -77,25 +79,26 @@ def calibration(metrics: dict[str, Any], test: Predictions) -> Section:
 
 def worst_graphs(metrics: dict[str, Any], test: Predictions) -> Section:
     """The graphs that were predicted worst, drawn where they are molecules."""
-    errors = analysis.errors(test, metrics["task"])
+    errors = analysis.errors(test, TASKS[metrics["task"]])
     places = analysis.worst(errors, MOST_CARDS)
-    section = Section("Worst predictions", [_WORST[metrics["task"]]])
+    section = Section("Worst predictions", [_worst(TASKS[metrics["task"]])])
     if not any(test.smiles[place] for place in places):
         section.text.append("The graphs carry no SMILES, so they are named by their place in the data set, not drawn.")
     section.cards = [_card(metrics, test, errors, place) for place in places]
     return section
 
 
-_WORST = {
-    "regression": "Test graphs with the largest errors, over all targets in standard deviations of the target.",
-    "binary": "Test graphs whose true label got the least probability, over all targets.",
-    "multiclass": "Test graphs whose true class got the least probability.",
-}
+def _worst(task: type[Task]) -> str:
+    if not task.chances:
+        return "Test graphs with the largest errors, over all targets in standard deviations of the target."
+    return f"Test graphs whose true {'class' if task.exclusive else 'label'} got the least probability" + (
+        "." if task.exclusive else ", over all targets."
+    )
 
 
 def _card(metrics: dict[str, Any], test: Predictions, errors: np.ndarray, place: int) -> Card:
     prediction, smiles = test.prediction[place], test.smiles[place]
-    if metrics["task"] == "multiclass":
+    if TASKS[metrics["task"]].exclusive:
         true, chosen = int(test.target[place]), int(prediction.argmax())
         lines = [
             ("true class", f"{true}, probability {fixed(prediction[true], 3)}"),

@@ -6,18 +6,18 @@ from sklearn import metrics as sk
 
 from plstm_graph.data.molecules import _no_version_check
 from plstm_graph.errors import ConfigError, DataError
-from plstm_graph.train.metrics import METRICS, check_defined, metric_for, score, scores
+from plstm_graph.tasks import Binary, Multiclass, Regression, Tokens, score
 
 
 def test_values_are_those_of_scikit_learn() -> None:
     target, noise = torch.randn(50, 1), torch.randn(50, 1)
     prediction = target + 0.3 * noise
-    found = scores("regression", prediction, target)
+    found = Regression(("y",)).scores(prediction, target)
     assert found["r2"] == pytest.approx(sk.r2_score(target, prediction), abs=1e-5)
     assert found["rmse"] == pytest.approx(sk.root_mean_squared_error(target, prediction), abs=1e-5)
     assert found["mae"] == pytest.approx(sk.mean_absolute_error(target, prediction), abs=1e-5)
     label, chance = (target > 0).float(), prediction.sigmoid()
-    found = scores("binary", chance, label)
+    found = Binary(("y",)).scores(chance, label)
     assert found["rocauc"] == pytest.approx(sk.roc_auc_score(label, chance), abs=1e-5)
     assert found["ap"] == pytest.approx(sk.average_precision_score(label, chance), abs=1e-5)
     assert found["accuracy"] == pytest.approx(sk.accuracy_score(label, chance > 0.5), abs=1e-5)
@@ -48,17 +48,18 @@ def test_empty_split() -> None:
 
 def test_unknown_metric_names_the_choices_of_the_task() -> None:
     with pytest.raises(ConfigError, match="choose one of r2, rmse, mae, pearson"):
-        metric_for("rocauc", "regression")
-    assert metric_for("rmse", "regression") is METRICS["rmse"]
+        Regression(("y",)).with_metric("rocauc")
+    assert Regression(("y",)).with_metric("rmse").rule.label == "RMSE"
+    assert Regression(("y",), "mae").with_metric(None).metric == "mae"
 
 
 def test_a_split_that_cannot_be_scored_is_refused() -> None:
     with pytest.raises(DataError, match="ROC-AUC needs at least two different labels in the valid split"):
-        check_defined("rocauc", torch.ones(5, 1), "valid")
+        Binary(("y",)).check_defined(torch.ones(5, 1), "valid")
     with pytest.raises(DataError, match="R²"):
-        check_defined("r2", torch.ones(5, 1), "valid")
-    check_defined("accuracy", torch.tensor([1, 1]), "valid")
-    check_defined("mae", torch.ones(5, 1), "valid")
+        Regression(("y",)).check_defined(torch.ones(5, 1), "valid")
+    Multiclass(("class",)).check_defined(torch.tensor([1, 1]), "valid")
+    Regression(("y",), "mae").check_defined(torch.ones(5, 1), "valid")
 
 
 def test_pearson_and_rmse() -> None:
@@ -75,8 +76,9 @@ def test_f1_of_words_by_hand() -> None:
     target = torch.tensor([[0, 1, -1], [0, 0, 7], [3, -1, -1]])
     prediction = torch.tensor([[1, 0], [0, 4], [-1, -1]])  # all; one of two, and one of two words; none
     assert score("f1", prediction, target) == pytest.approx((1 + 0.5 + 0) / 3)
-    assert set(scores("tokens", prediction, target)) == {"f1"}
-    check_defined("f1", target, "valid")
+    task = Tokens(("word 1", "word 2"))
+    assert set(task.scores(prediction, target)) == {"f1"}
+    task.check_defined(target, "valid")
 
 
 def test_a_prediction_that_is_not_finite_has_no_score() -> None:

@@ -1,0 +1,71 @@
+"""Tasks: what is asked of every example of a data set. A source gives examples, a task asks, a model answers.
+
+A new kind of task is a subclass of :class:`Task` and an entry in :data:`TASKS`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, get_args, get_origin, get_type_hints
+
+from plstm_graph.errors import ConfigError, unknown
+from plstm_graph.tasks.base import LEVELS, Task
+from plstm_graph.tasks.kinds import LARGEST, Binary, Multiclass, Regression, Tokens, Unlabelled, yes_or_no
+from plstm_graph.tasks.metrics import METRICS, Metric, score
+
+TASKS: dict[str, type[Task]] = {kind.name: kind for kind in (Regression, Binary, Multiclass, Tokens, Unlabelled)}
+"""Kinds of tasks by name."""
+
+
+def task_of(name: str) -> type[Task]:
+    """The kind called ``name``.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in TASKS:
+        raise ConfigError(unknown("task", name, TASKS))
+    return TASKS[name]
+
+
+def restore(stored: Mapping[str, Any]) -> Task:
+    """The task that :meth:`Task.plain` describes.
+
+    Raises:
+        ConfigError: it describes none: a name, field or value that is not known.
+    """
+    kind = task_of(str(stored.get("name")))
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in stored.items() if key != "name"
+    }
+    hints = {field.name: get_type_hints(kind)[field.name] for field in fields(kind)}
+    wrong = sorted(map(str, hints.keys() ^ values.keys()))
+    wrong += [key for key, hint in hints.items() if key in values and not _is(values[key], hint)]
+    if wrong:
+        raise ConfigError(f"task {kind.name!r} is described wrongly ({', '.join(wrong)})")
+    return kind(**values)
+
+
+def _is(value: Any, hint: Any) -> bool:
+    """Whether a plain value has the type of a field: of one type, or a tuple of it."""
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(type(item) is get_args(hint)[0] for item in value)
+    return type(value) is hint
+
+
+__all__ = [
+    "LARGEST",
+    "LEVELS",
+    "METRICS",
+    "TASKS",
+    "Binary",
+    "Metric",
+    "Multiclass",
+    "Regression",
+    "Task",
+    "Tokens",
+    "Unlabelled",
+    "restore",
+    "score",
+    "task_of",
+    "yes_or_no",
+]

@@ -1,0 +1,209 @@
+"""What every kind of task has to say."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from plstm_graph.errors import ConfigError, DataError, unknown
+from plstm_graph.tasks.metrics import METRICS, Metric, score
+
+LEVELS = ("graph", "node")
+"""What an answer is for: a whole example, or each node of it."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question asked of every example: what its labels are, how an answer is learnt, read and scored. A plain value.
+
+    A kind of task is a subclass with a ``name``, its ``metrics`` and the methods that raise NotImplementedError here.
+
+    Args:
+        targets: names of what is predicted.
+        metric: what validation is judged by, one of ``metrics``; the first of them when not given.
+        level: ``"graph"``, one answer an example, or ``"node"``, one a node: labels then have a row a node.
+
+    Attributes:
+        name: of the kind, as in config files and tables.
+        metrics: keys of ``METRICS`` that suit it, the usual one first.
+        tabular: whether labels can be columns of a table of examples.
+        chances: whether answers are probabilities, of one yes or no a target unless ``exclusive``.
+        exclusive: whether an answer is one of several classes; labels are then int64 class numbers, [n].
+        picture: the plot of its predictions, ``"parity"`` or ``"roc"``, if there is one.
+
+    Raises:
+        ConfigError: a metric or level that it does not know.
+    """
+
+    targets: tuple[str, ...] = ()
+    metric: str = ""
+    level: str = "graph"
+
+    name: ClassVar[str]
+    metrics: ClassVar[tuple[str, ...]] = ()
+    tabular: ClassVar[bool] = False
+    chances: ClassVar[bool] = False
+    exclusive: ClassVar[bool] = False
+    picture: ClassVar[str | None] = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "targets", tuple(self.targets))
+        object.__setattr__(self, "metric", self.metric or next(iter(self.metrics), ""))
+        if self.metrics and self.metric not in self.metrics:
+            raise ConfigError(f"{unknown('metric', self.metric, self.metrics)} (task {self.name})")
+        if self.level not in LEVELS:
+            raise ConfigError(unknown("level", self.level, LEVELS))
+
+    # ------------------------------------------------------------------ labels
+
+    @property
+    def num_outputs(self) -> int:
+        """Numbers a model gives for one answer."""
+        return len(self.targets)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there is anything to learn."""
+        return bool(self.metrics)
+
+    @classmethod
+    def from_table(cls, targets: Sequence[str], rows: Sequence[Sequence[float]], where: str) -> Self:
+        """The task that columns of a table ask, after a check that their labels suit it.
+
+        Args:
+            targets: names of the columns.
+            rows: their numbers, NaN where there is no label.
+            where: the file, for errors.
+
+        Raises:
+            DataError: a label that does not suit.
+        """
+        return cls(tuple(targets))
+
+    def label(self, row: Sequence[float]) -> Tensor:
+        """``y`` of an example from a row of a table: float [1, targets]."""
+        return torch.tensor([row], dtype=torch.float)
+
+    def fitted(self, target: Tensor) -> Self:
+        """This task with what it takes from the labels of the training split."""
+        return self
+
+    def strata(self, labels: Sequence[Tensor]) -> list[int]:
+        """A class number for each example, by which folds are stratified.
+
+        Raises:
+            DataError: these labels are no classes.
+        """
+        if not self.chances or self.level != "graph" or any(y.numel() != 1 or y.isnan().any() for y in labels):
+            raise DataError("stratified folds need one class label a graph; use the random or scaffold split")
+        return [int(y) for y in labels]
+
+    def count(self, target: Tensor) -> Tensor:
+        """How many labels a loss is the mean of."""
+        return (~target.isnan()).sum()
+
+    @property
+    def no_labels(self) -> Tensor:
+        """Labels of no example at all."""
+        return torch.empty(0, len(self.targets))
+
+    # ------------------------------------------------------------------ answers
+
+    @property
+    def scale(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each target, by which labels are learnt; empty where they are as they are."""
+        return (), ()
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean loss over the labels that are there.
+
+        Args:
+            output: [n, num_outputs] as the model gives it, float32.
+            target: labels of n > 0 answers, standardised by ``scale`` where there is one.
+        """
+        raise NotImplementedError
+
+    def readable(self, output: Tensor) -> Tensor:
+        """The model's output as a user reads it, but for ``scale``: values, probabilities, numbers of words."""
+        raise NotImplementedError
+
+    def raw(self, answer: Tensor) -> Tensor:
+        """The inverse of :meth:`readable`, for models that give answers, not outputs."""
+        raise ConfigError(f"a forest cannot answer task {self.name!r}; choose a network")
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of the columns of :meth:`readable`."""
+        return list(self.targets)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns of :meth:`table`."""
+        return self.outputs
+
+    def table(self, answer: Tensor) -> Tensor:
+        """Readable answers as rows of a table of predictions, [n, columns]."""
+        return answer
+
+    @property
+    def choices(self) -> list[str]:
+        """Names by which one number of an answer is chosen, in the order of the model's outputs."""
+        return list(self.targets)
+
+    def chosen(self, name: str | None) -> tuple[Callable[[Tensor], Tensor], str]:
+        """The number [n] that an output [n, num_outputs] means for one of ``choices`` (the first without a name), and
+        its unit.
+
+        Raises:
+            ConfigError: no such name.
+        """
+        name = self.choices[0] if name is None else name
+        if name not in self.choices:
+            raise ConfigError(unknown("class" if self.exclusive else "target", name, self.choices))
+        return self._explained(self.choices.index(name))
+
+    def _explained(self, column: int) -> tuple[Callable[[Tensor], Tensor], str]:
+        """As :meth:`chosen`, by number."""
+        raise ConfigError(f"answers of task {self.name!r} cannot be explained")
+
+    # ------------------------------------------------------------------ scores
+
+    @property
+    def rule(self) -> Metric:
+        """How validation is judged."""
+        return METRICS[self.metric]
+
+    def with_metric(self, metric: str | None) -> Self:
+        """This task judged by another metric, if one is given.
+
+        Raises:
+            ConfigError: it does not suit.
+        """
+        return replace(self, metric=metric) if metric else self
+
+    def scores(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
+        """Every metric; arguments as for :func:`plstm_graph.tasks.metrics.score`."""
+        return {name: score(name, prediction, target) for name in self.metrics}
+
+    def check_defined(self, target: Tensor, part: str) -> None:
+        """A metric that cannot be computed on a split would fail in every epoch: say so before the first.
+
+        Raises:
+            DataError: labels of one class only, or no spread, or none at all.
+        """
+        perfect = one_hot(target).float() if self.exclusive else target.nan_to_num()
+        if score(self.metric, perfect, target) != score(self.metric, perfect, target):
+            raise DataError(
+                f"{self.rule.label} needs at least two different labels in the {part} split (got {len(target)} rows); "
+                "use another --split, --seed or --metric, or more data if all labels are alike"
+            )
+
+    # ------------------------------------------------------------------ stored
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values; :func:`plstm_graph.tasks.restore` reads them."""
+        stored = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {"name": self.name, **stored}

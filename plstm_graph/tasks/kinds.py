@@ -1,0 +1,290 @@
+"""The kinds of tasks that come with the package."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.tasks.base import Task
+
+LARGEST = 1e15
+"""Of labels: training and metrics add up their squares in 32-bit numbers."""
+
+
+@dataclass(frozen=True)
+class Regression(Task):
+    """Quantities. Labels: float [n, targets], NaN where there is none.
+
+    They are learnt in standard deviations from their mean, by the mean square, or by the mean absolute error if that
+    is the metric.
+
+    Args:
+        mean, deviation: of each target, in the labels' units; empty until :meth:`fitted`.
+    """
+
+    mean: tuple[float, ...] = ()
+    deviation: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        lengths = {len(self.mean), len(self.deviation)}
+        if lengths not in ({0}, {len(self.targets)}) or not all(map(math.isfinite, (*self.mean, *self.deviation))):
+            raise ConfigError(
+                f"mean and deviation must hold a finite number for each of {len(self.targets)} targets, or nothing "
+                f"(got {self.mean} and {self.deviation})"
+            )
+
+    name = "regression"
+    metrics = ("r2", "rmse", "mae", "pearson")
+    tabular = True
+    picture = "parity"
+
+    @property
+    def scale(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """``mean`` and ``deviation``."""
+        return self.mean, self.deviation
+
+    def fitted(self, target: Tensor) -> Self:
+        """With mean and standard deviation of each target over its known labels, [n, targets].
+
+        Raises:
+            DataError: a target without any label in the training split, or with one beyond ±``LARGEST``.
+        """
+        means, deviations = [], []
+        for name, column in zip(self.targets, target.double().T, strict=True):
+            known = column[~column.isnan()]
+            if not len(known):
+                raise DataError(
+                    f"target {name!r} has no label in the training split; drop it, or use another split or seed"
+                )
+            if not (size := float(known.abs().max())) <= LARGEST:
+                raise DataError(
+                    f"labels of target {name!r} must lie within ±{LARGEST:g} (got {size:g}); use other units, "
+                    "or logarithms"
+                )
+            spread = float(known.std(unbiased=False))
+            means.append(float(known.mean()))
+            deviations.append(spread if spread > 1e-12 * max(1.0, abs(means[-1])) else 1.0)
+        return replace(self, mean=tuple(means), deviation=tuple(deviations))
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean square or absolute error."""
+        # No choosing by mask, whose result has as many rows as the data say: a GPU would have to be waited for.
+        known = ~target.isnan()
+        filled = torch.where(known, target, output.detach())  # no loss, and a gradient of 0
+        mean = (F.l1_loss if self.metric == "mae" else F.mse_loss)(output, filled)
+        return mean * _share(known)
+
+    def readable(self, output: Tensor) -> Tensor:
+        """The values themselves."""
+        return output
+
+    def raw(self, answer: Tensor) -> Tensor:
+        """The values themselves."""
+        return answer
+
+    def _explained(self, column: int) -> tuple[Callable[[Tensor], Tensor], str]:
+        mean, deviation = self.mean[column], self.deviation[column]
+        return (lambda out: out[:, column] * deviation + mean), self.targets[column]
+
+
+@dataclass(frozen=True)
+class Binary(Task):
+    """One yes or no a target. Labels: float [n, targets], 0 or 1, NaN where there is none."""
+
+    name = "binary"
+    metrics = ("rocauc", "ap", "accuracy")
+    tabular = chances = True
+    picture = "roc"
+
+    @classmethod
+    def from_table(cls, targets: Sequence[str], rows: Sequence[Sequence[float]], where: str) -> Self:
+        """All labels must be 0 or 1."""
+        for row, label in enumerate(rows, start=1):
+            if not yes_or_no(label):
+                raise DataError(f"{where}, row {row} (header not counted): a binary label must be 0 or 1, got {label}")
+        return cls(tuple(targets))
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy of the targets with a label."""
+        known = ~target.isnan()
+        mean = F.binary_cross_entropy_with_logits(output, target.nan_to_num(), known.float())
+        return mean * _share(known)
+
+    def readable(self, output: Tensor) -> Tensor:
+        """Probabilities of yes."""
+        return output.sigmoid()
+
+    def raw(self, answer: Tensor) -> Tensor:
+        """Log-odds."""
+        return answer.logit()
+
+    def _explained(self, column: int) -> tuple[Callable[[Tensor], Tensor], str]:
+        return (lambda out: out[:, column]), f"log-odds of {self.targets[column]}"
+
+
+@dataclass(frozen=True)
+class Multiclass(Task):
+    """One of several classes. Labels: int64 [n], numbers of classes from 0.
+
+    Args:
+        classes: how many there are.
+    """
+
+    classes: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.classes < 2 or len(self.targets) > 1:
+            raise ConfigError(
+                f"task multiclass has one target of two or more classes (got {self.classes} classes and targets "
+                f"{', '.join(self.targets)})"
+            )
+
+    name = "multiclass"
+    metrics = ("accuracy",)
+    tabular = chances = exclusive = True
+    picture = "roc"
+
+    @property
+    def num_outputs(self) -> int:
+        """One a class."""
+        return self.classes
+
+    @property
+    def no_labels(self) -> Tensor:
+        """Labels of no example at all."""
+        return torch.empty(0, dtype=torch.long)
+
+    @classmethod
+    def from_table(cls, targets: Sequence[str], rows: Sequence[Sequence[float]], where: str) -> Self:
+        """Labels of the one column must be 0, 1, ... without gaps."""
+        if len(targets) != 1:
+            raise DataError(f"multiclass needs exactly one target column of {where}, got {', '.join(targets)}")
+        present = {row[0] for row in rows if not math.isnan(row[0])}
+        if present != set(range(len(present))) or len(present) < 2:
+            some = ", ".join(f"{value:g}" for value in sorted(present)[:5])
+            raise DataError(f"{where}: multiclass labels must be 0, 1, ... without gaps, got {some}, ...")
+        return cls(tuple(targets), classes=len(present))
+
+    def label(self, row: Sequence[float]) -> Tensor:
+        """int64 [1]"""
+        return torch.tensor([int(row[0])])
+
+    def count(self, target: Tensor) -> Tensor:
+        """All of them."""
+        return target.new_full((), len(target), dtype=torch.long)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy."""
+        return F.cross_entropy(output, target)
+
+    def readable(self, output: Tensor) -> Tensor:
+        """Probabilities of the classes."""
+        return output.softmax(-1)
+
+    def raw(self, answer: Tensor) -> Tensor:
+        """Logarithms."""
+        return answer.log()
+
+    @property
+    def outputs(self) -> list[str]:
+        """One a class."""
+        return [f"p_{number}" for number in range(self.classes)]
+
+    @property
+    def columns(self) -> list[str]:
+        """The class that is chosen, and the probability of each."""
+        return ["class", *self.outputs]
+
+    def table(self, answer: Tensor) -> Tensor:
+        """[n, 1 + classes]"""
+        return torch.cat([answer.argmax(-1, keepdim=True).float(), answer], dim=1)
+
+    @property
+    def choices(self) -> list[str]:
+        """Numbers of the classes."""
+        return [str(number) for number in range(self.classes)]
+
+    def chosen(self, name: str | None) -> tuple[Callable[[Tensor], Tensor], str]:
+        """By the number of a class, or the column of its probability."""
+        return super().chosen(name and name.removeprefix("p_"))
+
+    def _explained(self, column: int) -> tuple[Callable[[Tensor], Tensor], str]:
+        others = [number for number in range(self.classes) if number != column]
+        return (lambda out: out[:, column] - out[:, others].logsumexp(-1)), f"log-odds of class {column}"
+
+
+@dataclass(frozen=True)
+class Tokens(Task):
+    """A few words in a row. Labels: int64 [n, longest], numbers of words with -1 after the last one.
+
+    ``targets`` are the places of words that are predicted. At each of them the model chooses among the known words,
+    "unknown" and "end", in this order; numbers of labels beyond those are words that are not known.
+
+    Args:
+        words: the known words.
+    """
+
+    words: tuple[str, ...] = ()
+
+    name = "tokens"
+    metrics = ("f1",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "words", tuple(self.words))
+
+    @property
+    def num_outputs(self) -> int:
+        """At each place the words, unknown and end."""
+        return len(self.targets) * (len(self.words) + 2)
+
+    @property
+    def no_labels(self) -> Tensor:
+        """Labels of no example at all."""
+        return torch.empty(0, len(self.targets), dtype=torch.long)
+
+    def count(self, target: Tensor) -> Tensor:
+        """The words of an example are one label."""
+        return target.new_full((), len(target), dtype=torch.long)
+
+    def _by_place(self, output: Tensor) -> Tensor:
+        """[n, places · choices] -> [n, places, choices]"""
+        return output.view(len(output), len(self.targets), -1)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy over all places; after the last word the end is wanted."""
+        words = self._by_place(output)
+        places, end = words.size(1), words.size(2) - 1
+        wanted = F.pad(target[:, :places], (0, max(0, places - target.size(1))), value=-1)
+        wanted = torch.where(wanted < 0, end, wanted.clamp(max=end - 1))  # all words not known are one
+        return F.cross_entropy(words.flatten(0, 1), wanted.flatten())
+
+    def readable(self, output: Tensor) -> Tensor:
+        """Numbers of words [n, places], -1 from the end on."""
+        words = self._by_place(output)
+        chosen = words.argmax(-1)
+        return chosen.masked_fill((chosen == words.size(-1) - 1).cumsum(1) > 0, -1)
+
+
+@dataclass(frozen=True)
+class Unlabelled(Task):
+    """No labels: graphs that are there for depth and speed."""
+
+    name = "none"
+
+
+def yes_or_no(labels: Sequence[float]) -> bool:
+    """Whether all labels that are there are 0 or 1."""
+    return all(math.isnan(value) or value in (0, 1) for value in labels)
+
+
+def _share(known: Tensor) -> Tensor:
+    """By this a mean over all labels is one over those that are there; 1 where none is missing."""
+    return known.numel() / known.sum().clamp(min=1)
