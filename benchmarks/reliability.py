@@ -1,12 +1,14 @@
-"""Runs that are killed, and inputs at random: ``python benchmarks/reliability.py kill --times 20`` and ``fuzz``.
+"""Runs that are killed or meet, and inputs at random: ``python benchmarks/reliability.py kill | together | fuzz``.
 
 ``kill`` trains undisturbed; then again and again, each time struck by SIGKILL at a random moment and resumed, which
-has to end in the same bits, with no file half-written in between. ``fuzz`` runs ``tests/fuzz`` on many cases. Each
-appends a row to ``results/reliability.jsonl``; a failure is an exit code, and no row.
+has to end in the same bits, with no file half-written in between. ``together`` starts two runs in one folder at the
+same time, of which one has to end in the bits of an undisturbed one and the other to be told. ``fuzz`` runs
+``tests/fuzz`` on many cases. Each appends a row to ``results/reliability.jsonl``; a failure is an exit code, no row.
 """
 
 import argparse
 import csv
+import functools
 import json
 import os
 import random
@@ -16,7 +18,8 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +28,19 @@ import torch
 
 from plstm_graph.data import load
 from plstm_graph.data.dataset import GraphDataset
+from plstm_graph.errors import ConfigError
 from plstm_graph.train import TrainConfig, train
 from plstm_graph.train.checkpoint import read
 from plstm_graph.train.config import override
+from plstm_graph.train.results import HISTORY
 
 RESULTS = "reliability.jsonl"
 QUICK = {"epochs": 8, "batch_size": 16, "patience": 6, "lr": 0.01, "accelerator": "cpu"}
 QUICK |= {"model.width": 8, "model.layers": 1, "model.heads": 4, "model.walks": 4}
 MOLECULES = 60
 CHECKPOINTS = ("best.ckpt", "last.ckpt")
+TOLD = 3
+"""Exit code of a run whose folder another one has."""
 
 
 class Different(Exception):
@@ -79,17 +86,61 @@ def _undisturbed(out: Path, dataset: GraphDataset) -> float:
 
 def _start(out: Path, dataset: GraphDataset) -> int:
     """A process that trains, or goes on where there is something to go on from."""
+    resume = (out / "config.toml").exists()
+    return _fork(lambda: train(_config(out), dataset, resume=resume, overwrite=not resume))
+
+
+def _config(out: Path, seed: int = 0) -> TrainConfig:
+    return override(TrainConfig(), QUICK | {"out": out, "seed": seed})
+
+
+def _fork(work: Callable[[], Any]) -> int:
+    """A process that does some work, and ends with 0 when it is done, with ``TOLD`` when its folder is in use."""
     child = os.fork()
     if child:
         return child
     code = 1
     try:
         torch.set_num_threads(1)
-        resume = (out / "config.toml").exists()
-        train(override(TrainConfig(), QUICK | {"out": out}), dataset, resume=resume, overwrite=not resume)
+        work()
         code = 0
+    except Exception as error:
+        code = TOLD if isinstance(error, ConfigError) and "is in use: process" in str(error) else 1
+        if code != TOLD:
+            traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def together(times: int, seed: int, folder: Path) -> dict[str, Any]:
+    """Starts two runs at a time in one folder, every second time in one that holds a run; returns what was counted.
+
+    Raises:
+        Different: both went on, or neither did, or what the one left is not what it leaves undisturbed.
+    """
+    rng = random.Random(seed)
+    dataset = load("nav17")
+    dataset.graphs = dataset.graphs[:MOLECULES]
+    whole = []
+    for number in (0, 1):
+        out = folder / f"whole{number}"
+        _finish(_fork(functools.partial(train, _config(out, number), dataset)))
+        whole.append(artefacts(out))
+    wins = [0, 0]
+    for turn in range(times):
+        out, overwrite = folder / f"run{turn // 2}", turn % 2 == 1
+        children = []
+        for number in rng.sample((0, 1), 2):
+            run = functools.partial(train, _config(out, number), dataset, overwrite=overwrite)
+            children.append((_fork(run), number))
+            time.sleep(rng.choice((0, 0, rng.uniform(0, 0.1))))
+        ended = {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]): number for child, number in children}
+        if ended.keys() != {0, TOLD}:
+            raise Different(f"two runs in {out.name} ended with {sorted(ended)}, not one with 0 and one with {TOLD}")
+        wins[ended[0]] += 1
+        check_whole(out)
+        _check_same(whole[ended[0]], artefacts(out), out.name)
+    return {"pairs": times, "wins": wins, "epochs": QUICK["epochs"]}
 
 
 def _struck(child: int, delay: float) -> bool:
@@ -129,7 +180,7 @@ def _read_whole(path: Path) -> None:
         rows = list(csv.reader(content.decode().splitlines()))
         if not content.endswith(b"\n") or len({len(row) for row in rows}) != 1:
             raise ValueError("rows differ in length")
-        if [row[0] for row in rows[1:]] != [str(epoch) for epoch in range(len(rows) - 1)]:
+        if path.name == HISTORY and [row[0] for row in rows[1:]] != [str(epoch) for epoch in range(len(rows) - 1)]:
             raise ValueError("epochs are missing, or there twice")
     elif path.suffix == ".png" and not content.endswith(b"IEND\xaeB`\x82"):
         raise ValueError("the picture has no end")
@@ -144,9 +195,9 @@ def artefacts(out: Path) -> dict[str, Any]:
         del state["plstm_graph"]["config"]["out"]
         for callback in state.get("callbacks", {}).values():
             callback.pop("seconds", None)
-    history = (out / "metrics.csv").read_text()
+    tables = {path.name: path.read_text() for path in out.glob("*.csv")}
     pictures = {path.name: path.read_bytes() for path in out.glob("*.png")}
-    return {"metrics": metrics, "history": history, **states, **pictures}
+    return {"metrics": metrics, **tables, **states, **pictures}
 
 
 def differences(first: Any, second: Any, place: str = "") -> Iterator[str]:
@@ -188,14 +239,20 @@ def fuzz(cases: int, jobs: int, folder: Path) -> dict[str, Any]:
     return {"cases": sum(by_test.values()), "by_test": dict(sorted(by_test.items()))}
 
 
+WORK = {"kill": kill, "together": together}
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one of the two and stores its row."""
+    """Runs one of the three and stores its row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=records.RESULTS)
     commands = parser.add_subparsers(dest="what", required=True)
     killing = commands.add_parser("kill")
     killing.add_argument("--times", type=int, default=20)
     killing.add_argument("--seed", type=int, default=0, help="of the moments")
+    meeting = commands.add_parser("together")
+    meeting.add_argument("--times", type=int, default=50)
+    meeting.add_argument("--seed", type=int, default=0, help="of the moments")
     fuzzing = commands.add_parser("fuzz")
     fuzzing.add_argument("--cases", type=int, default=10_000)
     fuzzing.add_argument("--jobs", type=int, default=0, help="processes; 0: this one")
@@ -203,8 +260,8 @@ def main(arguments: list[str] | None = None) -> int:
     start = time.perf_counter()
     try:
         with tempfile.TemporaryDirectory() as name:
-            if options.what == "kill":
-                found = kill(options.times, options.seed, Path(name))
+            if options.what in WORK:
+                found = WORK[options.what](options.times, options.seed, Path(name))
             else:
                 found = fuzz(options.cases, options.jobs, Path(name))
     except Different as error:

@@ -142,11 +142,16 @@ def explanations_table(rows: list[Row]) -> str:
 
 
 def reliability_table(rows: list[Row]) -> str:
-    """Runs that were killed and inputs at random; a failure leaves no row."""
+    """Runs that were killed or met, and inputs at random; a failure leaves no row."""
     lines = [["what", "how many", "minutes"], ["---", "---:", "---:"]]
-    names = {"kill": "kills, each resumed to the same bits", "fuzz": "random inputs without a traceback or a hang"}
+    names = {
+        "kill": ("kills", "kills, each resumed to the same bits"),
+        "together": ("pairs", "pairs of runs started in one folder: one to the same bits, one told"),
+        "fuzz": ("cases", "random inputs without a traceback or a hang"),
+    }
     for row in rows:
-        lines.append([names[row["what"]], f"{row.get('kills', row.get('cases')):,}", f"{row['seconds'] / 60:.1f}"])
+        count, text = names[row["what"]]
+        lines.append([text, f"{row[count]:,}", f"{row['seconds'] / 60:.1f}"])
     return "\n\n".join(["\n".join(_line(line) for line in lines), _where(rows)]) if rows else "No rows yet."
 
 

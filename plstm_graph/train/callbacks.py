@@ -16,6 +16,7 @@ from torch import Tensor
 from plstm_graph.errors import Diverged
 from plstm_graph.tasks import METRICS
 from plstm_graph.train.data import mixed_seed
+from plstm_graph.train.owner import Owner
 from plstm_graph.train.pool import Say, Status
 from plstm_graph.train.results import HISTORY, write_rows
 
@@ -37,6 +38,16 @@ class Reseed(Callback):
         np.random.seed(number % 2**32)
         random.seed(number)
         pl_module.model.orientation = number  # type: ignore[union-attr]
+
+
+class Guard(Callback):
+    """Before the :class:`Keeper` writes an epoch: the folder still belongs to this run."""
+
+    def __init__(self, owner: Owner) -> None:
+        self.owner = owner
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.owner.check()
 
 
 class Keeper(Checkpoint):

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from plstm_graph.errors import ConfigError
 from plstm_graph.files import TABBED, atomic_write, check_target, kind, remove_stale
 from plstm_graph.train.config import TrainConfig, differences, from_dict, read_toml, write_toml
+from plstm_graph.train.owner import is_owner_file
 
 if TYPE_CHECKING:
     from torch_geometric.data import Data
@@ -57,7 +58,7 @@ def check_folder(config: TrainConfig, *, resume: bool = False, overwrite: bool =
     new = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if not (resume or overwrite) and any(out.iterdir()):
+        if not (resume or overwrite) and not all(map(is_owner_file, out.iterdir())):
             raise ConfigError(f"output folder {out} is not empty; give --resume, --overwrite or another --out")
         with tempfile.TemporaryFile(dir=out):
             pass

@@ -24,7 +24,7 @@ from plstm_graph.nn.budget import fit_width
 from plstm_graph.nn.model import FINGERPRINT
 from plstm_graph.tasks import Task
 from plstm_graph.train import results
-from plstm_graph.train.callbacks import Bar, Keeper, Reseed
+from plstm_graph.train.callbacks import Bar, Guard, Keeper, Reseed
 from plstm_graph.train.capture import capturable
 from plstm_graph.train.checkpoint import AtomicCheckpointIO, Meta, check_weights, load_weights, read_training
 from plstm_graph.train.compiling import check_compile
@@ -34,6 +34,7 @@ from plstm_graph.train.forest import Forest, smiles_of
 from plstm_graph.train.infer import outputs
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.module import Learner
+from plstm_graph.train.owner import Owner, owned
 from plstm_graph.train.report import Run, report
 from plstm_graph.train.start import Start
 
@@ -67,7 +68,7 @@ def train(
         callbacks: more of them for Lightning's trainer.
 
     Raises:
-        ConfigError, DataError: before any training starts.
+        ConfigError, DataError: before any training starts; also where another process is at work in ``config.out``.
         CheckpointError: a checkpoint cannot be read or written.
         Diverged: the loss of an epoch is not finite; checkpoints are those of the epoch before.
         OutOfMemory: a batch does not fit; the message names a size to try.
@@ -76,8 +77,24 @@ def train(
     if (resume or overwrite) and config.out is None:
         raise ConfigError("resume and overwrite need an output folder; set out")
     # Processes of other devices start once the first has filled the folder: they must not find fault with that.
-    if config.out and first_process():
+    if not config.out or not first_process():
+        return _train(config, dataset, graphs, resume, None, progress, command, callbacks)
+    with owned(config.out) as owner:
         results.check_folder(config, resume=resume, overwrite=overwrite)
+        return _train(config, dataset, graphs, resume, owner, progress, command, callbacks)
+
+
+def _train(
+    config: TrainConfig,
+    dataset: GraphDataset | None,
+    graphs: Sequence[Data] | None,
+    resume: bool,
+    owner: Owner | None,
+    progress: bool,
+    command: str | None,
+    callbacks: Sequence[Callback],
+) -> dict[str, Any]:
+    """A run whose folder, if there is one, belongs to this process or to the first of several."""
     with isolate_rng(), _quiet(), memory_advice(config.batch_size):
         dataset = dataset or load_data(config)
         if config.budget and config.model.model != FINGERPRINT:  # a forest has no parameters to count
@@ -86,14 +103,17 @@ def train(
         start = _start(config, dataset, resume, command)
         if config.model.model == FINGERPRINT:
             return _plant(config, dataset, start)
-        run, trainer, loader = _assemble(config, dataset, graphs, progress, start, callbacks)
+        guards = [Guard(owner)] if owner else []
+        run, trainer, loader = _assemble(config, dataset, graphs, progress, start, [*callbacks, *guards])
         outputs(run.learner.to(trainer.strategy.root_device), run.parts["valid"][:1])  # a backend may refuse the model
         last = None
-        if config.out and first_process():
+        if owner:
             last = results.open_folder(config, start.write, resume=resume, rejected=run.dataset.rejected)
         elif config.out and resume:
             last = results.last_checkpoint(config.out)
         _fit(trainer, run, loader, last)
+        if owner:
+            owner.check()
         return report(run, write=first_process())
 
 

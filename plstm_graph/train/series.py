@@ -22,6 +22,7 @@ from plstm_graph.train.callbacks import Reporter
 from plstm_graph.train.config import TrainConfig, differences, read_toml, to_dict
 from plstm_graph.train.data import load_data
 from plstm_graph.train.folders import stored_series
+from plstm_graph.train.owner import owned
 from plstm_graph.train.pool import Failure, Row, Say, Status, outcomes, terminable, unseen
 from plstm_graph.train.results import ROWS, SERIES, SUMMARY
 from plstm_graph.train.run import train
@@ -147,8 +148,8 @@ def train_series(
         command: for the record.
 
     Raises:
-        ConfigError: options that do not suit a series, a folder that cannot be used, or one that holds a series with
-            other settings or of other data; before anything runs.
+        ConfigError: options that do not suit a series, a folder that cannot be used, that another process is at work
+            in, or that holds a series with other settings or of other data; before anything runs.
         DataError: the data cannot be read; likewise.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once all runs have stopped.
     """
@@ -158,8 +159,23 @@ def train_series(
         raise ConfigError(f"jobs must be at least 1 (got {jobs})")
     if config.devices not in ("auto", "1") or config.num_nodes > 1:
         raise ConfigError("the runs of a series have one device each; leave --devices and --num-nodes out")
-    out = Path(config.out)
-    seeds, folds = list(seeds or [config.seed]), list(folds or [config.fold])
+    with owned(config.out):
+        members = list(seeds or [config.seed]), list(folds or [config.fold])
+        return _train_series(config, Path(config.out), *members, jobs, resume, overwrite, progress, command)
+
+
+def _train_series(
+    config: TrainConfig,
+    out: Path,
+    seeds: list[int],
+    folds: list[int],
+    jobs: int,
+    resume: bool,
+    overwrite: bool,
+    progress: bool,
+    command: str | None,
+) -> dict[str, Any]:
+    """A series whose folder belongs to this process."""
     known = {"seeds": [], "folds": []} if overwrite else _joined(out, config)
     for kept_by_process in (_dataset, _data_hash, _prepared):
         kept_by_process.cache_clear()  # the files of an earlier series may have changed

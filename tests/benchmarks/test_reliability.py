@@ -1,10 +1,11 @@
-"""The benchmark of killed runs, on three kills; and that it can find fault."""
+"""The benchmarks of runs that are killed and that meet, on a few; and that they can find fault."""
 
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import records
@@ -14,13 +15,24 @@ import torch
 PROGRAM = Path(reliability.__file__)
 
 
-def test_three_kills_end_in_the_same_bits(tmp_path: Path) -> None:
-    words = [sys.executable, str(PROGRAM), "--results", str(tmp_path), "kill", "--times", "3", "--seed", "1"]
+def run(folder: Path, *words: str) -> dict[str, Any]:
+    """The row that a run of the program leaves."""
+    line = [sys.executable, str(PROGRAM), "--results", str(folder), *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
-    (row,) = records.read(tmp_path / "reliability.jsonl")
-    assert row["what"] == "kill"
+    (row,) = records.read(folder / "reliability.jsonl")
+    assert row["what"] == words[0]
+    return row
+
+
+def test_two_runs_in_one_folder_do_not_mix(tmp_path: Path) -> None:
+    row = run(tmp_path, "together", "--times", "4")
+    assert sum(row["wins"]) == row["pairs"] == 4
+
+
+def test_three_kills_end_in_the_same_bits(tmp_path: Path) -> None:
+    row = run(tmp_path, "kill", "--times", "3", "--seed", "1")
     assert row["kills"] == 3
     assert 1 <= row["runs"] <= 3
 
