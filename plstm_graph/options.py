@@ -47,7 +47,13 @@ _DATA, _MODEL, _FIT = "Data", "Model", "Training"
 CHOICES = (
     Choice("--data", str, _DATA, "A name (see datasets), a CSV file, or what prepare wrote."),
     Choice("--root", str, _DATA, "Folder with public data, as root/TUDataset/NAME/raw; only read."),
-    Choice("--target", list[str], _DATA, "Label column of the CSV; repeat for several.", "targets"),
+    Choice(
+        "--target",
+        list[str],
+        _DATA,
+        "Label column, or pattern: NR-*, * (all), !id (not this); repeat.",
+        "targets",
+    ),
     Choice("--smiles-column", str, _DATA, "Column of the CSV with the molecules."),
     Choice("--task", str, _DATA, "regression, binary or multiclass (default: from the labels)."),
     Choice("--featuriser", str, _DATA, "Of SMILES: cip-molecule, or ogb-molecule with OGB's chirality tags."),

@@ -61,8 +61,8 @@ def read_text(path: Path) -> str:
     return text
 
 
-def read_cells(path: Path) -> list[list[str]]:
-    """All records of a CSV file, by the delimiter that fits; a first line ``sep=;`` decides.
+def read_cells(path: Path) -> tuple[list[list[str]], str]:
+    """All records of a CSV file, and the delimiter that fits; a first line ``sep=;`` decides.
 
     Raises:
         DataError: see :func:`read_text`; a quotation mark that is left open.
@@ -70,16 +70,17 @@ def read_cells(path: Path) -> list[list[str]]:
     text = read_text(path)
     given = _SEPARATOR.match(text.lstrip(" \r\n"))
     if given:
-        delimiter, text = given[1], text.lstrip(" \r\n")[given.end() :]
+        text = text.lstrip(" \r\n")[given.end() :]
+    delimiter = given[1] if given else delimiter_of(text)
     lines: list[list[str]] = []
     with _cells_of_any_length():
         try:
-            for line in _records(text, delimiter if given else delimiter_of(text)):
+            for line in _records(text, delimiter):
                 lines.append(line)
         except csv.Error as error:
             where = f"in row {len(lines)} (header not counted)" if lines else "in the header"
             raise DataError(f"{path.name} is not valid CSV: {error}; is a quotation mark left open {where}?") from error
-    return lines
+    return lines, delimiter
 
 
 def delimiter_of(text: str) -> str:

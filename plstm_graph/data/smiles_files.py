@@ -8,7 +8,7 @@ from pathlib import Path
 from plstm_graph.data.dataset import MOLECULE, GraphDataset
 from plstm_graph.data.molecules import CIP, Rejected, read_molecules
 from plstm_graph.data.tables import read_table
-from plstm_graph.errors import ConfigError, DataError, unknown
+from plstm_graph.errors import ConfigError, DataError, listed, unknown
 from plstm_graph.files import stem
 from plstm_graph.tasks import TASKS, Binary, Regression, Task, yes_or_no
 
@@ -30,7 +30,8 @@ def load_csv(
     if task is not None and task not in tabular:
         raise ConfigError(unknown("task", task, tabular))
     table = read_table(path)
-    texts, labels = table.smiles(smiles_column), table.labels(targets)
+    texts, targets = table.smiles(smiles_column), table.targets(targets, smiles_column)
+    labels, unusable = table.usable_labels(targets)
     kind = tabular[task] if task else _guess(targets, labels, table.path.name)
     asked = kind.from_table(targets, labels, table.path.name)
 
@@ -39,7 +40,7 @@ def load_csv(
     for row, graph in molecules:
         label = labels[row - 1]
         if all(math.isnan(value) for value in label):
-            rejected.append(Rejected(row, texts[row - 1], f"no label in {', '.join(targets)}"))
+            rejected.append(Rejected(row, texts[row - 1], unusable.get(row, f"no label in {listed(targets)}")))
             continue
         graph.y = asked.label(label)
         graphs.append(graph)

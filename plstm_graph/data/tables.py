@@ -1,9 +1,11 @@
 """Text files of molecules: CSV with named columns, and .smi; packed with gzip or not."""
 
+import logging
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from plstm_graph.data.dialect import read_cells, read_text
@@ -15,6 +17,14 @@ from plstm_graph.tasks import LARGEST
 SMILES_COLUMNS = ("smiles", "canonical_smiles", "isomeric_smiles")
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})  # cells without a label, in any case
 SMI = (".smi", ".smiles")
+MOST_UNUSABLE, MOST_TOLD = 0.1, 10
+"""Share of rows with labels of which one cannot be used; and how many of them an error names."""
+REPAIR = (
+    "classes are numbered 0, 1, ...; decimals have a point, or a comma where semicolons part the cells; bounds such as "
+    "<5 have to go; very large numbers take other units, or logarithms"
+)
+log = logging.getLogger(__name__)
+_PATTERN = re.compile(r"[*?\[]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
@@ -25,6 +35,7 @@ class Table:
     path: Path
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    delimiter: str = ","
 
     def column(self, name: str) -> list[str]:
         """All cells of a column, by its name; upper and lower case count as equal where that is unambiguous."""
@@ -53,36 +64,119 @@ class Table:
         )
 
     def labels(self, targets: Sequence[str]) -> list[list[float]]:
-        """Numbers of the target columns, row by row; NaN where a cell is empty."""
+        """Numbers of the target columns, row by row; NaN where a cell is empty.
+
+        Raises:
+            DataError: no such column; a cell that is neither empty nor a number.
+        """
+        values, unusable = self._labels(targets)
+        for row, (name, cell, reason) in sorted(unusable.items()):
+            raise DataError(
+                f"{self.path.name}, row {row} (header not counted), column {name!r}: {reason}, got {cell!r}; {REPAIR}"
+            )
+        return values
+
+    def usable_labels(self, targets: Sequence[str]) -> tuple[list[list[float]], dict[int, str]]:
+        """As :meth:`labels`, but a row with a cell that is no number has no label; and the reasons, by row from 1.
+
+        Raises:
+            DataError: such rows are more than :data:`MOST_UNUSABLE` of those with labels.
+        """
+        values, unusable = self._labels(targets)
+        labelled = len(unusable) + sum(not all(map(math.isnan, row)) for row in values)
+        if len(unusable) > MOST_UNUSABLE * labelled:
+            told = [
+                f"row {row}, column {name!r}: {cell!r}" for row, (name, cell, _) in sorted(unusable.items())[:MOST_TOLD]
+            ]
+            told += [f"and {len(unusable) - MOST_TOLD} more"] if len(unusable) > MOST_TOLD else []
+            raise DataError(
+                f"{self.path.name}: {len(unusable)} of {labelled} rows with labels have one that cannot be used, more "
+                f"than {MOST_UNUSABLE:.0%} (header not counted): {'; '.join(told)}; a label must be a finite number "
+                f"within ±{LARGEST:g}, or empty where there is none; {REPAIR}"
+            )
+        return values, {
+            row: f"{reason}, got {cell!r} in column {name!r}" for row, (name, cell, reason) in unusable.items()
+        }
+
+    def targets(self, asked: Sequence[str], smiles_column: str | None = None) -> tuple[str, ...]:
+        """Names of the target columns that ``asked`` means.
+
+        Args:
+            asked: names; patterns such as ``NR-*``, and ``*`` for all columns but that of the SMILES; those behind a
+                ``!`` are left out. A pattern passes over columns without any number, which the log names.
+            smiles_column: see :meth:`smiles`.
+
+        Raises:
+            DataError: a pattern that no column of numbers matches.
+        """
+        wanted = [name for name in asked if self._is_name(name) or not name.startswith("!")]
+        unwanted = [name[1:] for name in asked if name not in wanted]
+        found: dict[str, None] = {}
+        for name in wanted or (["*"] if unwanted else []):
+            if self._is_name(name) or not _PATTERN.search(name):
+                if name in found and asked.count(name) > 1:
+                    raise DataError(f"a target column is named twice: {', '.join(asked)}")
+                found[name] = None
+                continue
+            smiles = (*SMILES_COLUMNS, (smiles_column or "").casefold())
+            columns = [each for each in self._matching(name) if each.casefold() not in smiles]
+            numbers = [
+                each
+                for each in columns
+                if any(number(cell.replace(",", ".", 1)) is not None for cell in self.column(each))
+            ]
+            if len(numbers) < len(columns):
+                log.warning(
+                    f"{self.path.name}: no targets, since they hold no numbers: {listed(set(columns) - set(numbers))}"
+                )
+            if not numbers:
+                raise DataError(
+                    f"{self.path.name}: no column of numbers is called {name!r}; its columns are {listed(self.columns)}"
+                )
+            found |= dict.fromkeys(numbers)
+        left_out = {each for name in unwanted for each in self._matching(name)}
+        return tuple(name for name in found if name not in left_out)
+
+    def _has_numbers(self, name: str) -> bool:
+        return any(number(cell.replace(",", ".", 1)) is not None for cell in self.column(name))
+
+    def _is_name(self, name: str) -> bool:
+        return " ".join(name.split()).casefold() in (column.casefold() for column in self.columns)
+
+    def _matching(self, pattern: str) -> list[str]:
+        return [column for column in self.columns if fnmatchcase(column.casefold(), pattern.casefold())]
+
+    def _labels(self, targets: Sequence[str]) -> tuple[list[list[float]], dict[int, tuple[str, str, str]]]:
+        """Numbers row by row, and of rows with a cell that is none: its column, the cell, what must hold."""
         if not targets:
             raise DataError(f"name the target column(s) of {self.path.name}; its columns are {listed(self.columns)}")
         if len(set(targets)) < len(targets):
             raise DataError(f"a target column is named twice: {', '.join(targets)}")
-        columns = [self._numbers(name) for name in targets]
-        return [list(row) for row in zip(*columns, strict=True)]
+        unusable: dict[int, tuple[str, str, str]] = {}
+        columns = [self._numbers(name, unusable) for name in targets]
+        rows = [list(row) for row in zip(*columns, strict=True)]
+        for row in unusable:
+            rows[row - 1] = [math.nan] * len(targets)
+        return rows, unusable
 
-    def _numbers(self, name: str) -> list[float]:
-        values = [self._number(cell, row, name) for row, cell in enumerate(self.column(name), start=1)]
-        if values and all(math.isnan(value) for value in values):
+    def _numbers(self, name: str, unusable: dict[int, tuple[str, str, str]]) -> list[float]:
+        cells = self.column(name)
+        if all(cell.casefold() in MISSING for cell in cells):
             raise DataError(f"{self.path.name}: no row has a label in column {name!r}")
+        # A column has decimal commas or points, not both.
+        comma = self.delimiter == ";" and not any("." in cell and number(cell) is not None for cell in cells)
+        values = []
+        for row, cell in enumerate(cells, start=1):
+            value = number(cell.replace(",", ".", 1) if comma else cell)
+            if cell.casefold() in MISSING:
+                value = math.nan
+            elif value is None:
+                unusable.setdefault(row, (name, cell, "a label must be a finite number, or empty where there is none"))
+            elif abs(value) > LARGEST:
+                reason = f"a label must lie within ±{LARGEST:g}"
+                unusable.setdefault(row, (name, cell, reason))
+            values.append(math.nan if value is None else value)
         return values
-
-    def _number(self, cell: str, row: int, name: str) -> float:
-        if cell.casefold() in MISSING:
-            return math.nan
-        value = number(cell)
-        if value is None:
-            raise DataError(
-                f"{self.path.name}, row {row} (header not counted), column {name!r}: a label must be a finite number, "
-                f"or empty where there is none; got {cell!r} (classes are numbered 0, 1, ...; decimals have a point; "
-                "bounds such as <5 have to go)"
-            )
-        if abs(value) > LARGEST:
-            raise DataError(
-                f"{self.path.name}, row {row} (header not counted), column {name!r}: a label must lie within "
-                f"±{LARGEST:g}, got {cell!r}; use other units, or logarithms"
-            )
-        return value
 
     def _check_header(self) -> None:
         """Raises DataError where the first line is not one of names, but a molecule as the others."""
@@ -117,7 +211,7 @@ def read_table(path: str | Path) -> Table:
         DataError: the file is missing, unreadable, empty, without data rows or header, or has a row longer than it.
     """
     path = Path(path)
-    lines = read_cells(path)
+    lines, delimiter = read_cells(path)
     while lines and not any(cell.strip() for cell in lines[0]):
         lines.pop(0)
     while lines and not lines[-1]:
@@ -127,7 +221,7 @@ def read_table(path: str | Path) -> Table:
         raise DataError(f"{path.name} holds {'a header but no rows' if lines else 'no rows'}")
     columns = tuple(" ".join(cell.split()) for cell in lines[0])  # a name on one line
     rows = tuple(_fit(line, len(columns), row, path) for row, line in enumerate(lines[1:], start=1))
-    return Table(path, columns, rows)
+    return Table(path, columns, rows, delimiter)
 
 
 def read_smiles(path: str | Path, smiles_column: str | None = None) -> list[str]:

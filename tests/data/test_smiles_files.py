@@ -121,3 +121,93 @@ def test_a_reaction_is_called_one(csv_file) -> None:
 def test_csv_without_a_usable_row(csv_file) -> None:
     with pytest.raises(DataError, match="none of the 2 rows can be used; row 1: rdkit cannot read"):
         load(csv_file("smiles,y\nxyz,1\nabc,2\n"), targets=["y"])
+
+
+# ---------------------------------------------------------------------- targets by pattern, labels that cannot be used
+
+
+WIDE = "mol_id,NR-AR,NR-ER,SR-p53,y [mg*l],smiles\n" + "".join(
+    f"T{i},{i % 2},0,1,{i}.5,{'C' * i}O\n" for i in range(1, 21)
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "targets"),
+    [
+        (["NR-AR"], ("NR-AR",)),
+        (["NR-*"], ("NR-AR", "NR-ER")),
+        (["nr-?r"], ("NR-AR", "NR-ER")),
+        (["SR-p53", "*"], ("SR-p53", "NR-AR", "NR-ER", "y [mg*l]")),
+        (["*"], ("NR-AR", "NR-ER", "SR-p53", "y [mg*l]")),
+        (["*", "!y*"], ("NR-AR", "NR-ER", "SR-p53")),
+        (["!y*", "!SR-p53"], ("NR-AR", "NR-ER")),
+        (["y [mg*l]"], ("y [mg*l]",)),
+        (["*-p[0-9]*"], ("SR-p53",)),
+    ],
+)
+def test_targets_by_pattern(csv_file, caplog, asked: list[str], targets: tuple[str, ...]) -> None:
+    data = load(csv_file(WIDE), targets=asked)
+    assert data.targets == targets
+    assert data.num_outputs == len(targets)
+    assert ("no targets, since they hold no numbers: mol_id" in caplog.text) == ("*" in asked or asked[0][0] == "!")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["XX-*"], r"no column of numbers is called 'XX-\*'; its columns are mol_id"),
+        (["mol*"], "no column of numbers is called"),
+        (["*", "!*"], "name the target"),
+        (["NR-AA"], "unknown column 'NR-AA'"),
+        (["NR-AR", "NR-AR"], "named twice"),
+    ],
+)
+def test_patterns_that_lead_nowhere(csv_file, asked: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load(csv_file(WIDE), targets=asked)
+
+
+def table(cells: dict[int, str], delimiter: str = ",", count: int = 40) -> str:
+    rows = (f"{'C' * row}O{delimiter}{cells.get(row, f'{row}.5')}" for row in range(1, count + 1))
+    return f"smiles{delimiter}y\n" + "\n".join(rows) + "\n"
+
+
+@pytest.mark.parametrize("cell", [">5", "active", "1e39", "inf", "1.000.000", "5,5 (n=3)"])
+def test_a_label_that_cannot_be_used_rejects_its_row_and_the_rest_goes_on(csv_file, cell: str) -> None:
+    data = load(csv_file(table({3: f'"{cell}"', 17: f'"{cell}"', 20: ""})), targets=["y"])
+    assert [graph.y.item() for graph in data.graphs] == [row + 0.5 for row in range(1, 41) if row not in (3, 17, 20)]
+    assert [bad.row for bad in data.rejected] == [3, 17, 20]
+    assert all(f"got {cell!r} in column 'y'" in bad.reason for bad in data.rejected[:2])
+    assert data.rejected[2].reason == "no label in y"
+
+
+def test_more_than_a_tenth_of_unusable_labels_is_refused_and_all_are_named(csv_file) -> None:
+    few = dict.fromkeys((2, 9, 11, 30), ">5")
+    assert len(load(csv_file(table(few)), targets=["y"]).graphs) == 36
+    with pytest.raises(DataError) as error:
+        load(csv_file(table(few | {31: "<1"})), targets=["y"])
+    text = str(error.value)
+    assert "5 of 40 rows with labels have one that cannot be used, more than 10%" in text
+    assert all(f"row {row}, column 'y': '>5'" in text for row in few)
+    assert "row 31, column 'y': '<1'" in text
+    with pytest.raises(DataError, match=r"row 10, column 'y': '>5'; and 30 more; a label must be a finite number"):
+        load(csv_file(table(dict.fromkeys(range(1, 41), ">5"))), targets=["y"])
+
+
+@pytest.mark.parametrize(
+    ("cells", "delimiter", "expected"),
+    [
+        ({1: "1,5", 2: "-2,25e1", 3: "3"}, ";", {1: 1.5, 2: -22.5, 3: 3.0}),
+        ({1: "1,234,5"}, ";", {1: None}),
+        ({1: '"1,5"'}, ",", {1: None}),  # a decimal comma, or one of thousands?
+        ({1: "1,5", 2: "2.5"}, ";", {1: None, 2: 2.5}),  # which of the two is it?
+    ],
+)
+def test_decimal_commas(csv_file, cells: dict[int, str], delimiter: str, expected: dict[int, float | None]) -> None:
+    text = table(cells, delimiter)
+    if 2 not in expected or expected[2] != 2.5:
+        text = text.replace(".5", "") if delimiter == ";" else text
+    data = load(csv_file(text), targets=["y"], task="regression")
+    values = {len(graph.smiles) - 1: graph.y.item() for graph in data.graphs}
+    assert {row: values.get(row) for row in expected} == expected
+    assert [bad.row for bad in data.rejected] == [row for row, value in expected.items() if value is None]
