@@ -1,6 +1,7 @@
 """Line graph: a batch of DAGs, the pairs of edges that meet at a node, and their topological levels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from plstm_graph.errors import ShapeError, missing_extra
+from plstm_graph.errors import BackendUnavailable, ShapeError, missing_extra
 from plstm_graph.line_pairs import LevelPlan, each, grouped, level_plan, line_pairs, move, owners, within
 from plstm_graph.orient import (
     GIVEN,
@@ -23,6 +24,14 @@ from plstm_graph.prune import multitree_pairs
 
 if TYPE_CHECKING:
     import networkx
+
+
+@contextmanager
+def to_keep() -> Iterator[None]:
+    """Around the making of what outlives a call: no tensors of inference mode, which could not serve training, nor
+    such as torch.func wraps, which no loop over edges could read."""
+    with torch.inference_mode(False), torch._C._DisableFuncTorch():
+        yield
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +78,7 @@ class LineDAG:
     # ------------------------------------------------------------------ build
 
     @classmethod
-    @torch.inference_mode(False)  # a line graph made while evaluating must serve training, too
+    @to_keep()
     def from_edge_index(
         cls,
         edge_index: Tensor,
@@ -99,7 +108,13 @@ class LineDAG:
         Raises:
             CycleError: ``order="given"`` with a directed cycle.
             ShapeError: indices out of range, an unsorted batch, or more than ``64 * E`` line pairs.
+            BackendUnavailable: under ``torch.jit.trace``.
         """
+        if torch.jit.is_tracing():  # what is built from data would be recorded as constants, of this graph alone
+            raise BackendUnavailable(
+                "torch.jit.trace cannot record how a line graph is built; trace with dag=..., for that graph alone, or "
+                "use torch.export (plstm-graph export, see docs/recipes.md)"
+            )
         columns, num_nodes = check_edge_index(edge_index, num_nodes)
         device = edge_index.device
         plain = columns[0] != columns[1]
@@ -151,7 +166,7 @@ class LineDAG:
         )
 
     @classmethod
-    @torch.inference_mode(False)
+    @to_keep()
     def collate(cls, dags: Sequence["LineDAG"]) -> "LineDAG":
         """Disjoint union of several line graphs, as PyG's ``Batch`` unites their graphs."""
         if not dags:
@@ -252,7 +267,7 @@ class LineDAG:
             self._shared["edge_id", False], self._shared["edge_id", True] = along, against
         return self
 
-    @torch.inference_mode(False)
+    @to_keep()
     def to(self, device: torch.device | str | int, non_blocking: bool = False) -> "LineDAG":
         """This line graph on another device, with all that has been computed for it. PyG's ``Batch.to`` calls it."""
         device = torch.empty(0, device=device).device  # "cuda" to "cuda:0"
@@ -268,7 +283,7 @@ class LineDAG:
         """This line graph on a GPU, by default the current one. PyG's ``Data.cuda`` calls it."""
         return self.to("cuda" if device is None else device, non_blocking)
 
-    @torch.inference_mode(False)
+    @to_keep()
     def pin_memory(self) -> "LineDAG":
         """This line graph, with all that has been computed for it, in page-locked memory of the host.
 
@@ -298,14 +313,14 @@ class LineDAG:
         for name, made in self._made.items():
             made._make_views_of(getattr(other, name)())
 
-    @torch.inference_mode(False)
+    @to_keep()
     def _view(self, **changes: Any) -> "LineDAG":
         names = [name for name in self.__dataclass_fields__ if name not in changes and name != "_made"]
         return LineDAG(**{name: getattr(self, name) for name in names}, **changes)
 
     def _once(self, key: Any, compute: Any) -> Any:
         if key not in self._shared:
-            with torch.inference_mode(False):  # it may be kept for training
+            with to_keep():
                 self._shared[key] = compute()
         return self._shared[key]
 

@@ -25,6 +25,7 @@ from plstm_graph.nn.linear import EdgeLinear, NodeLinear
 from plstm_graph.nn.norm import NORM_EPS, MultiHeadRMSNorm
 from plstm_graph.ops import propagate
 from plstm_graph.ops.dispatch import COMPILED, check_backend, compiled_backend
+from plstm_graph.ops.functional import transforming
 from plstm_graph.ops.layer import Inputs, Setting, layer
 from plstm_graph.orient import check_order
 from plstm_graph.plan import served_classes
@@ -178,8 +179,9 @@ class PLSTMConv(MessagePassing):
         return projected.view(-1, self.heads, sum(widths)).split(widths, -1)
 
     def _as_one(self, x: Tensor) -> str | None:
-        """The backend that runs all of the layer as one, if none of its parts was replaced or is being watched."""
-        if self.explain:
+        """The backend that runs all of the layer as one, if none of its parts was replaced or is being watched, nor is
+        the layer transformed by torch.func."""
+        if self.explain or transforming():
             return None
         backend = compiled_backend(self.backend, x.device)
         if backend is None:
@@ -246,7 +248,11 @@ class PLSTMConv(MessagePassing):
     def column_mask(self) -> Tensor:
         """The Explainer's mask, one weight per column of ``edge_index``, [M]."""
         if self._edge_mask is None:
-            raise ValueError("explain is on, but no edge mask was set")
+            raise ConfigError(
+                "explain is on, but no edge mask was set: pLSTM carries states along paths, so it has no messages that "
+                "GraphMaskExplainer could replace; use an algorithm that masks edges or features (GNNExplainer, "
+                "PGExplainer, CaptumExplainer), or plstm_graph.explain"
+            )
         return self._edge_mask.sigmoid() if self._apply_sigmoid else self._edge_mask
 
     def _from_sparse(

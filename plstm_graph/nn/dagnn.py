@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch_geometric.utils import scatter, softmax
 
 from plstm_graph.line_dag import LineDAG
+from plstm_graph.ops.functional import transforming
 
 
 class DAGNN(nn.Module):
@@ -103,7 +104,17 @@ class LevelGRU(nn.Module):
         """[N, C] -> [N, C]"""
         bias = None if self.score_edge is None or edges is None else self.score_edge(edges)
         weights = [weight for name, weight in self.named_parameters() if not name.startswith("score_edge")]
+        if transforming():  # torch.func: its transforms go through each step, at the cost of more memory
+            return self._walk(plan, x, bias)
         return _Walk.apply(self.step, plan, x, bias, *weights)
+
+    def _walk(self, plan: NodeLevels, x: Tensor, bias: Tensor | None) -> Tensor:
+        """All levels, copying the states once a level."""
+        states = torch.zeros_like(x)
+        for nodes, edges, src, dst in plan.levels:
+            level = self.step(x[nodes], states[src], None if bias is None else bias[edges], dst)
+            states = states.index_copy(0, nodes, level)
+        return states
 
     def step(self, x: Tensor, read: Tensor, bias: Tensor | None, dst: Tensor) -> Tensor:
         """States of one level: inputs [n, C], states of predecessors [e, C], places of their dst [e] -> [n, C]."""

@@ -15,7 +15,9 @@ from torch import Tensor
 from plstm_graph.errors import BackendUnavailable, missing_extra
 from plstm_graph.gates import Gates
 from plstm_graph.line_dag import LineDAG
+from plstm_graph.ops import functional
 from plstm_graph.ops.flat import Norm
+from plstm_graph.ops.functional import NO_SECOND, Reverse, transforming
 from plstm_graph.plan import Plan, served_classes
 
 
@@ -136,6 +138,8 @@ def unavailable(name: str, device: torch.device, unasked: bool = False) -> str |
         return backend
     if unasked and not backend.tried_on(device):
         return f"{name} has not been tried on {device}"
+    if torch.jit.is_tracing():
+        return "torch.jit.trace records torch's own operations only"
     return backend.runs_here(device)
 
 
@@ -150,6 +154,8 @@ def propagate(name: str, query: Tensor, key: Tensor, value: Tensor, gates: Gates
     plan = dag.plan(served_classes(key.size(2), value.size(2)))
     if torch.compiler.is_compiling():
         return torch.ops.plstm_graph.propagate(name, dag.reversed, *inputs, list(plan))
+    if transforming():
+        return functional.Propagate.apply(compiled(name), dag.reversed, plan, *inputs)
     return Propagate.apply(name, dag.reversed, plan, *inputs)
 
 
@@ -173,7 +179,7 @@ class Last(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        raise RuntimeError("compiled backends have no second derivatives; use backend='scatter' or 'dense'")
+        raise RuntimeError(NO_SECOND)
 
 
 def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
@@ -192,7 +198,7 @@ def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
-class Propagate(torch.autograd.Function):
+class Propagate(Reverse):
     """(name, reversed, plan, query, key, value, four gates) -> output."""
 
     @staticmethod

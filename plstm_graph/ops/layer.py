@@ -14,6 +14,7 @@ from torch import Tensor
 
 from plstm_graph.ops.compiled import Compiled, compiled, in_dtype, once_differentiable
 from plstm_graph.ops.flat import GATES, Norm, places
+from plstm_graph.ops.functional import Reverse
 from plstm_graph.plan import Plan
 
 
@@ -106,7 +107,7 @@ def layer(setting: Setting, inputs: Inputs, plan: Plan) -> Tensor:
     return Layer.apply(setting, plan, dtype, *inputs)
 
 
-class Layer(torch.autograd.Function):
+class Layer(Reverse):
     """(setting, plan, dtype of the linear maps or None for their own, inputs) -> output."""
 
     @staticmethod

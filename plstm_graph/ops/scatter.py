@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from plstm_graph.gates import Gates
 from plstm_graph.line_dag import LineDAG
+from plstm_graph.ops.functional import as_heads, transforming
 
 
 @cache
@@ -27,10 +28,11 @@ def _segment_csr() -> Callable[..., Tensor] | None:
 
 
 class Solve(torch.autograd.Function):
-    """``(I - T)⁻¹ B``. The adjoint is the same solve on the reversed line graph, so it differentiates itself."""
+    """``(I - T)⁻¹ B``. The adjoint is the same solve on the reversed line graph, so it differentiates itself, in both
+    modes and under all transforms of torch.func."""
 
     @staticmethod
-    def forward(ctx: Any, right: Tensor, transition: Tensor, dag: LineDAG) -> Tensor:
+    def forward(right: Tensor, transition: Tensor, dag: LineDAG) -> Tensor:
         """Solve for the states.
 
         Args:
@@ -52,9 +54,13 @@ class Solve(torch.autograd.Function):
             else:  # each head is met once: no two sums race for one row
                 total = segment_csr(carried, plan.run[top : bottom + 1] - start, reduce="sum")
                 state.index_add_(0, plan.head[top:bottom], total)
-        ctx.dag = dag
-        ctx.save_for_backward(transition, state)
         return state
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, transition, ctx.dag = inputs
+        ctx.save_for_backward(transition, output)
+        ctx.save_for_forward(transition, output)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
@@ -66,6 +72,23 @@ class Solve(torch.autograd.Function):
         dag = ctx.dag
         inner = adjoint.index_select(0, dag.next) * state.index_select(0, dag.prev)
         return adjoint, inner.sum(-1), None
+
+    @staticmethod
+    def jvp(ctx: Any, right: Tensor | None, transition: Tensor | None, _: None) -> Any:
+        """``Ċ = (I - T)⁻¹ (Ḃ + Ṫ C)``, from the tangents."""
+        weight, state = ctx.saved_tensors
+        dag = ctx.dag
+        moved = torch.zeros_like(state) if right is None else right
+        if transition is not None:
+            carried = state.index_select(0, dag.prev) * transition.unsqueeze(-1)
+            moved = moved.index_add(0, dag.next, carried)
+        return Solve.apply(moved, weight, dag)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], right: Tensor, transition: Tensor, dag: LineDAG) -> Any:
+        """A batch is so many heads more."""
+        heads = as_heads(info.batch_size, in_dims[:2], (right, transition))
+        return Solve.apply(*heads, dag).unflatten(1, (info.batch_size, -1)), 1
 
 
 def _propagate(
@@ -93,5 +116,8 @@ def propagate(query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: Line
 
 
 def propagate_recompute(query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: LineDAG) -> Tensor:
-    """See :func:`plstm_graph.propagate`. Keeps its inputs only and computes the states again in the backward pass."""
+    """See :func:`plstm_graph.propagate`. Keeps its inputs only and computes the states again in the backward pass,
+    but under torch.func, which knows no checkpoints."""
+    if transforming():
+        return _propagate(query, key, value, *gates, dag)
     return checkpoint(_propagate, query, key, value, *gates, dag, use_reentrant=False, preserve_rng_state=False)

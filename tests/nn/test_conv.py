@@ -6,7 +6,8 @@ from itertools import product
 import pytest
 import torch
 from torch import Tensor, nn
-from torch_geometric.explain import Explainer, GNNExplainer
+from torch_geometric.explain import Explainer, GNNExplainer, PGExplainer
+from torch_geometric.explain.algorithm import GraphMaskExplainer
 from torch_geometric.explain.algorithm.utils import clear_masks, set_masks
 from torch_geometric.nn import GPSConv, Linear, MessagePassing, Sequential, summary
 from torch_geometric.nn.models.basic_gnn import BasicGNN
@@ -612,6 +613,35 @@ def test_gnn_explainer() -> None:
     assert (explanation.edge_mask > 0).all()
     assert explanation.edge_mask.std() > 0
     assert all(not conv.explain for conv in (explainer.model.along, explainer.model.against))
+
+
+def test_an_explainer_without_edge_masks_is_told_which_algorithms_work() -> None:
+    explainer = Explainer(
+        model=PLSTMConv(FEATURES, 4, 2),
+        algorithm=GraphMaskExplainer(1, epochs=1, log=False),
+        explanation_type="model",
+        node_mask_type="attributes",
+        edge_mask_type="object",
+        model_config={"mode": "regression", "task_level": "node", "return_type": "raw"},
+    )
+    with pytest.raises(ConfigError, match=r"no messages that GraphMaskExplainer .*GNNExplainer, PGExplainer, Captum"):
+        explainer(torch.randn(NODES, FEATURES), EDGE_INDEX)
+
+
+def test_pg_explainer() -> None:
+    model, x = PLSTMConv(FEATURES, 4, 2), torch.randn(NODES, FEATURES)
+    algorithm = PGExplainer(epochs=2)
+    explainer = Explainer(
+        model=model,
+        algorithm=algorithm,
+        explanation_type="phenomenon",
+        edge_mask_type="object",
+        model_config={"mode": "regression", "task_level": "node", "return_type": "raw"},
+    )
+    target = model(x, EDGE_INDEX).detach() + 1
+    for epoch in range(2):
+        algorithm.train(epoch, model, x, EDGE_INDEX, target=target, index=4)
+    assert explainer(x, EDGE_INDEX, target=target, index=4).edge_mask.shape == (len(COLUMNS),)
 
 
 @pytest.mark.parametrize("method", ["IntegratedGradients", "Saliency"])

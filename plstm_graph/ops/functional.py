@@ -1,0 +1,85 @@
+"""The operator of the compiled backends under the transforms of torch.func: grad, vjp, jacrev and vmap.
+
+Transforms hand out wrapped tensors, which kernels and loops cannot read, so the backward pass is a Function of its own
+here, and nothing but tensors passes from one to the other. Heads are independent of each other: a batch of vmap is so
+many heads more.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from plstm_graph.gates import Gates
+
+NO_SECOND = "compiled backends have no second derivatives; use backend='scatter' or 'dense'"
+NO_FORWARD = "compiled backends have no forward-mode derivatives (jvp, jacfwd); use backend='scatter' or 'dense'"
+
+
+def transforming() -> bool:
+    """Whether a transform of torch.func is at work, by the same test as ``torch.autograd.Function.apply``."""
+    return bool(torch._C._are_functorch_transforms_active())
+
+
+class Reverse(torch.autograd.Function):
+    """A Function without forward mode that says so."""
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise RuntimeError(NO_FORWARD)
+
+
+class Propagate(Reverse):
+    """(backend, reversed, plan, query, key, value, four gates) -> output; ``backend`` as in ``compiled.py``."""
+
+    @staticmethod
+    def forward(backend: Any, reversed: bool, plan: Any, *inputs: Tensor) -> Tensor:
+        query, key, value, *gates = inputs
+        output: Tensor = backend.forward(query, key, value, Gates(*gates), plan, reversed)[0]
+        return output
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.call = inputs[:3]
+        ctx.save_for_backward(*inputs[3:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return None, None, None, *PropagateBack.apply(*ctx.call, *ctx.saved_tensors, grad.contiguous())
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
+        return Propagate.apply(*arguments[:3], *as_heads(info.batch_size, in_dims[3:], arguments[3:])).unflatten(
+            1, (info.batch_size, -1)
+        ), 1
+
+
+class PropagateBack(Reverse):
+    """(backend, reversed, plan, query, key, value, four gates, gradient of the output) -> seven gradients."""
+
+    @staticmethod
+    def forward(backend: Any, reversed: bool, plan: Any, *inputs: Tensor) -> tuple[Tensor, ...]:
+        query, key, value, *gates, grad = inputs
+        return tuple(backend.backward(query, key, value, Gates(*gates), plan, reversed, grad, None))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None: ...
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise RuntimeError(NO_SECOND)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> Any:
+        found = PropagateBack.apply(*arguments[:3], *as_heads(info.batch_size, in_dims[3:], arguments[3:]))
+        return tuple(x.unflatten(1, (info.batch_size, -1)) for x in found), len(found) * (1,)
+
+
+def as_heads(size: int, in_dims: tuple[int | None, ...], tensors: tuple[Tensor, ...]) -> list[Tensor]:
+    """A batch of vmap as heads: tensors [n, H, ...], of which some have a dimension of length ``size`` more, at their
+    ``in_dims``, to [n, size * H, ...]."""
+    batched = (
+        x.unsqueeze(1).expand(-1, size, *x.shape[1:]) if dim is None else x.movedim(dim, 1)
+        for x, dim in zip(tensors, in_dims, strict=True)
+    )
+    return [x.flatten(1, 2).contiguous() for x in batched]
