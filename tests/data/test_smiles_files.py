@@ -147,7 +147,7 @@ WIDE = "mol_id,NR-AR,NR-ER,SR-p53,y [mg*l],smiles\n" + "".join(
 )
 def test_targets_by_pattern(csv_file, caplog, asked: list[str], targets: tuple[str, ...]) -> None:
     data = load(csv_file(WIDE), targets=asked)
-    assert data.targets == targets
+    assert data.task.targets == targets
     assert ("no targets, since they hold no numbers: mol_id" in caplog.text) == ("*" in asked or asked[0][0] == "!")
 
 
