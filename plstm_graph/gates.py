@@ -11,11 +11,13 @@ from plstm_graph.line_dag import LineDAG
 MODES = ("P", "D")
 TRANSITIONS = ("tanh", "saturating")
 
-# A saturating transition takes pre-activations as they are and cuts them off at -1 and 1; from SATURATED on it counts
-# as cut off (a normalised gate times its divisor need not be 1 to the last digit) and passes LEAK of its gradient, so
-# that a gate which is open or closed for good can still learn. The gradient is a function of the gate alone.
-SATURATED = 1 - 1e-6
-LEAK = 0.03
+# What is cut off counts as such from SATURATED on (a normalised gate times its divisor need not be 1 to the last digit)
+# and passes LEAK of its gradient, so that a gate which is open or closed for good can still learn. So the gradient is a
+# function of the gate alone, and no kernel has to keep pre-activations. All these numbers are exact in any dtype.
+SATURATED = 1 - 2**-20
+LEAK = 2**-5
+# The slope of a sigmoid at 0.
+SOURCE_SLOPE = 0.25
 
 # Pöppel et al. 2025, table 5. Sources, marks and direct terms start almost closed.
 SOURCE_BIAS = -4.0
@@ -23,6 +25,9 @@ MARK_BIAS = -4.0
 DIRECT_BIAS = -6.0
 # tanh of these is .76 to .995: transitions start near criticality, heads with reaches from 4 to 200 edges.
 TRANSITION_BIAS = (1.0, 3.0)
+# With saturating transitions, some start where they are cut off; sources and marks half open, for a source of -4 would
+# be shut.
+SATURATING_BIAS = (0.9, 1.2)
 
 
 class Gates(NamedTuple):
@@ -91,27 +96,50 @@ def activate_transition(raw: Tensor, transition: str = "tanh") -> Tensor:
     can be exactly 1, over any number of edges. Its gradient is 1, and ``LEAK`` where it is cut off.
     """
     check_transition(transition)
+    return raw.tanh() if transition == "tanh" else _cut_off(raw, raw.detach().clamp(-1, 1), raw.detach())
+
+
+def activate_source(raw: Tensor, transition: str = "tanh") -> Tensor:
+    """Pre-activations to sources in [0, 1], of any shape.
+
+    A sigmoid never is 0, so what many closed sources add along a path gathers. With ``"saturating"`` transitions a
+    source is ``clamp(raw / 4 + 1 / 2, 0, 1)``. Its gradient is 1 / 4, and ``LEAK`` of that where it is cut off.
+    """
+    check_transition(transition)
     if transition == "tanh":
-        return raw.tanh()
-    value = raw.detach().clamp(-1, 1)
-    slope = torch.where(value.abs() >= SATURATED, LEAK, 1.0).to(raw.dtype)
-    return value + slope * (raw - raw.detach())
+        return raw.sigmoid()
+    line = SOURCE_SLOPE * raw + 0.5
+    value = line.detach().clamp(0, 1)
+    return _cut_off(line, value, 2 * value - 1)
+
+
+def _cut_off(line: Tensor, value: Tensor, place: Tensor) -> Tensor:
+    """``value`` with the gradient of ``line``, and ``LEAK`` of it where ``place`` is not within (-1, 1)."""
+    slope = torch.where(place.abs() < SATURATED, 1.0, LEAK).to(line.dtype)
+    return value + slope * (line - line.detach())
 
 
 def activate(raw: Gates, dag: LineDAG, mode: str, transition: str = "tanh") -> Gates:
     """Pre-activations to gates: sigmoids, and transitions normalised in P mode; float32 at least.
 
-    ``dag`` is the line graph as it is read, see :func:`view`; ``transition`` as for :func:`activate_transition`.
+    ``dag`` is the line graph as it is read, see :func:`view`; ``transition`` as for :func:`activate_transition` and
+    :func:`activate_source`.
     """
     check_mode(mode)
     source, carried, mark, direct = (x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in raw)
     carried = activate_transition(carried, transition)
     if mode == "P":
         carried = normalize_transition(carried, dag)
-    return Gates(source.sigmoid(), carried, mark.sigmoid(), direct.sigmoid())
+    return Gates(activate_source(source, transition), carried, mark.sigmoid(), direct.sigmoid())
 
 
-def initial_transition_bias(heads: int) -> Tensor:
-    """Transition biases spread over the heads, [H]."""
-    low, high = TRANSITION_BIAS
-    return torch.linspace(low, high, heads) if heads > 1 else torch.tensor([(low + high) / 2])
+def initial_gate_bias(heads: int, transition: str = "tanh") -> Tensor:
+    """Biases of source, transition (spread over the heads), mark and direct, [4, H]."""
+    check_transition(transition)
+    tanh = transition == "tanh"
+    low, high = TRANSITION_BIAS if tanh else SATURATING_BIAS
+    bias = torch.tensor([SOURCE_BIAS if tanh else 0.0, (low + high) / 2, MARK_BIAS if tanh else 0.0, DIRECT_BIAS])
+    bias = bias.unsqueeze(-1).repeat(1, heads)
+    if heads > 1:
+        bias[1] = torch.linspace(low, high, heads)
+    return bias

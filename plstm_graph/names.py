@@ -53,6 +53,7 @@ OPTIONS = {
         ("plstm", "gine", "gcn", "gin", "gin-virtual", "gat", "gatedgcn", "gps", "dmpnn", "lstm-gnn", "fingerprint"),
     ),
     "model.directions": ("directions", ("both", "along", "against", "alternating")),
+    "model.transition": ("transition", ("tanh", "saturating")),
     "model.local": ("local branch", ("none", "gine", "gcn", "gat", "gatedgcn")),
     "model.norm": ("norm", ("batch", "rms", "layer", "none")),
     "model.pooling": ("pooling", ("mean", "sum", "max", "attention")),

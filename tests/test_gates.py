@@ -12,9 +12,10 @@ from plstm_graph.gates import (
     SOURCE_BIAS,
     TRANSITION_BIAS,
     activate,
+    activate_source,
     activate_transition,
     check_mode,
-    initial_transition_bias,
+    initial_gate_bias,
     normalize_transition,
     view,
 )
@@ -66,24 +67,28 @@ def test_activations():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_saturating_transitions(dtype):
-    """Exactly 1 from there on, where the gradient leaks; its own second derivative is zero."""
-    raw = torch.tensor([-3.0, -1, -0.5, 0, 0.999, 1, 40, torch.nan], dtype=dtype, requires_grad=True)
-    found = activate_transition(raw, "saturating")
-    assert found.dtype == dtype
-    assert found[:-1].tolist() == raw[:-1].clamp(-1, 1).tolist()
-    assert found[-1].isnan()
-    (slope,) = torch.autograd.grad(found[:-1].sum(), raw)
-    torch.testing.assert_close(slope, slope.new_tensor([LEAK, LEAK, 1, 1, 1, LEAK, LEAK, 0]), rtol=0, atol=1e-8)
-    assert torch.equal(activate_transition(raw)[:-1], raw[:-1].tanh())
+def test_saturating(dtype):
+    """Exactly 0 or 1 from there on, where the gradient leaks; a NaN stays one."""
+    raw = torch.tensor([-3.0, -1, -0.5, 0, 0.999, 1, 40, torch.nan], dtype=dtype)
+    for activation, at, low, slope in ((activate_transition, raw, -1, 1), (activate_source, 2 * raw, 0, 1 / 4)):
+        at = at.clone().requires_grad_()
+        found = activation(at, "saturating")
+        assert found.dtype == dtype
+        assert found[-1].isnan()
+        assert torch.equal(found[:-1], (slope * at + (1 + low) / 2)[:-1].clamp(low, 1))
+        (got,) = torch.autograd.grad(found[:-1].sum(), at)
+        assert got.tolist() == [slope * s for s in (LEAK, LEAK, 1, 1, 1, LEAK, LEAK, 0)]
+        assert torch.equal(activation(raw)[:-1], (raw.tanh() if low else raw.sigmoid())[:-1])
 
 
-def test_a_saturating_transition_carries_without_loss():
-    """Over a chain of 5,000 edges, in both modes; tanh loses all of it."""
+def test_saturating_gates_carry_without_loss():
+    """Over a chain of 5,000 edges, in both modes; tanh loses all of it. Sources that are shut add nothing."""
     dag = grid_dag(1, 5000)
     raw = Gates(*(torch.full((rows, 1), 3.0) for rows in (dag.num_edges, dag.num_pairs, dag.num_edges, dag.num_nodes)))
+    raw = raw._replace(source=-raw.source)
     for mode in "PD":
-        assert activate(raw, dag, mode, "saturating").transition.prod() == 1
+        gates = activate(raw, dag, mode, "saturating")
+        assert (gates.transition.prod(), gates.source.sum()) == (1, 0)
         assert activate(raw, dag, mode).transition.prod() < 1e-9
 
 
@@ -136,11 +141,20 @@ def test_unknown_transition():
 def test_initial_values():
     """Table 5 of the paper; transitions near criticality, spread over the heads."""
     assert (SOURCE_BIAS, MARK_BIAS, DIRECT_BIAS) == (-4, -4, -6)
-    assert initial_transition_bias(1).tolist() == [2.0]
-    bias = initial_transition_bias(5)
+    source, _, mark, direct = initial_gate_bias(2)
+    assert [gate.tolist() for gate in (source, mark, direct)] == [[-4, -4], [-4, -4], [-6, -6]]
+    assert initial_gate_bias(1)[1].tolist() == [2.0]
+    bias = initial_gate_bias(5)[1]
     assert bias.tolist() == [1.0, 1.5, 2.0, 2.5, 3.0]
     assert (bias[0], bias[-1]) == TRANSITION_BIAS
     # half-lives in edges as the comment beside the constant says: 1 / (1 - tanh) from 4 to 200
     reach = 1 / (1 - bias.tanh())
     assert 4 < reach[0] < 5
     assert 195 < reach[-1] < 205
+
+
+def test_initial_values_of_saturating_gates():
+    """Transitions on both sides of where they are cut off; sources where they are not."""
+    source, transition, mark, _ = initial_gate_bias(5, "saturating")
+    assert transition.min() < 1 < transition.max()
+    assert activate_source(source, "saturating").tolist() == mark.sigmoid().tolist() == [0.5] * 5

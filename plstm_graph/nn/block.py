@@ -58,7 +58,7 @@ class PLSTMBlock(nn.Module):
         norm: ``"batch"``, ``"rms"``, ``"layer"`` or ``"none"``.
         expansion: width of the feed-forward layer over ``channels``; 0 for none.
         dropout: on both branches.
-        order, backend: as for :class:`PLSTMConv`.
+        order, backend, transition: as for :class:`PLSTMConv`.
 
     Shapes: x [N, channels], edge_index [2, M], edge_attr [M, edge_dim] or [M] -> [N, channels].
 
@@ -80,6 +80,7 @@ class PLSTMBlock(nn.Module):
         dropout: float = 0.0,
         order: str = "index",
         backend: str = "auto",
+        transition: str = "tanh",
     ) -> None:
         super().__init__()
         check_backend(backend)
@@ -104,6 +105,7 @@ class PLSTMBlock(nn.Module):
                 edge_dim=edge_dim,
                 order=order,
                 backend=backend,
+                transition=transition,
             )
             for reverse in readings
         )

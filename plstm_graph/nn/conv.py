@@ -10,16 +10,7 @@ from torch_geometric.typing import Adj
 from torch_geometric.utils import is_sparse, to_edge_index
 
 from plstm_graph.errors import ConfigError, ShapeError
-from plstm_graph.gates import (
-    DIRECT_BIAS,
-    MARK_BIAS,
-    SOURCE_BIAS,
-    Gates,
-    activate,
-    check_mode,
-    initial_transition_bias,
-    view,
-)
+from plstm_graph.gates import Gates, activate, check_mode, check_transition, initial_gate_bias, view
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.linear import EdgeLinear, NodeLinear
 from plstm_graph.nn.norm import NORM_EPS, MultiHeadRMSNorm
@@ -55,6 +46,9 @@ class PLSTMConv(MessagePassing):
         order: orientation when no ``dag`` is given to ``forward``; see :meth:`LineDAG.from_edge_index`.
         bias: biases of the projections and of the output (gates always have theirs).
         backend: see :func:`plstm_graph.propagate`. Second derivatives need ``"scatter"`` or ``"dense"``.
+        transition: ``"tanh"``, or ``"saturating"``, whose sources can be exactly 0 and transitions exactly 1: for
+            graphs where what matters is far away along directed paths. See
+            :func:`plstm_graph.gates.activate_transition`.
 
     Shapes:
         - **input:** node features [N, in_channels], edge_index [2, M] or a sparse adjacency (transposed, as in PyG),
@@ -62,7 +56,7 @@ class PLSTMConv(MessagePassing):
         - **output:** [N, H · out_channels], or [N, out_channels] without ``concat``
 
     Raises:
-        ConfigError: an option of GATv2Conv that has no meaning here, or an unknown mode, order or backend.
+        ConfigError: an option of GATv2Conv that has no meaning here, or an unknown mode, transition, order or backend.
         ShapeError: bipartite ``x``, or features that do not fit the graph.
 
     Reference: Pöppel et al. 2025, "pLSTM: parallelizable Linear Source Transition Mark networks", eqs 5, 6 and 9.
@@ -87,17 +81,20 @@ class PLSTMConv(MessagePassing):
         order: str = "index",
         bias: bool = True,
         backend: str = "auto",
+        transition: str = "tanh",
         **unsupported: Any,
     ) -> None:
         _refuse(in_channels, unsupported)
         if heads < 1 or out_channels < 1:
             raise ConfigError(f"heads and out_channels must be at least 1, got {heads} and {out_channels}")
         check_mode(mode)
+        check_transition(transition)
         check_order(order)
         check_backend(backend)
         super().__init__(aggr="sum", node_dim=0)
         self.in_channels, self.out_channels, self.heads, self.concat = in_channels, out_channels, heads, concat
         self.mode, self.reverse, self.order, self.backend = mode, reverse, order, backend
+        self.transition = transition
         self.edge_dim = edge_dim = edge_dim or None
         self.key_channels = key_channels or out_channels
 
@@ -123,9 +120,7 @@ class PLSTMConv(MessagePassing):
         if self.lin_edge is not None:
             self.lin_edge.reset_parameters()
         with torch.no_grad():
-            start = torch.tensor([SOURCE_BIAS, 0.0, MARK_BIAS, DIRECT_BIAS]).unsqueeze(-1).repeat(1, self.heads)
-            start[1] = initial_transition_bias(self.heads)
-            self.gate_bias.copy_(start)
+            self.gate_bias.copy_(initial_gate_bias(self.heads, self.transition))
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
@@ -199,7 +194,8 @@ class PLSTMConv(MessagePassing):
             dag.check_columns(edge_attr)
             edge_attr = dag.gather_edges(edge_attr) if dag.merged else edge_attr
         setting = Setting(
-            *(backend, self.heads, self.key_channels, self.mode, dag.reversed, dag.merged, norm.eps, self.concat)
+            *(backend, self.heads, self.key_channels, self.mode, self.transition),
+            *(dag.reversed, dag.merged, norm.eps, self.concat),
         )
         inputs = Inputs(x, edge_attr, lin.weight, lin.bias, lin_edge, self.gate_bias, norm.weight, self.bias)
         return layer(setting, inputs, dag.plan(served_classes(self.key_channels, self.out_channels)))
@@ -218,7 +214,7 @@ class PLSTMConv(MessagePassing):
         transition = as_prev.index_select(0, dag.prev) + as_next.index_select(0, dag.next)
         source_bias, transition_bias, mark_bias, direct_bias = self.gate_bias
         raw = Gates(source + source_bias, transition + transition_bias, mark + mark_bias, direct + direct_bias)
-        return activate(raw, dag, self.mode)
+        return activate(raw, dag, self.mode, self.transition)
 
     def prepare_dag(self, dag: LineDAG) -> None:
         """Make the view and the tables of ``dag`` that the layer reads, where compiled code must find them made."""

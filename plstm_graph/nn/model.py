@@ -11,7 +11,7 @@ from torch_geometric.nn import aggr
 from torch_geometric.nn.inits import reset
 
 from plstm_graph.errors import ConfigError, unknown
-from plstm_graph.gates import check_mode
+from plstm_graph.gates import check_mode, check_transition
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.model_config import ModelConfig
 from plstm_graph.nn.baselines import BASELINES, LOCALS
@@ -42,7 +42,7 @@ class PLSTM(nn.Module):
         modes: modes of the blocks, repeated as needed: ``"PD"`` alternates.
         directions: as for :class:`PLSTMBlock`, or ``"alternating"``: along the edges in every even block, against
             them in every odd one, with all heads. With ``modes="PD"`` P then always reads along: try ``"PPDD"``.
-        edge_dim, edge_values, norm, expansion, order, backend: as for :class:`PLSTMBlock`.
+        edge_dim, edge_values, norm, expansion, order, backend, transition: as for :class:`PLSTMBlock`.
         local: local branch of every block: a name in :data:`LOCALS` or a function (channels, edge_dim) -> conv.
             With ``modes="-"`` the local branch stands alone.
         virtual_node: join all nodes of a graph through one more node between the blocks; see :class:`VirtualNode`.
@@ -79,9 +79,11 @@ class PLSTM(nn.Module):
         virtual_node: bool = False,
         order: str = "index",
         backend: str = "auto",
+        transition: str = "tanh",
     ) -> None:
         super().__init__()
         check_backend(backend)
+        check_transition(transition)
         self.in_channels, self.hidden_channels, self.num_layers = in_channels, hidden_channels, num_layers
         self.out_channels = hidden_channels if out_channels is None else out_channels
         self.order = order
@@ -101,6 +103,7 @@ class PLSTM(nn.Module):
                 dropout=dropout,
                 order=order,
                 backend=backend,
+                transition=transition,
             )
             for mode, direction in zip(patterns, _directions(directions, num_layers), strict=True)
         )
@@ -194,6 +197,7 @@ def _plstm(config: ModelConfig, edge_dim: int | None) -> nn.Module:
         virtual_node=config.virtual_node,
         order=config.order if config.order != CANONICAL else "index",
         backend=config.backend,
+        transition=config.transition,
     )
 
 

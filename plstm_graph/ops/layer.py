@@ -25,6 +25,7 @@ class Setting(NamedTuple):
         backend: name of a compiled one.
         heads, keys: H and K.
         mode: ``"P"`` or ``"D"``.
+        transition: ``"tanh"`` or ``"saturating"``.
         reversed: read against the edges.
         gathered: edge features have a row for each edge, not for each column.
         eps: of the norm.
@@ -35,6 +36,7 @@ class Setting(NamedTuple):
     heads: int
     keys: int
     mode: str
+    transition: str
     reversed: bool
     gathered: bool
     eps: float
@@ -137,12 +139,12 @@ class Layer(Reverse):
 
 def forward(kernels: Compiled, setting: Setting, inputs: Inputs, plan: Plan) -> tuple[Tensor, Kept, Any]:
     """Output, what the backward pass needs, and what spares it some work."""
-    _, heads, keys, mode, reversed, gathered, eps, concat = setting
+    _, heads, keys, mode, transition, reversed, gathered, eps, concat = setting
     x, edge_attr, lin, lin_bias, lin_edge, gate_bias, weight, bias = inputs
     edge_terms = None if edge_attr is None else torch.mm(edge_attr, lin_edge.t())
     joined = torch.mm(x, lin.t())
     node_terms = joined.narrow(1, lin.size(0) - 8 * heads, 8 * heads)
-    gates = kernels.forward_gates(node_terms, edge_terms, gate_bias, plan, mode, reversed, gathered)
+    gates = kernels.forward_gates(node_terms, edge_terms, gate_bias, plan, mode, transition, reversed, gathered)
     call = kernels.walk_along(gates, heads, keys, weight.size(1), plan, reversed)
     y, output = kernels.attend(call, joined, lin_bias, gates, Norm(weight, bias, eps, concat))
     return output, Kept(joined, y, gates), call
@@ -159,7 +161,7 @@ def backward(
     wanted: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """Gradients of the inputs that they are wanted of, which are inputs that are there, else None."""
-    _, heads, keys, mode, reversed, gathered, eps, concat = setting
+    _, heads, keys, mode, transition, reversed, gathered, eps, concat = setting
     x, edge_attr, lin, lin_bias, lin_edge, gate_bias, weight, bias = inputs
     joined, y, gates = kept
     want = dict(zip(Inputs._fields, wanted, strict=True))
@@ -174,7 +176,7 @@ def backward(
         create = edge_attr.new_empty if all_read else edge_attr.new_zeros
         d_edge = create((edge_attr.size(0), 4 * heads))
     kernels.walk_back(call, gates, d_gates)
-    reading = plan, mode, reversed
+    reading = plan, mode, transition, reversed
     sums, after = kernels.backward_gates(gates, d_gates, heads, *reading, d_joined, d_edge, gathered, parts)
     gate_numbers, norm_numbers = gate_bias.numel(), weight.numel()
     return (
@@ -210,7 +212,9 @@ def _split(arguments: tuple[Any, ...]) -> tuple[Setting, Inputs, tuple[Any, ...]
     return Setting(*arguments[:first]), Inputs(*arguments[first:second]), arguments[second:]
 
 
-_SETTING = "str backend, int heads, int keys, str mode, bool reversed, bool gathered, float eps, bool concat"
+_SETTING = (
+    "str backend, int heads, int keys, str mode, str transition, bool reversed, bool gathered, float eps, bool concat"
+)
 _OPTIONAL = ("edge_attr", "lin_bias", "lin_edge", "bias")
 _INPUTS = ", ".join(f"Tensor{'?' * (name in _OPTIONAL)} {name}" for name in Inputs._fields)
 _GIVEN = f"{_SETTING}, {_INPUTS}, Tensor[] plan"

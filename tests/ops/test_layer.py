@@ -76,7 +76,9 @@ def ran(monkeypatch) -> list[str]:
 @READINGS
 @pytest.mark.parametrize("repeated", [False, True], ids=["simple", "columns twice"])
 @pytest.mark.parametrize(
-    "options", [{}, {"concat": False}, {"bias": False}, {"edge_dim": None, "key_channels": 3}], ids=str
+    "options",
+    [{}, {"concat": False}, {"bias": False}, {"edge_dim": None, "key_channels": 3}, {"transition": "saturating"}],
+    ids=str,
 )
 def test_equals_the_steps(ran, backend, device, mode, reverse, repeated, options):
     """In float64, entry by entry: output and every gradient."""
@@ -300,7 +302,7 @@ def test_registration(backend, device, mode, by_column):
     conv = build(backend, device, mode=mode)
     dag = LineDAG.from_edge_index(edge_index, 40)
     dag = dag.prune() if mode == "D" else dag
-    setting = fused.Setting(backend, 2, 4, mode, False, dag.merged, conv.norm.eps, True)
+    setting = fused.Setting(backend, 2, 4, mode, "tanh", False, dag.merged, conv.norm.eps, True)
     edge_attr = dag.gather_edges(edge_attr) if dag.merged else edge_attr
     weights = conv.lin.weight, conv.lin.bias, conv.lin_edge.weight
     inputs = [x.detach() for x in (x, edge_attr, *weights, conv.gate_bias, conv.norm.weight, conv.bias)]

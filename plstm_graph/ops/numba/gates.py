@@ -10,6 +10,7 @@ import torch
 from numba import prange
 from torch import Tensor
 
+from plstm_graph.gates import LEAK, SATURATED, SOURCE_SLOPE
 from plstm_graph.ops.flat import GATES, GRADIENTS, places, unfold
 from plstm_graph.ops.numba.activations import sigmoid, tanh
 from plstm_graph.ops.numba.lanes import LANES, add_row, get, load, plus, put, store
@@ -37,6 +38,12 @@ def _sum_terms(raw, at, a, at_a, b, at_b, bias, at_bias, heads):  # type: ignore
 
 
 @part
+def _cut(x, low, high):  # type: ignore[no-untyped-def]
+    """``x`` from ``low`` to ``high``; a NaN stays one."""
+    return high if x > high else (low if x < low else x)
+
+
+@part
 def _room(numbers, like):  # type: ignore[no-untyped-def]
     """Zeros for so many numbers, rounded up to whole groups of ``FULL``."""
     return np.zeros(-(-numbers // FULL) * FULL, like.dtype)
@@ -58,7 +65,7 @@ def _direct_gates(first, count, node_terms, stride, bias, direct, heads):  # typ
 
 
 @part
-def _edge_gates(first, count, terms, strides, bias, ends, column, source, mark, as_prev, heads):  # type: ignore[no-untyped-def]
+def _edge_gates(first, count, terms, strides, bias, ends, column, source, mark, as_prev, saturating, heads):  # type: ignore[no-untyped-def]
     """Source and mark of some edges, and their part ``as_prev`` in the transitions that leave them."""
     node_terms, edge_terms = terms
     stride, edge_stride = strides
@@ -77,15 +84,20 @@ def _edge_gates(first, count, terms, strides, bias, ends, column, source, mark, 
             add_row(raw, at, one, edge_terms, place, heads)
             add_row(raw, room + at, one, edge_terms, place + heads, heads)
             add_row(as_prev, at, one, edge_terms, place + 2 * heads, heads)
+    if saturating:
+        half, slope = source.dtype.type(0.5), source.dtype.type(SOURCE_SLOPE)
+        for i in range(room):
+            put(source, first * heads + i, _cut(slope * get(raw, i) + half, source.dtype.type(0), one))
     for i in range(raw.shape[0]):
         raw[i] = sigmoid(raw[i])
     for i in range(room):
-        put(source, first * heads + i, raw[i])
+        if not saturating:
+            put(source, first * heads + i, get(raw, i))
         put(mark, first * heads + i, get(raw, room + i))
 
 
 @part
-def _transitions(first, count, terms, strides, ends, column, exits, as_prev, transition, total, heads):  # type: ignore[no-untyped-def]
+def _transitions(first, count, terms, strides, ends, column, exits, as_prev, transition, total, saturating, heads):  # type: ignore[no-untyped-def]
     """Transitions of the pairs whose prev some edges are, normalised if there is room for their totals."""
     node_terms, edge_terms = terms
     stride, edge_stride = strides
@@ -103,8 +115,12 @@ def _transitions(first, count, terms, strides, ends, column, exits, as_prev, tra
             add_row(raw, at, one, node_terms, joint[other] * stride + 6 * heads, heads)
             if edge_stride > 0:
                 add_row(raw, at, one, edge_terms, column[other] * edge_stride + 3 * heads, heads)
-    for i in range(raw.shape[0]):
-        raw[i] = tanh(raw[i])
+    if saturating:
+        for i in range(raw.shape[0]):
+            raw[i] = _cut(raw[i], -one, one)
+    else:
+        for i in range(raw.shape[0]):
+            raw[i] = tanh(raw[i])
     if total.shape[0] > 0:
         for edge in range(first, first + count):
             _normalize(edge, first_exiting[edge] - begin, exiting[edge], raw, total, heads)
@@ -134,7 +150,7 @@ def _at_least_one(total, one):  # type: ignore[no-untyped-def]
 
 
 @parallel
-def _forward(terms, strides, bias, ends, column, exits, gates, total, sizes):  # type: ignore[no-untyped-def]
+def _forward(terms, strides, bias, ends, column, exits, gates, total, saturating, sizes):  # type: ignore[no-untyped-def]
     """Each block takes the nodes and the edges of the same numbers."""
     nodes, edges, heads = sizes
     source, transition, mark, direct = gates
@@ -145,8 +161,9 @@ def _forward(terms, strides, bias, ends, column, exits, gates, total, sizes):  #
             _direct_gates(first, some_nodes, terms[0], strides[0], bias, direct, heads)
         if some_edges > 0:
             as_prev = np.empty(some_edges * heads, source.dtype)
-            _edge_gates(first, some_edges, terms, strides, bias, ends, column, source, mark, as_prev, heads)
-            _transitions(first, some_edges, terms, strides, ends, column, exits, as_prev, transition, total, heads)
+            place = first, some_edges, terms, strides
+            _edge_gates(*place, bias, ends, column, source, mark, as_prev, saturating, heads)
+            _transitions(*place, ends, column, exits, as_prev, transition, total, saturating, heads)
 
 
 @part
@@ -159,12 +176,25 @@ def _through_sigmoid(gate, grad, at, into, place, heads):  # type: ignore[no-unt
 
 
 @part
-def _through_tanh(edge, exits, transition, total, d_transition, d_raw, into, place, shared, heads):  # type: ignore[no-untyped-def]
+def _through_source(gate, grad, at, into, place, saturating, heads):  # type: ignore[no-untyped-def]
+    """Gradient before the activation of one row of sources."""
+    if saturating:
+        one, saturated = gate.dtype.type(1), gate.dtype.type(SATURATED)
+        slope, leak = gate.dtype.type(SOURCE_SLOPE), gate.dtype.type(SOURCE_SLOPE * LEAK)
+        for h in range(heads):
+            value = get(gate, at + h)
+            put(into, place + h, get(grad, at + h) * (slope if abs(value + value - one) < saturated else leak))
+    else:
+        _through_sigmoid(gate, grad, at, into, place, heads)
+
+
+@part
+def _through_transition(edge, exits, transition, total, d_transition, d_raw, into, place, shared, saturating, heads):  # type: ignore[no-untyped-def]
     """``d_raw`` of the pairs whose prev an edge is, and their sum. ``shared`` is room for H numbers."""
     first_exiting, exiting, exit, _ = exits
     first, last = first_exiting[edge], first_exiting[edge] + exiting[edge]
-    zero = into.dtype.type(0)
-    one = into.dtype.type(1)
+    zero, one = into.dtype.type(0), into.dtype.type(1)
+    saturated, leak = into.dtype.type(SATURATED), into.dtype.type(LEAK)
     for h in range(heads):
         put(into, place + h, zero)
         put(shared, h, zero)
@@ -183,14 +213,16 @@ def _through_tanh(edge, exits, transition, total, d_transition, d_raw, into, pla
             divisor = _at_least_one(get(total, edge * heads + h), one) if normalized else one
             gate = get(transition, at + h) * divisor
             sign = one if gate > zero else (-one if gate < zero else zero)
-            found = (get(d_transition, at + h) - sign * get(shared, h)) / divisor * (one - gate * gate)
+            found = (get(d_transition, at + h) - sign * get(shared, h)) / divisor
+            slope = (one if abs(gate) < saturated else leak) if saturating else one - gate * gate
+            found = slope * found
             put(d_raw, at + h, found)
             put(into, place + h, get(into, place + h) + found)
 
 
 @parallel
-def _backward_edges(gates, total, d_gates, column, exits, d_raw, d_edge, sizes):  # type: ignore[no-untyped-def]
-    """``d_raw`` [P * H] before the tanh, and chunks 0 to 2 of ``d_edge``."""
+def _backward_edges(gates, total, d_gates, column, exits, d_raw, d_edge, saturating, sizes):  # type: ignore[no-untyped-def]
+    """``d_raw`` [P * H] before the activation, and chunks 0 to 2 of ``d_edge``."""
     _, edges, heads = sizes
     source, transition, mark, _ = gates
     d_source, d_transition, d_mark, _ = d_gates
@@ -198,10 +230,11 @@ def _backward_edges(gates, total, d_gates, column, exits, d_raw, d_edge, sizes):
         shared = np.empty(heads, d_raw.dtype)
         for edge in range(block * ROWS, min((block + 1) * ROWS, edges)):
             place = column[edge] * 4 * heads
-            _through_sigmoid(source, d_source, edge * heads, d_edge, place, heads)
+            _through_source(source, d_source, edge * heads, d_edge, place, saturating, heads)
             _through_sigmoid(mark, d_mark, edge * heads, d_edge, place + heads, heads)
             place += 2 * heads
-            _through_tanh(edge, exits, transition, total, d_transition, d_raw, d_edge, place, shared, heads)
+            given = edge, exits, transition, total, d_transition
+            _through_transition(*given, d_raw, d_edge, place, shared, saturating, heads)
 
 
 @parallel
@@ -247,6 +280,7 @@ def forward_gates(
     bias: Tensor,
     plan: Plan,
     mode: str,
+    transition: str,
     reversed: bool,
     gathered: bool = False,
 ) -> Tensor:
@@ -262,7 +296,7 @@ def forward_gates(
     (flat_bias,) = arrays([bias.detach().to(wide).view(-1)])
     four, total = _split(gates, plan, mode, heads)
     with torch_threads():
-        _forward(terms, strides, flat_bias, ends, column, exits, four, total, sizes)
+        _forward(terms, strides, flat_bias, ends, column, exits, four, total, transition == "saturating", sizes)
     return gates
 
 
@@ -272,6 +306,7 @@ def backward_gates(
     heads: int,
     plan: Plan,
     mode: str,
+    transition: str,
     reversed: bool,
     d_joined: Tensor,
     d_edge: Tensor | None,
@@ -291,7 +326,7 @@ def backward_gates(
     rest = arrays(x.view(-1) for x in (d_raw, by_edge, by_node, sums, found))
     sizes = (nodes, edges, heads)
     with torch_threads():
-        _backward_edges(four, total, d_four, column, exits, *rest[:2], sizes)
+        _backward_edges(four, total, d_four, column, exits, *rest[:2], transition == "saturating", sizes)
         _backward_nodes(four, d_four, column, enters, stars, *rest, columns, sizes)
     for given, wide in ((d_joined, by_node), (d_edge, by_edge)):
         if given is not None and given is not wide:

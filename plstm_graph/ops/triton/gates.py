@@ -26,10 +26,11 @@ from plstm_graph.ops.triton.terms import (
     load_bias,
     load_chunk,
     pairs_of,
+    source_gate,
     split_flat,
     store_chunk,
-    tanh,
     there,
+    transition_gate,
 )
 from plstm_graph.plan import Plan
 
@@ -44,7 +45,8 @@ OPTIONS = (("num_warps", 1),)
 def _forward_edges(  # type: ignore[no-untyped-def]
     node_terms, edge_terms, bias, edges, pairs, source, transition, mark, total, edge, valid, E, P,
     H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr, NODE: tl.constexpr, EDGE: tl.constexpr,
-    NORMALIZED: tl.constexpr, FEATURES: tl.constexpr, GATHERED: tl.constexpr, REV: tl.constexpr,
+    NORMALIZED: tl.constexpr, SATURATING: tl.constexpr,
+    FEATURES: tl.constexpr, GATHERED: tl.constexpr, REV: tl.constexpr,
 ):  # fmt: skip
     """Source and mark of some edges, and the transitions of the pairs whose prev they are."""
     START: tl.constexpr = DST if REV else SRC
@@ -69,7 +71,7 @@ def _forward_edges(  # type: ignore[no-untyped-def]
     raw_source += load_bias(bias, 0, H, HP, DTYPE)
     raw_mark += load_bias(bias, 2, H, HP, DTYPE)
     as_prev += load_bias(bias, 1, H, HP, DTYPE)
-    store_chunk(source, edge, 0, tl.sigmoid(raw_source), inside, H, H, HP)
+    store_chunk(source, edge, 0, source_gate(raw_source, SATURATING), inside, H, H, HP)
     store_chunk(mark, edge, 0, tl.sigmoid(raw_mark), inside, H, H, HP)
 
     most = tl.max(count, 0)
@@ -84,7 +86,7 @@ def _forward_edges(  # type: ignore[no-untyped-def]
         if FEATURES:
             row = column_of(edges, other, here, E, GATHERED, REV)
             raw += load_chunk(edge_terms, row, 3, part, EDGE, H, HP, DTYPE)
-        gate = tanh(raw)
+        gate = transition_gate(raw, SATURATING)
         size += tl.where(part, tl.abs(gate), 0.0)
         store_chunk(transition, pair, 0, gate, part, H, H, HP)
     if NORMALIZED:
@@ -103,7 +105,8 @@ def _forward_edges(  # type: ignore[no-untyped-def]
 def _forward(  # type: ignore[no-untyped-def]
     node_terms, edge_terms, bias, gates, edges, pairs, N, E, P,
     H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr, NODE: tl.constexpr, EDGE: tl.constexpr,
-    NORMALIZED: tl.constexpr, FEATURES: tl.constexpr, GATHERED: tl.constexpr, REV: tl.constexpr,
+    NORMALIZED: tl.constexpr, SATURATING: tl.constexpr,
+    FEATURES: tl.constexpr, GATHERED: tl.constexpr, REV: tl.constexpr,
 ):  # fmt: skip
     """Each program takes the nodes and the edges of the same numbers."""
     DTYPE: tl.constexpr = gates.dtype.element_ty
@@ -114,7 +117,7 @@ def _forward(  # type: ignore[no-untyped-def]
     store_chunk(direct, row, 0, tl.sigmoid(raw), inside, H, H, HP)
     _forward_edges(
         node_terms, edge_terms, bias, edges, pairs, source, transition, mark, total, row, row < E, E, P,
-        H, HP, BLOCK, NODE, EDGE, NORMALIZED, FEATURES, GATHERED, REV,
+        H, HP, BLOCK, NODE, EDGE, NORMALIZED, SATURATING, FEATURES, GATHERED, REV,
     )  # fmt: skip
 
 
@@ -136,6 +139,7 @@ def forward_gates(
     bias: Tensor,
     plan: Plan,
     mode: str,
+    transition: str,
     reversed: bool,
     gathered: bool = False,
 ) -> Tensor:
@@ -151,6 +155,7 @@ def forward_gates(
         bias: source, transition, mark, direct, [4, H]; contiguous.
         plan: of the line graph, pruned in D mode.
         mode: ``"P"`` or ``"D"``.
+        transition: ``"tanh"`` or ``"saturating"``.
         reversed: read against the edges.
         gathered: ``edge_terms`` have one row per edge, [E, 4 * H], as where duplicate columns were averaged.
 
@@ -181,6 +186,7 @@ def forward_gates(
                 node_terms.stride(0),
                 edge_terms.stride(0),
                 mode == "P",
+                transition == "saturating",
                 features,
                 gathered,
                 reversed,
@@ -196,6 +202,7 @@ def backward_gates(
     heads: int,
     plan: Plan,
     mode: str,
+    transition: str,
     reversed: bool,
     d_joined: Tensor,
     d_edge: Tensor | None,
@@ -207,7 +214,7 @@ def backward_gates(
     Args:
         gates, d_gates: see :mod:`plstm_graph.ops.flat`.
         heads: H.
-        plan, mode, reversed, gathered: as there.
+        plan, mode, transition, reversed, gathered: as there.
         d_joined: the last 8 * H columns are filled with the gradients of the node terms; others may stand before,
             [N, columns + 8 * H]; contiguous.
         d_edge: filled with those of the edge terms, [M, 4 * H]; contiguous. Rows that no edge reads are left alone.
@@ -223,6 +230,7 @@ def backward_gates(
     rows, numbers = parts.shape
     sums = gates.new_empty(node_blocks, width - 4 * heads)
     total = gates.new_empty(numbers)
+    saturating = transition == "saturating"
     features, into = d_edge is not None, d_joined if d_edge is None else d_edge
     if edges:
         launch(
@@ -231,7 +239,7 @@ def backward_gates(
             (gates, d_gates, into),
             (plan.edges, plan.pairs),
             (nodes, edges, pairs),
-            (heads, padded, block, mode == "P", features, gathered, reversed),
+            (heads, padded, block, mode == "P", saturating, features, gathered, reversed),
             OPTIONS,
         )
     by_column = ceil_div(numbers, SUM_COLUMNS) + node_blocks * ceil_div(width - 8 * heads, columns)
@@ -243,7 +251,10 @@ def backward_gates(
             (gates, d_gates, d_joined, into, sums, parts, total),
             (plan.nodes, plan.edges, plan.pairs),
             (nodes, edges, pairs, rows),
-            (heads, padded, block, width, columns, numbers, SUM_ROWS, SUM_COLUMNS, features, gathered, reversed),
+            (
+                *(heads, padded, block, width, columns, numbers, SUM_ROWS, SUM_COLUMNS),
+                *(saturating, features, gathered, reversed),
+            ),
             OPTIONS,
         )
     return sums.sum(0), total

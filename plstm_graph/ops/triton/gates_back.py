@@ -21,6 +21,8 @@ from plstm_graph.ops.triton.terms import (
     store_chunk,
     there,
     through_sigmoid,
+    through_source,
+    through_transition,
 )
 
 
@@ -28,10 +30,11 @@ from plstm_graph.ops.triton.terms import (
 def edges_back(  # type: ignore[no-untyped-def]
     gates, d_gates, d_edge, edges, pairs, N, E, P,
     H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr,
-    NORMALIZED: tl.constexpr, FEATURES: tl.constexpr, GATHERED: tl.constexpr, REV: tl.constexpr,
+    NORMALIZED: tl.constexpr, SATURATING: tl.constexpr,
+    FEATURES: tl.constexpr, GATHERED: tl.constexpr, REV: tl.constexpr,
 ):  # fmt: skip
-    """Through the tanh: ``d_raw`` [P, H] before it, ``d_prev`` [E, H] its sum over the pairs with the same prev. Also
-    chunks 0 to 2 of ``d_edge``."""
+    """Through the activation: ``d_raw`` [P, H] before it, ``d_prev`` [E, H] its sum over the pairs with the same prev.
+    Also chunks 0 to 2 of ``d_edge``."""
     LIST: tl.constexpr = BY_NEXT if REV else BY_PREV
     DTYPE: tl.constexpr = gates.dtype.element_ty
     source, transition, mark, _, total, _ = split_flat(gates, N, E, P, H)
@@ -61,13 +64,14 @@ def edges_back(  # type: ignore[no-untyped-def]
         gate = load_chunk(transition, pair, 0, part, H, H, HP, DTYPE) * divisor
         grad = load_chunk(d_transition, pair, 0, part, H, H, HP, DTYPE)
         sign = tl.where(gate > 0, 1.0, tl.where(gate < 0, -1.0, 0.0))
-        raw = (grad - sign * shared) / divisor * (1 - gate * gate)
+        raw = through_transition(gate, (grad - sign * shared) / divisor, SATURATING)
         store_chunk(d_raw, pair, 0, raw, part, H, H, HP)
         sum_prev += tl.where(part, raw, 0.0)
     store_chunk(d_prev, edge, 0, sum_prev, inside, H, H, HP)
     if FEATURES:
         row = column_of(edges, edge, valid, E, GATHERED, REV)
-        store_chunk(d_edge, row, 0, through_sigmoid(source, d_source, edge, inside, H, HP, DTYPE), inside, 4 * H, H, HP)
+        at_source = through_source(source, d_source, edge, inside, H, HP, DTYPE, SATURATING)
+        store_chunk(d_edge, row, 0, at_source, inside, 4 * H, H, HP)
         store_chunk(d_edge, row, 1, through_sigmoid(mark, d_mark, edge, inside, H, HP, DTYPE), inside, 4 * H, H, HP)
         store_chunk(d_edge, row, 2, sum_prev, inside, 4 * H, H, HP)
 
@@ -91,7 +95,8 @@ def _sum_entering(  # type: ignore[no-untyped-def]
 @triton.jit
 def _sum_edges(  # type: ignore[no-untyped-def]
     source, mark, d_source, d_mark, d_raw, d_prev, nodes, edges, pairs, node, valid, N, E, P,
-    H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr, REV: tl.constexpr, AT_DST: tl.constexpr,
+    H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr,
+    SATURATING: tl.constexpr, REV: tl.constexpr, AT_DST: tl.constexpr,
 ):  # fmt: skip
     """Sums over the edges that each node is the dst of (or else the src), [BLOCK, HP] each: gradients before the
     activations of source, of mark, of the transitions that the edge is the prev of and, at dst, the next of."""
@@ -107,7 +112,7 @@ def _sum_edges(  # type: ignore[no-untyped-def]
         here = i < count
         part = there(here, H, HP)
         edge = tl.load(edges + LIST * E + first + i, mask=here, other=0)
-        sum_source += through_sigmoid(source, d_source, edge, part, H, HP, DTYPE)
+        sum_source += through_source(source, d_source, edge, part, H, HP, DTYPE, SATURATING)
         sum_mark += through_sigmoid(mark, d_mark, edge, part, H, HP, DTYPE)
         sum_prev += load_chunk(d_prev, edge, 0, part, H, H, HP, DTYPE)
         if AT_DST:
@@ -125,7 +130,8 @@ def _keep_sum(sums, chunk, tile, H: tl.constexpr, HP: tl.constexpr):  # type: ig
 @triton.jit
 def _backward_nodes(  # type: ignore[no-untyped-def]
     gates, d_gates, d_joined, sums, nodes, edges, pairs, block, N, E, P,
-    H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr, NODE: tl.constexpr, REV: tl.constexpr,
+    H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr, NODE: tl.constexpr,
+    SATURATING: tl.constexpr, REV: tl.constexpr,
 ):  # fmt: skip
     """Some rows of the node terms. Every edge has one src, so sums at src add up to the gradient of the bias."""
     d_node = d_joined + (NODE - 8 * H)
@@ -137,7 +143,7 @@ def _backward_nodes(  # type: ignore[no-untyped-def]
     inside = there(valid, H, HP)
     at_source, at_mark, at_prev, _ = _sum_edges(
         source, mark, d_source, d_mark, d_raw, d_prev, nodes, edges, pairs, node, valid, N, E, P,
-        H, HP, BLOCK, REV, False,
+        H, HP, BLOCK, SATURATING, REV, False,
     )  # fmt: skip
     store_chunk(d_node, node, 0, at_source, inside, NODE, H, HP)
     store_chunk(d_node, node, 2, at_mark, inside, NODE, H, HP)
@@ -150,7 +156,7 @@ def _backward_nodes(  # type: ignore[no-untyped-def]
     _keep_sum(sums, 3, at_direct, H, HP)
     at_source, at_mark, at_prev, at_next = _sum_edges(
         source, mark, d_source, d_mark, d_raw, d_prev, nodes, edges, pairs, node, valid, N, E, P,
-        H, HP, BLOCK, REV, True,
+        H, HP, BLOCK, SATURATING, REV, True,
     )  # fmt: skip
     store_chunk(d_node, node, 1, at_source, inside, NODE, H, HP)
     store_chunk(d_node, node, 3, at_mark, inside, NODE, H, HP)
@@ -163,7 +169,7 @@ def terms_back(  # type: ignore[no-untyped-def]
     gates, d_gates, d_joined, d_edge, sums, parts, total, nodes, edges, pairs, N, E, P, R,
     H: tl.constexpr, HP: tl.constexpr, BLOCK: tl.constexpr, NODE: tl.constexpr, COLUMNS: tl.constexpr,
     NUMBERS: tl.constexpr, PART_ROWS: tl.constexpr, PART_COLUMNS: tl.constexpr,
-    FEATURES: tl.constexpr, GATHERED: tl.constexpr, REV: tl.constexpr,
+    SATURATING: tl.constexpr, FEATURES: tl.constexpr, GATHERED: tl.constexpr, REV: tl.constexpr,
 ):  # fmt: skip
     """Programs first that sum parts, for they take longest, then of the nodes, then, if there are edge terms, of the
     edges: chunk 3 of ``d_edge``. Last those that sum columns."""
@@ -174,7 +180,9 @@ def terms_back(  # type: ignore[no-untyped-def]
     if block < 0:
         sum_parts(parts, total, block + part_blocks, R, NUMBERS, PART_ROWS, PART_COLUMNS)
     elif block < node_blocks:
-        _backward_nodes(gates, d_gates, d_joined, sums, nodes, edges, pairs, block, N, E, P, H, HP, BLOCK, NODE, REV)
+        _backward_nodes(
+            gates, d_gates, d_joined, sums, nodes, edges, pairs, block, N, E, P, H, HP, BLOCK, NODE, SATURATING, REV
+        )
     elif block < node_blocks + edge_blocks:
         _, _, _, _, _, d_raw = split_flat(d_gates, N, E, P, H)
         edge = (block - node_blocks) * BLOCK + tl.arange(0, BLOCK)

@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from plstm_graph import gates
 from plstm_graph.ops import flat
 from plstm_graph.plan import Edge, Node, Pair
 
@@ -23,11 +24,14 @@ AGAINST: tl.constexpr = tl.constexpr(int(Edge.AGAINST))
 BY_NEXT: tl.constexpr = tl.constexpr(int(Pair.BY_NEXT))
 BY_PREV: tl.constexpr = tl.constexpr(int(Pair.BY_PREV))
 LINE: tl.constexpr = tl.constexpr(flat.LINE)
+SATURATED: tl.constexpr = tl.constexpr(gates.SATURATED)
+LEAK: tl.constexpr = tl.constexpr(gates.LEAK)
+SLOPE: tl.constexpr = tl.constexpr(gates.SOURCE_SLOPE)
 
 # Chunks of H columns. Node terms: source as src 0 and dst 1, mark as src 2 and dst 3, transition as tail 4, joint 5 and
 # head 6, direct 7. Edge terms: source 0, mark 1, transition as prev 2 and as next 3. Bias and its gradient: source 0,
 # transition 1, mark 2, direct 3. Tiles are [BLOCK, HP], HP the power of two from H on. REV: read against the edges.
-# NODE and EDGE: from row to row of node and edge terms.
+# SATURATING: transitions and sources are cut off. NODE and EDGE: from row to row of node and edge terms.
 # Rows of tables stand one after the other, ``table + ROW * size``. Sizes are never specialised: one compiled kernel
 # serves every batch.
 
@@ -106,6 +110,36 @@ def tanh(x):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
+def _cut(x, LOW: tl.constexpr):  # type: ignore[no-untyped-def]
+    """``x`` from LOW to 1; a NaN stays one."""
+    return tl.where(x > 1, 1.0, tl.where(x < LOW, LOW, x))
+
+
+@triton.jit
+def _slope(place):  # type: ignore[no-untyped-def]
+    """Of what is cut off at -1 and 1."""
+    return tl.where(tl.abs(place) < SATURATED, 1.0, LEAK)
+
+
+@triton.jit
+def transition_gate(raw, SATURATING: tl.constexpr):  # type: ignore[no-untyped-def]
+    """See :func:`plstm_graph.gates.activate_transition`."""
+    return _cut(raw, -1.0) if SATURATING else tanh(raw)
+
+
+@triton.jit
+def through_transition(gate, grad, SATURATING: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Gradient before the activation; ``gate`` before the normalisation."""
+    return grad * (_slope(gate) if SATURATING else 1 - gate * gate)
+
+
+@triton.jit
+def source_gate(raw, SATURATING: tl.constexpr):  # type: ignore[no-untyped-def]
+    """See :func:`plstm_graph.gates.activate_source`."""
+    return _cut(raw * SLOPE + 0.5, 0.0) if SATURATING else tl.sigmoid(raw)
+
+
+@triton.jit
 def at_least_one(total):  # type: ignore[no-untyped-def]
     """Like ``clamp(min=1)``: a NaN stays one."""
     return tl.where(total < 1, 1.0, total)
@@ -116,3 +150,16 @@ def through_sigmoid(gate, grad, row, inside, H: tl.constexpr, HP: tl.constexpr, 
     """Gradient of some rows before the sigmoid."""
     value = load_chunk(gate, row, 0, inside, H, H, HP, DTYPE)
     return load_chunk(grad, row, 0, inside, H, H, HP, DTYPE) * value * (1 - value)
+
+
+@triton.jit
+def through_source(  # type: ignore[no-untyped-def]
+    gate, grad, row, inside, H: tl.constexpr, HP: tl.constexpr, DTYPE: tl.constexpr, SATURATING: tl.constexpr
+):
+    """Gradient of some rows before the activation of a source."""
+    if SATURATING:
+        value = load_chunk(gate, row, 0, inside, H, H, HP, DTYPE)
+        raw = load_chunk(grad, row, 0, inside, H, H, HP, DTYPE) * _slope(2 * value - 1) * SLOPE
+    else:
+        raw = through_sigmoid(gate, grad, row, inside, H, HP, DTYPE)
+    return raw

@@ -95,11 +95,11 @@ def test_any_number_of_threads(threads, dtype):
     weight, bias, gate_bias = (torch.randn(*shape, **like) for shape in ((heads, 5), (heads * 5,), (4, heads)))
 
     def results() -> list[Tensor]:
-        flat = forward_gates(node_terms, edge_terms, gate_bias, plan, "P", False)
+        flat = forward_gates(node_terms, edge_terms, gate_bias, plan, "P", "tanh", False)
         gates, total = unfold(flat, plan, heads)
         grads = fold([gate.flip(0) for gate in gates], plan, GRADIENTS)
         d_node, d_edge = torch.cat([y.flatten(1), torch.empty_like(node_terms)], 1), torch.zeros_like(edge_terms)
-        d_bias, _ = backward_gates(flat, grads, heads, plan, "P", False, d_node, d_edge, False, y.flatten(1))
+        d_bias, _ = backward_gates(flat, grads, heads, plan, "P", "tanh", False, d_node, d_edge, False, y.flatten(1))
         norm = Norm(weight, bias, 1e-5, True)
         normed = forward_norm(y, norm), *backward_norm(d_out, y, norm)
         return [*gates, total, d_node, d_edge, d_bias, *(x for x in normed if x is not None)]
@@ -118,7 +118,7 @@ def test_activations_in_float32():
     raw = torch.cat([sizes, -sizes]).view(1, -1)
     dag = LineDAG.from_edge_index(torch.tensor([[0, 1], [1, 2]]))
     bias = raw.expand(4, -1).contiguous()
-    flat = forward_gates(torch.zeros(3, 8 * raw.numel()), None, bias, dag.plan(4), "D", False)
+    flat = forward_gates(torch.zeros(3, 8 * raw.numel()), None, bias, dag.plan(4), "D", "tanh", False)
     gates, _ = unfold(flat, dag.plan(4), raw.numel())
     digits = 4 * torch.finfo(torch.float32).eps
     torch.testing.assert_close(gates.transition.double(), raw.double().tanh(), rtol=digits, atol=0)

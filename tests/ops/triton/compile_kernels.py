@@ -19,11 +19,11 @@ NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", t
 SHARED = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, 121: 99}
 """KiB of shared memory that a program may have, by compute capability (CUDA C++ programming guide)."""
 PROCESSORS = 132
-CASES = [  # heads, K, V, dtype, mode, whether heads stand side by side and have a bias
-    (8, 16, 16, torch.float32, "P", True),
-    (8, 16, 16, torch.bfloat16, "D", True),
-    (1, 128, 128, torch.float32, "P", False),
-    (2, 64, 128, torch.float32, "P", True),
+CASES = [  # heads, K, V, dtype, mode, transition, whether heads stand side by side and have a bias
+    (8, 16, 16, torch.float32, "P", "tanh", True),
+    (8, 16, 16, torch.bfloat16, "D", "saturating", True),
+    (1, 128, 128, torch.float32, "P", "tanh", False),
+    (2, 64, 128, torch.float32, "P", "saturating", True),
 ]
 
 
@@ -62,7 +62,7 @@ def chain(nodes: int) -> LineDAG:
     return LineDAG.from_edge_index(torch.stack([first, first + 1]), nodes, batch=torch.zeros(nodes, dtype=torch.long))
 
 
-def run(heads: int, keys: int, values: int, dtype: torch.dtype, mode: str, joined: bool) -> None:
+def run(heads: int, keys: int, values: int, dtype: torch.dtype, mode: str, transition: str, joined: bool) -> None:
     """Forward and backward, with a graph for each tile and one beyond them; what comes out has no meaning."""
     dag = LineDAG.collate([chain(nodes) for nodes in (20, 60, 100, 250, 700)])
     nodes, edges, pairs = dag.num_nodes, dag.num_edges, dag.num_pairs
@@ -74,7 +74,14 @@ def run(heads: int, keys: int, values: int, dtype: torch.dtype, mode: str, joine
     vectors = (zeros(nodes, heads, width) for width in (keys, keys, values))
     propagate(*vectors, four, dag, backend="triton").sum().backward()
     conv = PLSTMConv(
-        32, values, heads=heads, key_channels=keys, edge_dim=8, mode=mode, concat=joined, bias=joined, backend="triton"
+        *(32, values, heads),
+        key_channels=keys,
+        edge_dim=8,
+        mode=mode,
+        transition=transition,
+        concat=joined,
+        bias=joined,
+        backend="triton",
     ).to(dtype)
     conv(zeros(nodes, 32), None, zeros(dag.column.numel(), 8), dag=dag).sum().backward()
 

@@ -40,13 +40,13 @@ def padded(x: Tensor, rows: int, value: float = 0.0) -> Tensor:
 OPTIONS = [
     {"edge_dim": 3},
     {"edge_dim": 3, "mode": "D", "reverse": True, "bias": False, "concat": False},
-    {"reverse": True, "key_channels": 2},
+    {"reverse": True, "key_channels": 2, "transition": "saturating"},
 ]
 
 
 @pytest.mark.parametrize("form", ["tiles"], indirect=True)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("options", OPTIONS, ids=["P", "D", "no edge features"])
+@pytest.mark.parametrize("options", OPTIONS, ids=["P", "D", "no edge features, saturating"])
 @pytest.mark.parametrize("columns", [1, 2])
 def test_a_layer(form, options, dtype, columns):
     """Rows of the graphs bit for bit; rows of the filler add to no gradient; memory that nobody writes is NaN here."""

@@ -11,7 +11,7 @@ from torch import Tensor
 pytest.importorskip("triton")
 
 from plstm_graph import LineDAG, PLSTMConv
-from plstm_graph.gates import Gates, normalize_transition, view
+from plstm_graph.gates import LEAK, TRANSITIONS, Gates, normalize_transition, view
 from plstm_graph.ops.flat import GATES, GRADIENTS, unfold
 from plstm_graph.ops.triton.gates import TILE, backward_gates, forward_gates
 from plstm_graph.ops.triton.sums import SUM_ROWS
@@ -39,11 +39,11 @@ def terms_of(dag: LineDAG, heads: int, features: bool, dtype=torch.float64) -> l
     return [0.7 * normal(dag.num_nodes, 8 * heads), edge_terms, normal(4, heads)]
 
 
-def reference(terms, dag: LineDAG, mode: str) -> Gates:
+def reference(terms, dag: LineDAG, mode: str, transition: str) -> Gates:
     """Gates of a layer of plain PyTorch. ``dag``: as it is read."""
     node_terms, edge_terms, bias = terms
     heads = bias.size(1)
-    conv = PLSTMConv(8 * heads, 1, heads, mode=mode, edge_dim=4 * heads).to(bias)
+    conv = PLSTMConv(8 * heads, 1, heads, mode=mode, edge_dim=4 * heads, transition=transition).to(bias)
     with torch.no_grad():
         conv.lin_edge.weight.copy_(torch.eye(4 * heads))
     del conv.gate_bias
@@ -51,9 +51,11 @@ def reference(terms, dag: LineDAG, mode: str) -> Gates:
     return conv._gates(node_terms, edge_terms, dag)
 
 
-def gates_of(terms, plan: Plan, mode: str, reversed: bool, gathered: bool = False) -> tuple[Gates, Tensor]:
+def gates_of(
+    terms, plan: Plan, mode: str, reversed: bool, gathered: bool = False, transition: str = "tanh"
+) -> tuple[Gates, Tensor]:
     """Gates and what stands behind them, from the kernel."""
-    return unfold(forward_gates(*terms, plan, mode, reversed, gathered), plan, terms[2].size(1))
+    return unfold(forward_gates(*terms, plan, mode, transition, reversed, gathered), plan, terms[2].size(1))
 
 
 def gradients_of(
@@ -64,6 +66,7 @@ def gradients_of(
     reversed: bool,
     like: list[Tensor | None],
     gathered: bool = False,
+    transition: str = "tanh",
 ) -> list[Tensor | None]:
     """Of the linear terms, which are ``like`` these, and the bias, from the kernels."""
     node_terms, edge_terms = like
@@ -73,23 +76,24 @@ def gradients_of(
     d_edge = None if edge_terms is None else torch.zeros_like(edge_terms, memory_format=torch.contiguous_format)
     given = fold(gates, plan, GATES), fold(grads, plan, GRADIENTS), heads
     parts = torch.rand(3 * SUM_ROWS + 1, 40, device=DEVICE, dtype=given[0].dtype)
-    sums, total = backward_gates(*given, plan, mode, reversed, d_joined, d_edge, gathered, parts)
+    sums, total = backward_gates(*given, plan, mode, transition, reversed, d_joined, d_edge, gathered, parts)
     assert torch.equal(d_joined[:, :70], others)
     torch.testing.assert_close(total, parts.sum(0), **SINGLE)
     torch.testing.assert_close(sums[4 * heads :], others.to(sums.dtype).sum(0), **SINGLE)
     return [d_joined[:, 70:], d_edge, sums[: 4 * heads].view(4, heads)]
 
 
-def fused(terms, dag: LineDAG, mode: str, gradient) -> tuple[Gates, list[Tensor | None]]:
+def fused(terms, dag: LineDAG, mode: str, gradient, transition: str = "tanh") -> tuple[Gates, list[Tensor | None]]:
     """Gates and the gradients of the terms from the kernels. ``gradient``: gates to gradients of theirs."""
     node_terms, edge_terms, bias = terms
     plan, gathered = dag.plan(2), edge_terms is not None and dag.merged
     if gathered:
         edge_terms = dag.gather_edges(edge_terms).detach().requires_grad_(edge_terms.requires_grad)
     with torch.no_grad():
-        gates, total = gates_of((node_terms, edge_terms, bias), plan, mode, dag.reversed, gathered)
+        gates, total = gates_of((node_terms, edge_terms, bias), plan, mode, dag.reversed, gathered, transition)
         d_node, d_edge, d_bias = gradients_of(
-            (*gates, total), gradient(gates), plan, mode, dag.reversed, [node_terms, edge_terms], gathered
+            *((*gates, total), gradient(gates), plan, mode, dag.reversed, [node_terms, edge_terms], gathered),
+            transition,
         )
     if gathered:
         given = terms[1].detach().requires_grad_()
@@ -103,11 +107,11 @@ def weights(gates: Gates) -> Gates:
     return Gates(*(torch.randn(g.shape, generator=generator, dtype=torch.float64).to(g) for g in gates))
 
 
-def check(dag: LineDAG, mode: str, heads: int, features: bool) -> None:
+def check(dag: LineDAG, mode: str, heads: int, features: bool, transition: str = "tanh") -> None:
     terms = terms_of(dag, heads, features)
     leaves = [t if t is None else t.clone().requires_grad_() for t in terms]
-    right = reference(leaves, dag, mode)
-    gates, gradients = fused(terms, dag, mode, weights)
+    right = reference(leaves, dag, mode, transition)
+    gates, gradients = fused(terms, dag, mode, weights, transition)
     for name, gate, expected in zip(Gates._fields, gates, right, strict=True):
         torch.testing.assert_close(gate, expected.detach(), **EXACT, msg=lambda text, name=name: f"{name}: {text}")
     loss = sum((w * g).sum() for w, g in zip(weights(right), right, strict=True))
@@ -123,14 +127,48 @@ DIRECTIONS = pytest.mark.parametrize("reverse", [False, True], ids=["along", "ag
 MODES = pytest.mark.parametrize("mode", ["P", "D"])
 
 
+def all_dags() -> LineDAG:
+    return LineDAG.collate([make() for name, make in DAGS.items() if name != "many graphs"]).to(DEVICE)
+
+
 @DIRECTIONS
 @MODES
 @pytest.mark.parametrize(("heads", "features"), [(1, True), (3, True), (3, False), (8, True)])
 def test_all_dags_in_one_batch(heads, features, mode, reverse):
     """Several programs, whose rows belong to unlike graphs."""
-    batch = LineDAG.collate([make() for name, make in DAGS.items() if name != "many graphs"])
+    batch = all_dags()
     assert heads < 8 or batch.num_nodes > 3 * TILE // heads
-    check(view(batch.to(DEVICE), mode, reverse), mode, heads, features)
+    check(view(batch, mode, reverse), mode, heads, features)
+
+
+@DIRECTIONS
+@MODES
+def test_saturating_gates(mode, reverse):
+    """Some are cut off at either end, and some are not; gradients leak through those that are."""
+    dag = view(all_dags(), mode, reverse)
+    check(dag, mode, 3, True, "saturating")
+    terms = terms_of(dag, 3, False)
+    (source, transition, *_), _ = gates_of(terms, dag.plan(2), "D", reverse, transition="saturating")
+    for gate, lowest in ((source, 0), (transition, -1)):
+        sizes = [(gate == lowest).sum(), (gate == 1).sum(), ((gate > lowest) & (gate < 1)).sum()]
+        assert min(sizes) > 5, sizes
+
+
+@pytest.mark.parametrize(("dtype", "pairs"), [(torch.float32, 41), (torch.float64, 49)], ids=str)
+def test_a_normalised_gate_that_was_cut_off(dtype, pairs):
+    """It leaks, though a 41st times 41 is not 1."""
+    like = {"dtype": dtype, "device": DEVICE}
+    dag = LineDAG.from_edge_index(columns((0, 1), *((1, 2 + i) for i in range(pairs))))
+    terms = [torch.zeros(dag.num_nodes, 8, **like), None, torch.full((4, 1), 2.0, **like)]
+    gates, total = gates_of(terms, dag.plan(2), "P", False, transition="saturating")
+    assert total.max() == pairs
+    assert (gates.transition * pairs < 1).all()
+    grads = Gates(*(torch.zeros_like(gate) for gate in gates))
+    grads.transition[0] = pairs
+    d_node, *_ = gradients_of(*((*gates, total), grads, dag.plan(2), "P", False, terms[:2]), transition="saturating")
+    want = torch.full_like(d_node[2:, 6], -LEAK / pairs)
+    want[0] += LEAK
+    torch.testing.assert_close(d_node[2:, 6], want, rtol=0, atol=4 * torch.finfo(dtype).eps)
 
 
 @MODES
@@ -301,6 +339,7 @@ def test_a_nan_stays_in_its_list():
     dag = LineDAG.from_edge_index(columns((0, 1), (1, 2), (1, 3), (2, 4)))  # pairs (0, 1), (0, 2), (1, 3)
     terms = terms_of(dag, 1, False)
     terms[0][2, 6] = torch.nan  # as the head of pair (0, 1)
-    gates, _ = gates_of(terms, dag.plan(2), "P", False)
-    assert gates.transition.isnan().view(-1).tolist() == [True, True, False]
-    assert not any(g.isnan().any() for g in (gates.source, gates.mark, gates.direct))
+    for transition in TRANSITIONS:
+        gates, _ = gates_of(terms, dag.plan(2), "P", False, transition=transition)
+        assert gates.transition.isnan().view(-1).tolist() == [True, True, False]
+        assert not any(g.isnan().any() for g in (gates.source, gates.mark, gates.direct))

@@ -20,10 +20,10 @@ EDGES = to_undirected(torch.tensor([[0, 1, 2, 2, 3, 5, 5], [1, 2, 3, 4, 4, 6, 4]
     [
         ({"edge_dim": 3}, EDGES),
         ({"edge_dim": 3, "mode": "D", "reverse": True, "bias": False, "concat": False}, EDGES),
-        ({"reverse": True, "key_channels": 2}, EDGES),
+        ({"reverse": True, "key_channels": 2, "transition": "saturating"}, EDGES),
         ({"edge_dim": 3}, torch.cat([EDGES, EDGES[:, :4]], 1)),
     ],
-    ids=["P", "D", "no edge features", "columns twice"],
+    ids=["P", "D", "no edge features, saturating", "columns twice"],
 )
 def test_equals_the_steps_and_itself(form, options, columns):
     """Output and every gradient in float64, whatever form the graph takes; a second backward pass, which finds states
