@@ -12,6 +12,7 @@ from plstm_graph import names
 from plstm_graph.data import DATASETS, SPLITS, datasets, load, tu
 from plstm_graph.data.molecules import FEATURISERS
 from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.gates import TRANSITIONS
 from plstm_graph.nn.baselines import LOCALS
 from plstm_graph.nn.block import NORMS
 from plstm_graph.nn.model import DIRECTIONS, FINGERPRINT, MODELS, POOLINGS
@@ -53,6 +54,7 @@ def test_the_values_of_options_are_those_that_the_package_knows() -> None:
         "part": PARTS,
         "model.model": (*MODELS, FINGERPRINT),
         "model.directions": DIRECTIONS,
+        "model.transition": TRANSITIONS,
         "model.local": LOCALS,
         "model.norm": NORMS,
         "model.pooling": POOLINGS,
