@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from plstm_graph.line_dag import LineDAG
     from plstm_graph.models.vision import PLSTMVision
     from plstm_graph.nn import PLSTM, PLSTMBlock, PLSTMChain, PLSTMConv, PLSTMImage
-    from plstm_graph.ops import influence, propagate
+    from plstm_graph.ops.dispatch import propagate
+    from plstm_graph.ops.influence import influence
 
 __version__ = "0.1.0"
 __all__ = [

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from plstm_graph import gates
+from plstm_graph import gates as definition
 from plstm_graph.ops import flat
 from plstm_graph.plan import Edge, Node, Pair
 
@@ -24,9 +24,9 @@ AGAINST: tl.constexpr = tl.constexpr(int(Edge.AGAINST))
 BY_NEXT: tl.constexpr = tl.constexpr(int(Pair.BY_NEXT))
 BY_PREV: tl.constexpr = tl.constexpr(int(Pair.BY_PREV))
 LINE: tl.constexpr = tl.constexpr(flat.LINE)
-SATURATED: tl.constexpr = tl.constexpr(gates.SATURATED)
-LEAK: tl.constexpr = tl.constexpr(gates.LEAK)
-SLOPE: tl.constexpr = tl.constexpr(gates.SOURCE_SLOPE)
+SATURATED: tl.constexpr = tl.constexpr(definition.SATURATED)
+LEAK: tl.constexpr = tl.constexpr(definition.LEAK)
+SLOPE: tl.constexpr = tl.constexpr(definition.SOURCE_SLOPE)
 
 # Chunks of H columns. Node terms: source as src 0 and dst 1, mark as src 2 and dst 3, transition as tail 4, joint 5 and
 # head 6, direct 7. Edge terms: source 0, mark 1, transition as prev 2 and as next 3. Bias and its gradient: source 0,
