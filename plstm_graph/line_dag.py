@@ -11,6 +11,7 @@ from torch import Tensor
 
 from plstm_graph.errors import BackendUnavailable, ShapeError, missing_extra
 from plstm_graph.line_pairs import LevelPlan, each, grouped, level_plan, line_pairs, move, owners, within
+from plstm_graph.origin import Origin, check_columns
 from plstm_graph.orient import (
     GIVEN,
     check_edge_index,
@@ -74,6 +75,8 @@ class LineDAG:
     _shared: dict[Any, Any] = field(default_factory=dict, repr=False)
     # Views made from this one, which never point back.
     _made: dict[str, "LineDAG"] = field(default_factory=dict, repr=False)
+    # What the views have been found to be the line graph of.
+    _origin: Origin = field(default_factory=Origin, repr=False)
 
     # ------------------------------------------------------------------ build
 
@@ -139,7 +142,7 @@ class LineDAG:
         along = columns[0] == torch.cat([src, src.new_zeros(1)])[column]
         prev, next = line_pairs(src, dst, num_nodes)
         dag = cls._from_host(src, dst, prev, next, level, column, along, graph_ptr, graph_start)
-        return dag.to(device)
+        return dag.to(device).made_for(edge_index)
 
     @classmethod
     def _from_host(
@@ -359,6 +362,20 @@ class LineDAG:
         score = torch.where(wanted, number, number + size)[proper]
         best = score.new_full((self.num_edges,), 2 * size)
         return best.scatter_reduce_(0, self.column[proper], score, "amin") % max(size, 1)
+
+    def check_edge_index(self, edge_index: Tensor) -> None:
+        """Raise ShapeError unless this is the line graph of ``edge_index`` [2, M], column by column.
+
+        Exact, but for the nodes of self-loops, which a line graph does not read. On the host the columns are compared
+        each time; on a GPU once for each tensor, without waiting: there a line graph that is stale is a device-side
+        assertion.
+        """
+        check_columns(self, edge_index)
+
+    def made_for(self, edge_index: Tensor) -> "LineDAG":
+        """Take it from the caller that this is the line graph of ``edge_index``, until that is written to."""
+        self._origin.note(edge_index)
+        return self
 
     def check_columns(self, columns: Tensor) -> None:
         """Raise ShapeError unless there is one row for each of the caller's columns, [M, ...]."""

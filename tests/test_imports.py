@@ -15,7 +15,7 @@ ROOT = Path(plstm_graph.__file__).parent
 GROUPS = (
     ("errors", "files", "names", "model_config"),
     ("tasks",),
-    ("orient", "line_dag", "line_pairs", "plan", "prune", "dag"),
+    ("orient", "line_dag", "line_pairs", "origin", "plan", "prune", "dag"),
     ("gates", "ops"),
     ("grid",),
     ("nn", "transforms", "padded", "testing"),

@@ -145,10 +145,10 @@ class PLSTMBlock(nn.Module):
     ) -> Tensor:
         """[N, channels] -> [N, channels]; ``dag`` as for :meth:`PLSTMConv.forward`. ``content``: what
         :func:`edge_content` makes of ``edge_attr`` and ``dag``, [N, edge_dim], where a stack has it already."""
-        if dag is None and len(self.convs):
-            dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order)
         if dag is not None:
             check_dag(x, edge_index, dag)
+        elif len(self.convs):
+            dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order)
         if edge_attr is not None and edge_attr.dim() == 1:
             edge_attr = edge_attr.unsqueeze(-1)
         hidden = self.norm(x)

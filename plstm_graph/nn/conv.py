@@ -18,6 +18,7 @@ from plstm_graph.ops import propagate
 from plstm_graph.ops.dispatch import COMPILED, check_backend, compiled_backend
 from plstm_graph.ops.functional import transforming
 from plstm_graph.ops.layer import Inputs, Setting, layer
+from plstm_graph.origin import check_edges
 from plstm_graph.orient import check_order
 from plstm_graph.plan import served_classes
 
@@ -131,8 +132,8 @@ class PLSTMConv(MessagePassing):
 
         Args:
             x: node features, [N, in_channels].
-            edge_index: [2, M] or a sparse adjacency. Once ``dag`` is given, only whether it has as many columns is
-                looked at, of [2, M]; None will do.
+            edge_index: [2, M] or a sparse adjacency. Once ``dag`` is given, it is only compared with what that was
+                built from; None will do.
             edge_attr: edge features, [M, edge_dim] or [M].
             dag: plain line graph (neither pruned nor reversed: the layer takes the view it needs). Built from
                 ``edge_index`` on every call if not given.
@@ -154,7 +155,10 @@ class PLSTMConv(MessagePassing):
             edge_index, edge_attr = self._from_sparse(edge_index, edge_attr, dag)
         if dag is None:
             dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order)
-        check_dag(x, given, dag)
+        else:
+            check_dag(x, given, dag)
+            if edge_index is not given:
+                check_edges(dag, edge_index)
         dag = view(dag, self.mode, self.reverse)
         backend = self._as_one(x)
         if backend is not None:
@@ -269,8 +273,8 @@ class PLSTMConv(MessagePassing):
 def check_dag(x: Tensor, edge_index: Any, dag: LineDAG) -> None:
     """Raise ShapeError unless ``dag`` is the plain line graph of the nodes in ``x``, on its device.
 
-    A dense ``edge_index`` must have as many columns as ``dag`` was built from: a layer reads the dag alone, so that
-    columns dropped or added since would change nothing without a word. (Entries of a sparse one may have been merged.)
+    A dense ``edge_index`` must be what ``dag`` was built from, see :meth:`LineDAG.check_edge_index`: a layer reads the
+    dag alone, so that a change since would change nothing without a word, or send edge features to other edges.
     """
     if dag.pruned or dag.reversed:
         raise ShapeError("layers take the plain dag and derive their own view from mode and reverse")
@@ -280,12 +284,8 @@ def check_dag(x: Tensor, edge_index: Any, dag: LineDAG) -> None:
         )
     if dag.src.device != x.device:
         raise ShapeError(f"the dag is on {dag.src.device}, x on {x.device}; move it with dag.to(x.device)")
-    dense = isinstance(edge_index, Tensor) and edge_index.layout == torch.strided
-    if dense and edge_index.size(-1) != dag.column.numel():
-        raise ShapeError(
-            f"the dag was built from {dag.column.numel()} columns, but edge_index has {edge_index.size(-1)}; "
-            "build it from this edge_index"
-        )
+    if isinstance(edge_index, Tensor) and edge_index.layout == torch.strided:
+        dag.check_edge_index(edge_index)
 
 
 def untouched(module: nn.Module, kind: type[nn.Module]) -> bool:

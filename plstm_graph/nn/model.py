@@ -130,12 +130,12 @@ class PLSTM(nn.Module):
         """[N, in_channels] -> [N, out_channels]; arguments as for PyG's ``BasicGNN``, and the plain ``dag``."""
         if edge_weight is not None:
             raise ConfigError("PLSTM takes no edge_weight; pass weights as edge_attr [M, 1] with edge_dim=1")
-        if dag is None and self._reads_dag:
+        if dag is not None:
+            check_dag(x, edge_index, dag)
+        elif self._reads_dag:
             dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order, batch=batch)
         x = self.embed(x)
         content = None
-        if dag is not None:
-            check_dag(x, edge_index, dag)
         reads_content = any(block.content is not None for block in self.blocks)
         if reads_content and dag is not None and edge_attr is not None and edge_attr.dim() == 2:
             content = edge_content(edge_attr, dag)

@@ -1,0 +1,135 @@
+"""Whether a line graph is still that of its graph: compared column by column, so that none passes that went stale.
+
+A line graph tells the columns of ``edge_index`` that it was built from, all but the node of a self-loop, which it does
+not read either. So what it is compared with is exact, and needs no room of its own.
+"""
+
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from plstm_graph.errors import ShapeError
+
+if TYPE_CHECKING:
+    from plstm_graph.line_dag import LineDAG
+
+STALE = (
+    "the dag was built from another edge_index: its columns were changed, dropped, added or put into another order "
+    "since; build the dag from this edge_index"
+)
+
+
+class Origin:
+    """What a line graph has been compared with, so that the next layer need not do it again. A copy begins without."""
+
+    def __init__(self) -> None:
+        self._columns: Tensor | None = None  # on the host comparing is cheaper than any doubt
+        self._seen: list[tuple[weakref.ref[Tensor], int, int]] = []
+
+    def __reduce__(self) -> tuple[type["Origin"], tuple[()]]:
+        return Origin, ()
+
+    def holds(self, edge_index: Tensor) -> bool:
+        """Whether these very columns are known to be the right ones; asks no device for anything."""
+        if not edge_index.device.type == "cpu":
+            return any(tensor() is edge_index and mark == _mark(edge_index) for tensor, *mark in self._seen)
+        known = self._columns
+        return known is not None and known.dtype == edge_index.dtype and torch.equal(known, edge_index)
+
+    def note(self, edge_index: Tensor) -> None:
+        """From now on they are known. A tensor written to since counts as another one."""
+        if edge_index.device.type == "cpu":
+            self._columns = edge_index.detach().clone()
+        elif not edge_index.is_inference():  # those do not tell when they are written to
+            self._seen = [entry for entry in self._seen if entry[0]() is not None][-3:]
+            self._seen.append((weakref.ref(edge_index), *_mark(edge_index)))
+
+
+def _mark(tensor: Tensor) -> list[int]:
+    """What changes when a tensor is written to, or gets other memory."""
+    return [] if tensor.is_inference() else [tensor._version, tensor.data_ptr()]
+
+
+def columns_of(dag: "LineDAG") -> Tensor:
+    """The columns of ``edge_index`` that a line graph was built from, [2, M]; -1 for a self-loop."""
+    ends = torch.stack([dag.src, dag.dst])
+    ends = torch.cat([ends, ends.new_full((2, 1), -1)], 1).index_select(1, dag.column.remainder(ends.size(1) + 1))
+    return torch.where(dag.column_along, ends, ends.flip(0))
+
+
+def same_columns(dag: "LineDAG", edge_index: Tensor) -> Tensor:
+    """Whether each column is the one that a line graph was built from, [M]."""
+    built = columns_of(dag)
+    loops = edge_index[0] == edge_index[1]
+    return torch.where(built[0] == built[1], loops, (built == edge_index).all(0))
+
+
+def same_edges(dag: "LineDAG", edge_index: Tensor) -> Tensor:
+    """Whether these are the same edges, in whatever order and however often, [1]. Self-loops do not count."""
+
+    def sorted_keys(columns: Tensor) -> Tensor:
+        keys = columns[0] * dag.num_nodes + columns[1]
+        keys = torch.where(columns[0] == columns[1], -1, keys)
+        return torch.cat([keys, keys.new_full((1,), -1)]).sort().values
+
+    one, other = sorted_keys(columns_of(dag)), sorted_keys(edge_index)
+
+    def within(some: Tensor, all: Tensor) -> Tensor:
+        place = torch.searchsorted(all, some).clamp(max=all.numel() - 1)
+        return (all.index_select(0, place) == some).all()
+
+    return within(one, other) & within(other, one)
+
+
+def same_order(dag: "LineDAG", position: Tensor) -> Tensor:
+    """Whether the edges run, and stand, as nodes at these positions in the order would have it, [E]."""
+    low, high = position[dag.src], position[dag.dst]
+    low, high = (high, low) if dag.reversed else (low, high)
+    place = low * dag.num_nodes + high
+    return (low < high) & torch.cat([place.new_ones(1, dtype=torch.bool), place[1:] > place[:-1]])[: place.numel()]
+
+
+def check_columns(dag: "LineDAG", edge_index: Tensor) -> None:
+    """Raise ShapeError unless a line graph is that of ``edge_index`` [2, M], column by column.
+
+    On the host it is compared each time. On a GPU it is compared once for each tensor, and nothing waits for the
+    result: there what is stale ends the program with a device-side assertion.
+    """
+    if hasattr(edge_index, "as_tensor"):  # PyG's EdgeIndex
+        edge_index = edge_index.as_tensor()
+    if edge_index.dim() != 2 or edge_index.size(0) != 2:
+        raise ShapeError(f"edge_index must be [2, M], got {list(edge_index.shape)}")
+    if edge_index.size(1) != dag.column.numel():
+        raise ShapeError(
+            f"the dag was built from {dag.column.numel()} columns, but edge_index has {edge_index.size(1)}; "
+            "build it from this edge_index"
+        )
+    traced = torch.compiler.is_compiling()
+    if not traced and dag._origin.holds(edge_index):
+        return
+    here = edge_index.to(dag.src.device)
+    _require(same_columns(dag, here).all(), lambda: f"{STALE} ({_first_difference(dag, here)})")
+    if not traced:
+        dag._origin.note(edge_index)
+
+
+def check_edges(dag: "LineDAG", edge_index: Tensor) -> None:
+    """Raise ShapeError unless a line graph has the edges of a sparse adjacency, given as columns [2, M]."""
+    _require(same_edges(dag, edge_index.to(dag.src.device)), lambda: f"{STALE}, or from this adjacency's columns")
+
+
+def _require(holds: Tensor, message: Callable[[], str]) -> None:
+    if holds.is_cuda or torch.compiler.is_compiling():
+        torch._assert_async(holds, STALE)  # type: ignore[no-untyped-call]
+    elif not holds.is_meta and not bool(holds):
+        raise ShapeError(message())
+
+
+def _first_difference(dag: "LineDAG", edge_index: Tensor) -> str:
+    column = int(torch.nonzero(~same_columns(dag, edge_index))[0])
+    built, given = (columns[:, column].tolist() for columns in (columns_of(dag), edge_index))
+    was = "a self-loop" if built[0] == built[1] else f"{built[0]} -> {built[1]}"
+    return f"column {column} was {was} and is {given[0]} -> {given[1]}"
