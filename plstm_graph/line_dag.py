@@ -11,7 +11,6 @@ from torch import Tensor
 
 from plstm_graph.errors import BackendUnavailable, ShapeError, missing_extra
 from plstm_graph.line_pairs import LevelPlan, each, grouped, level_plan, line_pairs, move, owners, within
-from plstm_graph.origin import Origin, check_columns
 from plstm_graph.orient import (
     GIVEN,
     check_edge_index,
@@ -20,6 +19,7 @@ from plstm_graph.orient import (
     rank_nodes,
     topological_levels,
 )
+from plstm_graph.origin import Origin, check_columns
 from plstm_graph.plan import TILES, Edge, Node, Plan, make_plan, with_large
 from plstm_graph.prune import multitree_pairs
 
@@ -372,9 +372,12 @@ class LineDAG:
         """
         check_columns(self, edge_index)
 
-    def made_for(self, edge_index: Tensor) -> "LineDAG":
-        """Take it from the caller that this is the line graph of ``edge_index``, until that is written to."""
-        self._origin.note(edge_index)
+    def made_for(self, edge_index: Tensor | None, rank: Tensor | None = None) -> "LineDAG":
+        """Take it from the caller that these are what this line graph was built from, until they are written to."""
+        if edge_index is not None:
+            self._origin.note_columns(edge_index)
+        if rank is not None:
+            self._origin.note(rank)
         return self
 
     def check_columns(self, columns: Tensor) -> None:

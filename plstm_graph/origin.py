@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from plstm_graph.errors import ShapeError
+from plstm_graph.orient import positions
 
 if TYPE_CHECKING:
     from plstm_graph.line_dag import LineDAG
@@ -23,34 +24,43 @@ STALE = (
 
 
 class Origin:
-    """What a line graph has been compared with, so that the next layer need not do it again. A copy begins without."""
+    """What a line graph has been found to be that of, so that no other layer need ask. A copy begins without."""
 
     def __init__(self) -> None:
         self._columns: Tensor | None = None  # on the host comparing is cheaper than any doubt
-        self._seen: list[tuple[weakref.ref[Tensor], int, int]] = []
+        self._seen: list[tuple[Any, ...]] = []
 
     def __reduce__(self) -> tuple[type["Origin"], tuple[()]]:
         return Origin, ()
 
     def holds(self, edge_index: Tensor) -> bool:
-        """Whether these very columns are known to be the right ones; asks no device for anything."""
-        if not edge_index.device.type == "cpu":
-            return any(tensor() is edge_index and mark == _mark(edge_index) for tensor, *mark in self._seen)
+        """Whether these columns are known to be the right ones; asks no GPU for anything."""
+        if edge_index.device.type != "cpu":
+            return self.saw(edge_index)
         known = self._columns
         return known is not None and known.dtype == edge_index.dtype and torch.equal(known, edge_index)
 
-    def note(self, edge_index: Tensor) -> None:
-        """From now on they are known. A tensor written to since counts as another one."""
+    def saw(self, tensor: Tensor) -> bool:
+        """Whether this very tensor was noted, and not written to since."""
+        return any(entry[0]() is tensor and entry[1:] == _mark(tensor) for entry in self._seen)
+
+    def note(self, tensor: Tensor) -> None:
+        """From now on it is known, until it is written to."""
+        if not tensor.is_inference():  # those do not tell
+            self._seen = [entry for entry in self._seen if entry[0]() is not None][-3:]
+            self._seen.append((weakref.ref(tensor), *_mark(tensor)))
+
+    def note_columns(self, edge_index: Tensor) -> None:
+        """The same for ``edge_index``."""
         if edge_index.device.type == "cpu":
             self._columns = edge_index.detach().clone()
-        elif not edge_index.is_inference():  # those do not tell when they are written to
-            self._seen = [entry for entry in self._seen if entry[0]() is not None][-3:]
-            self._seen.append((weakref.ref(edge_index), *_mark(edge_index)))
+        else:
+            self.note(edge_index)
 
 
-def _mark(tensor: Tensor) -> list[int]:
+def _mark(tensor: Tensor) -> tuple[int, int]:
     """What changes when a tensor is written to, or gets other memory."""
-    return [] if tensor.is_inference() else [tensor._version, tensor.data_ptr()]
+    return (-1, -1) if tensor.is_inference() else (tensor._version, tensor.data_ptr())
 
 
 def columns_of(dag: "LineDAG") -> Tensor:
@@ -113,17 +123,28 @@ def check_columns(dag: "LineDAG", edge_index: Tensor) -> None:
     here = edge_index.to(dag.src.device)
     _require(same_columns(dag, here).all(), lambda: f"{STALE} ({_first_difference(dag, here)})")
     if not traced:
-        dag._origin.note(edge_index)
+        dag._origin.note_columns(edge_index)
 
 
 def check_edges(dag: "LineDAG", edge_index: Tensor) -> None:
     """Raise ShapeError unless a line graph has the edges of a sparse adjacency, given as columns [2, M]."""
-    _require(same_edges(dag, edge_index.to(dag.src.device)), lambda: f"{STALE}, or from this adjacency's columns")
+    _require(same_edges(dag, edge_index.to(dag.src.device)), lambda: STALE)
+
+
+def check_rank(dag: "LineDAG", rank: Tensor) -> None:
+    """Raise ShapeError unless the edges of a line graph run from lower to higher rank; like :func:`check_columns`."""
+    if dag._origin.saw(rank):
+        return
+    if rank.shape != (dag.num_nodes,):
+        raise ShapeError(f"a rank must have one entry per node, [{dag.num_nodes}], got {list(rank.shape)}")
+    holds = same_order(dag, positions(rank.to(dag.src.device), dag.graph_ptr))
+    _require(holds.all(), lambda: "the dag was built from another rank: build it from this one")
+    dag._origin.note(rank)
 
 
 def _require(holds: Tensor, message: Callable[[], str]) -> None:
     if holds.is_cuda or torch.compiler.is_compiling():
-        torch._assert_async(holds, STALE)  # type: ignore[no-untyped-call]
+        torch._assert_async(holds, STALE)
     elif not holds.is_meta and not bool(holds):
         raise ShapeError(message())
 

@@ -8,35 +8,40 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
-from torch_geometric.utils import to_undirected
+from torch_geometric.utils import to_edge_index, to_undirected
 
 from plstm_graph.dag import line_graph, to_multitree, topological_levels
 from plstm_graph.errors import DataError, ShapeError
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.orient import CANONICAL, check_order, graph_pointer, positions, rank_nodes
+from plstm_graph.orient import CANONICAL, RANDOM, check_order, graph_pointer, positions, rank_nodes
+from plstm_graph.origin import check_edges, check_rank
 
 log = logging.getLogger(__name__)
 
+_KEY = "line_graph"
+"""Where the tensors of a line graph are, in a dict: PyG batches what is in it, and takes none of it for attributes of
+nodes or edges, to be permuted or cut along with them, whatever their sizes happen to be."""
+_STORED = ("src", "dst", "prev", "next", "level", "column", "column_along")
 _BY_NODES = ("dag_src", "dag_dst")
 _BY_EDGES = ("dag_prev", "dag_next")
 _BY_PAIRS = ("dag_kept",)
 
 
 class LineDAGData(Data):
-    """Data that carries its line graph as tensors, and knows how a batch must shift each of them.
+    """Data that carries its line graph in ``line_graph``, a dict of tensors, and knows how a batch must shift each.
 
     PyG increments by name (a key with ``index`` in it by num_nodes, any other not at all), hence an ``__inc__`` of
-    its own: end points move by nodes, pairs by DAG edges, kept pairs by pairs, columns by DAG edges. ``dag_nodes`` and
-    ``dag_columns`` [G] say how large the graphs were, since other transforms know nothing of line graphs.
+    its own: end points move by nodes, pairs by DAG edges, kept pairs by pairs, columns by DAG edges. ``dag_nodes`` [G]
+    says how large the graphs were, since other transforms know nothing of line graphs.
     """
 
     def __inc__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
         if key in _BY_NODES:
             return self.num_nodes
         if key in _BY_EDGES:
-            return self.dag_src.numel()
+            return self[_KEY]["dag_src"].numel()
         if key in _BY_PAIRS:
-            return self.dag_prev.numel()
+            return self[_KEY]["dag_prev"].numel()
         return 0 if key.startswith("dag_") else super().__inc__(key, value, *args, **kwargs)
 
     def __cat_dim__(self, key: str, value: Any, *args: Any, **kwargs: Any) -> Any:
@@ -47,65 +52,85 @@ class LineDAGData(Data):
         """The :class:`LineDAG` of this graph or batch.
 
         Raises:
-            ShapeError: nodes or columns are no longer those that the line graph was built from.
+            ShapeError: the nodes, the columns of ``edge_index`` or the ``rank`` are not those that it was built from.
         """
-        nodes, edges = self._pointers()
-        if not self._fits(nodes.diff()):
-            raise ShapeError(
-                f"the line graph does not fit {self.num_nodes} nodes and {self.num_edges} columns of edge_index: "
-                "the graph was changed after AddLineDAG; apply it last"
-            )
+        try:
+            return self._line_dag()
+        except AttributeError as error:  # PyG would say that there is no attribute 'line_dag'
+            raise DataError(f"the line graph cannot be read ({error}); apply AddLineDAG again") from error
+
+    def _line_dag(self) -> LineDAG:
+        stored = self._store.get("line_dag")  # of packed graphs
+        if stored is not None:
+            return _checked(stored, self)
+        if _KEY not in self:
+            raise DataError("there is no line graph here that this version reads; apply AddLineDAG again")
+        found = self[_KEY]
+        nodes, edges, columns = self._pointers()
+        if not torch.equal(found["dag_nodes"].cpu(), nodes.diff().cpu()) or int(nodes[-1]) != self.num_nodes:
+            raise _stale(self, "it has other nodes")
         # Columns keep their own graph's edge numbers in a batch (-1 marks self-loops), so they are shifted here.
-        column = self.dag_column
-        shift = torch.repeat_interleave(edges[:-1], self._columns_per_graph().to(edges.device))
+        column = found["dag_column"]
+        shift = torch.repeat_interleave(edges[:-1], columns.diff())
         column = torch.where(column < 0, column, column + shift)
         dag = LineDAG._from_host(
-            *(self.dag_src, self.dag_dst, self.dag_prev, self.dag_next, self.dag_level),
-            *(column, self.dag_column_along, nodes, edges),
+            **{name: found[f"dag_{name}"] for name in _STORED} | {"column": column}, graph_ptr=nodes, edge_ptr=edges
         )
-        return dag.with_kept_pairs(self.dag_kept) if "dag_kept" in self else dag
+        return _checked(dag.with_kept_pairs(found["dag_kept"]) if "dag_kept" in found else dag, self)
 
-    def _pointers(self) -> tuple[Tensor, Tensor]:
-        slices = getattr(self, "_slice_dict", None)
-        device = self.dag_src.device
-        if slices is not None and "dag_src" in slices:
-            return self.ptr.to(device), slices["dag_src"].to(device)
-        return torch.tensor([0, self.num_nodes], device=device), torch.tensor([0, self.dag_src.numel()], device=device)
-
-    def _columns_per_graph(self) -> Tensor:
-        return self._counts("dag_column", self.dag_column.numel())
-
-    def _counts(self, key: str, whole: int) -> Tensor:
-        """How many of an attribute each graph of a batch has, on the host, [G]; of one graph the ``whole``, [1]."""
-        slices = getattr(self, "_slice_dict", None)
-        return slices[key].diff() if slices is not None and key in slices else torch.tensor([whole], device="cpu")
-
-    def _fits(self, nodes: Tensor) -> bool:
-        """Whether the graphs are as large as they were; ``nodes`` is what each of them has now, [G]."""
-        if "dag_nodes" not in self:  # stored before this was noted
-            return "edge_index" not in self or self.dag_column.numel() == self.edge_index.size(1)
-        if not torch.equal(self.dag_nodes, nodes) or int(nodes.sum()) != self.num_nodes:
-            return False
-        if "edge_index" not in self:
-            return True
-        # Not the size of dag_column: PyG takes that for an edge attribute, and cuts it along with edge_index.
-        columns = self.dag_columns.cpu()
-        now = self._counts("edge_index", self.edge_index.size(1))
-        return torch.equal(columns, now) and int(columns.sum()) == self.edge_index.size(1)
+    def _pointers(self) -> tuple[Tensor, ...]:
+        """First node, edge and column of each graph, and their numbers at the end, [G+1] each."""
+        found, slices = self[_KEY], getattr(self, "_slice_dict", None) or {}
+        device = found["dag_src"].device
+        if _KEY in slices:
+            ends = self.ptr, slices[_KEY]["dag_src"], slices[_KEY]["dag_column"]
+            return tuple(ptr.to(device) for ptr in ends)
+        sizes = self.num_nodes, found["dag_src"].numel(), found["dag_column"].numel()
+        return tuple(torch.tensor([0, size], device=device) for size in sizes)
 
 
 def line_dag(data: Data, order: str = "index") -> LineDAG:
-    """The line graph of a graph or batch: the one it carries, else built from its ``rank`` or by ``order``."""
+    """The line graph of a graph or batch: the one it carries, else built from its ``rank`` or by ``order``.
+
+    Raises:
+        ShapeError: it carries one that is not, or no longer, that of its nodes, columns and ``rank``.
+    """
     if isinstance(data, LineDAGData):
         return data.line_dag
     stored = data.get("line_dag")
-    if isinstance(stored, LineDAG):
-        return stored
     if isinstance(stored, list):  # what a Batch makes of one object per graph
-        return LineDAG.collate(stored)
+        stored = LineDAG.collate(stored)
+    if isinstance(stored, LineDAG):
+        return _checked(stored, data)
     rank, batch = data.get("rank"), data.get("batch")
     batch = torch.zeros(data.num_nodes, dtype=torch.long, device="cpu") if batch is None else batch
     return LineDAG.from_edge_index(data.edge_index, data.num_nodes, order=order if rank is None else rank, batch=batch)
+
+
+def _checked(dag: LineDAG, data: Data) -> LineDAG:
+    """The line graph that data carries, if it is that of their graph."""
+    if dag.num_nodes != data.num_nodes:
+        raise _stale(data, "it has other nodes")
+    rank, adjacency = data.get("rank"), data.get("adj_t")
+    try:
+        if "edge_index" in data:
+            dag.check_edge_index(data.edge_index)
+        elif adjacency is not None:
+            check_edges(dag, to_edge_index(adjacency)[0].flip(0))
+        if isinstance(rank, Tensor):
+            check_rank(dag, rank)
+    except ShapeError as error:
+        raise _stale(data, str(error)) from error
+    if adjacency is not None and "edge_index" not in data and "edge_attr" in data:
+        raise _stale(data, "ToSparseTensor put edge_attr into an order of its own")
+    return dag
+
+
+def _stale(data: Data, reason: str) -> ShapeError:
+    return ShapeError(
+        f"the line graph does not fit {data.num_nodes} nodes and {data.num_edges} columns of edge_index ({reason}): "
+        "the graph was changed after AddLineDAG; apply it last"
+    )
 
 
 class GraphTransform(BaseTransform):
@@ -151,14 +176,15 @@ class OrientDAG(GraphTransform):
         return data
 
     def __repr__(self) -> str:
-        return f"OrientDAG({self.order!r})"
+        return f"OrientDAG({self.order!r}, seed={self.seed})" if self.order == RANDOM else f"OrientDAG({self.order!r})"
 
 
 @functional_transform("add_line_dag")
 class AddLineDAG(GraphTransform):
     """Store the line graph in the data, as :class:`LineDAGData`, so that loaders batch it like any other tensor.
 
-    Apply it last: other transforms change the graph and leave the line graph as it is, which ``line_dag`` then refuses.
+    Apply it last: other transforms change the graph and leave the line graph as it is, which ``line_dag`` then refuses,
+    and so does a layer that is given it with the ``edge_index`` of now.
 
     Args:
         order: as for :meth:`LineDAG.from_edge_index`; a ``data.rank`` written by :class:`OrientDAG` goes first.
@@ -173,13 +199,12 @@ class AddLineDAG(GraphTransform):
         """Returns a :class:`LineDAGData` with the attributes of ``data`` and the line graph."""
         data = _plain(data)
         dag = line_dag(data, self.order)
-        result = LineDAGData(**data.to_dict())
-        result.dag_nodes, result.dag_columns = dag.src.new_tensor([[dag.num_nodes], [dag.column.numel()]])
-        result.dag_src, result.dag_dst, result.dag_level = dag.src, dag.dst, dag.level
-        result.dag_prev, result.dag_next = dag.prev, dag.next
-        result.dag_column, result.dag_column_along = dag.column, dag.column_along
+        tensors = {name: getattr(dag, name) for name in _STORED}
         if self.prune:
-            result.dag_kept = dag.kept_pairs
+            tensors["kept"] = dag.kept_pairs
+        tensors["nodes"] = dag.src.new_tensor([dag.num_nodes])
+        result = LineDAGData(**data.to_dict())
+        result[_KEY] = {f"dag_{name}": tensor for name, tensor in tensors.items()}
         return result
 
     def __repr__(self) -> str:
@@ -249,7 +274,7 @@ class ToMultitree(GraphTransform):
 
 def _plain(data: Data) -> Data:
     """The same without its line graph, which belongs to the orientation and the columns of before."""
-    kept = {key: value for key, value in data.to_dict().items() if key != "line_dag" and not key.startswith("dag_")}
+    kept = {key: value for key, value in data.to_dict().items() if key not in (_KEY, "line_dag")}
     if isinstance(data, LineDAGData):
         return Data(**kept)
     for key in set(data.keys()) - set(kept):

@@ -117,7 +117,7 @@ class PackedGraphs:
         """
         union = unite(graphs)
         sizes = [union.ptr.diff().numpy()]
-        skip = {*exclude_keys, "line_dag"}
+        skip = {*exclude_keys, "line_dag", "line_graph"}
         keys = [key for key in union._slice_dict if key not in skip]
         found = {key: attribute(union, key, sizes) for key in keys if not _listed(union, key)}
         lines = None if order is None else pack_lines(union, order, prune, sizes)
@@ -198,7 +198,7 @@ class PackedGraphs:
         self._fill(batch, chosen, slices)
         batch.batch, batch.ptr = slices.owners[NODES], slices.ends_sizes[NODES, : len(chosen.graphs) + 1]
         if self.lines is not None:
-            batch.line_dag = _line_dag(self.lines, chosen, slices)
+            batch.line_dag = _line_dag(self.lines, chosen, slices).made_for(batch.edge_index, batch.get("rank"))
         return batch
 
     def _choose(self, indices: Indices) -> Chosen:

@@ -16,6 +16,7 @@ from torch_geometric.data import Batch
 from plstm_graph.errors import ShapeError
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.counted import counted
+from plstm_graph.transforms import line_dag
 
 
 class Captured:
@@ -56,6 +57,8 @@ class Captured:
             return self.model(batch)
         if not self.model.training:
             return self.model(batch)[: batch.num_graphs - 1]
+        if "line_dag" in batch:  # here, since a recorded pass no longer asks whether the two belong together
+            line_dag(batch)
         if self._run is None:
             self._run = self._capture(batch)
         here = _tensors(batch)
@@ -138,4 +141,6 @@ def _changed(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
             other[key] = here(value)
         elif isinstance(value, LineDAG):
             other[key] = value.bare().apply(here)
+    if "line_dag" in batch:
+        other._store.line_dag.made_for(other.edge_index, other.get("rank"))
     return other

@@ -18,8 +18,8 @@ from plstm_graph.ops import propagate
 from plstm_graph.ops.dispatch import COMPILED, check_backend, compiled_backend
 from plstm_graph.ops.functional import transforming
 from plstm_graph.ops.layer import Inputs, Setting, layer
-from plstm_graph.origin import check_edges
 from plstm_graph.orient import check_order
+from plstm_graph.origin import check_edges
 from plstm_graph.plan import served_classes
 
 

@@ -80,6 +80,15 @@ def test_through_autograd_with_fake_tensors(device):
             torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
+def test_compiled_code_refuses_a_dag_of_another_edge_index():
+    torch._dynamo.reset()
+    x, edge_index, edge_attr, dag = batch(0, "cpu")
+    layer = torch.compile(MODELS["layer"](), fullgraph=True, backend="aot_eager")
+    assert layer(x, edge_index.clone(), edge_attr, dag=dag).isfinite().all()
+    with pytest.raises(RuntimeError, match="the dag was built from another edge_index"):
+        layer(x, edge_index.flip(1), edge_attr, dag=dag)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_stack_of_a_model_on_packed_batches(device):
     """Views and tables are made outside of what is compiled; graphs of several size classes come and go."""
