@@ -11,7 +11,8 @@ _DATA_SETS = """
 nav17 ogbg-molhiv ogbg-molpcba ogbg-molbace ogbg-molbbbp ogbg-molclintox ogbg-molmuv ogbg-molsider ogbg-moltox21
 ogbg-moltoxcast ogbg-molesol ogbg-molfreesolv ogbg-mollipo ogbg-molchembl ogbg-code2 peptides-func peptides-struct
 ZINC esol freesolv lipo pcba muv hiv bace bbbp tox21 toxcast sider clintox MUTAG PTC_FM ENZYMES ENZYMES+attr PROTEINS
-PROTEINS+attr AIDS AIDS+attr NCI1 Mutagenicity IMDB-BINARY dvae epfl
+PROTEINS+attr AIDS AIDS+attr NCI1 Mutagenicity IMDB-BINARY dvae nasbench201 nasbench201-1 nasbench201-5
+nasbench201-10 nasbench201-50 circuits epfl
 """
 
 _TU_COLLECTION = """
@@ -43,8 +44,8 @@ AIG_PREFIX, TU_PREFIX, ATTRIBUTES = "aig:", "tu:", "+attr"
 """Before a folder of circuits; before a TU set that is not listed; behind one whose attributes are wanted, too."""
 
 OPTIONS = {
-    "task": ("task", ("regression", "binary", "multiclass")),
-    "metric": ("metric", ("r2", "rmse", "mae", "pearson", "rocauc", "ap", "accuracy", "f1")),
+    "task": ("task", ("regression", "ranking", "binary", "multiclass")),
+    "metric": ("metric", ("r2", "rmse", "mae", "pearson", "kendall", "rocauc", "ap", "accuracy", "f1")),
     "featuriser": ("featuriser", ("cip-molecule", "ogb-molecule")),
     "split": ("split", ("official", "random", "scaffold", "folds")),
     "part": ("part of the split", ("train", "valid", "test", "all")),

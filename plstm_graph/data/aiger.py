@@ -122,10 +122,13 @@ def load_folder(folder: str | Path, name: str | None = None) -> GraphDataset:
     return GraphDataset(name or folder.name, graphs, Unlabelled(), FEATURES)
 
 
+fetch = source.fetched({f"{Path(circuit).name}.aig": (f"{URL}/{circuit}.aig", None) for circuit in EPFL})
+"""Downloads the circuits into a folder."""
+
+
 def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
     """The circuits of the EPFL suite that a root folder holds; five of them are downloaded."""
-    files = {f"{Path(circuit).name}.aig": (f"{URL}/{circuit}.aig", None) for circuit in EPFL}
-    data = load_folder(info.find(root, source.fetched(files)), info.name)
+    data = load_folder(info.find(root, fetch), info.name)
     info.check_count(len(data.graphs))
     return data
 

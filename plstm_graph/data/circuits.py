@@ -1,13 +1,28 @@
 """Cones of logic cut from circuits, labelled with what every gate does: DAGs of any size, node by node."""
 
+from heapq import heappop, heappush
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 
-from plstm_graph.data.aiger import Circuit
+from plstm_graph.data import aiger, source
+from plstm_graph.data.aiger import FEATURES, Circuit, read_aiger
+from plstm_graph.data.dataset import DatasetInfo, GraphDataset
+from plstm_graph.data.splits import OFFICIAL
+from plstm_graph.data.stacked import Stacked
 from plstm_graph.errors import DataError
+from plstm_graph.tasks import task_of
+
+PARTS = {
+    "train": (("sin", "adder", "ctrl"), 1200, (20, 500)),
+    "valid": (("max",), 100, (20, 500)),
+    "test": (("div",), 100, (50, 3000)),
+}
+"""Circuits, number of cones and their gates, for each part of the split: no gate stands in two parts."""
 
 EXACT_INPUTS = 15
 """Up to so many inputs every pattern is tried; beyond, 2^15 patterns are drawn."""
@@ -42,17 +57,26 @@ def behave(circuit: Circuit, seed: int = 0) -> Behaviour:
     first = 1 + circuit.num_inputs
     values = np.zeros((circuit.num_nodes, patterns.shape[1]), dtype=np.uint64)
     values[1:first] = patterns
-    arrival = np.zeros(circuit.num_nodes, dtype=np.int64)
     sources = circuit.edge_index[0].view(-1, 2).numpy()
-    flips = np.where(circuit.inverted.view(-1, 2).numpy(), ~np.uint64(0), np.uint64(0))
-    for gate, ((a, b), (flip_a, flip_b)) in enumerate(zip(sources, flips, strict=True), start=first):
-        values[gate] = (values[a] ^ flip_a) & (values[b] ^ flip_b)
-        arrival[gate] = 1 + max(arrival[a], arrival[b])
+    flips = np.where(circuit.inverted.view(-1, 2, 1).numpy(), ~np.uint64(0), np.uint64(0))
+    arrival = np.array(_depths(sources.tolist(), first))
+    for depth in range(1, arrival.max() + 1):  # gates of one depth do not read each other
+        (gates,) = np.nonzero(arrival == depth)
+        read = values[sources[gates - first]] ^ flips[gates - first]
+        values[gates] = read[:, 0] & read[:, 1]
     real = min(2**circuit.num_inputs, WORD) if circuit.num_inputs <= EXACT_INPUTS else WORD
     mask = ~np.uint64(0) >> np.uint64(WORD - real)  # few inputs repeat their patterns within a word
     ones = np.bitwise_count(values & mask).sum(1, dtype=np.int64)
     probability = torch.from_numpy(ones / (real * patterns.shape[1])).float()
     return Behaviour(probability, 2 * probability * (1 - probability), torch.from_numpy(arrival).float())
+
+
+def _depths(sources: list[list[int]], first: int) -> list[int]:
+    """Gates on the longest path that ends in each node."""
+    depths = [0] * first
+    for a, b in sources:
+        depths.append(1 + max(depths[a], depths[b]))
+    return depths
 
 
 def _patterns(inputs: int, seed: int) -> np.ndarray:
@@ -97,13 +121,91 @@ def cone(circuit: Circuit, gate: int, most: int) -> Circuit:
 
 def _fan_in(sources: np.ndarray, gate: int, first: int, most: int) -> np.ndarray:
     """Gates from which a path leads to ``gate``, the ``most`` last ones, rising."""
-    found = []
-    reached = np.zeros(gate + 1, dtype=bool)
-    reached[gate] = True
-    for node in range(gate, first - 1, -1):  # numbers are topological: all readers of a node have been here
-        if reached[node]:
+    found: list[int] = []
+    waiting = [-gate]  # the last gate that is reached comes first: numbers are topological
+    while waiting and len(found) < most:
+        node = -heappop(waiting)
+        if not found or node != found[-1]:
             found.append(node)
-            if len(found) == most:
-                break
-            reached[sources[node - first]] = True
+            for source in sources[node - first].tolist():
+                if source >= first:
+                    heappush(waiting, -source)
     return np.array(found[::-1])
+
+
+def labelled(circuit: Circuit, seed: int = 0) -> Data:
+    """A circuit as a graph with ``y`` [N, 3]: probability, switching and arrival of every gate, NaN elsewhere."""
+    data = circuit.data()
+    data.y = torch.stack(behave(circuit, seed), 1)
+    data.y[: 1 + circuit.num_inputs] = float("nan")
+    return data
+
+
+def cones(circuits: list[Circuit], count: int, sizes: tuple[int, int], seed: int) -> list[Data]:
+    """Labelled cones of gates drawn at random, from one circuit after the other.
+
+    Args:
+        circuits: to cut from.
+        count: number of cones.
+        sizes: least and most gates of a cone; the most is drawn for each, evenly over the logarithm.
+        seed: of all draws.
+    """
+    rng = np.random.default_rng(seed)
+    found: list[Data] = []
+    tries = 0
+    while len(found) < count:
+        if (tries := tries + 1) > 100 * count:
+            raise DataError(f"these circuits have too few cones of at least {sizes[0]} gates")
+        circuit = circuits[tries % len(circuits)]
+        most = round(float(np.exp(rng.uniform(*np.log(sizes)))))
+        part = cone(circuit, 1 + circuit.num_inputs + int(rng.integers(circuit.num_gates)), most)
+        if part.num_gates >= sizes[0]:
+            found.append(labelled(part, seed=len(found)))
+    return found
+
+
+def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
+    """Cones of five circuits; every gate says its signal probability, its switching activity and its arrival time."""
+    files = aiger.circuit_files(info.find(root, aiger.fetch))
+    wanted = sorted({name for names, *_ in PARTS.values() for name in names})
+    if missing := [name for name in wanted if name not in files]:
+        raise DataError(f"{info.name} is cut from circuits that are not there: {', '.join(missing)}")
+
+    def build() -> dict[str, object]:
+        graphs: list[Data] = []
+        for number, (names, count, sizes) in enumerate(PARTS.values()):
+            graphs += cones([read_aiger(files[name]) for name in names], count, sizes, seed=number)
+        labels = torch.cat([graph.y for graph in graphs])
+        for graph in graphs:
+            del graph.y
+        return Stacked.of(graphs).plain() | {"labels": labels}
+
+    content = source.cached(info.name, [files[name] for name in wanted], build)
+    labels = content.pop("labels")
+    stacked = Stacked(**content)
+    graphs = stacked.graphs()
+    for graph, y in zip(graphs, labels.split(stacked.nodes.tolist()), strict=True):
+        graph.y = y
+    parts, start = {}, 0
+    for part, (_, count, _) in PARTS.items():
+        parts[part] = list(range(start, start + count))
+        start += count
+    task = task_of(info.task)(("probability", "switching", "arrival"), metric=info.metric, level="node")
+    return GraphDataset(info.name, graphs, task, FEATURES, default_split=OFFICIAL, parts=parts)
+
+
+ROWS = [
+    DatasetInfo(
+        "circuits",
+        None,
+        "regression",
+        "mae",
+        OFFICIAL,
+        "none stated",
+        "cones of the EPFL combinational benchmarks, Amarú et al. 2015",
+        aiger.URL,
+        ("dag_EPFL_aig",),
+        0.1,
+        load,
+    )
+]

@@ -9,10 +9,12 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.tasks.base import LEVELS, Task
-from plstm_graph.tasks.kinds import LARGEST, Binary, Multiclass, Regression, Tokens, Unlabelled, yes_or_no
+from plstm_graph.tasks.kinds import LARGEST, Binary, Multiclass, Ranking, Regression, Tokens, Unlabelled, yes_or_no
 from plstm_graph.tasks.metrics import METRICS, Metric, score
 
-TASKS: dict[str, type[Task]] = {kind.name: kind for kind in (Regression, Binary, Multiclass, Tokens, Unlabelled)}
+TASKS: dict[str, type[Task]] = {
+    kind.name: kind for kind in (Regression, Ranking, Binary, Multiclass, Tokens, Unlabelled)
+}
 """Kinds of tasks by name."""
 
 
@@ -60,6 +62,7 @@ __all__ = [
     "Binary",
     "Metric",
     "Multiclass",
+    "Ranking",
     "Regression",
     "Task",
     "Tokens",

@@ -94,6 +94,40 @@ class Regression(Task):
 
 
 @dataclass(frozen=True)
+class Ranking(Task):
+    """Which of two is higher. Labels: float [n, targets], NaN where there is none; answers have no unit.
+
+    Learnt from every pair of a batch, so batches of one teach nothing.
+
+    Args:
+        margin: by which answers of a pair have to differ.
+    """
+
+    margin: float = 0.5
+
+    name = "ranking"
+    metrics = ("kendall", "pearson")
+    tabular = True
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean hinge over the pairs of different labels (Hwang et al. 2024): ``max(0, margin - (higher - lower))``."""
+        higher = target.unsqueeze(1) > target.unsqueeze(0)  # false where one is NaN
+        lead = output.unsqueeze(1) - output.unsqueeze(0)
+        return torch.where(higher, F.relu(self.margin - lead), 0.0).sum() / higher.sum().clamp(min=1)
+
+    def readable(self, output: Tensor) -> Tensor:
+        """The scores by which answers are ranked."""
+        return output
+
+    def raw(self, answer: Tensor) -> Tensor:
+        """The scores themselves."""
+        return answer
+
+    def _explained(self, column: int) -> tuple[Callable[[Tensor], Tensor], str]:
+        return (lambda out: out[:, column]), f"rank of {self.targets[column]}"
+
+
+@dataclass(frozen=True)
 class Binary(Task):
     """One yes or no a target. Labels: float [n, targets], 0 or 1, NaN where there is none."""
 

@@ -58,6 +58,15 @@ def _pearson(target: np.ndarray, prediction: np.ndarray) -> float:
     return float(np.corrcoef(target.astype(np.float64), prediction.astype(np.float64))[0, 1])
 
 
+def _kendall(target: np.ndarray, prediction: np.ndarray) -> float:
+    """Kendall's tau-b: pairs in the right order less those in the wrong one, over all, ties apart."""
+    try:
+        from scipy.stats import kendalltau
+    except ModuleNotFoundError as error:
+        raise ConfigError(missing_extra("scipy", "train")) from error
+    return float(kendalltau(target, prediction).statistic)
+
+
 def _f1(target: np.ndarray, prediction: np.ndarray) -> float:
     """Mean over graphs of the F1 between two sets of words, as OGB's evaluator; -1 is no word."""
     values = []
@@ -74,6 +83,7 @@ METRICS: dict[str, Metric] = {
     "rmse": Metric(_rmse, "RMSE", higher_is_better=False),
     "mae": Metric(_sklearn("mean_absolute_error"), "MAE", higher_is_better=False),
     "pearson": Metric(_spread(_pearson), "Pearson r"),
+    "kendall": Metric(_spread(_kendall), "Kendall's τ"),
     "rocauc": Metric(_spread(_sklearn("roc_auc_score")), "ROC-AUC"),
     "ap": Metric(_spread(_sklearn("average_precision_score")), "average precision"),
     "accuracy": Metric(_accuracy, "accuracy"),

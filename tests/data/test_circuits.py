@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from plstm_graph.data import circuits, load
 from plstm_graph.data.aiger import Circuit
 from plstm_graph.data.circuits import behave, cone
 from plstm_graph.errors import DataError
@@ -79,3 +80,22 @@ def test_a_cut_cone_reads_its_edge_as_inputs() -> None:
 def test_no_gate() -> None:
     with pytest.raises(DataError, match="gate must be from 4 to 13"):
         cone(random_circuit(3, 10, seed=0), 2, most=5)
+
+
+def test_the_data_set_asks_every_gate(shared_data, monkeypatch):
+    monkeypatch.setattr(
+        circuits,
+        "PARTS",
+        {"train": (("ctrl",), 6, (5, 30)), "valid": (("adder",), 2, (5, 30)), "test": (("adder",), 2, (20, 60))},
+    )
+    data = load("circuits", root=shared_data)
+    assert data.split() == {"train": [0, 1, 2, 3, 4, 5], "valid": [6, 7], "test": [8, 9]}
+    assert (data.task.level, data.task.targets) == ("node", ("probability", "switching", "arrival"))
+    for graph in data.graphs:
+        gates = graph.x[:, 0] == 2
+        assert 5 <= int(gates.sum()) <= 60
+        assert graph.y.isnan().all(1).equal(~gates)
+        assert (graph.edge_index[0] < graph.edge_index[1]).all()
+        assert graph.y[gates, 2].max() >= graph.y[gates, 2].min() >= 1
+    again = load("circuits", root=shared_data)  # from the cache
+    assert all(a.y.nan_to_num().equal(b.y.nan_to_num()) for a, b in zip(data.graphs, again.graphs, strict=True))

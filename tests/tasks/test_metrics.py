@@ -6,7 +6,7 @@ from sklearn import metrics as sk
 
 from plstm_graph.data.molecules import _no_version_check
 from plstm_graph.errors import ConfigError, DataError
-from plstm_graph.tasks import Binary, Multiclass, Regression, Tokens, score
+from plstm_graph.tasks import Binary, Multiclass, Ranking, Regression, Tokens, score
 
 
 def test_values_are_those_of_scikit_learn() -> None:
@@ -107,3 +107,19 @@ def test_rocauc_and_ap_are_those_of_scikit_learn_and_ogb(targets: int) -> None:
         evaluator = Evaluator(data)
         evaluator.num_tasks = targets
         assert score(name, prediction, target) == pytest.approx(evaluator.eval(whole)[name], abs=1e-6)
+
+
+def test_kendall_counts_pairs() -> None:
+    target = torch.tensor([[1.0], [2.0], [3.0], [math.nan]])
+    prediction = torch.tensor([[0.1], [7.0], [3.0], [9.0]])  # two pairs of three in order
+    assert Ranking(("y",)).scores(prediction, target)["kendall"] == pytest.approx(1 / 3)
+
+
+def test_ranking_learns_from_pairs_by_hand() -> None:
+    output = torch.tensor([[1.0], [1.2], [5.0], [0.0]], requires_grad=True)
+    target = torch.tensor([[10.0], [20.0], [30.0], [math.nan]])
+    loss = Ranking(("y",)).loss(output, target)
+    assert loss.item() == pytest.approx((0.5 - 0.2) / 3)  # of three pairs one leads by less than the margin
+    (gradient,) = torch.autograd.grad(loss, output)
+    assert gradient.flatten().tolist() == pytest.approx([1 / 3, -1 / 3, 0, 0])
+    assert Ranking(("y",)).loss(output, torch.ones(4, 1)).item() == 0

@@ -118,7 +118,7 @@ def test_a_task_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (tmp_path / "run" / "parity.png").is_file()
     assert (predict(tmp_path / "run", ["CCO"]).values > 0).all()
     monkeypatch.delitem(TASKS, "counts")
-    with pytest.raises(CheckpointError, match="unknown task 'counts'; choose one of regression, binary, multiclass"):
+    with pytest.raises(CheckpointError, match="unknown task 'counts'; choose one of regression, ranking, binary"):
         predict(tmp_path / "run", ["CCO"])
     with pytest.raises(ConfigError, match="unknown task 'counts'"):
         load(str(tmp_path / "own.csv"), targets=["y"], task="counts")
