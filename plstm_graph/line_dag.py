@@ -208,6 +208,7 @@ class LineDAG:
         if not union.pruned and all("kept" in dag._shared for dag in dags):  # pruning walks pair by pair
             pairs = list(accumulate((dag.num_pairs for dag in dags), initial=0))
             union.with_kept_pairs(join("kept_pairs", pairs))
+        union._make_common_views(dags)
         return union
 
     # ------------------------------------------------------------------ views
@@ -315,6 +316,11 @@ class LineDAG:
         """The same views as of this one, from what ``other`` has been given: compiled code must find them made."""
         for name, made in self._made.items():
             made._make_views_of(getattr(other, name)())
+
+    def _make_common_views(self, parts: Sequence["LineDAG"]) -> None:
+        """The views that all parts of this union have."""
+        for name in set(parts[0]._made).intersection(*(part._made for part in parts)):
+            getattr(self, name)()._make_common_views([part._made[name] for part in parts])
 
     @to_keep()
     def _view(self, **changes: Any) -> "LineDAG":

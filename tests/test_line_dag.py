@@ -238,6 +238,18 @@ def _empty() -> LineDAG:
     return LineDAG._from_host(none, none, none, none, none, none, none.bool(), pointer, pointer)
 
 
+def test_collate_keeps_the_views_that_all_parts_have():
+    """Compiled code must find them made."""
+    parts = [LineDAG.from_edge_index(torch.tensor([[0, 1, 0, 2], [1, 2, 2, 3]])) for _ in range(3)]
+    for dag in parts:
+        _ = dag.prune().reverse(), dag.reverse()
+    _ = parts[0].reverse().prune()
+    union = LineDAG.collate(parts)
+    assert union._made.keys() == {"prune", "reverse"}
+    assert union._made["prune"]._made.keys() == {"reverse"}
+    assert union._made["reverse"]._made.keys() == set()
+
+
 def test_collate_lifts_shallow_reversed_graphs():
     """Levels of a reversed graph count down; in a batch they stay valid and aligned with the deepest graph."""
     deep, flat = grid_dag(1, 6).reverse(), grid_dag(1, 2).reverse()

@@ -77,7 +77,7 @@ def write_prepared(path: str | PathLike[str], dataset: GraphDataset, *, walks: i
         path: of the file, which should end in ``.pt``.
         dataset: what to prepare.
         walks: steps of the random-walk encoding to keep. They spare training half a millisecond a molecule at its
-            start, and take most of the room: ogbg-molhiv has 12 MB without.
+            start, and take most of the room: ogbg-molhiv has 12 MB without, 57 MB with 16 steps.
         smiles: keep the molecules as text; a model trained without them cannot predict for SMILES.
 
     Returns:

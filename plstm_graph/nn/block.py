@@ -33,8 +33,11 @@ def norm_layer(name: str, channels: int) -> nn.Module:
 
 
 def edge_content(edge_attr: Tensor, dag: LineDAG) -> Tensor:
-    """Mean of the features of the edges that touch each node, [M, F] -> [N, F]."""
-    rows = dag.gather_edges(edge_attr)
+    """Mean of the features of the edges that touch each node, [M, F] -> [N, F].
+
+    An edge that is stored in both directions has the mean of both columns, however it is read.
+    """
+    rows = (dag.gather_edges(edge_attr) + dag.reverse().gather_edges(edge_attr)) / 2
     ends = torch.cat([dag.src, dag.dst])
     total = rows.new_zeros(dag.num_nodes, rows.size(1)).index_add(0, ends, torch.cat([rows, rows]))
     return total / dag.degree.clamp(min=1).to(rows.dtype).unsqueeze(-1)

@@ -20,7 +20,7 @@ from plstm_graph.nn.conv import PLSTMConv, check_dag
 from plstm_graph.nn.encoders import FeatureEncoder, FeatureSpec
 from plstm_graph.nn.virtual import VirtualNode
 from plstm_graph.ops.dispatch import check_backend
-from plstm_graph.orient import CANONICAL, RANDOM
+from plstm_graph.orient import RANDOM
 from plstm_graph.transforms import line_dag
 
 DIRECTIONS = ("both", "along", "against", "alternating")
@@ -107,6 +107,7 @@ class PLSTM(nn.Module):
             )
             for mode, direction in zip(patterns, _directions(directions, num_layers), strict=True)
         )
+        self._reads_content = any(block.content is not None for block in self.blocks)
         self.virtual = VirtualNode(hidden_channels, num_layers, norm, dropout) if virtual_node else None
         self.norm = norm_layer(norm, hidden_channels)
         self.lin = nn.Linear(hidden_channels, out_channels) if out_channels is not None else None
@@ -136,8 +137,7 @@ class PLSTM(nn.Module):
             dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order, batch=batch)
         x = self.embed(x)
         content = None
-        reads_content = any(block.content is not None for block in self.blocks)
-        if reads_content and dag is not None and edge_attr is not None and edge_attr.dim() == 2:
+        if self._reads_content and dag is not None and edge_attr is not None and edge_attr.dim() == 2:
             content = edge_content(edge_attr, dag)
         state = self.virtual.start(batch, batch_size) if self.virtual else None
         for number, block in enumerate(self.blocks):
@@ -154,6 +154,8 @@ class PLSTM(nn.Module):
         for module in self.modules():
             if isinstance(module, PLSTMConv):
                 module.prepare_dag(dag)
+        for reading in (dag, dag.reverse()) if self._reads_content else ():
+            _ = reading._merged() if reading.merged else reading.edge_id
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, num_layers={self.num_layers})"
@@ -195,7 +197,7 @@ def _plstm(config: ModelConfig, edge_dim: int | None) -> nn.Module:
         norm=config.norm,
         expansion=config.expansion,
         virtual_node=config.virtual_node,
-        order=config.order if config.order != CANONICAL else "index",
+        order=config.order,
         backend=config.backend,
         transition=config.transition,
     )

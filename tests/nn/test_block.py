@@ -79,6 +79,14 @@ def test_edge_content_is_the_mean_over_touching_edges() -> None:
     assert content.flatten().tolist() == [1, 3, 5, 0]
 
 
+def test_edge_content_reads_both_columns_of_an_edge() -> None:
+    columns = torch.tensor([[0, 1, 2, 1, 1], [1, 0, 1, 2, 2]])  # 1 - 2 has two columns along and one against
+    attr = torch.tensor([[1.0], [3.0], [5.0], [7.0], [9.0]])
+    dag = LineDAG.from_edge_index(columns, 3)
+    for read in (dag, dag.reverse(), LineDAG.from_edge_index(columns, 3, order=torch.tensor([2, 1, 0]))):
+        assert edge_content(attr, read).flatten().tolist() == [2, 4.25, 6.5]
+
+
 @pytest.mark.parametrize("mode", ["P", "D"])
 def test_bond_content_reaches_the_values(mode: str) -> None:
     """Also with the gates deaf to edges."""

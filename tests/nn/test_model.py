@@ -181,6 +181,12 @@ def test_order_within_a_batch() -> None:
         torch.testing.assert_close(out, torch.cat([want, want]), rtol=1e-4, atol=1e-5)
 
 
+def test_the_stack_of_a_canonical_model_does_not_rank_by_index() -> None:
+    model = GraphModel(FeatureSpec(node_dim=3), 1, ModelConfig(width=8, layers=1, heads=4, walks=0))
+    with pytest.raises(ConfigError, match="order 'canonical' needs the molecule"):
+        model.stack(torch.randn(3, 8), torch.tensor([[0, 1], [1, 2]]))
+
+
 def test_summary_and_explainer() -> None:
     x, _ = inputs()
     model = PLSTM(FEATURES, 8, 2, 1, heads=2, modes="P", norm="layer")
