@@ -3,6 +3,8 @@
 import functools
 import os
 import shlex
+import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +22,8 @@ from plstm_graph.names import check_data_set, check_options
 from plstm_graph.options import CHOICES, WithDefaults, command_of, with_choices
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
+PATIENCE_S = 5.0
+"""So long after the first Ctrl-C a command may take to end; a later one ends it where it is."""
 RANKS = {"RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"}
 """What tells a process that it is one of several that train together."""
 
@@ -452,8 +456,27 @@ def draw(
     _say(f"wrote {out}", out)
 
 
+class _Stop:
+    """Ctrl-C or SIGTERM ends the command once; more of them while it ends change nothing, unless it hangs."""
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+
+    def __call__(self, *_: Any) -> None:
+        if self.since is None:
+            self.since = time.monotonic()
+            raise KeyboardInterrupt
+        if time.monotonic() - self.since > PATIENCE_S:
+            os.write(2, b"interrupted at once\n")
+            os._exit(INTERRUPTED)
+
+
 def main() -> None:
     """Entry point of ``plstm-graph``."""
+    stop = _Stop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as in the background of a shell
+            signal.signal(number, stop)
     app()
 
 

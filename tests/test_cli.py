@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -357,6 +358,41 @@ def test_an_interruption_before_training_leaves_nothing(
     words = ["--checkpoint", tmp_path / "in.smi", "--input", tmp_path / "in.smi", "--out", tmp_path / "p.csv"]
     found = invoke("predict", *words)
     assert (found.exit_code, found.stderr) == (130, "interrupted\n")
+
+
+STRIKES = """
+import os, signal, sys, threading, time
+from plstm_graph import cli
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def strike():
+    time.sleep(0.1)
+    for _ in range(20):
+        os.kill(os.getpid(), int(os.environ["STRIKE"]))
+        time.sleep(float(os.environ["PAUSE"]))
+def working(*args, **kwargs):
+    threading.Thread(target=strike, daemon=True).start()
+    try:
+        time.sleep(60)
+    finally:
+        time.sleep(float(os.environ["CLEARING"]))
+cli.check_target = working
+cli.PATIENCE_S = 0.5
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("strike", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("pause", "clearing", "told"), [(0.003, 0.1, "interrupted\n"), (0.1, 60, "interrupted at once\n")]
+)
+def test_many_interruptions_end_a_command_once(
+    tmp_path: Path, strike: signal.Signals, pause: float, clearing: float, told: str
+) -> None:
+    """Also one whose clearing up hangs, a while after the first."""
+    environment = os.environ | {"STRIKE": str(int(strike)), "PAUSE": str(pause), "CLEARING": str(clearing)}
+    command = [sys.executable, "-c", STRIKES, "prepare", "--out", str(tmp_path / "x.pt")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=50, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", told)
 
 
 def test_draw(tmp_path: Path, invoke: Invoke) -> None:

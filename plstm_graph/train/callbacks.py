@@ -130,6 +130,22 @@ def _check_finite(row: dict[str, float], history: list[dict[str, float]]) -> Non
             )
 
 
+def progress_console() -> Any:
+    """A rich console on stderr that leaves room at the end of a line for ``^C``.
+
+    A terminal that breaks the line there would show the last state of a progress bar twice.
+    """
+    from rich.console import Console, ConsoleDimensions
+
+    class Narrower(Console):
+        @property  # type: ignore[misc]  # nobody sets it
+        def size(self) -> ConsoleDimensions:
+            width, height = super().size
+            return ConsoleDimensions(max(1, width - 3), height)
+
+    return Narrower(stderr=True)
+
+
 class Bar(ProgressBar):
     """One bar for the whole run: loss, validation metric and its best. Lines now and then where there is no terminal.
 
@@ -156,14 +172,13 @@ class Bar(ProgressBar):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not self._enabled or not sys.stderr.isatty():
             return
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
         from rich.table import Column
 
         whole = Column(no_wrap=True)  # in a narrow terminal only the bar gives way
         words = [TextColumn(text, table_column=whole) for text in ("{task.description}", "{task.fields[numbers]}")]
         rest = TimeRemainingColumn(compact=True, table_column=whole)
-        self._progress = Progress(words[0], BarColumn(20), rest, words[1], console=Console(stderr=True))
+        self._progress = Progress(words[0], BarColumn(20), rest, words[1], console=progress_console())
         total = int(trainer.num_training_batches) * int(trainer.max_epochs or 0)
         self._task = self._progress.add_task(self._epoch(trainer), total=total, numbers=self._numbers())
         self._progress.update(self._task, completed=trainer.global_step)

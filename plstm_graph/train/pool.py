@@ -184,7 +184,8 @@ def _inherited(environment: dict[str, str]) -> Iterator[None]:
 @contextmanager
 def terminable() -> Iterator[None]:
     """SIGTERM stops a series as Ctrl-C does: a parent that just died would leave its children behind."""
-    if threading.current_thread() is not threading.main_thread():
+    taken = signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL  # the command line stops on it by itself
+    if taken or threading.current_thread() is not threading.main_thread():
         yield
         return
 

@@ -18,7 +18,7 @@ from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.files import atomic_write
 from plstm_graph.model_config import ModelConfig
 from plstm_graph.train import results
-from plstm_graph.train.callbacks import Reporter
+from plstm_graph.train.callbacks import Reporter, progress_console
 from plstm_graph.train.config import TrainConfig, differences, read_toml, to_dict
 from plstm_graph.train.data import load_data
 from plstm_graph.train.folders import stored_series
@@ -360,11 +360,10 @@ class Display:
         if self.done:
             self._print(f"{self.done} of {self.total} runs are finished already")
         if sys.stderr.isatty():
-            from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
             columns = (TextColumn("{task.description}"), BarColumn(20), TimeRemainingColumn(compact=True))
-            self._progress = Progress(*columns, TextColumn("{task.fields[text]}"), console=Console(stderr=True))
+            self._progress = Progress(*columns, TextColumn("{task.fields[text]}"), console=progress_console())
             self._all = self._progress.add_task("all runs", total=self.total, completed=self.done, text="")
             self._progress.start()
         return self

@@ -1,6 +1,8 @@
 """Pages of runs, as a parser reads them and as a browser shows them."""
 
 import base64
+import hashlib
+import html
 import json
 import re
 import shutil
@@ -99,6 +101,18 @@ def test_the_page_of_a_regression(runs: Path) -> None:
     drawn = {text.removeprefix("Structure of ") for text in shown[3:]}
     rows = [row.split(",") for row in (runs / "first" / "predictions.csv").read_text().splitlines()]
     assert drawn == {row[2] for row in rows if row[0] == "test"}  # four test graphs: all are among the worst
+
+
+def test_a_page_allows_nothing_from_outside(runs: Path, tmp_path: Path) -> None:
+    text = write_page([runs / "first"], tmp_path / "page.html").read_text()
+    (style,) = re.findall(r"<style>(.*?)</style>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    (found,) = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', text)
+    allowed = dict(part.split(maxsplit=1) for part in html.unescape(found).split("; "))
+    assert allowed.pop("style-src") == f"'sha256-{digest}'"
+    assert allowed == {"default-src": "'none'", "img-src": "data:", "base-uri": "'none'", "form-action": "'none'"}
+    assert text.index(found) < text.index("<style>")
+    assert " style=" not in text
 
 
 def test_the_page_of_a_binary_task(runs: Path, tmp_path: Path) -> None:

@@ -187,17 +187,22 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path: Path, dataset: GraphD
 
 
 SCRIPT = """
-import os, signal, sys
+import os, signal, sys, threading, time
 import torch
 from plstm_graph import cli
 from plstm_graph.train.module import Learner
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite run in the background hands down SIGINT ignored
 step, calls = Learner.training_step, [0]
+def strike():  # as a key that is held down
+    for _ in range(20):
+        os.kill(os.getpid(), int(os.environ["STRIKE"]))
+        time.sleep(0.003)
 def struck(self, *args):
     calls[0] += 1
     if calls[0] == 14:
-        os.kill(os.getpid(), int(os.environ["STRIKE"]))
+        threading.Thread(target=strike).start()
+        time.sleep(60)
     return step(self, *args)
 Learner.training_step = struck
 cli.main()

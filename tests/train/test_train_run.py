@@ -17,7 +17,7 @@ from plstm_graph.data.packed import PackedGraphs
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, OutOfMemory
 from plstm_graph.nn.inputs import prepare
 from plstm_graph.train import train
-from plstm_graph.train.callbacks import Keeper
+from plstm_graph.train.callbacks import Keeper, progress_console
 from plstm_graph.train.checkpoint import read
 from plstm_graph.train.data import train_loader
 from plstm_graph.train.results import commit, data_hash
@@ -331,3 +331,10 @@ def test_repeated_molecules_are_announced(tmp_path, caplog) -> None:
     parts = {name: list(numbers) for name, numbers in official.items()}
     train(config, replace(dataset, graphs=graphs, parts=parts, default_split="official"))
     assert "stand in train" not in caplog.text
+
+
+def test_a_progress_bar_leaves_room_for_what_a_terminal_shows_of_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    console = progress_console()
+    assert console.stderr
+    assert console.width + len("^C") < 80

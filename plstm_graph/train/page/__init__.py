@@ -1,5 +1,7 @@
 """A run, or several compared, as one HTML file that needs no other and no network: ``write_page``."""
 
+import base64
+import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
 from os import PathLike
@@ -54,5 +56,12 @@ def _html(page: Page) -> str:
     except ModuleNotFoundError as error:
         raise PLSTMGraphError(missing_extra("jinja2", "train")) from error
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    template = environment.from_string((files(__package__) / "page.html").read_text(encoding="utf-8"))
-    return template.render(page=page, version=__version__)
+    source = (files(__package__) / "page.html").read_text(encoding="utf-8")
+    return environment.from_string(source).render(page=page, version=__version__, policy=policy(source))
+
+
+def policy(page: str) -> str:
+    """Content-Security-Policy that allows what the page brings, its one style sheet and pictures, and nothing else."""
+    style = page.partition("<style>")[2].partition("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
