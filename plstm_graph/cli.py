@@ -108,13 +108,16 @@ def train(
 ) -> None:
     """Train a model; without options on nav17, 1,017 molecules that ship with RDKit."""
     from plstm_graph.train.config import flat
+    from plstm_graph.train.owner import check_free
     from plstm_graph.train.results import check_folder
 
     values = {choice.field or choice.name: given[choice.name] for choice in CHOICES if given[choice.name] is not None}
     chosen, series = _config(config, values | _pairs(settings or []), out, resume, seeds, folds)
     check_options(flat(chosen))
     check_data_set(chosen.data, chosen.root)
-    if not series and not RANKS & os.environ.keys():  # other processes find the folder filled by the first
+    if not RANKS & os.environ.keys():  # other processes find the folder filled by the first
+        check_free(str(chosen.out))
+    if not series and not RANKS & os.environ.keys():
         check_folder(chosen, resume=resume, overwrite=overwrite)
 
     from plstm_graph.train import train as run

@@ -1,5 +1,6 @@
 """What names there are, as plain text: a command line checks and completes them before it imports anything heavy."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,17 @@ def check_data_set(name: str, root: str | Path | None = None) -> None:
     end = "" if text.endswith("?") else "."
     more = f"or give a .csv file, or {TU_PREFIX}NAME for any set of the TU collection"
     raise DataError(f"{text}{end} See 'plstm-graph datasets', {more}")
+
+
+def placed(name: str) -> str:
+    """A value of ``--data`` that means the same in every folder: names as they are, paths of what is there absolute."""
+    prefix = AIG_PREFIX if name.startswith(AIG_PREFIX) else ""
+    attributes = ATTRIBUTES if name.endswith(ATTRIBUTES) else ""
+    path = expanded(name.removeprefix(prefix).removesuffix(attributes))
+    known = {each.casefold() for each in (*DATA_SETS, *TU_COLLECTION)}
+    if name.casefold() in known or str(path).casefold() in known or not path.exists():
+        return name
+    return f"{prefix}{os.path.abspath(path)}{attributes}"
 
 
 def tu_folder(name: str, root: str | Path) -> Path | None:

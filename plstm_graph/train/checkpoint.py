@@ -33,6 +33,7 @@ class Meta:
         task: the Task as a dict, fitted to the training split.
         featuriser: how SMILES become graphs, one of ``data.molecules.FEATURISERS``; None if the data are no molecules.
         versions: of the packages that trained it.
+        content: hash of the graphs and labels it was trained, validated and tested on; None where it was not stored.
     """
 
     config: dict[str, Any]
@@ -40,6 +41,7 @@ class Meta:
     task: dict[str, Any]
     featuriser: str | None
     versions: dict[str, str]
+    content: str | None = None
     format: int = FORMAT
 
     @property
@@ -130,7 +132,7 @@ def read_meta(content: Mapping[str, Any], path: object) -> Meta:
     Raises:
         CheckpointError: of a format this version does not know, or incomplete.
     """
-    stored = content[META]
+    stored = {"content": None} | content[META]
     number = stored.get("format")
     if not isinstance(number, int) or number != FORMAT:
         versions = stored.get("versions")

@@ -12,8 +12,9 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from plstm_graph.errors import ConfigError, unknown
-from plstm_graph.files import atomic_write
+from plstm_graph.files import atomic_write, expanded
 from plstm_graph.model_config import ModelConfig
+from plstm_graph.names import AIG_PREFIX, placed
 
 MAX_SEED = 2**32 - 1  # numpy's
 
@@ -173,16 +174,28 @@ def write_toml(config: TrainConfig, path: str | Path) -> None:
         temp.write_text(tomli_w.dumps(to_dict(config)), encoding="utf-8")
 
 
+def anywhere(config: TrainConfig) -> TrainConfig:
+    """With absolute paths: what is stored of a run means the same wherever it is read."""
+    root, out = (None if path is None else os.path.abspath(expanded(path)) for path in (config.root, config.out))
+    return replace(config, data=placed(config.data), root=root, out=out)
+
+
 def differences(asked: TrainConfig, stored: TrainConfig) -> list[str]:
-    """What differs, one phrase a field; ``out`` may differ, since a folder may be moved, and what a budget decides."""
-    old, new = flat(stored), flat(asked)
-    free = {"out", "model.width", "model.heads"} if asked.budget else {"out"}
+    """What differs, one phrase a field, but for where things are, since folders move, and what a budget decides.
+
+    Whether data at another place are the same is for their content to say.
+    """
+    old, new = flat(anywhere(stored)), flat(anywhere(asked))
+    free = {"out", "root"} | ({"model.width", "model.heads"} if asked.budget else set())
+    if all(os.path.isabs(each["data"].removeprefix(AIG_PREFIX)) for each in (old, new)):
+        free.add("data")
     return [f"{key} is {old[key]!r}, not {new[key]!r}" for key in old if key not in free and old[key] != new[key]]
 
 
 def config_hash(config: TrainConfig) -> str:
-    """Twelve hex digits that name the run, wherever its results are written."""
-    text = json.dumps(to_dict(replace(config, out=None)), sort_keys=True)
+    """Twelve hex digits that name the run, wherever its data and its results are."""
+    data = os.path.basename(config.data) if os.path.isabs(config.data) else config.data
+    text = json.dumps(to_dict(replace(config, data=data, root=None, out=None)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

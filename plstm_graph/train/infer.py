@@ -160,7 +160,7 @@ def evaluate(
         checkpoint: file, or folder of a run.
         data: name, path or data set; the one it was trained on when not given.
         part: "train", "valid", "test" or "all". When not given, "test" for the data, targets and split that it was
-            trained on and "all" for others; "test" for a :class:`GraphDataset`, which nothing tells apart.
+            trained on, told by their content and wherever they are, and "all" for others.
         batch_size: graphs at once.
         device: "auto", "cpu", "cuda", ...
         options: fields of TrainConfig that say what to load (``root``, ``targets``, ``smiles_column``, ``task``) and
@@ -185,10 +185,8 @@ def evaluate(
     dataset = data if isinstance(data, GraphDataset) else load_data(config)
     _check_same_kind(dataset, meta)
     why = "as asked"
-    if part is None and isinstance(data, GraphDataset):
-        part, why = "test", "the default for graphs in hand"
-    elif part is None:
-        part, why = part_to_score(config, meta.train_config, dataset, learner.task.targets)
+    if part is None:
+        part, why = part_to_score(config, meta, dataset, in_hand=isinstance(data, GraphDataset))
     chosen = range(len(dataset.graphs)) if part == "all" else split_of(config, dataset)[part]
     graphs = dataset.prepared(meta.model_config, chosen)
     if not graphs:

@@ -90,6 +90,15 @@ def owned(folder: str | os.PathLike[str]) -> Iterator[Owner]:
                 place.rmdir()
 
 
+def check_free(folder: str | os.PathLike[str]) -> None:
+    """Raise ConfigError where another process is at work in a folder, found out before it is waited for."""
+    path = Path(folder) / OWNER
+    with suppress(OSError):
+        found = _read(path)
+        if found and _alive(found, path):
+            _refuse(Path(folder), found, path)
+
+
 def is_owner_file(path: Path) -> bool:
     """Whether a file in a folder says who owns it, and is no part of what the folder holds."""
     return path.name.startswith((OWNER, HEIR))

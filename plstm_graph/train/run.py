@@ -28,7 +28,7 @@ from plstm_graph.train.callbacks import Bar, Guard, Keeper, Reseed
 from plstm_graph.train.capture import capturable
 from plstm_graph.train.checkpoint import AtomicCheckpointIO, Meta, check_weights, load_weights, read_training
 from plstm_graph.train.compiling import check_compile
-from plstm_graph.train.config import TrainConfig, to_dict
+from plstm_graph.train.config import TrainConfig, anywhere, to_dict
 from plstm_graph.train.data import Collated, Repeats, labels, load_data, pack, repeats, split_of, train_loader
 from plstm_graph.train.forest import Forest, smiles_of
 from plstm_graph.train.infer import outputs
@@ -76,6 +76,7 @@ def train(
     """
     if (resume or overwrite) and config.out is None:
         raise ConfigError("resume and overwrite need an output folder; set out")
+    config = anywhere(config)
     # Processes of other devices start once the first has filled the folder: they must not find fault with that.
     if not config.out or not first_process():
         return _train(config, dataset, graphs, resume, None, progress, command, callbacks)
@@ -231,6 +232,7 @@ def _meta(config: TrainConfig, dataset: GraphDataset, task: Task) -> Meta:
         task=task.plain(),
         featuriser=dataset.featuriser if "smiles" in dataset.graphs[0] else None,
         versions=results.versions(),
+        content=results.data_hash(dataset.graphs, smiles=False),
     )
 
 

@@ -1,7 +1,6 @@
 """Whether data are those that a checkpoint was trained on, and so which part of them says how good it is."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from plstm_graph.data.dataset import GraphDataset
@@ -10,32 +9,37 @@ from plstm_graph.data.prepared import SUFFIX, read_prepared
 from plstm_graph.data.tables import SMILES_COLUMNS
 from plstm_graph.errors import DataError
 from plstm_graph.files import kind
+from plstm_graph.train.checkpoint import Meta
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import split_of
+from plstm_graph.train.results import data_hash
 
 SPLIT = ("split", "split_seed", "fold", "group_repeats")
 
 
-def part_to_score(
-    asked: TrainConfig, trained: TrainConfig, dataset: GraphDataset, targets: Sequence[str]
-) -> tuple[str, str]:
+def part_to_score(asked: TrainConfig, meta: Meta, dataset: GraphDataset, *, in_hand: bool = False) -> tuple[str, str]:
     """The part to score where none was given, ``"test"`` or ``"all"``, and why.
 
     Args:
         asked: config that ``dataset`` was loaded by and would be split by.
-        trained: config of the checkpoint.
-        dataset: what ``asked`` names.
-        targets: of the checkpoint.
+        meta: of the checkpoint.
+        dataset: what ``asked`` names, or what the caller had in hand.
+        in_hand: which of both.
 
     Raises:
         ConfigError, DataError: the data cannot be split as asked.
     """
+    trained = meta.train_config
     resplit = any(getattr(asked, name) != getattr(trained, name) for name in SPLIT)
     hint = "; give --split-part for a part of another split" if resplit else ""
-    if not same_source(asked.data, trained.data, dataset.name) or not _same_column(asked, trained):
+    placed_alike = not in_hand and same_source(asked.data, trained.data, dataset.name) and _same_column(asked, trained)
+    if dataset.task.targets != meta.asked.targets:
+        return "all", f"not the {'targets' if placed_alike else 'data'} it was trained on{hint}"
+    same = placed_alike if meta.content is None else meta.content == data_hash(dataset.graphs, smiles=False)
+    if not same and placed_alike:
+        return "all", f"the data have changed since it was trained, and some may have been trained on{hint}"
+    if not same:
         return "all", f"not the data it was trained on{hint}"
-    if dataset.task.targets != tuple(targets):
-        return "all", f"not the targets it was trained on{hint}"
     if resplit and split_of(asked, dataset) != split_of(trained, dataset):
         return "all", f"not the split it was trained on{hint}"
     return "test", "the data and the split it was trained on"

@@ -19,7 +19,7 @@ from plstm_graph.files import atomic_write
 from plstm_graph.model_config import ModelConfig
 from plstm_graph.train import results
 from plstm_graph.train.callbacks import Reporter, progress_console
-from plstm_graph.train.config import TrainConfig, differences, read_toml, to_dict
+from plstm_graph.train.config import TrainConfig, anywhere, differences, read_toml, to_dict
 from plstm_graph.train.data import load_data
 from plstm_graph.train.folders import stored_series
 from plstm_graph.train.owner import owned
@@ -159,9 +159,10 @@ def train_series(
         raise ConfigError(f"jobs must be at least 1 (got {jobs})")
     if config.devices not in ("auto", "1") or config.num_nodes > 1:
         raise ConfigError("the runs of a series have one device each; leave --devices and --num-nodes out")
-    with owned(config.out):
+    config = anywhere(config)
+    with owned(str(config.out)):
         members = list(seeds or [config.seed]), list(folds or [config.fold])
-        return _train_series(config, Path(config.out), *members, jobs, resume, overwrite, progress, command)
+        return _train_series(config, Path(str(config.out)), *members, jobs, resume, overwrite, progress, command)
 
 
 def _train_series(

@@ -9,7 +9,9 @@ from small_runs import molecules, small_config, small_dataset, write_csv
 
 from plstm_graph.data import load, write_prepared
 from plstm_graph.errors import ConfigError
+from plstm_graph.names import placed
 from plstm_graph.train import evaluate, train
+from plstm_graph.train.config import TrainConfig, config_hash, differences, read_toml
 from plstm_graph.train.seen import same_source
 
 
@@ -50,11 +52,61 @@ def test_other_columns_and_splits_of_its_own_data_are_scored_whole(run: Path, tm
     part, why, graphs = scored(run, split_seed=5)
     assert (part, graphs) == ("all", 40)
     assert why == "not the split it was trained on; give --split-part for a part of another split"
-    lines = [f"{text},{text},{len(text)}" for text in molecules(20)]
+    lines = [f"{text},{text}O,{len(text)}" for text in molecules(20)]
     (tmp_path / "two.csv").write_text("\n".join(["smiles,product,y", *lines]))
     train(small_config(out=tmp_path / "run", data=tmp_path / "two.csv", targets="y", epochs=1))
     assert scored(tmp_path / "run", smiles_column="SMILES")[0] == "test"
     assert scored(tmp_path / "run", smiles_column="product")[:2] == ("all", "not the data it was trained on")
+
+
+def test_content_decides_not_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir(), second.mkdir()
+    write_csv(second / "data.csv", count=41)
+    monkeypatch.chdir(first)
+    write_csv(Path("data.csv"))
+    train(small_config(out="run", data="data.csv", targets="y", epochs=2))
+    config = read_toml(first / "run" / "config.toml")
+    assert (config["data"], config["out"]) == (str(first / "data.csv"), str(first / "run"))
+    expected = ("test", "the data and the split it was trained on", 4)
+    monkeypatch.chdir(second)
+    run = first / "run"
+    assert scored(run) == expected
+    assert scored(run, "data.csv") == ("all", "not the data it was trained on", 41)
+    write_csv(second / "copy.csv")
+    assert scored(run, "copy.csv") == expected
+    write_prepared(second / "data.pt", load("copy.csv", targets=["y"]), smiles=False)
+    assert scored(run, "data.pt") == expected
+    first.rename(tmp_path / "third")  # a run may be moved, and go on from its data
+    whole = train(small_config(out="../third/run", data="../third/data.csv", targets="y", epochs=2), resume=True)
+    assert whole["graphs"]["test"] == 4
+    path = tmp_path / "third" / "data.csv"
+    path.write_text(path.read_text() + "CCO,1,2\n")
+    part, why, graphs = scored(tmp_path / "third" / "run", path)
+    assert (part, why, graphs) == ("all", "not the data it was trained on", 41)
+
+
+def test_data_that_changed_in_place_are_said_to(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "data.csv")
+    train(small_config(out=tmp_path / "run", data=path, targets="y", epochs=1))
+    path.write_text(path.read_text() + "CCO,1,2\n")
+    changed = "the data have changed since it was trained, and some may have been trained on"
+    assert scored(tmp_path / "run") == scored(tmp_path / "run", path) == ("all", changed, 41)
+
+
+def test_paths_that_mean_the_same_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.csv", "MUTAG", "set"):
+        (tmp_path / name).write_text("")
+    for name in ("nav17", "MUTAG", "mutag", "ENZYMES+attr", "tu:x", "gone.csv"):
+        assert placed(name) == name
+    assert placed("./a.csv") == placed(str(tmp_path / "a.csv")) == str(tmp_path / "a.csv")
+    assert placed("aig:set") == f"aig:{tmp_path}/set"
+    assert placed("set+attr") == f"{tmp_path}/set+attr"
+    one, other = TrainConfig(data=tmp_path / "a.csv", root="x"), TrainConfig(data=tmp_path / "x" / "a.csv")
+    assert config_hash(one) == config_hash(other)
+    assert differences(one, TrainConfig(data="a.csv")) == differences(one, other) == []
+    assert len(differences(one, TrainConfig())) == 1
 
 
 def test_a_part_that_is_given_wins(run: Path, tmp_path: Path) -> None:
@@ -70,7 +122,10 @@ def test_a_wrong_split_of_its_own_data_is_an_error(run: Path) -> None:
 
 
 def test_graphs_in_hand_give_the_test_part(run: Path, tmp_path: Path) -> None:
-    assert scored(run, small_dataset(tmp_path)) == ("test", "the default for graphs in hand", 4)
+    assert scored(run, small_dataset(tmp_path)) == ("test", "the data and the split it was trained on", 4)
+    other = small_dataset(tmp_path)
+    other.graphs[7].y += 1
+    assert scored(run, other) == ("all", "not the data it was trained on", 40)
 
 
 def test_names_and_paths_of_one_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
