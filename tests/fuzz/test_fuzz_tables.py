@@ -1,6 +1,7 @@
 """Files that are, or almost are, tables of molecules."""
 
 import csv
+import gzip
 import io
 import math
 from pathlib import Path
@@ -92,6 +93,38 @@ def test_what_csv_writes_is_read_as_it_was(folder: Path, rows: list[tuple[str, s
     with path.open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows([("smiles", "y"), *rows])
     assert list(read_table(path).rows) == [(first.strip(), second.strip()) for first, second in rows]
+
+
+LETTERS = "ab ,;|\t\"\n\r'é="
+
+
+@st.composite
+def dialects(draw: st.DrawFn) -> tuple[bytes, str, list[str], list[list[str]]]:
+    """A table as some program writes it: its bytes, the end of its name, its columns and its cells."""
+    delimiter, quoting = draw(st.sampled_from(",;\t|")), draw(st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
+    end, said = draw(st.sampled_from(["\n", "\r\n", "\r"])), draw(st.booleans())
+    width = draw(st.integers(1, 4))
+    # Without quotation marks a line's end is one, and another delimiter may fit as well, unless it is said which.
+    letters = LETTERS if quoting == csv.QUOTE_ALL else "ab 'é=" + (delimiter if not said or end == "\r" else ",;|")
+    name, cell = st.text(letters, max_size=12), st.text(letters, max_size=6) | st.just("x" * 140_000)
+    columns = ["smiles", *(f"c{number} {draw(name)}" for number in range(1, width))]
+    rows = [["CCO", *(draw(cell) for _ in range(1, width))] for _ in range(draw(st.integers(1, 5)))]
+    stream = io.StringIO()
+    csv.writer(stream, delimiter=delimiter, quoting=quoting, lineterminator=end).writerows([columns, *rows])
+    text = (f"sep={delimiter}{end}" if said and end != "\r" else "") + stream.getvalue()
+    content = text.encode(draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32"])))
+    packed = draw(st.booleans())
+    return gzip.compress(content) if packed else content, ".csv.gz" if packed else ".csv", columns, rows
+
+
+@fuzz(0.05, table=dialects())
+def test_a_table_of_any_dialect_is_read_as_it_was(folder: Path, table: tuple) -> None:
+    content, suffix, columns, rows = table
+    path = folder / f"dialect{suffix}"
+    path.write_bytes(content)
+    found = read_table(path)
+    assert found.columns == tuple(" ".join(name.split()) for name in columns)
+    assert found.rows == tuple(tuple(cell.strip() for cell in row) for row in rows)
 
 
 def cells(path: Path) -> list[list[str]]:
