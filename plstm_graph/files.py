@@ -45,6 +45,7 @@ def check_target(path: str | os.PathLike[str], *, table: bool = False) -> None:
     Raises:
         TargetError: it is a folder, a block device or a read-only file; its folder is missing or cannot be written.
     """
+    path = expanded(path)
     if table and (promised := kind(path)) in NO_TABLES:
         raise TargetError(f"cannot write {path}: tables are written as .csv or .tsv, or these with .gz, not {promised}")
     found = _status(path)
@@ -83,6 +84,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         >>> with atomic_write("metrics.json") as temp:  # doctest: +SKIP
         ...     temp.write_text("{}")
     """
+    path = expanded(path)
     check_target(path)
     found = _status(path)
     replaced = _is_replaced(path, found)
@@ -113,6 +115,14 @@ def is_stdout(path: str | os.PathLike[str]) -> bool:
 def expanded(path: str | os.PathLike[str]) -> Path:
     """The path with ``~`` as the home folder, which a shell would have put there."""
     return Path(path).expanduser()
+
+
+def free_memory() -> int:
+    """Bytes of memory that nothing uses; a guess of 4 GiB where the system does not tell."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 4 * 2**30
 
 
 def remove_stale(folder: str | os.PathLike[str]) -> None:

@@ -53,6 +53,7 @@ def load(
     """
     if featuriser is not None and featuriser not in FEATURISERS:
         raise ConfigError(unknown("featuriser", featuriser, FEATURISERS))
+    root = None if root is None else expanded(root)
     info = _named(name) or tu.find(name, root)
     given = {"targets": targets, "smiles_column": smiles_column, "task": task, "featuriser": featuriser}
     if info is not None and "featuriser" in info.options and featuriser:

@@ -21,7 +21,7 @@ from plstm_graph.data.molecules import Rejected, scaffold
 from plstm_graph.data.source import read_bytes
 from plstm_graph.data.splits import Split, group_split
 from plstm_graph.errors import DataError
-from plstm_graph.files import PACKED, atomic_write
+from plstm_graph.files import PACKED, atomic_write, expanded, free_memory
 from plstm_graph.model_config import ModelConfig
 from plstm_graph.nn.encoders import FeatureSpec
 from plstm_graph.nn.inputs import prepare
@@ -114,7 +114,7 @@ def read_prepared(path: str | PathLike[str]) -> PreparedDataset:
     Raises:
         DataError: no such file, not one of :func:`write_prepared`, of another format, or damaged.
     """
-    where = Path(path)
+    where = expanded(path)
     content = _content(where)
     attributes = {key: list(_graphs_of(stored)) for key, stored in content["attributes"].items()}
     graphs = [Data() for _ in range(content["graphs"])]
@@ -156,9 +156,23 @@ def _content(path: Path) -> dict[str, Any]:
     found = content.pop("plstm_graph_data")
     if found != FORMAT:
         raise DataError(f"{path} has data format {found!r}, this version reads {FORMAT}; prepare it again")
+    needed = _bytes(content)
+    if needed > free_memory():
+        raise DataError(f"{path} unfolds to {needed / 1e9:.1f} GB, more than this machine has free memory for")
     if _digest({key: value for key, value in content.items() if key != "digest"}) != content.get("digest"):
         raise DataError(f"the content of {path} does not match its digest; it is damaged: copy or prepare it again")
     return content
+
+
+def _bytes(content: Any) -> int:
+    """Of all tensors once they are unfolded: a small file may hold views that repeat one number."""
+    if isinstance(content, dict):
+        codes, table = content.get("codes"), content.get("table")
+        own = 0
+        if isinstance(codes, Tensor) and isinstance(table, Tensor) and len(table):
+            own = codes.numel() * (table.numel() // len(table)) * table.element_size()
+        return own + sum(_bytes(value) for value in content.values())
+    return content.numel() * content.element_size() if isinstance(content, Tensor) else 0
 
 
 # ---------------------------------------------------------------------- attributes

@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from plstm_graph.errors import DataError
-from plstm_graph.files import atomic_write
+from plstm_graph.files import atomic_write, expanded, free_memory
 
 log = logging.getLogger(__name__)
 
@@ -137,13 +137,26 @@ def read_bytes(path: Path) -> bytes:
     Raises:
         DataError: there is no such file, or it is damaged.
     """
+    path = expanded(path)
     try:
         content = path.read_bytes()
-        return gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+        return _unpack(content, path) if content[:2] == b"\x1f\x8b" else content
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}") from error
     except (OSError, EOFError, zlib.error) as error:  # the last two, and BadGzipFile, an OSError, from damaged archives
         raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _unpack(content: bytes, path: Path) -> bytes:
+    """Raises DataError where it unfolds beyond memory; as text and cells it takes several times its bytes."""
+    limit = free_memory() // 8
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
+        found = stream.read(limit + 1)
+    if len(found) > limit:
+        raise DataError(
+            f"{path} unfolds to more than {limit / 1e9:.1f} GB, for which this machine has no memory; split it"
+        )
+    return found
 
 
 def cached(name: str, files: Iterable[Path], build: Callable[[], dict[str, Any]]) -> dict[str, Any]:

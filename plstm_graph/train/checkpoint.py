@@ -11,12 +11,13 @@ from typing import Any, get_args, get_origin, get_type_hints
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from plstm_graph import __version__
 from plstm_graph.errors import CheckpointError, ConfigError, PLSTMGraphError
 from plstm_graph.files import atomic_write
 from plstm_graph.nn.encoders import FeatureSpec
 from plstm_graph.nn.model import FINGERPRINT, GraphModel, ModelConfig
 from plstm_graph.tasks import Task, restore
-from plstm_graph.train.config import TrainConfig, from_dict
+from plstm_graph.train.config import TrainConfig, flat, from_dict
 from plstm_graph.train.folders import locate, missing
 from plstm_graph.train.forest import Forest
 
@@ -142,6 +143,12 @@ def read_meta(content: Mapping[str, Any], path: object) -> Meta:
             f"plstm-graph {writer}: install that version"
         )
     hints = get_type_hints(Meta)
+    newer = sorted(str(name) for name in stored.keys() - hints.keys()) or _unknown_options(stored.get("config"))
+    if newer and hints.keys() <= stored.keys():
+        raise CheckpointError(
+            f"{path} was written by a newer plstm-graph than this one ({__version__}): it has {', '.join(newer)}, "
+            "which is unknown here; install that version"
+        )
     wrong = sorted(str(name) for name in hints.keys() ^ stored.keys())
     wrong += [name for name, hint in hints.items() if name in stored and not _is(stored[name], hint)]
     if not wrong:
@@ -152,6 +159,14 @@ def read_meta(content: Mapping[str, Any], path: object) -> Meta:
         except ConfigError as error:
             wrong = [str(error)]
     raise CheckpointError(f"{path} describes itself wrongly ({', '.join(wrong)}); it was changed or damaged")
+
+
+def _unknown_options(config: Any) -> list[str]:
+    if not isinstance(config, dict):
+        return []
+    model = config.get("model")
+    names = [*config, *(f"model.{name}" for name in (model if isinstance(model, dict) else ()))]
+    return sorted(str(name) for name in names if name not in (*flat(TrainConfig()), "model"))
 
 
 def _is(value: Any, hint: Any) -> bool:

@@ -89,6 +89,8 @@ class TrainConfig:
         for name in ("data", "root", "out"):  # a Path is welcome, and kept as text
             if isinstance(getattr(self, name), os.PathLike):
                 object.__setattr__(self, name, os.fspath(getattr(self, name)))
+            if str(getattr(self, name)).startswith("~"):
+                object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
         lowest = {"epochs": 1, "batch_size": 1, "num_nodes": 1}
         lowest |= dict.fromkeys(("seed", "fold", "warmup_epochs", "patience", "weight_decay", "clip"), 0)
         lowest |= {"split_seed": 0} if self.split_seed is not None else {}

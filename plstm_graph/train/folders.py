@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from plstm_graph.errors import CheckpointError, ConfigError
+from plstm_graph.files import expanded
 from plstm_graph.train.config import TrainConfig, from_dict, read_toml
 from plstm_graph.train.results import CONFIG, ROWS, SERIES
 
@@ -14,7 +15,7 @@ _WHOLE = re.compile("[0-9]+")
 
 def locate(path: str | os.PathLike[str]) -> Path:
     """The checkpoint file; for the folder of a run, its best one."""
-    where = Path(path)
+    where = expanded(path)
     return where / "checkpoints" / "best.ckpt" if where.is_dir() else where
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from plstm_graph.errors import DataError
+from plstm_graph.files import expanded
 from plstm_graph.tasks import METRICS, TASKS
 from plstm_graph.train import results
 from plstm_graph.train.config import read_toml
@@ -88,7 +89,7 @@ def read_run(folder: str | PathLike[str]) -> Record:
         ConfigError: it is no folder of a run.
         DataError: a file in it is damaged.
     """
-    path = Path(folder)
+    path = expanded(folder)
     check_run(path)
     metrics = _metrics(path / results.METRICS)
     return Record(

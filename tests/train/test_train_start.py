@@ -1,5 +1,6 @@
 """A run goes on with the data and the split that it began with, or not at all; and it says how it is made anew."""
 
+import gzip
 import json
 import shlex
 from collections.abc import Callable
@@ -7,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from small_runs import small_config, write_csv
 from typer.testing import CliRunner
 
 from plstm_graph.cli import app
-from plstm_graph.data import load, write_prepared
-from plstm_graph.errors import ConfigError, Diverged
+from plstm_graph.data import load, read_prepared, read_smiles, write_prepared
+from plstm_graph.errors import CheckpointError, ConfigError, DataError, Diverged
 from plstm_graph.options import command_of
-from plstm_graph.train import TrainConfig, train, train_series
+from plstm_graph.train import TrainConfig, evaluate, predict, train, train_series
 from plstm_graph.train.checkpoint import read
 from plstm_graph.train.module import Learner
+from plstm_graph.train.page import write_page
 from plstm_graph.train.results import read_lines
 
 SMALL = ["--epochs", 3, "--batch-size", 8, "--accelerator", "cpu", "--width", 8, "--layers", 1, "--heads", 4]
@@ -245,3 +248,49 @@ def test_a_learning_rate_that_is_far_too_high(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "series" / "summary.json").read_text())
     assert all("the training diverged" in reason for reason in summary["failed"].values())
     assert len(summary["failed"]) == 2
+
+
+# ---------------------------------------------------------------------- paths, and checkpoints of later versions
+
+
+def test_a_home_folder_is_found_in_every_path_of_a_python_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_csv(tmp_path / "my.csv")
+    assert read_smiles("~/my.csv")[0] == "CNc1ccccc1"
+    data = load("~/my.csv", targets=["y"])
+    write_prepared("~/my.pt", data)
+    assert len(read_prepared("~/my.pt").graphs) == 40
+    train(small_config(data="~/my.pt", out="~/run", epochs=1))
+    assert (tmp_path / "run" / "metrics.json").is_file()
+    assert evaluate("~/run", "~/my.csv", targets=("y",))["graphs"]
+    predict("~/run", ["CCO"]).write("~/p.csv")
+    assert write_page(["~/run"], "~/page.html")
+    assert {"p.csv", "page.html", "my.pt"} <= {path.name for path in tmp_path.iterdir()}
+    assert not any("~" in path.name for path in Path.cwd().iterdir())
+
+
+@pytest.mark.parametrize("place", ["meta", "config", "model"])
+def test_a_checkpoint_of_a_later_version_is_called_so(tmp_path: Path, place: str) -> None:
+    train(small_config(data=write_csv(tmp_path / "my.csv"), targets="y", out=tmp_path / "run", epochs=1))
+    content = read(tmp_path / "run")
+    meta = content["plstm_graph"]
+    {"meta": meta, "config": meta["config"], "model": meta["config"]["model"]}[place]["warp"] = 9
+    torch.save(content, tmp_path / "new.ckpt")
+    name = "model.warp" if place == "model" else "warp"
+    with pytest.raises(CheckpointError, match=rf"written by a newer plstm-graph than this one .* it has {name}, which"):
+        predict(tmp_path / "new.ckpt", ["CCO"])
+
+
+def test_what_unfolds_beyond_memory_is_refused_by_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "my.csv.gz"
+    path.write_bytes(gzip.compress(b"smiles,y\n" + b"C,1\n" * 300_000))
+    monkeypatch.setattr("plstm_graph.data.source.free_memory", lambda: 8 * 10**6)
+    with pytest.raises(DataError, match=r"my.csv.gz unfolds to more than 0.0 GB, for which this machine has no memory"):
+        load(str(path), targets=["y"])
+    write_prepared(tmp_path / "my.pt", load(str(write_csv(tmp_path / "my.csv")), targets=["y"]))
+    content = torch.load(tmp_path / "my.pt", weights_only=True)
+    content["attributes"]["x"]["codes"] = torch.zeros(1, dtype=torch.uint8).expand(10**13)
+    torch.save(content, tmp_path / "big.pt")
+    assert (tmp_path / "big.pt").stat().st_size < 10**6
+    with pytest.raises(DataError, match=r"big.pt unfolds to \d+\.\d GB, more than this machine has free memory for"):
+        load(str(tmp_path / "big.pt"))
