@@ -143,14 +143,15 @@ def read_meta(content: Mapping[str, Any], path: object) -> Meta:
             f"plstm-graph {writer}: install that version"
         )
     hints = get_type_hints(Meta)
-    newer = sorted(str(name) for name in stored.keys() - hints.keys()) or _unknown_options(stored.get("config"))
-    if newer and hints.keys() <= stored.keys():
+    wrong = sorted(str(name) for name in hints.keys() ^ stored.keys())
+    wrong += [name for name, hint in hints.items() if name in stored and not _is(stored[name], hint)]
+    more = sorted(str(name) for name in stored.keys() - hints.keys())
+    newer = more or _unknown_options(stored.get("config"))
+    if newer and wrong == more:  # and all that this version knows is as it must be
         raise CheckpointError(
             f"{path} was written by a newer plstm-graph than this one ({__version__}): it has {', '.join(newer)}, "
             "which is unknown here; install that version"
         )
-    wrong = sorted(str(name) for name in hints.keys() ^ stored.keys())
-    wrong += [name for name, hint in hints.items() if name in stored and not _is(stored[name], hint)]
     if not wrong:
         try:
             meta = Meta(**stored)
