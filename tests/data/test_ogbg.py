@@ -184,12 +184,16 @@ def test_f1_is_that_of_ogbs_evaluator(small_code: GraphDataset) -> None:
         assert score("f1", predicted, y) == want
 
 
-def test_code_trains(small_code: GraphDataset, tmp_path: Path) -> None:
+def test_code_trains(small_code: GraphDataset, code: Callable[..., Path], tmp_path: Path) -> None:
+    """Graphs 3 to 5 are made copies of 0 to 2: a model that has learnt those by heart knows them."""
+    features = "".join(f"{i % 3},{i % 7}\n" for i in range(12))
+    names = "".join(f"{name}\n" for name in NAMES[:3])
+    code(**{"raw/node-feat": 2 * features, "raw/node_depth": "0\n1\n1\n2\n" * 6, "raw/graph-label": 2 * names})
     config = small_config(
         data="ogbg-code2", root=str(tmp_path), out=str(tmp_path / "run"), epochs=80, lr=0.05, batch_size=3
     )
     found = train(config)
-    assert found["train"]["f1"] == 1.0
+    assert found["valid"]["f1"] == 1.0
     assert found["metric"] == "f1"
     again = evaluate(tmp_path / "run", part="valid")
     assert again["f1"] == found["valid"]["f1"]
