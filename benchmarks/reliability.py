@@ -13,6 +13,7 @@ import json
 import os
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -239,11 +240,28 @@ def fuzz(cases: int, jobs: int, folder: Path) -> dict[str, Any]:
     return {"cases": sum(by_test.values()), "by_test": dict(sorted(by_test.items()))}
 
 
-WORK = {"kill": kill, "together": together}
+def answer(times: int, seed: int, folder: Path) -> dict[str, Any]:
+    """Gives a wrong option so many times; returns the median of the CPU seconds until it is refused.
+
+    Raises:
+        Different: it was not refused.
+    """
+    seconds = []
+    for _ in range(times):
+        before = os.times()
+        words = [sys.executable, "-m", "plstm_graph.cli", "train", "--splitt", "x"]
+        if subprocess.run(words, cwd=folder, capture_output=True, check=False).returncode != 2:
+            raise Different("a wrong option was not refused")
+        after = os.times()
+        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    return {"answers": times, "cpu_seconds": round(statistics.median(seconds), 3)}
+
+
+WORK = {"kill": kill, "together": together, "answer": answer}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one of the three and stores its row."""
+    """Runs one of the four and stores its row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=records.RESULTS)
     commands = parser.add_subparsers(dest="what", required=True)
@@ -253,6 +271,9 @@ def main(arguments: list[str] | None = None) -> int:
     meeting = commands.add_parser("together")
     meeting.add_argument("--times", type=int, default=50)
     meeting.add_argument("--seed", type=int, default=0, help="of the moments")
+    answering = commands.add_parser("answer")
+    answering.add_argument("--times", type=int, default=10)
+    answering.set_defaults(seed=0)
     fuzzing = commands.add_parser("fuzz")
     fuzzing.add_argument("--cases", type=int, default=10_000)
     fuzzing.add_argument("--jobs", type=int, default=0, help="processes; 0: this one")

@@ -147,10 +147,12 @@ def reliability_table(rows: list[Row]) -> str:
     names = {
         "kill": ("kills", "kills, each resumed to the same bits"),
         "together": ("pairs", "pairs of runs started in one folder: one to the same bits, one told"),
+        "answer": ("answers", "`plstm-graph train --splitt x` refused, median {cpu_seconds:.2f} CPU seconds"),
         "fuzz": ("cases", "random inputs without a traceback or a hang"),
     }
     for row in rows:
         count, text = names[row["what"]]
+        text = text.format(**row)
         lines.append([text, f"{row[count]:,}", f"{row['seconds'] / 60:.1f}"])
     return "\n\n".join(["\n".join(_line(line) for line in lines), _where(rows)]) if rows else "No rows yet."
 
