@@ -42,7 +42,7 @@ HOMES = {
     "numba": ("ops/numba/",),
     "llvmlite": ("ops/numba/",),
     "yacs": ("graphgym.py",),
-    "triton": ("ops/triton/",),
+    "triton": ("ops/triton/", "grid/triton/"),
     "PIL": ("data/arrow.py",),
     "torchvision": ("models/vision.py",),
 }

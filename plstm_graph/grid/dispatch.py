@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from plstm_graph.errors import ConfigError, ShapeError, unknown
-from plstm_graph.grid import chains, matrix, reference, tiled
+from plstm_graph.grid import chains, compiled, matrix, reference, tiled
 from plstm_graph.grid.gates import (
     D_LEFT,
     D_RIGHT,
@@ -30,6 +30,7 @@ FORMS: dict[str, ImageForm] = {
     "rows": matrix.rows,
     "closed": matrix.closed,
     "tiles": tiled.tiled,
+    "triton": compiled.image,
 }
 """Every way to compute an image, by name; add your own.
 
@@ -51,7 +52,7 @@ All take (query, key, value, gates, state) as :func:`chain` has checked them, th
 J = 1) or None, and return (output [B, H, n, V], state behind the last token [B, H, J, K, V]).
 """
 
-HALF: set[str] = set()
+HALF = {"triton"}
 """Forms of either kind that take half precision as it is and accumulate in float32; the others get float32."""
 
 
@@ -67,7 +68,7 @@ class Compiled(NamedTuple):
     refuses: Callable[[Tensor, Tensor, GridGates | ChainGates], str | None]
 
 
-COMPILED: dict[str, Compiled] = {}
+COMPILED: dict[str, Compiled] = {"cuda": Compiled("triton", compiled.refuses)}
 """The compiled form of images, by the type of device."""
 COMPILED_CHAIN: dict[str, Compiled] = {}
 """The same of chains."""

@@ -12,6 +12,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from plstm_graph import Gates, LineDAG, PLSTMConv, propagate
+from plstm_graph.grid import GridGates, image
+from plstm_graph.grid.gates import MODES
+from plstm_graph.grid.triton import operator as grid_operator
 from plstm_graph.ops import triton as backend
 from plstm_graph.ops.triton import call, gates, norm, sweep
 
@@ -86,11 +89,27 @@ def run(heads: int, keys: int, values: int, dtype: torch.dtype, mode: str, trans
     conv(zeros(nodes, 32), None, zeros(dag.column.numel(), 8), dag=dag).sum().backward()
 
 
+def run_image(mode: str, columns: int, width: int, dtype: torch.dtype) -> None:
+    """The same of an image."""
+
+    def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.zeros(1, *shape, dtype=dtype, requires_grad=True)
+
+    here = 2, 3, columns  # heads, rows, columns
+    vectors = (zeros(*here, width, dtype=dtype) for _ in range(3))
+    gates = GridGates(zeros(4, *here, 2), zeros(4, *here, 2, 2), zeros(4, *here, 2), zeros(*here), mode)
+    image(*vectors, gates, form="triton").sum().backward()
+
+
 if __name__ == "__main__":
     compiler = Compiler([int(capability) for capability in sys.argv[1:]])
     backend.runs_here, sweep.processors = lambda device: None, lambda device: PROCESSORS
-    for module in (call, gates, norm, sweep):
+    for module in (call, gates, norm, sweep, grid_operator):
         module.launch = compiler.launch
     for case in CASES:
         run(*case)
+    for mode in MODES:
+        run_image(mode, 5, 16, torch.float32)
+    for width, dtype in ((32, torch.bfloat16), (64, torch.float32), (128, torch.bfloat16), (128, torch.float32)):
+        run_image("P", 18, width, dtype)
     print(len(compiler.shared), max(compiler.shared.values()))

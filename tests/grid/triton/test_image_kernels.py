@@ -1,0 +1,79 @@
+"""The kernels of an image against the reference: output and every gradient, element by element."""
+
+from functools import partial
+
+import pytest
+import torch
+from grid_cases import MAKERS, Case, close
+
+from plstm_graph.errors import BackendUnavailable
+from plstm_graph.grid import image, reference
+
+pytest.importorskip("triton")
+from plstm_graph.grid.triton import operator
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+# One block of sources; two, of which the second begins within a row; and on a GPU wider than 32 columns.
+SIZES = ((1, 1), (3, 5), (9, 4))
+WIDER = ((24, 20), (12, 40)) if torch.cuda.is_available() else ()
+
+
+@pytest.fixture(autouse=True)
+def filled(monkeypatch):
+    """Memory that nothing has written to is NaN."""
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def by_kernels(*inputs):
+    """On the device that has them."""
+    gates = inputs[3]._replace(**{name: getattr(inputs[3], name).to(DEVICE) for name in inputs[3]._fields[:4]})
+    return image(*(x.to(DEVICE) for x in inputs[:3]), gates, form="triton").cpu()
+
+
+@pytest.mark.parametrize("size", SIZES + WIDER, ids=str)
+@pytest.mark.parametrize("mode", MAKERS)
+def test_kernels_are_the_reference(size, mode):
+    case = Case(*size, mode, images=1, heads=1 if size[0] > 3 else 2)
+    close(case.outcome(by_kernels), case.outcome(reference.image))
+
+
+@pytest.mark.parametrize("mode", ["P", "D-right"])
+def test_images_one_after_the_other_where_matrices_take_much_room(mode, monkeypatch):
+    monkeypatch.setattr(operator, "ROOM", 1)
+    case = Case(2, 3, mode, images=3)
+    close(case.outcome(by_kernels), case.outcome(reference.image))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05), (torch.float16, 0.02)])
+def test_other_dtypes(dtype, tolerance):
+    if dtype == torch.bfloat16 and DEVICE == "cpu":
+        pytest.skip("Triton's interpreter multiplies the bits of bfloat16 as if they were whole numbers")
+    case = Case(2, 4, "P", images=1)
+    close(case.outcome(by_kernels, dtype), case.outcome(reference.image), tolerance)
+
+
+def test_the_same_bits_again():
+    case = Case(3, 5, "general", images=1)
+    first, second = case.outcome(by_kernels, torch.float32), case.outcome(by_kernels, torch.float32)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_strided_vectors():
+    """As they come out of a linear map, with heads behind the pixels."""
+    query, key, value, gates = Case(3, 5, "D-left").inputs()
+    apart = (x.permute(0, 2, 3, 1, 4).contiguous().permute(0, 3, 1, 2, 4) for x in (query, key, value))
+    close([by_kernels(*apart, gates).detach()], [reference.image(query, key, value, gates).detach()])
+
+
+def test_what_they_cannot_do_is_refused():
+    run = partial(image, form="triton")
+    with pytest.raises(BackendUnavailable, match="up to 64 columns, this one has 65"):
+        run(*Case(1, 65, "P").inputs())
+    with pytest.raises(BackendUnavailable, match="one state an edge"):
+        run(*Case(2, 2, "P", states=2).inputs())
+    query, key, value, gates = Case(2, 2, "P").inputs()
+    with pytest.raises(BackendUnavailable, match="K and V of up to 128"):
+        run(query, key, value.repeat(1, 1, 1, 1, 70), gates)
