@@ -222,14 +222,14 @@ def _check_same(whole: dict[str, Any], found: dict[str, Any], name: str) -> None
         raise Different(f"{name} differs from the undisturbed run in {', '.join(differing[:5])}")
 
 
-def fuzz(cases: int, jobs: int, folder: Path) -> dict[str, Any]:
-    """Runs ``tests/fuzz`` on about so many cases; returns how many ran, by test.
+def fuzz(cases: int, jobs: int, folder: Path, only: str = "") -> dict[str, Any]:
+    """Runs ``tests/fuzz``, or ``only`` what pytest's -k selects, on about so many cases; returns how many ran, by test.
 
     Raises:
         Different: a case failed; pytest has shown it.
     """
     counts = folder / "counts.json"
-    words = [sys.executable, "-m", "pytest", "tests/fuzz", "-p", "no:cacheprovider", "-n", str(jobs)]
+    words = [sys.executable, "-m", "pytest", "tests/fuzz", "-p", "no:cacheprovider", "-n", str(jobs), "-k", only]
     environment = os.environ | {"FUZZ_CASES": str(cases), "FUZZ_COUNTS": str(counts), "OMP_NUM_THREADS": "1"}
     if subprocess.run(words, cwd=records.ROOT, env=environment, check=False).returncode:
         raise Different("a case failed, see above")
@@ -277,6 +277,9 @@ def main(arguments: list[str] | None = None) -> int:
     fuzzing = commands.add_parser("fuzz")
     fuzzing.add_argument("--cases", type=int, default=10_000)
     fuzzing.add_argument("--jobs", type=int, default=0, help="processes; 0: this one")
+    fuzzing.add_argument(
+        "--only", default="", help="tests by pytest's -k; each has the share of cases that it always has"
+    )
     options = parser.parse_args(arguments)
     start = time.perf_counter()
     try:
@@ -284,7 +287,7 @@ def main(arguments: list[str] | None = None) -> int:
             if options.what in WORK:
                 found = WORK[options.what](options.times, options.seed, Path(name))
             else:
-                found = fuzz(options.cases, options.jobs, Path(name))
+                found = fuzz(options.cases, options.jobs, Path(name), options.only)
     except Different as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -113,3 +113,11 @@ def test_without_yacs_the_extra_is_named() -> None:
     code = "import sys; sys.modules['yacs'] = None\nimport plstm_graph.graphgym"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.strip().endswith("ImportError: yacs is not installed; pip install 'plstm-graph[graphgym]'")
+
+
+def test_the_extra_has_what_the_end_of_a_run_needs(tmp_path: Path) -> None:
+    """PyG's main ends with agg_runs, which writes for TensorBoard by default."""
+    agg_runs = importlib.import_module("torch_geometric.graphgym.utils.agg_runs")
+    assert agg_runs.SummaryWriter is not None
+    agg_runs.dict_list_to_tb([{"epoch": 0, "loss": 0.5}], agg_runs.SummaryWriter(str(tmp_path)))
+    assert list(tmp_path.glob("events*"))

@@ -1,17 +1,16 @@
 """Gates from features, and the layer: PLSTMConv, a drop-in for PyG's GATv2Conv that reads along all directed paths."""
 
-from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import MessagePassing
 from torch_geometric.typing import Adj
 from torch_geometric.utils import is_sparse, to_edge_index
 
 from plstm_graph.errors import ConfigError, ShapeError
 from plstm_graph.gates import Gates, activate, check_mode, check_transition, initial_gate_bias, view
 from plstm_graph.line_dag import LineDAG
+from plstm_graph.nn.dropin import LAYER, LAYER_CALL, NoMessages, refuse_arguments, refuse_bipartite, refuse_options
 from plstm_graph.nn.linear import EdgeLinear, NodeLinear
 from plstm_graph.nn.norm import NORM_EPS, MultiHeadRMSNorm
 from plstm_graph.ops import propagate
@@ -23,7 +22,7 @@ from plstm_graph.origin import check_edges
 from plstm_graph.plan import served_classes
 
 
-class PLSTMConv(MessagePassing):
+class PLSTMConv(NoMessages):
     r"""The pLSTM layer for graphs: every node reads every node that a directed path joins to it, in one layer.
 
     .. math::
@@ -85,7 +84,8 @@ class PLSTMConv(MessagePassing):
         transition: str = "tanh",
         **unsupported: Any,
     ) -> None:
-        _refuse(in_channels, unsupported)
+        refuse_bipartite(in_channels)
+        refuse_options("PLSTMConv", unsupported, LAYER)
         if heads < 1 or out_channels < 1:
             raise ConfigError(f"heads and out_channels must be at least 1, got {heads} and {out_channels}")
         check_mode(mode)
@@ -126,7 +126,13 @@ class PLSTMConv(MessagePassing):
             nn.init.zeros_(self.bias)
 
     def forward(
-        self, x: Tensor, edge_index: Adj, edge_attr: Tensor | None = None, *, dag: LineDAG | None = None
+        self,
+        x: Tensor,
+        edge_index: Adj,
+        edge_attr: Tensor | None = None,
+        *,
+        dag: LineDAG | None = None,
+        **unsupported: Any,
     ) -> Tensor:
         """Run the layer.
 
@@ -137,10 +143,12 @@ class PLSTMConv(MessagePassing):
             edge_attr: edge features, [M, edge_dim] or [M].
             dag: plain line graph (neither pruned nor reversed: the layer takes the view it needs). Built from
                 ``edge_index`` on every call if not given.
+            unsupported: what else PyG's layers are called with (``edge_weight``, ...), None or refused by name.
 
         Returns:
             [N, heads * out_channels], or [N, out_channels] without ``concat``.
         """
+        refuse_arguments("PLSTMConv", unsupported, LAYER_CALL)
         if not isinstance(x, Tensor):
             raise ShapeError(
                 f"x must be a tensor [N, in_channels], got {type(x).__name__}; "
@@ -236,8 +244,10 @@ class PLSTMConv(MessagePassing):
             raise ConfigError("edge_attr was given, but the layer was built without edge_dim")
         edge_attr = edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr
         if edge_attr.dim() != 2 or edge_attr.size(1) != self.edge_dim != -1 or not edge_attr.is_floating_point():
-            shape = list(edge_attr.shape)
-            raise ShapeError(f"edge_attr must be floating point, [M, {self.edge_dim}], got {edge_attr.dtype}, {shape}")
+            raise ShapeError(
+                f"edge_attr must be floating point, [M, {self.edge_dim}], got {edge_attr.dtype}, "
+                f"{list(edge_attr.shape)}; embed whole numbers first, or call edge_attr.float()"
+            )
         return edge_attr, self.lin_edge
 
     def _mask(self, gates: Gates, dag: LineDAG) -> Gates:
@@ -293,19 +303,3 @@ def untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
     return type(module) is kind and not (
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
-
-
-def _refuse(in_channels: Any, unsupported: dict[str, Any]) -> None:
-    """Say by name what a drop-in cannot take over from GATv2Conv."""
-    if not isinstance(in_channels, Integral):
-        raise ConfigError(f"PLSTMConv reads one graph: in_channels must be an int, got {in_channels} (bipartite)")
-    reasons = {
-        "add_self_loops": "a node reads itself through the direct gate",
-        "dropout": "there are no attention weights to drop; put nn.Dropout after the layer",
-        "negative_slope": "there is no leaky ReLU",
-        "fill_value": "no self-loops are added",
-        "share_weights": "queries, keys and values have weights of their own",
-        "residual": "PLSTMBlock has the residual connection",
-    }
-    for name in unsupported:
-        raise ConfigError(f"PLSTMConv has no option {name!r}: {reasons.get(name, 'unknown keyword argument')}")

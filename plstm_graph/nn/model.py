@@ -17,6 +17,7 @@ from plstm_graph.model_config import ModelConfig
 from plstm_graph.nn.baselines import BASELINES, LOCALS
 from plstm_graph.nn.block import PLSTMBlock, edge_content, norm_layer
 from plstm_graph.nn.conv import PLSTMConv, check_dag
+from plstm_graph.nn.dropin import STACK, STACK_CALL, refuse_arguments, refuse_options
 from plstm_graph.nn.encoders import FeatureEncoder, FeatureSpec
 from plstm_graph.nn.virtual import VirtualNode
 from plstm_graph.ops.dispatch import check_backend
@@ -80,7 +81,9 @@ class PLSTM(nn.Module):
         order: str = "index",
         backend: str = "auto",
         transition: str = "tanh",
+        **unsupported: Any,
     ) -> None:
+        refuse_options("PLSTM", unsupported, STACK)
         super().__init__()
         check_backend(backend)
         check_transition(transition)
@@ -127,10 +130,10 @@ class PLSTM(nn.Module):
         batch_size: int | None = None,
         *,
         dag: LineDAG | None = None,
+        **unsupported: Any,
     ) -> Tensor:
         """[N, in_channels] -> [N, out_channels]; arguments as for PyG's ``BasicGNN``, and the plain ``dag``."""
-        if edge_weight is not None:
-            raise ConfigError("PLSTM takes no edge_weight; pass weights as edge_attr [M, 1] with edge_dim=1")
+        refuse_arguments("PLSTM", unsupported | {"edge_weight": edge_weight}, STACK_CALL)
         if dag is not None:
             check_dag(x, edge_index, dag)
         elif self._reads_dag:

@@ -1,5 +1,6 @@
 """PLSTMConv: equals loops over edges and pairs, drops in where PyG expects a conv, honours an Explainer's mask."""
 
+import re
 from copy import deepcopy
 from itertools import product
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch_geometric.explain import Explainer, GNNExplainer, PGExplainer
 from torch_geometric.explain.algorithm import GraphMaskExplainer
 from torch_geometric.explain.algorithm.utils import clear_masks, set_masks
-from torch_geometric.nn import GPSConv, Linear, MessagePassing, Sequential, summary
+from torch_geometric.nn import ASAPooling, GPSConv, Linear, MessagePassing, Sequential, summary
 from torch_geometric.nn.models.basic_gnn import BasicGNN
 from torch_geometric.testing import assert_module
 
@@ -676,3 +677,38 @@ def test_captum_explainer(method: str) -> None:
         whole = model(x, EDGE_INDEX)[4] - model(x, EDGE_INDEX[:, :0])[4]
         torch.testing.assert_close(mask.sum(), whole.squeeze(), rtol=0.02, atol=1e-3)
     assert not model.conv.explain
+
+
+def test_hooks_that_would_never_be_called_are_refused() -> None:
+    """All that MessagePassing has for the steps of passing messages."""
+    names = [name for name in dir(MessagePassing) if re.fullmatch(r"register_\w+_forward_(pre_)?hook", name)]
+    assert len(names) == 10
+    for name in names:
+        with pytest.raises(ConfigError, match=r"passes no messages.*register_forward_hook"):
+            getattr(PLSTMConv(4, 2), name)(lambda *_: None)
+    calls = []
+    conv = PLSTMConv(4, 2)
+    conv.register_forward_hook(lambda *_: calls.append(1))
+    conv(torch.randn(NODES, 4), EDGE_INDEX)
+    assert calls == [1]
+
+
+def test_arguments_of_other_layers_are_none_or_refused_by_name() -> None:
+    conv, x = PLSTMConv(4, 2), torch.randn(NODES, 4)
+    want = conv(x, EDGE_INDEX)
+    weight = torch.ones(EDGE_INDEX.size(1))
+    for name, value in {"edge_weight": weight, "size": (NODES, NODES), "return_attention_weights": True}.items():
+        assert torch.equal(conv(x, EDGE_INDEX, **{name: None}), want)
+        with pytest.raises(ConfigError, match=f"PLSTMConv takes no {name}: "):
+            conv(x, EDGE_INDEX, **{name: value})
+    with pytest.raises(ConfigError, match="takes no dga: unknown keyword argument"):
+        conv(x, EDGE_INDEX, dga=None)
+    pooling = ASAPooling(4, ratio=0.5, GNN=PLSTMConv)
+    assert pooling(x, EDGE_INDEX)[0].shape == (3, 4)
+    with pytest.raises(ConfigError, match=r"edge_weight: pass weights as edge_attr \[M, 1\], with edge_dim=1"):
+        pooling(x, EDGE_INDEX, weight)
+
+
+def test_whole_numbers_as_edge_features_are_refused_with_what_to_do() -> None:
+    with pytest.raises(ShapeError, match=r"int64.*embed whole numbers first, or call edge_attr.float\(\)"):
+        PLSTMConv(4, 2, edge_dim=3)(torch.randn(NODES, 4), EDGE_INDEX, torch.ones(EDGE_INDEX.size(1), 3).long())

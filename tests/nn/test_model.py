@@ -382,3 +382,14 @@ def test_unknown_names_and_missing_encodings() -> None:
         GraphModel(MOLECULES, 1, config())(Batch.from_data_list(molecules()))
     with pytest.raises(ConfigError, match="unknown order"):
         prepare(molecules(), config(order="canonic"))
+
+
+def test_options_of_other_stacks_are_refused_by_name() -> None:
+    for name in ("act", "act_first", "act_kwargs", "norm_kwargs", "jk", "concat", "add_self_loops"):
+        with pytest.raises(ConfigError, match=f"PLSTM has no option '{name}': (?!unknown)"):
+            PLSTM(4, 8, 1, **{name: None})
+    with pytest.raises(ConfigError, match="'hidden': unknown keyword argument"):
+        PLSTM(4, 8, 1, hidden=8)
+    model, x, edge_index = PLSTM(4, 8, 1), torch.randn(2, 4), torch.tensor([[0], [1]])
+    with pytest.raises(ConfigError, match="PLSTM takes no num_sampled_nodes_per_hop: a path"):
+        model(x, edge_index, num_sampled_nodes_per_hop=[1, 1])

@@ -1,0 +1,80 @@
+"""What a layer or a stack cannot take over from the PyG class whose place it takes, refused by name."""
+
+from collections.abc import Mapping
+from numbers import Integral
+from typing import Any, NoReturn
+
+from torch_geometric.nn import MessagePassing
+
+from plstm_graph.errors import ConfigError
+
+WEIGHTS = "pass weights as edge_attr [M, 1], with edge_dim=1"
+
+LAYER = {
+    "add_self_loops": "a node reads itself through the direct gate",
+    "dropout": "there are no attention weights to drop; put nn.Dropout after the layer",
+    "negative_slope": "there is no leaky ReLU",
+    "fill_value": "no self-loops are added",
+    "share_weights": "queries, keys and values have weights of their own",
+    "residual": "PLSTMBlock has the residual connection",
+}
+"""Options of GATv2Conv."""
+
+LAYER_CALL = {
+    "edge_weight": WEIGHTS,
+    "size": "it reads one graph, with as many nodes as x has rows",
+    "return_attention_weights": "there are none; see plstm_graph.explain",
+}
+"""Arguments with which PyG's layers are called; None is taken for not given."""
+
+STACK = {
+    "act": "a block's feed-forward layer has GELU",
+    "act_first": "a block normalises first",
+    "act_kwargs": "a block's feed-forward layer has GELU",
+    "norm_kwargs": "norm is a name",
+    "jk": "the residual connections carry what each block adds",
+    "concat": "heads stand side by side",
+    "add_self_loops": LAYER["add_self_loops"],
+}
+"""Options of BasicGNN."""
+
+STACK_CALL = {
+    "edge_weight": WEIGHTS,
+    "num_sampled_nodes_per_hop": "a path may lead through all nodes, so none can be left out layer by layer",
+    "num_sampled_edges_per_hop": "a path may lead through all nodes, so none can be left out layer by layer",
+}
+"""Arguments with which a BasicGNN is called; None is taken for not given."""
+
+
+def refuse_options(name: str, given: Mapping[str, Any], reasons: Mapping[str, str]) -> None:
+    """Raise ConfigError for keyword arguments of a constructor that has no such ones."""
+    for option in given:
+        raise ConfigError(f"{name} has no option {option!r}: {reasons.get(option, 'unknown keyword argument')}")
+
+
+def refuse_arguments(name: str, given: Mapping[str, Any], reasons: Mapping[str, str]) -> None:
+    """Raise ConfigError for keyword arguments of a call that takes no such ones, but for known ones that are None."""
+    for argument, value in given.items():
+        if value is not None or argument not in reasons:
+            raise ConfigError(f"{name} takes no {argument}: {reasons.get(argument, 'unknown keyword argument')}")
+
+
+def refuse_bipartite(in_channels: Any) -> None:
+    """Raise ConfigError unless the nodes are of one kind."""
+    if not isinstance(in_channels, Integral):
+        raise ConfigError(f"PLSTMConv reads one graph: in_channels must be an int, got {in_channels} (bipartite)")
+
+
+class NoMessages(MessagePassing):
+    """A MessagePassing that passes no messages: hooks on its steps would never be called, so they are refused."""
+
+    def _no_such_step(self, hook: Any) -> NoReturn:
+        raise ConfigError(
+            f"{type(self).__name__} passes no messages, so a hook on propagate, message, aggregate or edge_update is "
+            "never called; use register_forward_hook or register_forward_pre_hook"
+        )
+
+
+for step in ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update"):
+    for when in ("pre_hook", "hook"):
+        setattr(NoMessages, f"register_{step}_forward_{when}", NoMessages._no_such_step)
