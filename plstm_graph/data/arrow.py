@@ -167,8 +167,5 @@ def normalised(black: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     Returns:
         [n, 3, size, size]
     """
-    white = (~black).to(dtype).unsqueeze(1)
-    mean, deviation = (
-        torch.tensor(row, dtype=dtype, device=black.device).view(1, 3, 1, 1) for row in (MEAN, DEVIATION)
-    )
-    return (white - mean) / deviation
+    white = (~black).to(dtype)
+    return torch.stack([(white - mean) / deviation for mean, deviation in zip(MEAN, DEVIATION, strict=True)], 1)
