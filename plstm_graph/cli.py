@@ -170,7 +170,7 @@ def _config(
 
     And the seeds and folds of a series, none for a single run.
     """
-    from plstm_graph.train.config import TrainConfig, from_dict, override, read_toml
+    from plstm_graph.train.config import TrainConfig, default_config, from_dict, override, read_toml
     from plstm_graph.train.folders import numbers, stored_series
     from plstm_graph.train.results import stored_config
 
@@ -181,9 +181,10 @@ def _config(
                 raise ConfigError(f"--{name} runs a series and --{name[:-1]} one run: give one of them")
             series[name] = numbers(text, name)
     from_file = read_toml(path) if path else {}
-    name = stem(str(given.get("data") or from_file.get("data") or TrainConfig.data))
+    data = str(given.get("data") or from_file.get("data") or TrainConfig.data)
+    name = stem(data)
     out = out or from_file.get("out") or str(Path("runs") / name)
-    base, stored = TrainConfig(), stored_series(out) if resume else None
+    base, stored = default_config(data), stored_series(out) if resume else None
     if stored:
         base, known = stored
         series = known | series

@@ -13,7 +13,8 @@ nav17 ogbg-molhiv ogbg-molpcba ogbg-molbace ogbg-molbbbp ogbg-molclintox ogbg-mo
 ogbg-moltoxcast ogbg-molesol ogbg-molfreesolv ogbg-mollipo ogbg-molchembl ogbg-code2 peptides-func peptides-struct
 ZINC esol freesolv lipo pcba muv hiv bace bbbp tox21 toxcast sider clintox MUTAG PTC_FM ENZYMES ENZYMES+attr PROTEINS
 PROTEINS+attr AIDS AIDS+attr NCI1 Mutagenicity IMDB-BINARY dvae nasbench201 nasbench201-1 nasbench201-5
-nasbench201-10 nasbench201-50 circuits epfl
+nasbench201-10 nasbench201-50 circuits epfl carry carry-dag transfer-line transfer-ring transfer-crossed
+transfer-tree transfer-dag
 """
 
 _TU_COLLECTION = """

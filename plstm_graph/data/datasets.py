@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from plstm_graph.data import aiger, circuits, dvae, moleculenet, nasbench, nav17, ogbg, peptides, tu, zinc
+from plstm_graph.data import aiger, circuits, dvae, moleculenet, nasbench, nav17, ogbg, paths, peptides, tu, zinc
 from plstm_graph.data.dataset import DatasetInfo, GraphDataset
 from plstm_graph.data.molecules import CIP, FEATURISERS
 from plstm_graph.data.prepared import SUFFIX, read_prepared
@@ -14,7 +14,7 @@ from plstm_graph.errors import ConfigError, DataError, unknown
 from plstm_graph.files import expanded, kind
 from plstm_graph.names import AIG_PREFIX, check_data_set
 
-FAMILIES = (nav17, ogbg, peptides, zinc, moleculenet, tu, dvae, nasbench, circuits, aiger)
+FAMILIES = (nav17, ogbg, peptides, zinc, moleculenet, tu, dvae, nasbench, circuits, aiger, paths)
 DATASETS: dict[str, DatasetInfo] = {row.name: row for family in FAMILIES for row in family.ROWS}
 
 

@@ -18,7 +18,7 @@ class Stacked:
         x: node features, [N, features].
         edge_index: by the numbers of nodes inside their graph, [2, M].
         edge_attr: edge features, [M, features].
-        y: labels, [G, ...].
+        y: labels, [G, ...], or [N, ...] where each node has some.
         rank: rank of each node in its graph, [N].
         smiles: of each graph.
     """
@@ -58,7 +58,7 @@ class Stacked:
         if self.edge_attr is not None:
             parts["edge_attr"] = self.edge_attr.split(columns)
         if self.y is not None:
-            parts["y"] = self.y.split(1)
+            parts["y"] = self.y.split(nodes if len(self.y) == len(self.x) else 1)
         if self.rank is not None:
             parts["rank"] = self.rank.split(nodes)
         if self.smiles is not None:

@@ -14,9 +14,24 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.files import atomic_write, expanded
 from plstm_graph.model_config import ModelConfig
-from plstm_graph.names import AIG_PREFIX, placed
+from plstm_graph.names import AIG_PREFIX, DATA_SETS, placed
 
 MAX_SEED = 2**32 - 1  # numpy's
+
+_PATHS = {
+    "epochs": 48,
+    "batch_size": 32,
+    "weight_decay": 0.0,
+    "model.layers": 2,
+    "model.heads": 4,
+    "model.local": "none",
+}
+_PATHS |= {"model.transition": "saturating", "model.norm": "layer", "model.dropout": 0.0, "model.walks": 0}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    name: _PATHS for name in DATA_SETS if name.partition("-")[0] in ("carry", "transfer")
+}
+"""By data set: values, by flat name, that suit it better than the defaults of :class:`TrainConfig`, which are for
+molecules."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +135,11 @@ def flat(config: TrainConfig) -> dict[str, Any]:
     """``{"lr": ..., "model.width": ...}``, unset values included."""
     own = {item.name: getattr(config, item.name) for item in fields(config) if item.name != "model"}
     return own | {f"model.{item.name}": getattr(config.model, item.name) for item in fields(config.model)}
+
+
+def default_config(data: str) -> TrainConfig:
+    """What a run on a data set is where nothing else is asked for."""
+    return override(TrainConfig(), DEFAULTS.get(data.casefold(), {}) | {"data": data})
 
 
 def override(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:

@@ -34,7 +34,7 @@ def test_every_row_of_the_table_is_consistent() -> None:
         assert TASKS[info.task](metric=info.metric).metric == info.metric
         assert info.source
         assert info.licence
-        assert info.url.startswith(("https://", "http://snap.stanford.edu/"))
+        assert info.url.startswith(("https://", "http://snap.stanford.edu/")) or info.licence == "generated"
         assert info.megabytes is None or info.megabytes > 0
 
 

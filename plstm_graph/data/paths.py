@@ -1,0 +1,177 @@
+"""Tasks on which only what travels along directed paths helps, drawn from seeds: ``transfer`` and ``carry``.
+
+They are learnt on short paths and tested on long ones, so a score on the test part says whether the rule was found.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from plstm_graph.data.dataset import DatasetInfo, GraphDataset
+from plstm_graph.data.splits import OFFICIAL
+from plstm_graph.data.stacked import Stacked
+from plstm_graph.errors import ConfigError, unknown
+from plstm_graph.nn.encoders import FeatureSpec
+
+TRANSFERS = ("line", "ring", "crossed", "tree", "dag")
+CARRIES = ("tree", "dag")
+NEAR = 3  # a parent is among so many nodes before its child
+
+
+class Paths(NamedTuple):
+    """Graphs of one size, and over how many edges the value has to come that each node is asked for, int64 [N]; -1
+    where nothing is asked."""
+
+    graphs: Stacked
+    distance: Tensor
+
+
+def transfer(kind: str, distance: int, graphs: int, generator: torch.Generator) -> Paths:
+    """One node, the target, must say the random value of another, the source; all nodes have one, so that none can know
+    the answer alone.
+
+    ``"line"``: at the ends of a line. ``"ring"``: opposite each other. ``"crossed"``: at the ends of a ladder with
+    crosses for rungs. These are undirected. ``"tree"``: a binary tree that branches off the path at every node.
+    ``"dag"``: with such nodes beside the path, from which edges lead back to it.
+
+    Args:
+        kind: one of ``TRANSFERS``.
+        distance: edges from source to target.
+        graphs: how many.
+        generator: of values and random edges.
+
+    Returns:
+        x [N, 3]: value (0 for the target), is source, is target. y [N, 1]: NaN but for the target.
+    """
+    if kind not in TRANSFERS:
+        raise ConfigError(unknown("transfer", kind, TRANSFERS))
+    nodes, target = {
+        "line": (distance + 1, distance),
+        "ring": (2 * distance, distance),
+        "crossed": (2 * distance + 2, 2 * distance),
+        "tree": (2 * distance + 1, 2 * distance),
+        "dag": (2 * distance + 1, 2 * distance),
+    }[kind]
+    src, dst = _edges(kind, distance, graphs, generator)
+    value = torch.rand(graphs, nodes, generator=generator)
+    x = torch.zeros(graphs, nodes, 3)
+    x[..., 0] = value
+    x[:, 0, 1] = x[:, target, 2] = 1
+    x[:, target, 0] = 0
+    y, far = torch.full((graphs, nodes), torch.nan), torch.full((graphs, nodes), -1)
+    y[:, target], far[:, target] = value[:, 0], distance
+    if kind in ("line", "ring", "crossed"):
+        src, dst = torch.cat([src, dst], 1), torch.cat([dst, src], 1)
+    return Paths(_stack(x, torch.stack([src, dst]), None, y), far.flatten())
+
+
+def _edges(kind: str, distance: int, graphs: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Ends of the edges of each graph, [graphs, edges] each, from lower to higher number."""
+    step = torch.arange(distance)
+    if kind == "line":
+        src, dst = step, step + 1
+    elif kind == "ring":
+        ends = torch.stack([torch.arange(2 * distance), torch.arange(1, 2 * distance + 1) % (2 * distance)])
+        src, dst = ends.amin(0), ends.amax(0)
+    elif kind == "crossed":
+        src = torch.cat([2 * step, 2 * step + 1, 2 * step, 2 * step + 1])
+        dst = torch.cat([2 * step + 2, 2 * step + 3, 2 * step + 3, 2 * step + 2])
+    else:  # the path runs over even nodes; an odd one hangs on the even one before it
+        src, dst = torch.cat([2 * step, 2 * step]), torch.cat([2 * step + 2, 2 * step + 1])
+    src, dst = src.expand(graphs, -1), dst.expand(graphs, -1)
+    if kind == "tree":  # or on the odd one before it, so that branches grow
+        hangs = (torch.rand(graphs, distance, generator=generator) < 0.5) & (step > 0)
+        src = torch.cat([src[:, :distance], 2 * step - hangs.long()], 1)
+    elif kind == "dag":  # and leads on to one of the nodes behind it
+        on = 2 * step + 1 + torch.randint(1, 2 * NEAR, (graphs, distance), generator=generator)
+        src = torch.cat([src, (2 * step + 1).expand(graphs, -1)], 1)
+        dst = torch.cat([dst, on.clamp(max=2 * distance)], 1)
+    return src, dst
+
+
+def carry(kind: str, nodes: int, graphs: int, generator: torch.Generator, open_share: float = 0.9) -> Paths:
+    """Reset and carry: edges are open or closed, and every node must say the random value at the top of its segment of
+    open edges.
+
+    ``"tree"``: every node's parent is among the three before it. ``"dag"``: it has another predecessor among these, by
+    a closed edge.
+
+    Args:
+        kind: one of ``CARRIES``.
+        nodes: of each graph, at least 2.
+        graphs: how many.
+        generator: of everything.
+        open_share: probability that an edge of the tree is open.
+
+    Returns:
+        x [N, 1]: value. edge_attr [M, 1]: is open. y [N, 1].
+    """
+    if kind not in CARRIES:
+        raise ConfigError(unknown("carry", kind, CARRIES))
+    node = torch.arange(nodes).expand(graphs, nodes)
+    parent = (node - torch.randint(1, NEAR + 1, (graphs, nodes), generator=generator)).clamp(min=0)
+    value = torch.rand(graphs, nodes, generator=generator)
+    is_open = torch.rand(graphs, nodes, generator=generator) < open_share
+    is_open[:, 0] = False
+    top, depth = torch.where(is_open, parent, node), is_open.long()
+    while not torch.equal(further := top.gather(1, top), top):  # twice as far each time
+        top, depth = further, depth + depth.gather(1, top)
+    src, dst, state = parent[:, 1:], node[:, 1:], is_open[:, 1:].float()
+    if kind == "dag":
+        choices = node.clamp(max=NEAR)[:, 2:]  # predecessors that there might be
+        turn = (torch.rand(graphs, nodes - 2, generator=generator) * (choices - 1)).long() + 1
+        back = (node - parent)[:, 2:]
+        other = node[:, 2:] - ((back - 1 + turn) % choices + 1)
+        src, dst, state = torch.cat([src, other], 1), torch.cat([dst, node[:, 2:]], 1), pad(state, (0, nodes - 2))
+    y = value.gather(1, top)
+    return Paths(_stack(value.unsqueeze(-1), torch.stack([src, dst]), state, y), depth.flatten())
+
+
+def _stack(x: Tensor, edge_index: Tensor, edge_attr: Tensor | None, y: Tensor) -> Stacked:
+    """Graphs of one size: [graphs, nodes, features], [2, graphs, columns], [graphs, columns] and [graphs, nodes]."""
+    graphs, nodes, _ = x.shape
+    rank = torch.arange(nodes).repeat(graphs)
+    sizes = (torch.full((graphs,), size) for size in (nodes, edge_index.size(2)))
+    attributes = None if edge_attr is None else edge_attr.reshape(-1, 1)
+    return Stacked(*sizes, x.flatten(0, 1), edge_index.flatten(1), attributes, y.reshape(-1, 1), rank)
+
+
+SHORT = {"carry": ((10, 30, 60, 100), (0.5, 0.9, 0.98)), "transfer": ((5, 10, 20, 30, 40, 50), (None,))}
+LONG = {"carry": ((1000,), (0.995,)), "transfer": ((500,), (None,))}
+"""Sizes of the graphs (nodes, or distances) and shares of open edges, to learn on and to be tested on."""
+COUNTS = {"train": 2000, "valid": 200, "test": 20}
+
+
+def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
+    """Graphs of one family; they are the same on every machine."""
+    family, kind = info.options["family"], info.options["kind"]
+    generator = torch.Generator().manual_seed(0)
+    graphs, parts = [], {}
+    for part, count in COUNTS.items():
+        cases = [(size, share) for share in LONG[family][1] for size in LONG[family][0]]
+        if part != "test":
+            cases = [(size, share) for share in SHORT[family][1] for size in SHORT[family][0]]
+        begin = len(graphs)
+        for number, (size, share) in enumerate(cases):
+            many = (count - number - 1) // len(cases) + 1
+            if family == "carry":
+                graphs += carry(kind, size, many, generator, share).graphs.graphs()
+            else:
+                graphs += transfer(kind, size, many, generator).graphs.graphs()
+        parts[part] = list(range(begin, len(graphs)))
+    features = FeatureSpec(node_dim=graphs[0].x.size(1), edge_dim=1 if family == "carry" else 0)
+    return info.dataset(graphs, ("value",), features, {"level": "node"}, parts=parts)
+
+
+def _row(name: str, family: str, kind: str) -> DatasetInfo:
+    return DatasetInfo(
+        *(name, sum(COUNTS.values()), "regression", "rmse", OFFICIAL, "generated", "made here, from a seed", ""),
+        *((), None, load, {"family": family, "kind": kind}),
+    )
+
+
+ROWS = [_row(f"carry-{kind}" if kind != "tree" else "carry", "carry", kind) for kind in CARRIES]
+ROWS += [_row(f"transfer-{kind}", "transfer", kind) for kind in TRANSFERS]
