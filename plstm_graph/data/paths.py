@@ -3,12 +3,14 @@
 They are learnt on short paths and tested on long ones, so a score on the test part says whether the rule was found.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from torch_geometric.data import Data
 
 from plstm_graph.data.dataset import DatasetInfo, GraphDataset
 from plstm_graph.data.splits import OFFICIAL
@@ -134,35 +136,38 @@ def _stack(x: Tensor, edge_index: Tensor, edge_attr: Tensor | None, y: Tensor) -
     """Graphs of one size: [graphs, nodes, features], [2, graphs, columns], [graphs, columns] and [graphs, nodes]."""
     graphs, nodes, _ = x.shape
     rank = torch.arange(nodes).repeat(graphs)
-    sizes = (torch.full((graphs,), size) for size in (nodes, edge_index.size(2)))
+    sizes, columns = torch.full((graphs,), nodes), torch.full((graphs,), edge_index.size(2))
     attributes = None if edge_attr is None else edge_attr.reshape(-1, 1)
-    return Stacked(*sizes, x.flatten(0, 1), edge_index.flatten(1), attributes, y.reshape(-1, 1), rank)
+    return Stacked(sizes, columns, x.flatten(0, 1), edge_index.flatten(1), attributes, y.reshape(-1, 1), rank)
 
 
-SHORT = {"carry": ((10, 30, 60, 100), (0.5, 0.9, 0.98)), "transfer": ((5, 10, 20, 30, 40, 50), (None,))}
-LONG = {"carry": ((1000,), (0.995,)), "transfer": ((500,), (None,))}
-"""Sizes of the graphs (nodes, or distances) and shares of open edges, to learn on and to be tested on."""
+NODES, DISTANCES, SHARES = (10, 30, 60, 100), (5, 10, 20, 30, 40, 50), (0.5, 0.9, 0.98)
+"""Of what is learnt on, and is validated by."""
+FAR_NODES, FAR_DISTANCE, FAR_SHARE = 1000, 500, 0.995
+"""Of what is tested on."""
 COUNTS = {"train": 2000, "valid": 200, "test": 20}
 
 
 def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
     """Graphs of one family; they are the same on every machine."""
-    family, kind = info.options["family"], info.options["kind"]
-    generator = torch.Generator().manual_seed(0)
-    graphs, parts = [], {}
+    kind, generator = info.options["kind"], torch.Generator().manual_seed(0)
+    if info.options["family"] == "carry":
+        near = [partial(carry, kind, nodes, open_share=share) for share in SHARES for nodes in NODES]
+        far = partial(carry, kind, FAR_NODES, open_share=FAR_SHARE)
+        features = FeatureSpec(node_dim=1, edge_dim=1)
+    else:
+        near = [partial(transfer, kind, distance) for distance in DISTANCES]
+        far = partial(transfer, kind, FAR_DISTANCE)
+        features = FeatureSpec(node_dim=3)
+    graphs: list[Data] = []
+    parts = {}
     for part, count in COUNTS.items():
-        cases = [(size, share) for share in LONG[family][1] for size in LONG[family][0]]
-        if part != "test":
-            cases = [(size, share) for share in SHORT[family][1] for size in SHORT[family][0]]
+        draws = [far] if part == "test" else near
         begin = len(graphs)
-        for number, (size, share) in enumerate(cases):
-            many = (count - number - 1) // len(cases) + 1
-            if family == "carry":
-                graphs += carry(kind, size, many, generator, share).graphs.graphs()
-            else:
-                graphs += transfer(kind, size, many, generator).graphs.graphs()
+        for number, draw in enumerate(draws):
+            many = (count - number - 1) // len(draws) + 1  # together ``count``
+            graphs += draw(graphs=many, generator=generator).graphs.graphs()
         parts[part] = list(range(begin, len(graphs)))
-    features = FeatureSpec(node_dim=graphs[0].x.size(1), edge_dim=1 if family == "carry" else 0)
     return info.dataset(graphs, ("value",), features, {"level": "node"}, parts=parts)
 
 
