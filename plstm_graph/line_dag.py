@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from plstm_graph.errors import BackendUnavailable, ShapeError, missing_extra
-from plstm_graph.line_pairs import LevelPlan, each, grouped, level_plan, line_pairs, move, owners, within
+from plstm_graph.line_pairs import LevelPlan, each, grouped, level_plan, line_pairs, move, on_the_host, owners, within
 from plstm_graph.orient import (
     GIVEN,
     check_edge_index,
@@ -81,6 +81,7 @@ class LineDAG:
     # ------------------------------------------------------------------ build
 
     @classmethod
+    @on_the_host
     @to_keep()
     def from_edge_index(
         cls,

@@ -1,15 +1,36 @@
 """Pairs of edges that meet at a node, and their groupings: the tensor work behind LineDAG."""
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from plstm_graph.errors import ShapeError
+from plstm_graph.errors import ConfigError, ShapeError
 
 MAX_PAIRS_PER_EDGE = 64
 """A line graph may have at most this many pairs per edge; a hub of degree d in mid-order alone makes about d²/4."""
+
+ON_THE_HOST = (
+    "a line graph is built on the host, in sizes that depend on the edges, so torch.compile(fullgraph=True) and "
+    "torch.export need it ready: build dag = LineDAG.from_edge_index(...).prepare() outside and pass dag=dag"
+)
+
+
+def on_the_host(build: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that compiled code calls as it stands, and that what has to be one graph refuses in one sentence."""
+
+    @wraps(build)
+    def built(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():  # torch.export runs it on tensors that hold nothing
+            raise ConfigError(ON_THE_HOST)
+        return build(*args, **kwargs)
+
+    try:
+        return torch.compiler.disable(built, reason=ON_THE_HOST)
+    except TypeError:  # torch 2.6 takes no reason
+        return torch.compiler.disable(built)
 
 
 class LevelPlan(NamedTuple):

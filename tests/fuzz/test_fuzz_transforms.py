@@ -122,8 +122,7 @@ def same(got: LineDAG, want: LineDAG) -> None:
 
 def outcome(data: Data, dag: LineDAG) -> Tensor:
     torch.manual_seed(0)
-    edge_attr = data.edge_attr.unsqueeze(1) if data.edge_attr.dim() == 1 else data.edge_attr
-    x, edge_attr = data.x[:, :1].float(), edge_attr[:, :1].float()
+    x, edge_attr = (rows.view(len(rows), -1)[:, :1].float() for rows in (data.x, data.edge_attr))  # some are 1-D
     return PLSTMConv(1, 2, edge_dim=1, mode="D")(x, data.edge_index, edge_attr, dag=dag)
 
 

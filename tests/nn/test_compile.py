@@ -89,6 +89,20 @@ def test_compiled_code_refuses_a_dag_of_another_edge_index():
         layer(x, edge_index.flip(1), edge_attr, dag=dag)
 
 
+@pytest.mark.parametrize("kind", ["layer", "stack"])
+def test_without_a_dag_one_graph_is_refused_in_one_sentence(kind):
+    torch._dynamo.reset()
+    x, edge_index, edge_attr, _ = batch(0, "cpu")
+    model = MODELS[kind]()
+    sentence = "pass dag=dag" if MOST == 2 else ""  # PyTorch 2.6 tells no reason
+    with pytest.raises(Exception, match=sentence):
+        torch.compile(model, fullgraph=True, dynamic=True, backend="eager")(x, edge_index, edge_attr=edge_attr)
+    with pytest.raises(Exception, match=sentence):
+        torch.export.export(model, (x, edge_index), {"edge_attr": edge_attr})
+    broken = torch.compile(model, backend="eager")
+    torch.testing.assert_close(broken(x, edge_index, edge_attr=edge_attr), model(x, edge_index, edge_attr=edge_attr))
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_stack_of_a_model_on_packed_batches(device):
     """Views and tables are made outside of what is compiled; graphs of several size classes come and go."""
