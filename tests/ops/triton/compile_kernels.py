@@ -12,9 +12,10 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from plstm_graph import Gates, LineDAG, PLSTMConv, propagate
-from plstm_graph.grid import GridGates, image
+from plstm_graph.grid import ChainGates, GridGates, image
+from plstm_graph.grid import chain as sequence
 from plstm_graph.grid.gates import MODES
-from plstm_graph.grid.triton import operator as grid_operator
+from plstm_graph.grid.triton import images, sequences
 from plstm_graph.ops import triton as backend
 from plstm_graph.ops.triton import call, gates, norm, sweep
 
@@ -101,10 +102,17 @@ def run_image(mode: str, columns: int, width: int, dtype: torch.dtype) -> None:
     image(*vectors, gates, form="triton").sum().backward()
 
 
+def run_chain(width: int, dtype: torch.dtype) -> None:
+    """The same of a chain."""
+    vectors = (torch.zeros(1, 2, 100, width, dtype=dtype, requires_grad=True) for _ in range(3))
+    gates = (torch.zeros(1, 2, 100, requires_grad=True) for _ in range(4))
+    sequence(*vectors, ChainGates(*gates), form="triton")[0].sum().backward()
+
+
 if __name__ == "__main__":
     compiler = Compiler([int(capability) for capability in sys.argv[1:]])
     backend.runs_here, sweep.processors = lambda device: None, lambda device: PROCESSORS
-    for module in (call, gates, norm, sweep, grid_operator):
+    for module in (call, gates, norm, sweep, images, sequences):
         module.launch = compiler.launch
     for case in CASES:
         run(*case)
@@ -112,4 +120,5 @@ if __name__ == "__main__":
         run_image(mode, 5, 16, torch.float32)
     for width, dtype in ((32, torch.bfloat16), (64, torch.float32), (128, torch.bfloat16), (128, torch.float32)):
         run_image("P", 18, width, dtype)
+        run_chain(width, dtype)
     print(len(compiler.shared), max(compiler.shared.values()))
