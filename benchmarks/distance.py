@@ -64,8 +64,8 @@ def build(name: str) -> nn.Module:
     """A network by its key in ``STYLES``."""
     model = default_config("carry").model
     layers = {"gine": 16, "gatedgcn": 16, "gps": 4}.get(name, model.layers)
-    kind, _, transition = name.partition("-")
-    values = vars(model) | {"layers": layers, "transition": transition or model.transition}
+    kind, _, tanh = name.partition("-")
+    values = vars(model) | {"layers": layers} | ({"transition": "tanh", "output_norm": "rms"} if tanh else {})
     if kind == "dagnn":
         return Dagnn(ModelConfig(**values))
     return GraphModel(FeatureSpec(node_dim=1, edge_dim=1), 1, ModelConfig(**values | {"model": kind}), level="node")

@@ -133,12 +133,16 @@ def activate(raw: Gates, dag: LineDAG, mode: str, transition: str = "tanh") -> G
     return Gates(activate_source(source, transition), carried, mark.sigmoid(), direct.sigmoid())
 
 
-def initial_gate_bias(heads: int, transition: str = "tanh") -> Tensor:
-    """Biases of source, transition (spread over the heads), mark and direct, [4, H]."""
+def initial_gate_bias(heads: int, transition: str = "tanh", open_gates: bool = False) -> Tensor:
+    """Biases of source, transition (spread over the heads), mark and direct, [4, H].
+
+    ``open_gates``: all but transitions begin half open.
+    """
     check_transition(transition)
     tanh = transition == "tanh"
     low, high = TRANSITION_BIAS if tanh else SATURATING_BIAS
-    bias = torch.tensor([SOURCE_BIAS if tanh else 0.0, (low + high) / 2, MARK_BIAS if tanh else 0.0, DIRECT_BIAS])
+    source, mark = (SOURCE_BIAS, MARK_BIAS) if tanh and not open_gates else (0.0, 0.0)
+    bias = torch.tensor([source, (low + high) / 2, mark, 0.0 if open_gates else DIRECT_BIAS])
     bias = bias.unsqueeze(-1).repeat(1, heads)
     if heads > 1:
         bias[1] = torch.linspace(low, high, heads)

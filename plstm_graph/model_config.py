@@ -13,8 +13,8 @@ class ModelConfig:
         model: a name in :data:`plstm_graph.nn.MODELS`: ``"plstm"`` or one of the baselines. ``"fingerprint"`` is no
             network: Morgan fingerprint and random forest, see ``plstm_graph.train.forest``.
         width, layers, heads, norm, expansion, dropout: of the stack; ``heads`` where the layer has some.
-        modes, directions, transition, order: as for :class:`plstm_graph.PLSTM`. With order ``"random"`` every epoch of
-            a training draws orientations anew.
+        modes, directions, transition, output_norm, open_gates, order: as for :class:`plstm_graph.PLSTM`. With order
+            ``"random"`` every epoch of a training draws orientations anew.
         local: local branch of pLSTM, a name in :data:`plstm_graph.nn.baselines.LOCALS`.
         pooling: over the nodes of a graph, a name in :data:`plstm_graph.nn.model.POOLINGS`.
         walks: steps of the random-walk encoding, 0 for none.
@@ -40,6 +40,8 @@ class ModelConfig:
     modes: str = "PD"
     directions: str = "both"
     transition: str = "tanh"
+    output_norm: str = "rms"
+    open_gates: bool = False
     local: str = "gine"
     norm: str = "batch"
     expansion: float = 2.0

@@ -57,6 +57,7 @@ OPTIONS = {
     ),
     "model.directions": ("directions", ("both", "along", "against", "alternating")),
     "model.transition": ("transition", ("tanh", "saturating")),
+    "model.output_norm": ("output norm", ("rms", "soft", "none")),
     "model.local": ("local branch", ("none", "gine", "gcn", "gat", "gatedgcn")),
     "model.norm": ("norm", ("batch", "rms", "layer", "none")),
     "model.pooling": ("pooling", ("mean", "sum", "max", "attention")),

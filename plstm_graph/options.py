@@ -72,6 +72,8 @@ CHOICES = (
     Choice("--modes", str, _MODEL, "Mode of each block, repeated as needed: P, D, PD, ...", "model.modes"),
     Choice("--directions", str, _MODEL, "Reading: both, along, against or alternating.", "model.directions"),
     Choice("--transition", str, _MODEL, "tanh, or saturating: carries over any distance.", "model.transition"),
+    Choice("--output-norm", str, _MODEL, "Of every head of pLSTM: rms, soft or none.", "model.output_norm"),
+    Choice("--open-gates/--no-open-gates", bool, _MODEL, "Gates of pLSTM begin half open.", "model.open_gates"),
     Choice("--local", str, _MODEL, "Local branch beside pLSTM: gine, gcn, gat, gatedgcn or none.", "model.local"),
     Choice("--norm", str, _MODEL, "batch, rms, layer or none.", "model.norm"),
     Choice("--expansion", float, _MODEL, "Width of the feed-forward layers over --width; 0: none.", "model.expansion"),

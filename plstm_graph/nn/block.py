@@ -61,7 +61,7 @@ class PLSTMBlock(nn.Module):
         norm: ``"batch"``, ``"rms"``, ``"layer"`` or ``"none"``.
         expansion: width of the feed-forward layer over ``channels``; 0 for none.
         dropout: on both branches.
-        order, backend, transition: as for :class:`PLSTMConv`.
+        order, backend, transition, output_norm, open_gates: as for :class:`PLSTMConv`.
 
     Shapes: x [N, channels], edge_index [2, M], edge_attr [M, edge_dim] or [M] -> [N, channels].
 
@@ -84,6 +84,8 @@ class PLSTMBlock(nn.Module):
         order: str = "index",
         backend: str = "auto",
         transition: str = "tanh",
+        output_norm: str = "rms",
+        open_gates: bool = False,
     ) -> None:
         super().__init__()
         check_backend(backend)
@@ -109,6 +111,8 @@ class PLSTMBlock(nn.Module):
                 order=order,
                 backend=backend,
                 transition=transition,
+                output_norm=output_norm,
+                open_gates=open_gates,
             )
             for reverse in readings
         )

@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from torch_geometric.typing import Adj
 from torch_geometric.utils import is_sparse, to_edge_index
 
-from plstm_graph.errors import ConfigError, ShapeError
+from plstm_graph.errors import ConfigError, ShapeError, unknown
 from plstm_graph.gates import Gates, activate, check_mode, check_transition, initial_gate_bias, view
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.dropin import LAYER, LAYER_CALL, NoMessages, refuse_arguments, refuse_bipartite, refuse_options
 from plstm_graph.nn.linear import EdgeLinear, NodeLinear
-from plstm_graph.nn.norm import NORM_EPS, MultiHeadRMSNorm
+from plstm_graph.nn.norm import OUTPUT_NORMS, MultiHeadRMSNorm
 from plstm_graph.ops import propagate
 from plstm_graph.ops.dispatch import COMPILED, check_backend, compiled_backend
 from plstm_graph.ops.functional import transforming
@@ -49,6 +49,10 @@ class PLSTMConv(NoMessages):
         transition: ``"tanh"``, or ``"saturating"``, whose sources can be exactly 0 and transitions exactly 1: for
             graphs where what matters is far away along directed paths. See
             :func:`plstm_graph.gates.activate_transition`.
+        output_norm: ``"rms"``, of every head; ``"soft"``: y / sqrt(mean(y²) + 1), by which small outputs keep their
+            size, so that it matters what fades on the way; or ``"none"``: a scale alone, so that outputs tell how much
+            arrives over how many paths. Without a norm the layer runs step by step, not as one kernel.
+        open_gates: sources, marks and direct gates begin half open rather than almost closed.
 
     Shapes:
         - **input:** node features [N, in_channels], edge_index [2, M] or a sparse adjacency (transposed, as in PyG),
@@ -56,7 +60,8 @@ class PLSTMConv(NoMessages):
         - **output:** [N, H · out_channels], or [N, out_channels] without ``concat``
 
     Raises:
-        ConfigError: an option of GATv2Conv that has no meaning here, or an unknown mode, transition, order or backend.
+        ConfigError: an option of GATv2Conv that has no meaning here, or an unknown mode, transition, order,
+            backend or norm.
         ShapeError: bipartite ``x``, or features that do not fit the graph.
 
     Reference: Pöppel et al. 2025, "pLSTM: parallelizable Linear Source Transition Mark networks", eqs 5, 6 and 9.
@@ -82,6 +87,8 @@ class PLSTMConv(NoMessages):
         bias: bool = True,
         backend: str = "auto",
         transition: str = "tanh",
+        output_norm: str = "rms",
+        open_gates: bool = False,
         **unsupported: Any,
     ) -> None:
         refuse_bipartite(in_channels)
@@ -90,12 +97,14 @@ class PLSTMConv(NoMessages):
             raise ConfigError(f"heads and out_channels must be at least 1, got {heads} and {out_channels}")
         check_mode(mode)
         check_transition(transition)
+        if output_norm not in OUTPUT_NORMS:
+            raise ConfigError(unknown("output norm", output_norm, OUTPUT_NORMS))
         check_order(order)
         check_backend(backend)
         super().__init__(aggr="sum", node_dim=0)
         self.in_channels, self.out_channels, self.heads, self.concat = in_channels, out_channels, heads, concat
         self.mode, self.reverse, self.order, self.backend = mode, reverse, order, backend
-        self.transition = transition
+        self.transition, self.open_gates = transition, open_gates
         self.edge_dim = edge_dim = edge_dim or None
         self.key_channels = key_channels or out_channels
 
@@ -105,8 +114,7 @@ class PLSTMConv(NoMessages):
         # Per edge: source, mark, transition as prev and as next.
         self.lin_edge = EdgeLinear(edge_dim, 4 * heads) if edge_dim is not None else None
         self.gate_bias = nn.Parameter(torch.empty(4, heads))  # source, transition, mark, direct
-        # Dividing queries by √K and normalising the outputs is normalising with a K times larger eps.
-        self.norm = MultiHeadRMSNorm(heads, out_channels, eps=NORM_EPS * self.key_channels)
+        self.norm = OUTPUT_NORMS[output_norm](heads, out_channels, self.key_channels)
         if bias:
             self.bias = nn.Parameter(torch.empty(out_channels * (heads if concat else 1)))
         else:
@@ -121,7 +129,7 @@ class PLSTMConv(NoMessages):
         if self.lin_edge is not None:
             self.lin_edge.reset_parameters()
         with torch.no_grad():
-            self.gate_bias.copy_(initial_gate_bias(self.heads, self.transition))
+            self.gate_bias.copy_(initial_gate_bias(self.heads, self.transition, self.open_gates))
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
@@ -200,6 +208,7 @@ class PLSTMConv(NoMessages):
     def _layer(self, backend: str, x: Tensor, edge_attr: Tensor | None, dag: LineDAG) -> Tensor:
         """All of the layer in kernels of its own, see ``ops/layer.py``."""
         lin, norm, lin_edge = self.lin, self.norm, None
+        assert isinstance(norm, MultiHeadRMSNorm)
         if edge_attr is not None:
             edge_attr, edge_map = self._edge_map(edge_attr)
             lin_edge = edge_map.weight

@@ -43,7 +43,8 @@ class PLSTM(nn.Module):
         modes: modes of the blocks, repeated as needed: ``"PD"`` alternates.
         directions: as for :class:`PLSTMBlock`, or ``"alternating"``: along the edges in every even block, against
             them in every odd one, with all heads. With ``modes="PD"`` P then always reads along: try ``"PPDD"``.
-        edge_dim, edge_values, norm, expansion, order, backend, transition: as for :class:`PLSTMBlock`.
+        edge_dim, edge_values, norm, expansion, order, backend, transition, output_norm, open_gates: as for
+            :class:`PLSTMBlock`.
         local: local branch of every block: a name in :data:`LOCALS` or a function (channels, edge_dim) -> conv.
             With ``modes="-"`` the local branch stands alone.
         virtual_node: join all nodes of a graph through one more node between the blocks; see :class:`VirtualNode`.
@@ -81,6 +82,8 @@ class PLSTM(nn.Module):
         order: str = "index",
         backend: str = "auto",
         transition: str = "tanh",
+        output_norm: str = "rms",
+        open_gates: bool = False,
         **unsupported: Any,
     ) -> None:
         refuse_options("PLSTM", unsupported, STACK)
@@ -107,6 +110,8 @@ class PLSTM(nn.Module):
                 order=order,
                 backend=backend,
                 transition=transition,
+                output_norm=output_norm,
+                open_gates=open_gates,
             )
             for mode, direction in zip(patterns, _directions(directions, num_layers), strict=True)
         )
@@ -203,6 +208,8 @@ def _plstm(config: ModelConfig, edge_dim: int | None) -> nn.Module:
         order=config.order,
         backend=config.backend,
         transition=config.transition,
+        output_norm=config.output_norm,
+        open_gates=config.open_gates,
     )
 
 

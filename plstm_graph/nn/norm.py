@@ -1,5 +1,7 @@
 """Normalisation of a layer's output, each head on its own."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -40,3 +42,46 @@ class MultiHeadRMSNorm(nn.Module):
     def extra_repr(self) -> str:
         """Shown by ``print``."""
         return f"{self.weight.size(0)}, {self.weight.size(1)}, eps={self.eps}"
+
+
+class HeadScale(nn.Module):
+    """In place of a norm: multiply every head by a weight, ``y / sqrt(K) * weight``. What a node reads keeps its size,
+    which says how much arrives and over how many paths.
+
+    Args:
+        heads: H.
+        channels: V, width of a head.
+        keys: K, by whose root queries are divided.
+
+    Shapes: [N, H, V] -> [N, H, V].
+    """
+
+    def __init__(self, heads: int, channels: int, keys: int) -> None:
+        super().__init__()
+        self.root = keys**-0.5
+        self.weight = nn.Parameter(torch.ones(heads, channels))
+
+    def reset_parameters(self) -> None:
+        """Back to weight 1."""
+        nn.init.ones_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, H, V] -> [N, H, V]"""
+        return x * (self.root * self.weight).to(x.dtype)
+
+    def scale(self, x: Tensor) -> Tensor:
+        """What each head is multiplied by, but for the weight: [N, H, V] -> [N, H, 1]."""
+        return torch.full_like(x[..., :1], self.root)
+
+    def extra_repr(self) -> str:
+        """Shown by ``print``."""
+        return f"{self.weight.size(0)}, {self.weight.size(1)}"
+
+
+# Dividing queries by √K and normalising the outputs is normalising with a K times larger eps.
+OUTPUT_NORMS: dict[str, Callable[[int, int, int], MultiHeadRMSNorm | HeadScale]] = {
+    "rms": lambda heads, channels, keys: MultiHeadRMSNorm(heads, channels, eps=NORM_EPS * keys),
+    "soft": lambda heads, channels, keys: MultiHeadRMSNorm(heads, channels, eps=float(keys)),
+    "none": HeadScale,
+}
+"""What follows the operator, by name, for H, V and K. A soft norm has an eps of 1: small outputs keep their size."""

@@ -26,7 +26,13 @@ _PATHS = {
     "model.heads": 4,
     "model.local": "none",
 }
-_PATHS |= {"model.transition": "saturating", "model.norm": "layer", "model.dropout": 0.0, "model.walks": 0}
+_PATHS |= {
+    "model.transition": "saturating",
+    "model.output_norm": "soft",
+    "model.norm": "layer",
+    "model.dropout": 0.0,
+    "model.walks": 0,
+}
 DEFAULTS: dict[str, dict[str, Any]] = {
     name: _PATHS for name in DATA_SETS if name.partition("-")[0] in ("carry", "transfer")
 }

@@ -16,6 +16,7 @@ from plstm_graph.gates import TRANSITIONS
 from plstm_graph.nn.baselines import LOCALS
 from plstm_graph.nn.block import NORMS
 from plstm_graph.nn.model import DIRECTIONS, FINGERPRINT, MODELS, POOLINGS
+from plstm_graph.nn.norm import OUTPUT_NORMS
 from plstm_graph.ops.dispatch import BACKENDS
 from plstm_graph.orient import CANONICAL, GIVEN, ORDERS
 from plstm_graph.tasks import METRICS, TASKS
@@ -55,6 +56,7 @@ def test_the_values_of_options_are_those_that_the_package_knows() -> None:
         "model.model": (*MODELS, FINGERPRINT),
         "model.directions": DIRECTIONS,
         "model.transition": TRANSITIONS,
+        "model.output_norm": OUTPUT_NORMS,
         "model.local": LOCALS,
         "model.norm": NORMS,
         "model.pooling": POOLINGS,

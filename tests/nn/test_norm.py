@@ -1,8 +1,10 @@
 """MultiHeadRMSNorm: each head on its own, in float32 at least."""
 
+import pytest
 import torch
 
-from plstm_graph.nn import MultiHeadRMSNorm
+from plstm_graph.nn import MultiHeadRMSNorm, PLSTMConv
+from plstm_graph.nn.norm import OUTPUT_NORMS
 
 
 def test_equals_the_formula_head_by_head() -> None:
@@ -49,3 +51,38 @@ def test_empty_input_gradient_and_reset() -> None:
     norm.reset_parameters()
     assert (norm.weight == 1).all()
     assert "2, 3, eps=1e-05" in str(norm)
+
+
+def test_output_norms_of_a_layer():
+    """``soft`` leaves small outputs alone and bounds large ones; ``none`` scales; all of them share what is small."""
+    small, large = torch.full((1, 2, 4), 1e-3), torch.full((1, 2, 4), 1e6)
+    made = {name: make(2, 4, 16) for name, make in OUTPUT_NORMS.items()}
+    for name in ("soft", "none"):
+        torch.testing.assert_close(made[name](small), small / 4, rtol=1e-5, atol=0)
+    for name in ("rms", "soft"):
+        torch.testing.assert_close(made[name](large), torch.ones(1, 2, 4))
+    torch.testing.assert_close(made["none"](large), large / 4)
+    for norm in made.values():
+        torch.testing.assert_close(norm(small), small * norm.scale(small) * norm.weight)
+    assert "2, 4" in str(made["none"])
+
+
+def test_a_layer_without_a_norm_tells_how_many_paths_arrive():
+    """Two paths from one node give twice as much as one; under the norm that cannot be seen."""
+    one = torch.tensor([[0, 1, 2], [1, 2, 5]])
+    two = torch.tensor([[0, 1, 0, 3, 2, 4], [1, 2, 3, 4, 5, 5]])
+    torch.manual_seed(0)
+    x = torch.zeros(6, 3)
+    x[0], x[5] = torch.randn(3), torch.randn(3)
+    read = {}
+    for name in OUTPUT_NORMS:
+        conv = PLSTMConv(3, 4, mode="D", order="given", bias=False, output_norm=name, open_gates=True)
+        assert conv.gate_bias[[0, 2, 3]].eq(0).all()
+        with torch.no_grad():
+            conv.lin.weight[-8:] = 0  # gates are those of the biases
+            conv.gate_bias[3] = -100  # nor does a node read itself
+            outs = [conv(x, edges)[5] for edges in (one, two)]
+        read[name] = (outs[1] / outs[0]).mean().item()
+    assert read["none"] == pytest.approx(2, rel=1e-4)
+    assert read["rms"] < 1.1
+    assert 1.3 < read["soft"] <= 2.0001

@@ -77,7 +77,13 @@ def ran(monkeypatch) -> list[str]:
 @pytest.mark.parametrize("repeated", [False, True], ids=["simple", "columns twice"])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"concat": False}, {"bias": False}, {"edge_dim": None, "key_channels": 3}, {"transition": "saturating"}],
+    [
+        {},
+        {"concat": False},
+        {"bias": False},
+        {"edge_dim": None, "key_channels": 3},
+        {"transition": "saturating", "output_norm": "soft"},
+    ],
     ids=str,
 )
 def test_equals_the_steps(ran, backend, device, mode, reverse, repeated, options):

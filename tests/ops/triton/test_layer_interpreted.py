@@ -20,7 +20,7 @@ EDGES = to_undirected(torch.tensor([[0, 1, 2, 2, 3, 5, 5], [1, 2, 3, 4, 4, 6, 4]
     [
         ({"edge_dim": 3}, EDGES),
         ({"edge_dim": 3, "mode": "D", "reverse": True, "bias": False, "concat": False}, EDGES),
-        ({"reverse": True, "key_channels": 2, "transition": "saturating"}, EDGES),
+        ({"reverse": True, "key_channels": 2, "transition": "saturating", "output_norm": "soft"}, EDGES),
         ({"edge_dim": 3}, torch.cat([EDGES, EDGES[:, :4]], 1)),
     ],
     ids=["P", "D", "no edge features, saturating", "columns twice"],
