@@ -39,7 +39,7 @@ HOMES = {
     "typer": ("cli.py", "options.py"),
     "networkx": ("line_dag.py",),
     "torch_scatter": ("ops/scatter.py",),
-    "numba": ("ops/numba/",),
+    "numba": ("ops/numba/", "grid/numba/"),
     "llvmlite": ("ops/numba/",),
     "yacs": ("graphgym.py",),
     "triton": ("ops/triton/", "grid/triton/"),

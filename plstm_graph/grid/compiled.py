@@ -1,5 +1,6 @@
-"""Forms of images and chains by kernels, imported on first use."""
+"""Forms of images and chains by kernels and loops, imported on first use."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,51 +11,68 @@ from plstm_graph.grid.gates import ChainGates, GridGates
 from plstm_graph.ops import compiled
 
 WIDEST = 64
-"""Columns of an image whose walk still fits into the registers of a program."""
+"""Columns of an image whose walk still fits into the registers of a GPU's program."""
 LARGEST = 128
 """Widths K and V that the kernels take."""
+DENSE = {"triton": 4096, "numba": 1600}
+"""Pixels up to which a form takes an image: its gating matrix lies in memory."""
 
 
-def refuses(query: Tensor, value: Tensor, gates: GridGates | ChainGates, *, unasked: bool = True) -> str | None:
-    """Why the form ``triton`` cannot run an image or a chain, or, ``unasked``, should not; or None."""
+def refuses(
+    name: str, query: Tensor, value: Tensor, gates: GridGates | ChainGates, *, unasked: bool = True
+) -> str | None:
+    """Why a compiled form cannot run an image or a chain, or, ``unasked``, should not; or None."""
     other = "tiles" if isinstance(gates, GridGates) else "chunks"
     widths = query.size(-1), value.size(-1)
     if gates.states > 1:
-        return f"the kernels carry one state an edge, these gates have {gates.states}; use form={other!r}"
-    if isinstance(gates, GridGates) and value.size(3) > WIDEST:
-        return f"the kernels take images of up to {WIDEST} columns, this one has {value.size(3)}; use form={other!r}"
-    if max(widths) > LARGEST:
-        return f"the kernels take K and V of up to {LARGEST}, got {widths[0]} and {widths[1]}; use form={other!r}"
-    if torch.compiler.is_compiling():
-        return f"torch.compile cannot look into these kernels; use form={other!r}"
-    return compiled.unavailable("triton", value.device, unasked)
+        return f"it carries one state an edge, these gates have {gates.states}; use form={other!r}"
+    if isinstance(gates, GridGates):
+        rows, columns = value.shape[2:4]
+        if rows * columns > DENSE[name]:
+            return f"it takes images of up to {DENSE[name]} pixels, this one has {rows * columns}; use form={other!r}"
+        if name == "triton" and columns > WIDEST:
+            return f"it takes images of up to {WIDEST} columns, this one has {columns}; use form={other!r}"
+    if name == "triton" and max(widths) > LARGEST:
+        return f"it takes K and V of up to {LARGEST}, got {widths[0]} and {widths[1]}; use form={other!r}"
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return f"torch.compile, torch.export and torch.func cannot look into it; use form={other!r}"
+    return compiled.unavailable(name, value.device, unasked)
 
 
-def _kernels(query: Tensor, value: Tensor, gates: GridGates | ChainGates) -> Any:
-    """The module of the kernels, if they can run."""
-    why_not = refuses(query, value, gates, unasked=False)
+triton_refuses, numba_refuses = partial(refuses, "triton"), partial(refuses, "numba")
+
+
+def _loaded(name: str, query: Tensor, value: Tensor, gates: GridGates | ChainGates) -> Any:
+    """The module of a form that can run."""
+    why_not = refuses(name, query, value, gates, unasked=False)
     if why_not is not None:
-        raise BackendUnavailable(f"form 'triton' cannot run here: {why_not}")
-    from plstm_graph.grid import triton
+        raise BackendUnavailable(f"form {name!r} cannot run here: {why_not}")
+    module: Any
+    if name == "numba":
+        from plstm_graph.grid import numba as module
+    else:
+        from plstm_graph.grid import triton as module
+    return module
 
-    return triton
 
-
-def image(query: Tensor, key: Tensor, value: Tensor, gates: GridGates) -> Tensor:
+def image(name: str, query: Tensor, key: Tensor, value: Tensor, gates: GridGates) -> Tensor:
     """See :func:`plstm_graph.grid.image`."""
-    kernels = _kernels(query, value, gates)
+    module = _loaded(name, query, value, gates)
     if gates.source.dim() == 7:  # with an axis of the one state
         source, transition, mark = gates.source[..., 0], gates.transition[..., 0, 0], gates.mark[..., 0]
         gates = gates._replace(source=source, transition=transition, mark=mark)
-    found: Tensor = kernels.image(query, key, value, gates)
+    found: Tensor = module.image(query, key, value, gates)
     return found
 
 
-def chain(query: Tensor, key: Tensor, value: Tensor, gates: ChainGates, state: Tensor | None) -> tuple[Tensor, Tensor]:
+def chain(
+    name: str, query: Tensor, key: Tensor, value: Tensor, gates: ChainGates, state: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """See :func:`plstm_graph.grid.chain`; the state is [B, H, J, K, V], also where J = 1."""
-    kernels = _kernels(query, value, gates)
+    module = _loaded(name, query, value, gates)
     if gates.source.dim() == 4:
         source, transition, mark = gates.source[..., 0], gates.transition[..., 0, 0], gates.mark[..., 0]
         gates = gates._replace(source=source, transition=transition, mark=mark)
-    found: tuple[Tensor, Tensor] = kernels.chain(query, key, value, gates, None if state is None else state.squeeze(2))
+    begin = None if state is None else state.squeeze(2)
+    found: tuple[Tensor, Tensor] = module.chain(query, key, value, gates, begin)
     return found[0], found[1].unsqueeze(2)

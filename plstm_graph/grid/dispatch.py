@@ -30,7 +30,8 @@ FORMS: dict[str, ImageForm] = {
     "rows": matrix.rows,
     "closed": matrix.closed,
     "tiles": tiled.tiled,
-    "triton": compiled.image,
+    "numba": partial(compiled.image, "numba"),
+    "triton": partial(compiled.image, "triton"),
 }
 """Every way to compute an image, by name; add your own.
 
@@ -45,7 +46,7 @@ CHAIN_FORMS: dict[str, ChainForm] = {
     "log": chains.log,
     "chunks": chains.chunks,
     "chunks_in_turn": partial(chains.chunks, parallel=False),
-    "triton": compiled.chain,
+    "triton": partial(compiled.chain, "triton"),
 }
 """Every way to compute a chain, by name; add your own.
 
@@ -69,9 +70,12 @@ class Compiled(NamedTuple):
     refuses: Callable[[Tensor, Tensor, GridGates | ChainGates], str | None]
 
 
-COMPILED: dict[str, Compiled] = {"cuda": Compiled("triton", compiled.refuses)}
+COMPILED: dict[str, Compiled] = {
+    "cpu": Compiled("numba", compiled.numba_refuses),
+    "cuda": Compiled("triton", compiled.triton_refuses),
+}
 """The compiled form of images, by the type of device."""
-COMPILED_CHAIN: dict[str, Compiled] = {"cuda": Compiled("triton", compiled.refuses)}
+COMPILED_CHAIN: dict[str, Compiled] = {"cuda": Compiled("triton", compiled.triton_refuses)}
 """The same of chains."""
 DENSE = {"cpu": 400, "cuda": 4096}
 """Pixels up to which gating matrices of a whole image are faster than tiles, by the device."""

@@ -96,7 +96,15 @@ def test_forms_of_a_chain_are_the_operator_on_its_line_graph(size, states):
     case = ChainCase(size, states)
     want = case.outcome(chain_operator)
     for form in CHAIN_FORMS:
-        close(case.outcome(lambda *inputs, form=form: chain(*inputs, form=form)[0]), want)
+        check_chain(form, case, lambda *inputs, form=form: chain(*inputs, form=form)[0], want)
+
+
+def check_chain(form, case, run, want):
+    """A form may refuse what it cannot do, but those of torch alone must not."""
+    try:
+        close(case.outcome(run), want)
+    except BackendUnavailable:
+        assert form in ("numba", "triton"), form
 
 
 def begun(form: str):
@@ -108,7 +116,7 @@ def test_forms_of_a_chain_begin_with_a_state_and_leave_one(states):
     case = ChainCase(11, states, begin=True)
     want = case.outcome(begun("reference"))
     for form in CHAIN_FORMS:
-        close(case.outcome(begun(form)), want)
+        check_chain(form, case, begun(form), want)
 
 
 @pytest.mark.parametrize("parallel", [True, False])

@@ -63,6 +63,8 @@ def test_what_they_cannot_do_is_refused():
     run = partial(image, form="triton")
     with pytest.raises(BackendUnavailable, match="up to 64 columns, this one has 65"):
         run(*Case(1, 65, "P").inputs())
+    with pytest.raises(BackendUnavailable, match="up to 4096 pixels, this one has 4160"):
+        run(*Case(65, 64, "P", images=1, heads=1).inputs())
     with pytest.raises(BackendUnavailable, match="one state an edge"):
         run(*Case(2, 2, "P", states=2).inputs())
     query, key, value, gates = Case(2, 2, "P").inputs()

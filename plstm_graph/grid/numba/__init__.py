@@ -1,0 +1,44 @@
+"""Loops for images on the CPU: the form ``numba``. Gating matrices by loops, attention by torch."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from plstm_graph.grid.gates import GridGates
+from plstm_graph.grid.numba import walk
+from plstm_graph.ops.numba.runtime import arrays, torch_threads
+
+
+class Matrices(torch.autograd.Function):
+    """Gating matrices [B, H, Y * X, Y * X] of four directions and the direct gates."""
+
+    @staticmethod
+    def forward(ctx: Any, source: Tensor, transition: Tensor, mark: Tensor, direct: Tensor) -> Tensor:
+        gates = [x.contiguous() for x in (source, transition, mark, direct)]
+        pixels = direct.size(2) * direct.size(3)
+        result = source.new_empty(*direct.shape[:2], pixels, pixels)
+        with torch_threads():
+            walk.matrices(*arrays([*gates, result]))
+        ctx.save_for_backward(*gates[:3])
+        ctx.shape = direct.shape
+        return result
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, d_matrices: Tensor) -> tuple[Tensor, ...]:
+        gates = ctx.saved_tensors
+        grads = [torch.empty_like(x) for x in gates]
+        with torch_threads():
+            walk.back(*arrays([*gates, d_matrices.contiguous(), *grads]))
+        return *grads, d_matrices.diagonal(dim1=-2, dim2=-1).reshape(ctx.shape)
+
+
+def image(query: Tensor, key: Tensor, value: Tensor, gates: GridGates) -> Tensor:
+    """See :func:`plstm_graph.grid.image`; one state an edge."""
+    found: Tensor = Matrices.apply(*gates[:4])
+    query, key, flat = (x.flatten(2, 3) for x in (query, key, value))
+    return ((query @ key.transpose(-1, -2) * found) @ flat).view(value.shape)
+
+
+__all__ = ["image"]

@@ -1,0 +1,42 @@
+"""Loops for images on the CPU, beside what ``test_forms`` says of every form."""
+
+import pytest
+import torch
+from grid_cases import MAKERS, Case, close
+
+from plstm_graph.errors import BackendUnavailable
+from plstm_graph.grid import image, reference
+
+pytest.importorskip("numba")
+
+
+def by_loops(*inputs):
+    return image(*inputs, form="numba")
+
+
+@pytest.mark.parametrize("mode", MAKERS)
+def test_loops_are_the_reference_in_memory_that_is_filled(mode, monkeypatch):
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    torch.use_deterministic_algorithms(True)
+    try:
+        case = Case(6, 4, mode)
+        close(case.outcome(by_loops), case.outcome(reference.image))
+        close(case.outcome(by_loops, torch.float32), case.outcome(reference.image), 1e-5)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_auto_takes_them_where_they_can_run(monkeypatch):
+    called = []
+    monkeypatch.setattr("plstm_graph.grid.numba.image", lambda q, k, v, gates: called.append(gates.mode) or v)
+    image(*Case(2, 3, "P").inputs())
+    image(*Case(2, 3, "P", states=2).inputs())
+    assert called == ["P"]
+
+
+def test_what_they_cannot_do_is_refused():
+    with pytest.raises(BackendUnavailable, match="up to 1600 pixels, this one has 1604"):
+        by_loops(*Case(401, 4, "P", images=1, heads=1).inputs())
+    query, key, value, gates = Case(2, 2, "P").inputs()
+    with pytest.raises(BackendUnavailable, match="cannot look into it"):
+        torch.func.grad(lambda v: by_loops(query, key, v, gates).sum())(value)
