@@ -22,9 +22,10 @@ from torch_geometric.data import Data
 from torch_geometric.explain import Explainer, GNNExplainer
 
 from plstm_graph.data import GraphDataset
+from plstm_graph.data.inputs import prepare
 from plstm_graph.explain import explain
-from plstm_graph.nn.inputs import prepare
-from plstm_graph.nn.model import GraphModel, ModelConfig
+from plstm_graph.model_config import ModelConfig
+from plstm_graph.models.graph import GraphModel
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import labels, split_of
 from plstm_graph.train.infer import restore

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from plstm_graph.data.aiger import Circuit, parse_aiger
+from plstm_graph.data.features import ATOM_SIZES, BOND_SIZES
 from plstm_graph.errors import DataError
-from plstm_graph.nn.encoders import ATOM_SIZES, BOND_SIZES
 
 
 @dataclass(frozen=True)

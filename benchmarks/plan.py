@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import records
 
+from plstm_graph.architectures import FINGERPRINT, architecture
 from plstm_graph.errors import ConfigError
-from plstm_graph.nn.model import FINGERPRINT
 from plstm_graph.train.config import TrainConfig, config_hash, from_dict, to_dict
 from plstm_graph.train.series import READ_FROM
 
@@ -39,10 +39,9 @@ class Job:
     def content(self) -> dict[str, Any]:
         """The config as it is stored."""
         whole = to_dict(replace(self.config, root=None, out=None))
-        if self.config.model.model != FINGERPRINT:
+        if not architecture(self.config.model.model).fitted:
             return whole
-        model = {name: whole["model"][name] for name in FOREST_MODEL}
-        return {name: whole[name] for name in FOREST_READS if name in whole} | {"model": model}
+        return {name: whole[name] for name in FOREST_READS if name in whole} | {"model": whole["model"]}
 
 
 class Plan(NamedTuple):

@@ -20,20 +20,21 @@ from timing import wait
 from torch import Tensor
 from torch_geometric.data import Batch
 
+from plstm_graph.architectures import architecture
 from plstm_graph.data import GraphDataset, PackedGraphs
 from plstm_graph.errors import ConfigError
-from plstm_graph.nn.model import GraphModel, ModelConfig
+from plstm_graph.model_config import AnyConfig
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import Graphs, labels, load_data, pack, split_of, train_loader
 from plstm_graph.train.infer import pick_device
 from plstm_graph.train.module import Learner
 
 
-def stepper(dataset: GraphDataset, model: ModelConfig, target: Tensor, device: str) -> Callable[[Batch], None]:
+def stepper(dataset: GraphDataset, model: AnyConfig, target: Tensor, device: str) -> Callable[[Batch], None]:
     """A training step as the trainer takes it, without Lightning."""
     torch.manual_seed(0)
     task = dataset.task.fitted(target)
-    learner = Learner(GraphModel(dataset.features, task.num_outputs, model, level=task.level), task).to(device)
+    learner = Learner(architecture(model.model).made(model, dataset.features, task), task).to(device)
     optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-3, fused=device.startswith("cuda") or None)
 
     def step(batch: Batch) -> None:

@@ -29,9 +29,9 @@ from torch_geometric.data import Batch, Data
 from plstm_graph.errors import ConfigError
 from plstm_graph.gates import MODES, view
 from plstm_graph.line_dag import LineDAG
+from plstm_graph.models.graph import GraphModel
 from plstm_graph.nn.block import PLSTMBlock
 from plstm_graph.nn.conv import PLSTMConv
-from plstm_graph.nn.model import GraphModel
 from plstm_graph.ops.influence import influence
 
 DIRECTIONS = ("along", "against")

@@ -1,22 +1,62 @@
-"""What shapes a graph model, as plain values: read and checked without torch."""
+"""What shapes a model, as plain values: read and checked without torch."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from plstm_graph.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """Everything that shapes a graph model; plain values, so that it fits a command line and a checkpoint.
+class AnyConfig:
+    """What every model's config has; plain values, so that it fits a command line and a checkpoint.
 
     Args:
-        model: a name in :data:`plstm_graph.nn.MODELS`: ``"plstm"`` or one of the baselines. ``"fingerprint"`` is no
-            network: Morgan fingerprint and random forest, see ``plstm_graph.train.forest``.
+        model: name of the architecture, a key of :data:`plstm_graph.architectures.MODELS`.
+    """
+
+    model: str = ""
+
+    def _check(self, lowest: dict[str, Any]) -> None:
+        """Raise ConfigError unless each number is at least so much."""
+        for name, low in lowest.items():
+            if not getattr(self, name) >= low:  # nor NaN
+                raise ConfigError(f"model.{name} must be at least {low} (got {getattr(self, name)})")
+
+
+@dataclass(frozen=True)
+class ForestConfig(AnyConfig):
+    """A Morgan fingerprint and its random forest, see :mod:`plstm_graph.models.forest`.
+
+    Args:
+        trees: of each forest.
+        radius, bits: of the fingerprint.
+        counts: how often each environment occurs, instead of whether it does.
+
+    Raises:
+        ConfigError: a number out of range.
+    """
+
+    model: str = "fingerprint"
+    trees: int = 500
+    radius: int = 2
+    bits: int = 2048
+    counts: bool = False
+
+    def __post_init__(self) -> None:
+        self._check({"trees": 1, "bits": 1, "radius": 0})
+
+
+@dataclass(frozen=True)
+class ModelConfig(AnyConfig):
+    """Everything that shapes a network of graphs.
+
+    Args:
+        model: ``"plstm"`` or one of the baselines.
         width, layers, heads, norm, expansion, dropout: of the stack; ``heads`` where the layer has some.
         modes, directions, transition, output_norm, open_gates, order: as for :class:`plstm_graph.PLSTM`. With order
             ``"random"`` every epoch of a training draws orientations anew.
-        local: local branch of pLSTM, a name in :data:`plstm_graph.nn.baselines.LOCALS`.
-        pooling: over the nodes of a graph, a name in :data:`plstm_graph.nn.model.POOLINGS`.
+        local: local branch of pLSTM, a name in :data:`plstm_graph.nn.onehop.LOCALS`.
+        pooling: over the nodes of a graph, a name in :data:`plstm_graph.models.graph.POOLINGS`.
         walks: steps of the random-walk encoding, 0 for none.
         eigenvectors: of the Laplacian as encoding, 0 for none; their signs are flipped at random in training.
         degrees: add the sinusoidal degree encoding.
@@ -26,8 +66,6 @@ class ModelConfig:
         head_layers: layers of the perceptron behind the pooling.
         backend: of the operator.
         test_orientations: with order ``"random"``, orientations over which a prediction is averaged.
-        trees, radius, bits, counts: of the fingerprint and its forest; counts say how often each environment occurs
-            instead of whether it does.
 
     Raises:
         ConfigError: a number out of range.
@@ -57,17 +95,10 @@ class ModelConfig:
     head_layers: int = 2
     backend: str = "auto"
     test_orientations: int = 4
-    trees: int = 500
-    radius: int = 2
-    bits: int = 2048
-    counts: bool = False
 
     def __post_init__(self) -> None:
-        lowest = dict.fromkeys(("width", "head_layers", "test_orientations", "trees", "bits"), 1)
-        lowest |= dict.fromkeys(("layers", "walks", "eigenvectors", "expansion", "radius"), 0)
-        for name, low in lowest.items():
-            if not getattr(self, name) >= low:
-                raise ConfigError(f"model.{name} must be at least {low} (got {getattr(self, name)})")
+        lowest = dict.fromkeys(("width", "head_layers", "test_orientations"), 1)
+        self._check(lowest | dict.fromkeys(("layers", "walks", "eigenvectors", "expansion"), 0))
         if not 0 <= self.dropout <= 1:
             raise ConfigError(f"model.dropout must be from 0 to 1 (got {self.dropout})")
         if self.degrees and self.width % 2:

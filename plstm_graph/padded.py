@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch_geometric.data import Batch, Data
 
+from plstm_graph.architectures import architecture
 from plstm_graph.errors import ConfigError, ShapeError
 from plstm_graph.line_dag import LineDAG
+from plstm_graph.models.graph import GraphModel
 from plstm_graph.nn.conv import PLSTMConv
-from plstm_graph.nn.model import GraphModel
 from plstm_graph.orient import RANDOM
 
 
@@ -89,7 +90,9 @@ class PaddedModel(nn.Module):
 
     Example:
         >>> from torch_geometric.data import Data
-        >>> from plstm_graph.nn import FeatureSpec, GraphModel, ModelConfig
+        >>> from plstm_graph.data.features import FeatureSpec
+        >>> from plstm_graph.models.graph import GraphModel
+        >>> from plstm_graph.model_config import ModelConfig
         >>> model = PaddedModel(GraphModel(FeatureSpec(node_dim=3), 2, ModelConfig(width=8, layers=1)))
         >>> chain = Data(x=torch.randn(3, 3), edge_index=torch.tensor([[0, 1], [1, 2]]))
         >>> model(*Padded.from_data_list([chain, chain])).shape
@@ -100,7 +103,7 @@ class PaddedModel(nn.Module):
         super().__init__()
         config = model.config
         what = {
-            "model 'gps'": config.model == "gps",
+            f"model {config.model!r}": not architecture(config.model).padded,
             "order 'random'": config.order == RANDOM,
             "eigenvectors": config.eigenvectors > 0,
         }

@@ -48,7 +48,8 @@ def three_classes(dataset: GraphDataset) -> GraphDataset:
 def small_config(**values: Any) -> TrainConfig:
     """A quick run; keyword ``model_width`` sets ``model.width``."""
     given = {"model." + key.removeprefix("model_") if key.startswith("model_") else key: v for key, v in values.items()}
-    return override(TrainConfig(), SMALL | {f"model.{key}": v for key, v in SMALL_MODEL.items()} | given)
+    small = override(TrainConfig(), SMALL | {f"model.{key}": v for key, v in SMALL_MODEL.items()})
+    return override(small, given)
 
 
 def passes_in_place(passes: nn.Module, inputs: tuple[()], allow_unused_input: bool) -> nn.Module:

@@ -17,9 +17,9 @@ from small_runs import molecules, write_csv
 from typer.testing import CliRunner
 
 from plstm_graph import __version__
+from plstm_graph.architectures import MODELS
 from plstm_graph.cli import app
 from plstm_graph.data import DATASETS, paths
-from plstm_graph.nn.model import FINGERPRINT, MODELS
 from plstm_graph.options import CHOICES
 from plstm_graph.train.config import TrainConfig, flat
 
@@ -84,7 +84,7 @@ def test_version_and_help(invoke: Invoke) -> None:
     text = invoke("train", "--help").stdout
     assert all(flag in text for choice in CHOICES for flag in choice.flag.split("/"))
     (models,) = (choice.help for choice in CHOICES if choice.flag == "--model")
-    assert all(name in models for name in (*MODELS, FINGERPRINT))
+    assert all(name in models for name in MODELS)
     defaults = flat(TrainConfig())
     parts = re.split(r"^│ (?=--)", text, flags=re.M)
     for choice in CHOICES:

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from test_imports import GROUP
 
 from plstm_graph.data import DATASETS
 from plstm_graph.ops import BACKENDS
@@ -53,6 +54,14 @@ def test_tables_of_backends_and_of_modules_are_complete():
     modules = {path.name + "/" * path.is_dir() for path in (ROOT / "plstm_graph").iterdir() if path.suffix != ".typed"}
     hidden = {"__init__.py", "__pycache__/", "errors.py", "files.py", "ops/"}
     assert [name for name in modules - hidden if f"`{name}`" not in table] == []
+
+
+def test_the_table_of_modules_follows_the_tested_order_of_imports():
+    rows = re.findall(r"^\| [\w ]*\|([^|]*)\|", (DOCS / "architecture.md").read_text(), re.MULTILINE)
+    named = [re.split(r"[/.]", name)[0] for row in rows for name in re.findall(r"`([\w./]+)`", row)]
+    places = [GROUP[name] for name in named if name in GROUP]
+    assert len(places) > 20
+    assert places == sorted(places)
 
 
 def test_generated_tables():

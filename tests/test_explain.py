@@ -7,11 +7,13 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from plstm_graph import LineDAG, PLSTMConv
+from plstm_graph.data.features import ATOM_SIZES, BOND_SIZES, FeatureSpec
+from plstm_graph.data.inputs import prepare
 from plstm_graph.data.molecules import smiles_to_data
 from plstm_graph.errors import BackendUnavailable, ConfigError
 from plstm_graph.explain import Explanation, explain, parts
-from plstm_graph.nn import FeatureSpec, GraphModel, ModelConfig, prepare
-from plstm_graph.nn.encoders import ATOM_SIZES, BOND_SIZES
+from plstm_graph.model_config import ModelConfig
+from plstm_graph.models.graph import GraphModel
 from plstm_graph.testing import DAGS
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"

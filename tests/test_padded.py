@@ -5,8 +5,12 @@ import torch
 from torch_geometric.data import Batch, Data
 
 from plstm_graph import LineDAG
+from plstm_graph.architectures import NETWORKS
+from plstm_graph.data.features import FeatureSpec
+from plstm_graph.data.inputs import prepare
 from plstm_graph.errors import ConfigError, ShapeError
-from plstm_graph.nn import MODELS, FeatureSpec, GraphModel, ModelConfig, prepare
+from plstm_graph.model_config import ModelConfig
+from plstm_graph.models.graph import GraphModel
 from plstm_graph.padded import Padded, PaddedModel, _multitree, line_dag
 
 FEATURES, EDGE_FEATURES = 4, 3
@@ -42,7 +46,7 @@ def trained(**changes: object) -> GraphModel:
 @pytest.mark.parametrize(
     "changes",
     [
-        *({"model": model} for model in MODELS if model != "gps"),
+        *({"model": model} for model in NETWORKS if model != "gps"),
         {"modes": "P", "local": "none", "directions": "against", "pooling": "max", "norm": "layer"},
         {"modes": "D", "degrees": True, "walks": 0, "pooling": "sum", "order": "bfs"},
         {"order": "index"},

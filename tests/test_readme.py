@@ -9,7 +9,7 @@ import torch
 
 import plstm_graph
 from plstm_graph import dag, padded, transforms
-from plstm_graph.nn import conv, grid, model
+from plstm_graph.nn import conv, grid, stack
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -30,7 +30,7 @@ def test_every_link_of_the_readme_leads_somewhere():
     assert [link for link in links if not (README.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("module", [conv, grid, model, dag, padded, transforms])
+@pytest.mark.parametrize("module", [conv, grid, stack, dag, padded, transforms])
 def test_docstring_examples(module):
     names = {name: getattr(plstm_graph, name) for name in plstm_graph.__all__} | {"torch": torch}
     found = doctest.testmod(module, extraglobs=names)

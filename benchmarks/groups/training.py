@@ -17,8 +17,9 @@ from torch_geometric.loader import DataLoader
 from groups.layers import HEAD, TOLERANCE, exact
 from plstm_graph.data import PackedGraphs
 from plstm_graph.data.dataset import MOLECULE
+from plstm_graph.model_config import ModelConfig
+from plstm_graph.models.graph import GraphModel
 from plstm_graph.nn import Captured
-from plstm_graph.nn.model import GraphModel, ModelConfig
 from plstm_graph.transforms import AddLineDAG, line_dag
 
 BASE = ModelConfig(width=128, layers=4, order="index", walks=0)

@@ -9,8 +9,8 @@ from torch_geometric.data import Data
 
 from plstm_graph.data import source
 from plstm_graph.data.dataset import DatasetInfo, GraphDataset
+from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import DataError
-from plstm_graph.nn.encoders import FeatureSpec
 from plstm_graph.tasks import Unlabelled
 
 URL = "https://raw.githubusercontent.com/lsils/benchmarks/master"

@@ -8,13 +8,13 @@ from typing import Any
 from torch_geometric.data import Data
 
 from plstm_graph.data import source as files
+from plstm_graph.data.features import ATOM_SIZES, BOND_SIZES, FeatureSpec
+from plstm_graph.data.inputs import prepare
 from plstm_graph.data.molecules import CIP, Rejected, same_molecules
 from plstm_graph.data.source import Fill
 from plstm_graph.data.splits import GROUPED, Split, make_split
 from plstm_graph.errors import DataError
-from plstm_graph.model_config import ModelConfig
-from plstm_graph.nn.encoders import ATOM_SIZES, BOND_SIZES, FeatureSpec
-from plstm_graph.nn.inputs import prepare
+from plstm_graph.model_config import AnyConfig
 from plstm_graph.tasks import Task, task_of
 
 MOLECULE = FeatureSpec(node_sizes=ATOM_SIZES, edge_sizes=BOND_SIZES)
@@ -61,8 +61,8 @@ class GraphDataset:
         groups = self.molecules() if group_repeats and kind in GROUPED else None
         return make_split(kind, self.graphs, self.task, seed=seed, fold=fold, official=self.parts, groups=groups)
 
-    def prepared(self, model: ModelConfig, chosen: Sequence[int] | None = None) -> list[Data]:
-        """The graphs, or those chosen by number, with all that a model reads; see ``nn.inputs.prepare``."""
+    def prepared(self, model: AnyConfig, chosen: Sequence[int] | None = None) -> list[Data]:
+        """The graphs, or those chosen by number, with all that a model reads; see ``data.inputs.prepare``."""
         return prepare(self.graphs if chosen is None else [self.graphs[number] for number in chosen], model)
 
 

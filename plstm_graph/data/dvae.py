@@ -8,10 +8,10 @@ import torch
 
 from plstm_graph.data import source
 from plstm_graph.data.dataset import DatasetInfo, GraphDataset
+from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.splits import OFFICIAL
 from plstm_graph.data.stacked import Stacked
 from plstm_graph.errors import DataError
-from plstm_graph.nn.encoders import FeatureSpec
 
 FILE = "final_structures6.txt"
 BURN_IN = 1000  # the first architectures of the search are left out

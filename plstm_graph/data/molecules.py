@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch_geometric.data import Data
 
+from plstm_graph.data.features import BOND_SIZES
 from plstm_graph.errors import DataError, missing_extra
-from plstm_graph.nn.encoders import BOND_SIZES
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from torch_geometric.data import Data
 
 from plstm_graph.data import source
 from plstm_graph.data.dataset import DatasetInfo, GraphDataset
+from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.splits import Split
 from plstm_graph.errors import DataError
-from plstm_graph.nn.encoders import FeatureSpec
 from plstm_graph.tasks import task_of
 
 FILE = "nb201.csv"

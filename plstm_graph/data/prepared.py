@@ -17,14 +17,14 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from plstm_graph.data.dataset import GraphDataset
+from plstm_graph.data.features import FeatureSpec
+from plstm_graph.data.inputs import prepare
 from plstm_graph.data.molecules import Rejected, scaffold
 from plstm_graph.data.source import read_bytes
 from plstm_graph.data.splits import Split, group_split
 from plstm_graph.errors import DataError
 from plstm_graph.files import PACKED, atomic_write, expanded, free_memory
-from plstm_graph.model_config import ModelConfig
-from plstm_graph.nn.encoders import FeatureSpec
-from plstm_graph.nn.inputs import prepare
+from plstm_graph.model_config import AnyConfig, ModelConfig
 from plstm_graph.tasks import restore
 
 FORMAT = 3  # 1: nothing tells repeats of a molecule; 2: the task in several fields
@@ -59,12 +59,13 @@ class PreparedDataset(GraphDataset):
             return group_split(self.scaffolds, seed=seed)
         return super().split(kind, seed, fold, group_repeats=group_repeats)
 
-    def prepared(self, model: ModelConfig, chosen: Sequence[int] | None = None) -> list[Data]:
+    def prepared(self, model: AnyConfig, chosen: Sequence[int] | None = None) -> list[Data]:
         """As of the source, computing only what is not here already."""
         graphs = [copy(self.graphs[number]) for number in (range(len(self.graphs)) if chosen is None else chosen)]
+        walks = getattr(model, "walks", 0)
         for graph in graphs if self.walks else ():
-            if 0 < model.walks <= self.walks:  # the first steps of a longer walk
-                graph.pe = graph.pe[:, : model.walks]
+            if 0 < walks <= self.walks:  # the first steps of a longer walk
+                graph.pe = graph.pe[:, :walks]
             else:
                 del graph.pe
         return prepare(graphs, model, walked=self.walks)

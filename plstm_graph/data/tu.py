@@ -14,11 +14,11 @@ from torch_geometric.datasets import TUDataset
 
 from plstm_graph.data import source
 from plstm_graph.data.dataset import DatasetInfo, GraphDataset
+from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.stacked import Stacked
 from plstm_graph.errors import DataError
 from plstm_graph.files import expanded
 from plstm_graph.names import ATTRIBUTES, TU_COLLECTION, TU_PREFIX, tu_folder
-from plstm_graph.nn.encoders import FeatureSpec
 
 EDGES = "_A.txt"
 

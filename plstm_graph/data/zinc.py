@@ -9,10 +9,10 @@ from torch_geometric.datasets import ZINC
 
 from plstm_graph.data import source
 from plstm_graph.data.dataset import DatasetInfo, GraphDataset
+from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.splits import OFFICIAL
 from plstm_graph.data.stacked import Stacked
 from plstm_graph.errors import DataError
-from plstm_graph.nn.encoders import FeatureSpec
 
 PARTS = {"train": "train", "valid": "val", "test": "test"}
 ATOMS, BONDS = 28, 4  # types of the full set; bond type 0 does not occur

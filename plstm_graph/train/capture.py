@@ -5,6 +5,7 @@ import random
 import torch
 from torch import nn
 
+from plstm_graph.architectures import architecture
 from plstm_graph.data.packed import PackedGraphs
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.nn.conv import PLSTMConv
@@ -13,10 +14,6 @@ from plstm_graph.plan import TILES, served_classes
 from plstm_graph.tasks import Task
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import Graphs
-
-MODELS = ("plstm", "gine", "gatedgcn", "gin")
-LOCALS = ("none", "gine", "gatedgcn")
-"""Models, and local branches of pLSTM, that the host can start without a look at the data."""
 
 WORTHWHILE, DRAWS = 0.5, 40
 """Share of batches that must be of the size that is captured, and batches drawn to find it."""
@@ -30,7 +27,7 @@ def capturable(
     Raises:
         ConfigError: training steps on them cannot be captured, and why.
     """
-    why = None
+    why, kind, options = None, architecture(config.model.model), vars(config.model)
     if device.type != "cuda":
         why = f"needs a GPU, not {device.type}"
     elif devices > 1:
@@ -39,16 +36,15 @@ def capturable(
         why = "and compile do not go together"
     elif task.level != "graph":
         why = f"takes one answer a graph, not one a {task.level}"
-    elif config.model.model not in MODELS or (config.model.model == "plstm" and config.model.local not in LOCALS):
-        named = f"model {config.model.model!r}" if config.model.model not in MODELS else f"local {config.model.local!r}"
-        why = f"takes models {', '.join(MODELS)} and local branches {', '.join(LOCALS)}, not {named}"
+    elif named := kind.uncaptured(config.model):
+        why = f"takes what the host can start without a look at the data, not {named}"
     elif not isinstance(graphs, PackedGraphs):
         why = "needs graphs that can be packed on the GPU, and these cannot"
-    elif config.model.model == "plstm" and graphs.lines is None:
-        why = f"needs line graphs that are made ahead, not order {config.model.order!r}"
-    elif config.precision == "16-mixed" and config.model.norm == "none":
+    elif kind.oriented and graphs.lines is None:
+        why = f"needs line graphs that are made ahead, not order {options['order']!r}"
+    elif config.precision == "16-mixed" and options.get("norm") == "none":
         why = "needs norms in 16-mixed, where features of the filler could overflow"
-    elif config.model.model == "plstm" and compiled_backend(config.model.backend, device) != "triton":
+    elif kind.oriented and compiled_backend(options["backend"], device) != "triton":
         why = "needs the backend 'triton', not chosen or unable to run"
     elif any(isinstance(x, PLSTMConv) and not served_classes(x.key_channels, x.out_channels) for x in model.modules()):
         why = "needs narrower heads: K and V of at most 128 each"

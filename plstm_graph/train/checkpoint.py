@@ -12,14 +12,14 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from plstm_graph import __version__
+from plstm_graph.architectures import architecture
+from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import CheckpointError, ConfigError, PLSTMGraphError
 from plstm_graph.files import atomic_write
-from plstm_graph.nn.encoders import FeatureSpec
-from plstm_graph.nn.model import FINGERPRINT, GraphModel, ModelConfig
+from plstm_graph.model_config import AnyConfig
 from plstm_graph.tasks import Task, restore
 from plstm_graph.train.config import TrainConfig, flat, from_dict
 from plstm_graph.train.folders import locate, missing
-from plstm_graph.train.forest import Forest
 
 FORMAT, META = 3, "plstm_graph"  # 1: a layer's nodes had two linear maps; 2: the task in several fields
 
@@ -50,7 +50,7 @@ class Meta:
         return from_dict({"group_repeats": False} | self.config)  # checkpoints without the word split row by row
 
     @property
-    def model_config(self) -> ModelConfig:
+    def model_config(self) -> AnyConfig:
         return self.train_config.model
 
     @property
@@ -59,12 +59,11 @@ class Meta:
         return restore(self.task)
 
     def build(self) -> torch.nn.Module:
-        """The model with fresh weights, or a forest without trees."""
-        if self.model_config.model == FINGERPRINT:
-            return Forest(self.model_config, self.asked)
+        """The model before its training."""
         stored: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in self.features.items()}
         spec = FeatureSpec(**stored)
-        return GraphModel(spec, self.asked.num_outputs, self.model_config, level=self.asked.level)
+        found: torch.nn.Module = architecture(self.model_config.model).made(self.model_config, spec, self.asked)
+        return found
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -190,7 +189,7 @@ def restore_model(content: Mapping[str, Any], meta: Meta, path: object) -> torch
     """
     try:
         config, most = meta.model_config, len(content["state_dict"])
-        layers = 0 if config.model == FINGERPRINT else max(config.layers, config.head_layers)
+        layers = max(getattr(config, name, 0) for name in ("layers", "head_layers"))
         if layers > most:  # each has weights; building a million takes for ever
             raise CheckpointError(f"weights in {path} do not fit its model config: {most} tensors for more layers")
         with torch.device("meta"):  # sizes only, so that a wrong one costs nothing
@@ -222,7 +221,7 @@ def check_weights(model: torch.nn.Module, state: Mapping[str, Any], path: object
             problem = f"{name} is {'missing' if name in wanted else 'unknown'}"
         elif not isinstance(own[name], torch.Tensor):
             problem = f"{name} is a {type(own[name]).__name__}, not a tensor"
-        elif isinstance(model, Forest):  # its tables have sizes of their own
+        elif getattr(model, "sized_by_weights", False):  # its tables have sizes of their own
             continue
         elif own[name].shape != wanted[name].shape:
             problem = f"{name} is {list(own[name].shape)}, not {list(wanted[name].shape)}"

@@ -2,12 +2,13 @@
 
 import os
 import shutil
+from typing import Any
 
 import torch
 
+from plstm_graph.architectures import architecture
 from plstm_graph.data.packed import PackedGraphs
 from plstm_graph.errors import ConfigError
-from plstm_graph.model_config import ModelConfig
 from plstm_graph.ops.dispatch import COMPILED, compiled_backend
 from plstm_graph.train.data import Graphs
 
@@ -15,14 +16,14 @@ COMPILERS = {"cpu": ("CXX", "g++", "clang++"), "cuda": ("CC", "gcc", "clang", "c
 """What code is compiled with on each type of device: a variable that names it, and where that is not set, these."""
 
 
-def check_compile(model: ModelConfig, graphs: Graphs, device: torch.device) -> None:
+def check_compile(model: Any, graphs: Graphs, device: torch.device) -> None:
     """Raises ConfigError unless training steps on these graphs can be compiled on this device."""
     variable, *names = COMPILERS.get(device.type, COMPILERS["cuda"])
     names = [os.environ[variable]] if os.environ.get(variable) else names
     if not any(shutil.which(name) for name in names):
         wanted = " or ".join(names)
         raise ConfigError(f"compile needs a C compiler, and there is no {wanted}; install one, or leave compile out")
-    if model.model != "plstm":
+    if not architecture(model.model).oriented:
         return
     if not isinstance(graphs, PackedGraphs):
         raise ConfigError("compile needs line graphs made ahead, but these graphs cannot be packed; leave compile out")

@@ -11,9 +11,10 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from plstm_graph.architectures import architecture
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.files import atomic_write, expanded
-from plstm_graph.model_config import ModelConfig
+from plstm_graph.model_config import AnyConfig, ModelConfig
 from plstm_graph.names import AIG_PREFIX, DATA_SETS, placed
 
 MAX_SEED = 2**32 - 1  # numpy's
@@ -104,7 +105,7 @@ class TrainConfig:
     precision: str = "32-true"
     out: str | None = None
     budget: str | None = None
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: AnyConfig = field(default_factory=ModelConfig)
 
     def __post_init__(self) -> None:
         for name in ("data", "root", "out"):  # a Path is welcome, and kept as text
@@ -154,17 +155,28 @@ def override(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
     Raises:
         ConfigError: no such field (the message names the closest), or a value that does not fit its type.
     """
+    if "model.model" in values:
+        config = replace(config, model=_as(config.model, str(values["model.model"])))
     own: dict[str, Any] = {}
     model: dict[str, Any] = {}
     names = flat(config)
-    hints = get_type_hints(TrainConfig), get_type_hints(ModelConfig)
+    hints = get_type_hints(TrainConfig), get_type_hints(type(config.model))
     for key, value in values.items():
         if key not in names:
-            raise ConfigError(unknown("option", key, names))
+            raise ConfigError(unknown(f"option of model {config.model.model!r}", key, names))
         nested = key.startswith("model.")
         name = key.removeprefix("model.")
         (model if nested else own)[name] = convert(key, value, hints[nested][name])
     return replace(config, **own, model=replace(config.model, **model))
+
+
+def _as(config: AnyConfig, model: str) -> AnyConfig:
+    """The config of another architecture, with those of its fields that ``config`` has as well."""
+    kind = architecture(model).config
+    if kind is type(config):
+        return config
+    shared = {item.name: getattr(config, item.name) for item in fields(kind) if hasattr(config, item.name)}
+    return kind(**shared | {"model": model})
 
 
 def from_dict(values: Mapping[str, Any], base: TrainConfig | None = None) -> TrainConfig:
@@ -217,7 +229,8 @@ def differences(asked: TrainConfig, stored: TrainConfig) -> list[str]:
     free = {"out", "root"} | ({"model.width", "model.heads"} if asked.budget else set())
     if all(os.path.isabs(each["data"].removeprefix(AIG_PREFIX)) for each in (old, new)):
         free.add("data")
-    return [f"{key} is {old[key]!r}, not {new[key]!r}" for key in old if key not in free and old[key] != new[key]]
+    keys = [key for key in old | new if key not in free and old.get(key) != new.get(key)]
+    return [f"{key} is {old.get(key)!r}, not {new.get(key)!r}" for key in keys]
 
 
 def config_hash(config: TrainConfig) -> str:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,11 +10,11 @@ from torch.utils.data import Sampler
 from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 
+from plstm_graph.architectures import architecture
 from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.data.datasets import load
 from plstm_graph.data.packed import PackedGraphs, PackedLoader
 from plstm_graph.errors import DataError
-from plstm_graph.model_config import ModelConfig
 from plstm_graph.orient import RANDOM
 from plstm_graph.tasks import Task
 from plstm_graph.train.config import TrainConfig
@@ -129,7 +129,7 @@ def fits(nbytes: int, device: torch.device) -> bool:
     return device.type == "cpu" and nbytes <= HOST_BYTES
 
 
-def pack(graphs: Sequence[Data], model: ModelConfig, device: torch.device) -> Graphs:
+def pack(graphs: Sequence[Data], model: Any, device: torch.device) -> Graphs:
     """The graphs packed on a device, as a model reads them; the graphs themselves where they do not fit.
 
     Packing takes as long as batching all graphs once or twice, and makes every batch several times cheaper.
@@ -138,9 +138,10 @@ def pack(graphs: Sequence[Data], model: ModelConfig, device: torch.device) -> Gr
     if not graphs or not fits(stored, device):
         return graphs
     # Orders that change from epoch to epoch are oriented as they are batched.
-    order = model.order if model.model == "plstm" and model.order != RANDOM else None
+    oriented = architecture(model.model).oriented and model.order != RANDOM
+    order, prune = (model.order, "D" in model.modes) if oriented else (None, False)
     try:
-        packed = PackedGraphs.from_data_list(graphs, order=order, prune="D" in model.modes, exclude_keys=["smiles"])
+        packed = PackedGraphs.from_data_list(graphs, order=order, prune=prune, exclude_keys=["smiles"])
     except DataError as error:
         log.info("graphs are batched one by one: %s", error)
         return graphs

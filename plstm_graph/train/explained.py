@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from plstm_graph import explain as core
+from plstm_graph.data.inputs import prepare
 from plstm_graph.data.molecules import layout, smiles_to_data
 from plstm_graph.draw import draw_explanation
-from plstm_graph.nn.inputs import prepare
 from plstm_graph.train.infer import network, restore_for_molecules
 from plstm_graph.train.results import write_rows
 

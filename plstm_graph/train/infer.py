@@ -10,11 +10,11 @@ from torch import Tensor
 
 from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.data.datasets import is_table, reads_smiles
+from plstm_graph.data.inputs import prepare
 from plstm_graph.data.molecules import FEATURISERS, Rejected, read_molecules
 from plstm_graph.data.tables import Table
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, unknown
-from plstm_graph.nn.inputs import prepare
-from plstm_graph.nn.model import GraphModel
+from plstm_graph.models.graph import GraphModel
 from plstm_graph.train.checkpoint import Meta, locate, read, read_meta, restore_model
 from plstm_graph.train.config import TrainConfig, override
 from plstm_graph.train.data import Graphs, batches, labels, load_data, split_of

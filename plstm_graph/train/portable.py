@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from plstm_graph import __version__
+from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import BackendUnavailable, CheckpointError
 from plstm_graph.files import atomic_write
-from plstm_graph.nn.encoders import FeatureSpec
-from plstm_graph.nn.model import GraphModel
+from plstm_graph.models.graph import GraphModel
 from plstm_graph.padded import Padded, PaddedModel
 from plstm_graph.train.infer import network, restore
 from plstm_graph.train.module import Learner
@@ -67,7 +67,8 @@ def export(checkpoint: str | PathLike[str], out: str | PathLike[str]) -> dict[st
         BackendUnavailable: this torch cannot export it (2.6 cannot, 2.13 can).
     """
     learner, meta = restore(checkpoint, "cpu")
-    example = _example(network(learner, checkpoint).encoder.features)
+    model = network(learner, checkpoint)
+    example, order = _example(model.encoder.features), model.config.order
     if learner.task.level != "graph":
         raise CheckpointError(f"{checkpoint} answers for each {learner.task.level}; only one for a graph is exported")
     inputs = example._asdict()
@@ -92,7 +93,7 @@ def export(checkpoint: str | PathLike[str], out: str | PathLike[str]) -> dict[st
         "inputs": {name: f"{str(x.dtype).removeprefix('torch.')} {SHAPES[name]}" for name, x in inputs.items()},
         "outputs": learner.task.outputs,
         "task": learner.task.name,
-        "rank": meta.model_config.order,
+        "rank": order,
         "featuriser": meta.featuriser,
         "version": __version__,
     }

@@ -17,11 +17,11 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch_geometric.data import Data
 
+from plstm_graph.architectures import architecture
 from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.data.splits import OFFICIAL
 from plstm_graph.errors import ConfigError, DataError
-from plstm_graph.nn.budget import fit_width
-from plstm_graph.nn.model import FINGERPRINT
+from plstm_graph.models.budget import fit_width
 from plstm_graph.tasks import Task
 from plstm_graph.train import results
 from plstm_graph.train.callbacks import Bar, Guard, Keeper, Reseed
@@ -30,7 +30,6 @@ from plstm_graph.train.checkpoint import AtomicCheckpointIO, Meta, check_weights
 from plstm_graph.train.compiling import check_compile
 from plstm_graph.train.config import TrainConfig, anywhere, to_dict
 from plstm_graph.train.data import Collated, Repeats, labels, load_data, pack, repeats, split_of, train_loader
-from plstm_graph.train.forest import Forest, smiles_of
 from plstm_graph.train.infer import outputs
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.module import Learner
@@ -98,12 +97,13 @@ def _train(
     """A run whose folder, if there is one, belongs to this process or to the first of several."""
     with isolate_rng(), _quiet(), memory_advice(config.batch_size):
         dataset = dataset or load_data(config)
-        if config.budget and config.model.model != FINGERPRINT:  # a forest has no parameters to count
+        fitted = architecture(config.model.model).fitted
+        if config.budget and not fitted:  # a forest has no parameters to count
             model = fit_width(dataset.features, dataset.task.num_outputs, config.model, config.budget)
             config = replace(config, model=model)
         start = _start(config, dataset, resume, command)
-        if config.model.model == FINGERPRINT:
-            return _plant(config, dataset, start)
+        if fitted:
+            return _fit_once(config, dataset, start)
         guards = [Guard(owner)] if owner else []
         run, trainer, loader = _assemble(config, dataset, graphs, progress, start, [*callbacks, *guards])
         outputs(run.learner.to(trainer.strategy.root_device), run.parts["valid"][:1])  # a backend may refuse the model
@@ -127,18 +127,18 @@ def _start(config: TrainConfig, dataset: GraphDataset, resume: bool, command: st
     return replace(stored, command=stored.command or command)
 
 
-def _plant(config: TrainConfig, dataset: GraphDataset, start: Start) -> dict[str, Any]:
-    """The run of a forest: a few seconds on the CPU, without epochs; one that was interrupted is grown anew."""
+def _fit_once(config: TrainConfig, dataset: GraphDataset, start: Start) -> dict[str, Any]:
+    """The run of a model that is no network: without epochs; one that was interrupted begins anew."""
     task = dataset.task.with_metric(config.metric)
     parts = _parts(config, dataset, start.split, None)
-    meta = _meta(config, dataset, task)  # not fitted: a forest answers in the units of the labels
-    forest = Forest(config.model, task)
-    smiles_of(parts["train"])
+    meta = _meta(config, dataset, task)  # not fitted: it answers in the units of the labels
+    model: Any = meta.build()
+    model.check(parts["train"])
     out = Path(config.out) if config.out else None
     if out:
         results.open_folder(config, start.write, rejected=dataset.rejected)
     keeper, begin = Keeper(f"valid_{task.metric}", task.rule.higher_is_better), time.perf_counter()
-    learner = Learner(forest.fit(parts["train"], config.seed), task, meta.plain())
+    learner = Learner(model.fit(parts["train"], config.seed), task, meta.plain())
     keeper.seconds, keeper.best_state = time.perf_counter() - begin, learner.state_dict()
     if out:
         content = {"plstm_graph": meta.plain(), "state_dict": learner.state_dict()}

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from plstm_graph.data.dataset import MOLECULE
+from plstm_graph.data.inputs import prepare
 from plstm_graph.data.molecules import smiles_to_data
-from plstm_graph.nn import GraphModel, prepare
+from plstm_graph.models.graph import GraphModel
 
 ENDS = ("C(=O)C", "OC", "C(C)C", "C=O", "CO", "C#N", "CN", "CC=C")
 CORES = ("C", "CC", "c1ccccc1", "C1CCCC1", "CSC", "CCO", "N(C)C", "c1ccncc1", "C(C)(C)")

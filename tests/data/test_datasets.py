@@ -9,14 +9,16 @@ import pytest
 from small_runs import small_config
 
 from plstm_graph import names
+from plstm_graph.architectures import MODELS
 from plstm_graph.data import DATASETS, SPLITS, datasets, load, tu
 from plstm_graph.data.molecules import FEATURISERS
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.gates import TRANSITIONS
-from plstm_graph.nn.baselines import LOCALS
+from plstm_graph.models.graph import POOLINGS
 from plstm_graph.nn.block import NORMS
-from plstm_graph.nn.model import DIRECTIONS, FINGERPRINT, MODELS, POOLINGS
 from plstm_graph.nn.norm import OUTPUT_NORMS
+from plstm_graph.nn.onehop import LOCALS
+from plstm_graph.nn.stack import DIRECTIONS
 from plstm_graph.ops.dispatch import BACKENDS
 from plstm_graph.orient import CANONICAL, GIVEN, ORDERS
 from plstm_graph.tasks import METRICS, TASKS
@@ -53,7 +55,7 @@ def test_the_values_of_options_are_those_that_the_package_knows() -> None:
         "split": SPLITS,
         "featuriser": FEATURISERS,
         "part": PARTS,
-        "model.model": (*MODELS, FINGERPRINT),
+        "model.model": MODELS,
         "model.directions": DIRECTIONS,
         "model.transition": TRANSITIONS,
         "model.output_norm": OUTPUT_NORMS,

@@ -10,8 +10,8 @@ from torch_geometric.data import Batch
 from torch_geometric.datasets import TUDataset
 
 from plstm_graph.data import DATASETS, load, tu
+from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import DataError
-from plstm_graph.nn.encoders import FeatureSpec
 from plstm_graph.tasks import Regression
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from small_runs import write_csv
 from typer.testing import CliRunner
 
+from plstm_graph.architectures import MODELS
 from plstm_graph.cli import app
-from plstm_graph.nn.model import FINGERPRINT, MODELS
 
 NUMBERS = ["0", "1", "2", "3", "-1", "1.5", "x", "", "nan", "inf", "1e400", "99999999999999999999"]
 FEW = ["0", "1", "2", "-1", "x", "1.5"]
@@ -30,7 +30,7 @@ VALUES = {
     **dict.fromkeys(("--width", "--layers", "--heads", "--rwse", "--laplacian", "--expansion"), SIZES),
     **dict.fromkeys(("--epochs", "--steps", "--test-orientations"), FEW),
     "--target": ["y", "z", "smiles", "", "Y"],
-    "--model": [*MODELS, FINGERPRINT, "x"],
+    "--model": [*MODELS, "x"],
     "--smiles-column": ["smiles", "y", ""],
     "--smiles": ["CCO", "C1CC", "", "C", "not one"],
     "--task": ["regression", "binary", "multiclass", "x"],

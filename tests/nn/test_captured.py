@@ -12,8 +12,11 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from plstm_graph.data import PackedGraphs
+from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import ShapeError
-from plstm_graph.nn import Captured, FeatureSpec, GraphModel, ModelConfig
+from plstm_graph.model_config import ModelConfig
+from plstm_graph.models.graph import GraphModel
+from plstm_graph.nn import Captured
 
 COUNT = 12
 CONFIG = ModelConfig(width=16, layers=3, heads=4, order="index", walks=3, dropout=0.0, virtual_node=True)

@@ -8,8 +8,9 @@ from torch_geometric.utils import to_undirected
 
 from plstm_graph import PLSTM, LineDAG, PLSTMConv
 from plstm_graph.data import PackedGraphs
-from plstm_graph.nn.encoders import FeatureSpec
-from plstm_graph.nn.model import GraphModel, ModelConfig
+from plstm_graph.data.features import FeatureSpec
+from plstm_graph.model_config import ModelConfig
+from plstm_graph.models.graph import GraphModel
 from plstm_graph.ops.dispatch import has_compiled
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]

@@ -9,19 +9,16 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import AddRandomWalkPE
 
 from plstm_graph.data import molecules
+from plstm_graph.data.features import ATOM_SIZES, BOND_SIZES, FeatureSpec, laplacian_eigenvectors
 from plstm_graph.errors import ConfigError, ShapeError
 from plstm_graph.nn.encoders import (
-    ATOM_SIZES,
-    BOND_SIZES,
     AtomEncoder,
     BondEncoder,
     CategoricalEncoder,
     DegreeEncoder,
     EigenvectorEncoder,
     FeatureEncoder,
-    FeatureSpec,
     WalkEncoder,
-    laplacian_eigenvectors,
 )
 
 

@@ -9,11 +9,13 @@ from torch_geometric.nn import GCN, GATv2Conv, summary
 from torch_geometric.testing import assert_module
 
 from plstm_graph import PLSTM, LineDAG
+from plstm_graph.architectures import NETWORKS
 from plstm_graph.data import smiles_to_data
+from plstm_graph.data.features import ATOM_SIZES, BOND_SIZES, FeatureSpec
+from plstm_graph.data.inputs import prepare
 from plstm_graph.errors import ConfigError, ShapeError
-from plstm_graph.nn import MODELS, FeatureSpec, GraphModel, ModelConfig, prepare
-from plstm_graph.nn.encoders import ATOM_SIZES, BOND_SIZES
-from plstm_graph.nn.model import POOLINGS
+from plstm_graph.model_config import ModelConfig
+from plstm_graph.models.graph import POOLINGS, GraphModel
 from plstm_graph.transforms import AddLineDAG, LineDAGData
 
 EDGE_INDEX = torch.tensor([[0, 1, 1, 2, 2, 3, 0, 2, 3, 4], [1, 0, 2, 1, 3, 2, 2, 0, 4, 3]])
@@ -245,7 +247,7 @@ def molecules() -> list[Data]:
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
-    ("model", "pooling"), [*((model, "mean") for model in MODELS), *(("plstm", pooling) for pooling in POOLINGS)]
+    ("model", "pooling"), [*((model, "mean") for model in NETWORKS), *(("plstm", pooling) for pooling in POOLINGS)]
 )
 def test_molecules_without_bonds(model: str, pooling: str, training: bool) -> None:
     chosen = config(model=model, pooling=pooling, eigenvectors=3)
@@ -261,7 +263,7 @@ def test_molecules_without_bonds(model: str, pooling: str, training: bool) -> No
 
 @pytest.mark.parametrize(
     ("model", "order"),
-    [*((model, "canonical") for model in MODELS), ("plstm", "degree"), ("plstm", "random")],
+    [*((model, "canonical") for model in NETWORKS), ("plstm", "degree"), ("plstm", "random")],
 )
 def test_batch_equals_graphs_one_by_one(model: str, order: str) -> None:
     chosen = config(model=model, order=order)

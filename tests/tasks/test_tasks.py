@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from torch_geometric.data import Data
 
 from plstm_graph.data import GraphDataset, load, read_prepared, write_prepared
+from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import CheckpointError, ConfigError, DataError
-from plstm_graph.nn.encoders import FeatureSpec
 from plstm_graph.tasks import TASKS, Multiclass, Regression, Task, Tokens, restore
 from plstm_graph.train import evaluate, export, predict, train
 from plstm_graph.train.page import write_page

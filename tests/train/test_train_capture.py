@@ -8,9 +8,11 @@ import torch
 from small_runs import passes_in_place, small_config, small_dataset, three_classes
 from torch_geometric.data import Data
 
+from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.packed import PackedGraphs
 from plstm_graph.errors import ConfigError
-from plstm_graph.nn import Captured, FeatureSpec, GraphModel
+from plstm_graph.models.graph import GraphModel
+from plstm_graph.nn import Captured
 from plstm_graph.tasks import Regression
 from plstm_graph.train import evaluate, train
 from plstm_graph.train.capture import capturable

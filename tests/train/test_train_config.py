@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from plstm_graph.errors import ConfigError
-from plstm_graph.nn.model import ModelConfig
+from plstm_graph.model_config import ModelConfig
 from plstm_graph.train.config import (
     TrainConfig,
     config_hash,

@@ -14,10 +14,10 @@ import pytest
 import torch
 from small_runs import molecules, small_config, small_dataset, three_classes, write_csv
 
+from plstm_graph.architectures import NETWORKS
 from plstm_graph.data import load
 from plstm_graph.data.tables import read_rows
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, OutOfMemory
-from plstm_graph.nn import MODELS
 from plstm_graph.tasks import Regression
 from plstm_graph.tasks import restore as restore_task
 from plstm_graph.train import evaluate, predict, train
@@ -136,7 +136,7 @@ def test_evaluate(run: Path, tmp_path: Path) -> None:
     assert evaluate(run, split_seed=5)["mae"] != stored["test"]["mae"]
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", NETWORKS)
 def test_every_model_comes_back_from_its_checkpoint(tmp_path: Path, model: str) -> None:
     dataset = small_dataset(tmp_path)
     config = small_config(model_model=model, model_walks=2, model_eigenvectors=2, epochs=1, out=tmp_path / "run")

@@ -1,75 +1,24 @@
-"""What pLSTM is compared with: one-hop layers by name, and whole models built of PyG's own layers."""
-
-from __future__ import annotations
+"""What pLSTM is compared with: stacks of one-hop layers, and models with a state of their own."""
 
 from collections.abc import Callable
 from dataclasses import replace
-from math import gcd
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import (
     GIN,
-    GATv2Conv,
-    GCNConv,
     GINConv,
     GINEConv,
     GPSConv,
     MessagePassing,
-    ResGatedGraphConv,
 )
 from torch_geometric.utils import scatter
 
 from plstm_graph.errors import ConfigError, unknown
+from plstm_graph.model_config import ModelConfig
 from plstm_graph.nn.block import PLSTMBlock, norm_layer
+from plstm_graph.nn.onehop import LOCALS, check_heads, gat, gine
 from plstm_graph.nn.virtual import VirtualNode
-
-if TYPE_CHECKING:
-    from plstm_graph.model_config import ModelConfig
-
-# ---------------------------------------------------------------------- one hop
-
-
-def gine(channels: int, edge_dim: int | None) -> nn.Module:
-    """GINEConv with a two-layer perceptron; GINConv without edge features."""
-    perceptron = nn.Sequential(nn.Linear(channels, 2 * channels), nn.ReLU(), nn.Linear(2 * channels, channels))
-    if not edge_dim:
-        return GINConv(perceptron, train_eps=True)
-    return GINEConv(perceptron, train_eps=True, edge_dim=edge_dim)
-
-
-def gcn(channels: int, edge_dim: int | None) -> nn.Module:
-    """GCNConv. It reads no edge features."""
-    return GCNConv(channels, channels)
-
-
-def gat(channels: int, edge_dim: int | None, heads: int | None = None) -> nn.Module:
-    """GATv2Conv; as many heads as divide ``channels``, at most eight, unless told."""
-    heads = heads or gcd(channels, 8)
-    check_heads(channels, heads)
-    return GATv2Conv(channels, channels // heads, heads=heads, edge_dim=edge_dim or None)
-
-
-def gatedgcn(channels: int, edge_dim: int | None) -> nn.Module:
-    """ResGatedGraphConv: GatedGCN whose gates read edge features."""
-    return ResGatedGraphConv(channels, channels, edge_dim=edge_dim or None)
-
-
-def check_heads(channels: int, heads: int) -> None:
-    """Raise ConfigError unless the heads share the channels."""
-    if heads < 1 or channels % heads:
-        raise ConfigError(f"width must be a multiple of heads, got width={channels}, heads={heads}")
-
-
-LOCALS: dict[str, Callable[[int, int | None], nn.Module] | None] = {
-    "none": None,
-    "gine": gine,
-    "gcn": gcn,
-    "gat": gat,
-    "gatedgcn": gatedgcn,
-}
-"""Local branches by name: (channels, edge_dim) -> conv."""
 
 # ---------------------------------------------------------------------- stacks
 
@@ -144,6 +93,7 @@ def _pyg_norm(config: ModelConfig) -> tuple[str | None, dict[str, bool] | None]:
 
 def gin(config: ModelConfig, edge_dim: int | None) -> nn.Module:
     """PyG's GIN with jumping knowledge, as the paper compares with: it reads no edge features."""
+    _without_virtual(config)
     norm, norm_kwargs = _pyg_norm(config)
     return GIN(
         *(config.width, config.width, config.layers),
@@ -269,24 +219,22 @@ def _stack(conv: str, **fixed: bool) -> Callable[[ModelConfig, int | None], nn.M
     return build
 
 
-def _plain(model: Callable[[ModelConfig, int | None], nn.Module]) -> Callable[[ModelConfig, int | None], nn.Module]:
-    def build(config: ModelConfig, edge_dim: int | None) -> nn.Module:
-        if config.virtual_node:
-            raise ConfigError(f"model {config.model!r} takes no virtual node; leave out virtual_node")
-        return model(config, edge_dim)
-
-    return build
+gine_stack, gcn_stack, gat_stack, gatedgcn_stack, gps = map(_stack, ("gine", "gcn", "gat", "gatedgcn", "gps"))
+gin_virtual = _stack("gine", virtual_node=True)
 
 
-BASELINES: dict[str, Callable[[ModelConfig, int | None], nn.Module]] = {
-    "gine": _stack("gine"),
-    "gcn": _stack("gcn"),
-    "gin": _plain(gin),
-    "gin-virtual": _stack("gine", virtual_node=True),
-    "gat": _stack("gat"),
-    "gatedgcn": _stack("gatedgcn"),
-    "gps": _stack("gps"),
-    "dmpnn": _plain(DMPNN),
-    "lstm-gnn": _plain(LSTMGNN),
-}
-"""Node models by name: (config, edge_dim) -> module called like a ``BasicGNN``."""
+def dmpnn(config: ModelConfig, edge_dim: int | None) -> nn.Module:
+    """:class:`DMPNN`."""
+    _without_virtual(config)
+    return DMPNN(config, edge_dim)
+
+
+def lstm_gnn(config: ModelConfig, edge_dim: int | None) -> nn.Module:
+    """:class:`LSTMGNN`."""
+    _without_virtual(config)
+    return LSTMGNN(config, edge_dim)
+
+
+def _without_virtual(config: ModelConfig) -> None:
+    if config.virtual_node:
+        raise ConfigError(f"model {config.model!r} takes no virtual node; leave out virtual_node")

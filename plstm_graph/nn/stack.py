@@ -1,28 +1,20 @@
-"""Stack: blocks into a node model (PLSTM), and with encoders, pooling and a head into a graph model."""
+"""PLSTM: blocks stacked into a model of nodes."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch_geometric.data import Batch, Data
-from torch_geometric.nn import aggr
 from torch_geometric.nn.inits import reset
 
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.gates import check_mode, check_transition
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.model_config import ModelConfig
-from plstm_graph.nn.baselines import BASELINES, LOCALS
 from plstm_graph.nn.block import PLSTMBlock, edge_content, norm_layer
 from plstm_graph.nn.conv import PLSTMConv, check_dag
 from plstm_graph.nn.dropin import STACK, STACK_CALL, refuse_arguments, refuse_options
-from plstm_graph.nn.encoders import FeatureEncoder, FeatureSpec
+from plstm_graph.nn.onehop import LOCALS
 from plstm_graph.nn.virtual import VirtualNode
 from plstm_graph.ops.dispatch import check_backend
-from plstm_graph.orient import RANDOM
-from plstm_graph.transforms import line_dag
 
 DIRECTIONS = ("both", "along", "against", "alternating")
 """Reading directions of a stack: those of every block, or along in every even block and against in every odd one."""
@@ -190,124 +182,3 @@ def _local(local: Any) -> Any:
     if local not in LOCALS:
         raise ConfigError(unknown("local branch", local, LOCALS))
     return LOCALS[local]
-
-
-def _plstm(config: ModelConfig, edge_dim: int | None) -> nn.Module:
-    return PLSTM(
-        *(config.width, config.width, config.layers),
-        dropout=config.dropout,
-        heads=config.heads,
-        modes=config.modes,
-        directions=config.directions,
-        edge_dim=edge_dim,
-        edge_values=config.bond_values,
-        local=config.local,
-        norm=config.norm,
-        expansion=config.expansion,
-        virtual_node=config.virtual_node,
-        order=config.order,
-        backend=config.backend,
-        transition=config.transition,
-        output_norm=config.output_norm,
-        open_gates=config.open_gates,
-    )
-
-
-MODELS: dict[str, Callable[[ModelConfig, int | None], nn.Module]] = {"plstm": _plstm, **BASELINES}
-"""Node models by name: (config, edge_dim) -> module called like a ``BasicGNN``."""
-
-FINGERPRINT = "fingerprint"
-
-POOLINGS: dict[str, Callable[[int], aggr.Aggregation]] = {
-    "mean": lambda width: aggr.MeanAggregation(),
-    "sum": lambda width: aggr.SumAggregation(),
-    "max": lambda width: aggr.MaxAggregation(),
-    "attention": lambda width: aggr.AttentionalAggregation(nn.Linear(width, 1)),
-}
-"""Poolings by name, for a width: a mean weighted by attention, or one of the plain ones."""
-
-
-class EveryNode(nn.Module):
-    """In place of a pooling where every node has an answer."""
-
-    def forward(self, x: Tensor, index: Tensor | None = None, dim_size: int | None = None) -> Tensor:
-        """[N, width] as it is."""
-        return x
-
-
-class GraphModel(nn.Module):
-    """Encode nodes and edges, run a node model, pool, predict.
-
-    Args:
-        features: what the data set stores.
-        num_outputs: outputs per answer.
-        config: see :class:`ModelConfig`.
-        level: ``"graph"``, an answer a graph, or ``"node"``, one a node, without pooling.
-
-    Shapes: a PyG batch of G graphs and N nodes, or one graph (prepared by :func:`prepare`) -> [G, num_outputs], or
-    [N, num_outputs].
-    """
-
-    def __init__(
-        self, features: FeatureSpec, num_outputs: int, config: ModelConfig | None = None, *, level: str = "graph"
-    ) -> None:
-        super().__init__()
-        self.config = config = config or ModelConfig()
-        if config.model == FINGERPRINT:
-            raise ConfigError("model 'fingerprint' is a forest, not a network; train it with plstm_graph.train.train")
-        for kind, name, choices in (
-            ("model", config.model, (*MODELS, FINGERPRINT)),
-            ("pooling", config.pooling, POOLINGS),
-        ):
-            if name not in choices:
-                raise ConfigError(unknown(kind, name, choices))
-        if config.test_orientations < 1:
-            raise ConfigError(f"test_orientations must be at least 1, got {config.test_orientations}")
-        if not config.bonds:
-            features = replace(features, edge_sizes=(), edge_dim=0)
-        self.encoder = FeatureEncoder(
-            features, config.width, walks=config.walks, eigenvectors=config.eigenvectors, degrees=config.degrees
-        )
-        edge_dim = config.width if self.encoder.has_edges else None
-        self.stack = MODELS[config.model](config, edge_dim)
-        self.pool = POOLINGS[config.pooling](config.width) if level == "graph" else EveryNode()
-        layers: list[nn.Module] = []
-        for _ in range(config.head_layers - 1):
-            layers += [nn.Linear(config.width, config.width), nn.GELU(), nn.Dropout(config.dropout)]
-        self.head = nn.Sequential(*layers, nn.Linear(config.width, num_outputs))
-        self.orientation = 0
-        """With order ``"random"``: seed of the orientations of this epoch. A trainer sets it."""
-
-    def forward(self, data: Data) -> Tensor:
-        """[G, num_outputs], or [N, num_outputs]"""
-        batch = data.get("batch")
-        size = data.num_graphs if isinstance(data, Batch) else None  # graphs without nodes count, too
-        x, edge_attr = self.encoder(
-            *(data.x, data.edge_index, data.get("edge_attr"), data.get("pe")),
-            eigenvectors=data.get("laplacian"),
-            batch=batch,
-            num_graphs=size,
-        )
-        found = []
-        for arguments in self._readings(data):
-            if isinstance(self.stack, PLSTM):
-                self.stack.prepare_dag(arguments["dag"])
-            read = self.stack(x, data.edge_index, edge_attr=edge_attr, batch=batch, batch_size=size, **arguments)
-            found.append(self.head(self.pool(read, batch, dim_size=size)))
-        return found[0] if len(found) == 1 else torch.stack(found).mean(0)
-
-    def _readings(self, data: Data) -> Iterator[dict[str, LineDAG]]:
-        """The line graphs to read: one, but for random orientations outside of training."""
-        if self.config.model != "plstm":
-            yield {}
-        elif self.config.order != RANDOM:
-            yield {"dag": line_dag(data, self.config.order)}
-        else:
-            for seed in [self.orientation] if self.training else range(self.config.test_orientations):
-                batch = data.get("batch")
-                batch = data.edge_index.new_zeros(data.num_nodes) if batch is None else batch
-                yield {
-                    "dag": LineDAG.from_edge_index(
-                        data.edge_index, data.num_nodes, order=RANDOM, batch=batch, seed=seed
-                    )
-                }

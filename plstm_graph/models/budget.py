@@ -2,19 +2,19 @@
 
 from dataclasses import replace
 from math import lcm
+from typing import Any
 
 import torch
 
+from plstm_graph.architectures import architecture
+from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import ConfigError
+from plstm_graph.model_config import ModelConfig
+from plstm_graph.models.graph import GraphModel
 from plstm_graph.nn.block import DIRECTIONS
-from plstm_graph.nn.encoders import FeatureSpec
-from plstm_graph.nn.model import GraphModel, ModelConfig
 
 TOLERANCE = 0.1
 """How far from its budget a model may be."""
-
-HEADED = ("plstm", "gat", "gps")
-"""Models whose width must be a multiple of ``heads``."""
 
 _SUFFIX = {"": 1, "k": 1_000, "m": 1_000_000}
 
@@ -43,7 +43,7 @@ def count_parameters(features: FeatureSpec, num_outputs: int, config: ModelConfi
     return sum(weights.numel() for weights in model.parameters())
 
 
-def fit_width(features: FeatureSpec, num_outputs: int, config: ModelConfig, budget: str) -> ModelConfig:
+def fit_width(features: FeatureSpec, num_outputs: int, config: Any, budget: str) -> ModelConfig:
     """``config`` with the width whose parameters come closest to ``budget``.
 
     Widths are multiples of ``heads`` where the model has heads, and even where degrees are encoded. Where the steps
@@ -63,7 +63,7 @@ def fit_width(features: FeatureSpec, num_outputs: int, config: ModelConfig, budg
     if abs(sizes[width] - wanted) <= TOLERANCE * wanted:
         return replace(config, width=width)
     coarsest = 2 * len(DIRECTIONS[config.directions]) if config.directions in DIRECTIONS else 2
-    if config.model in HEADED and config.heads % coarsest == 0:
+    if architecture(config.model).heads and config.heads % coarsest == 0:
         return fit_width(features, num_outputs, replace(config, heads=config.heads // 2), budget)
     near = " and ".join(f"{count:,} (width {width})" for width, count in sizes.items())
     raise ConfigError(
@@ -76,7 +76,7 @@ def _around(features: FeatureSpec, num_outputs: int, config: ModelConfig, wanted
     """Parameters of the two neighbouring widths between which ``wanted`` lies, by width."""
     if config.heads < 1:
         raise ConfigError(f"heads must be at least 1 (got {config.heads})")
-    step = lcm(config.heads if config.model in HEADED else 1, 2 if config.degrees else 1)
+    step = lcm(config.heads if architecture(config.model).heads else 1, 2 if config.degrees else 1)
 
     def size(multiple: int) -> int:
         return count_parameters(features, num_outputs, replace(config, width=step * multiple))

@@ -8,9 +8,14 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GPSConv, ResGatedGraphConv
 
+from plstm_graph.architectures import NETWORKS, architecture
+from plstm_graph.data.features import FeatureSpec
+from plstm_graph.data.inputs import prepare
 from plstm_graph.errors import ConfigError
-from plstm_graph.nn import MODELS, FeatureSpec, GraphModel, ModelConfig, prepare
-from plstm_graph.nn.baselines import BASELINES, DMPNN, LOCALS, Returning
+from plstm_graph.model_config import ModelConfig
+from plstm_graph.models.baselines import DMPNN, Returning
+from plstm_graph.models.graph import GraphModel
+from plstm_graph.nn.onehop import LOCALS
 
 FEATURES, BONDS = FeatureSpec(node_dim=4, edge_dim=3), FeatureSpec(node_dim=4)
 WIDTH = 16
@@ -47,7 +52,7 @@ def network(chosen: ModelConfig, features: FeatureSpec = FEATURES, outputs: int 
 
 
 @pytest.mark.parametrize("bonds", [True, False])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", NETWORKS)
 def test_any_graph_with_and_without_bonds(model: str, bonds: bool) -> None:
     chosen = config(model, bonds=bonds)
     found = network(chosen)
@@ -62,7 +67,7 @@ def test_any_graph_with_and_without_bonds(model: str, bonds: bool) -> None:
     assert (sum(p.numel() for p in plain.parameters()) == sum(p.numel() for p in found.parameters())) == (not bonds)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", NETWORKS)
 def test_bonds_matter_where_they_are_read(model: str) -> None:
     chosen = config(model)
     ready = prepare(graphs()[:2], chosen)
@@ -76,7 +81,7 @@ def test_bonds_matter_where_they_are_read(model: str) -> None:
     assert torch.equal(blind(Batch.from_data_list(ready)), blind(Batch.from_data_list(other)))
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", NETWORKS)
 def test_renumbered_graphs_give_the_same_output(model: str) -> None:
     """With ranks that move with the nodes. Eigenvectors have no sign of their own, so they are left out."""
     chosen = config(model, eigenvectors=0)
@@ -94,7 +99,7 @@ def test_renumbered_graphs_give_the_same_output(model: str) -> None:
     torch.testing.assert_close(out[1], out[0], rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", NETWORKS)
 def test_gradients_reach_every_parameter(model: str) -> None:
     chosen = config(model, virtual_node=model in HAS_VIRTUAL, pooling="attention")
     found = network(chosen).eval()  # in training a batch norm takes away the bias of the layer before it
@@ -109,11 +114,11 @@ def test_gradients_reach_every_parameter(model: str) -> None:
         assert parameter.grad.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize("model", BASELINES)
+@pytest.mark.parametrize("model", [name for name in NETWORKS if name != "plstm"])
 def test_a_baseline_reads_its_neighbourhood_and_no_more(model: str) -> None:
     """Three layers see three bonds far: on a chain of six the fifth atom's features do not reach the first's output."""
     chosen = config(model, walks=0, eigenvectors=0)
-    stack = MODELS[model](chosen, WIDTH).double().eval()
+    stack = architecture(model).stacked(chosen, WIDTH).double().eval()
     chain = graph([(i, i + 1) for i in range(5)], 6)
     x = torch.randn(6, WIDTH, dtype=torch.double, requires_grad=True)
     bonds = torch.randn(chain.edge_index.size(1), WIDTH, dtype=torch.double)
@@ -163,11 +168,11 @@ def test_two_atoms_of_dmpnn_hear_nothing_of_themselves() -> None:
 
 
 def test_blocks_are_what_their_names_say() -> None:
-    assert isinstance(MODELS["gps"](config("gps"), WIDTH).blocks[0], GPSConv)
-    assert isinstance(MODELS["gatedgcn"](config("gatedgcn"), WIDTH).blocks[0].local, ResGatedGraphConv)
-    assert MODELS["gat"](config("gat"), WIDTH).blocks[0].local.heads == 4
-    assert MODELS["gin-virtual"](config("gin-virtual"), WIDTH).virtual is not None
-    assert MODELS["gine"](config("gine"), WIDTH).virtual is None
+    assert isinstance(architecture("gps").stacked(config("gps"), WIDTH).blocks[0], GPSConv)
+    assert isinstance(architecture("gatedgcn").stacked(config("gatedgcn"), WIDTH).blocks[0].local, ResGatedGraphConv)
+    assert architecture("gat").stacked(config("gat"), WIDTH).blocks[0].local.heads == 4
+    assert architecture("gin-virtual").stacked(config("gin-virtual"), WIDTH).virtual is not None
+    assert architecture("gine").stacked(config("gine"), WIDTH).virtual is None
 
 
 @pytest.mark.parametrize("local", LOCALS)
@@ -188,7 +193,7 @@ def test_every_local_branch_beside_plstm(local: str) -> None:
         ("gps", {"norm": "rms"}, "unknown norm of model 'gps' 'rms'"),
         ("gcn", {"norm": "rmss"}, "unknown norm 'rmss'.*did you mean 'rms'"),
         ("gatedgnc", {}, "unknown model.*did you mean 'gatedgcn'"),
-        ("fingerprint", {}, "is a forest, not a network"),
+        ("fingerprint", {}, "no network of graphs: it has no layers"),
     ],
 )
 def test_refusals(model: str, changes: dict, match: str) -> None:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.molecules import fingerprints
 from plstm_graph.errors import ConfigError, DataError
-from plstm_graph.model_config import ModelConfig
+from plstm_graph.model_config import ForestConfig
 from plstm_graph.tasks import Task
-from plstm_graph.train.data import labels
 
 ROWS = 256
 """Molecules that walk through all trees at a time."""
@@ -27,6 +27,7 @@ class Forest(nn.Module):
 
     Args:
         config: radius, bits and counts of the fingerprint.
+        features: of the graphs; it reads none.
         task: regression, yes or no, or classes, of molecules.
 
     Shapes: a PyG batch of G molecules with ``smiles`` -> [G, outputs]: values, or what a sigmoid or softmax makes the
@@ -40,15 +41,22 @@ class Forest(nn.Module):
     right: Tensor  # [nodes]
     value: Tensor  # [nodes, values] answer of a leaf
 
+    sized_by_weights = True
+    """How many nodes its tables have is known from a checkpoint alone."""
+
     NAMES = ("roots", "feature", "threshold", "left", "right", "value")
 
-    def __init__(self, config: ModelConfig, task: Task) -> None:
+    def __init__(self, config: ForestConfig, features: FeatureSpec, task: Task) -> None:
         super().__init__()
         if task.level != "graph":
             raise ConfigError(f"a fingerprint answers for a molecule, not for each {task.level}; choose a network")
         self.config, self.task = config, task
         for name in self.NAMES:
             self.register_buffer(name, torch.empty(0))
+
+    def check(self, graphs: Sequence[Data]) -> None:
+        """Raise DataError unless it can read these graphs."""
+        smiles_of(graphs)
 
     def fit(self, graphs: Sequence[Data], seed: int) -> "Forest":
         """Grow the trees on graphs with ``smiles`` and labels; a target's forest leaves out those without its label.
@@ -58,7 +66,7 @@ class Forest(nn.Module):
         """
         from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
-        features, target = self.featurise(smiles_of(graphs)).numpy(), labels(graphs)
+        features, target = self.featurise(smiles_of(graphs)).numpy(), torch.cat([graph.y for graph in graphs])
         make = RandomForestClassifier if self.task.chances else RandomForestRegressor
         trees: list[list[Any]] = []
         classes = []

@@ -12,22 +12,24 @@ import torch
 from small_runs import molecules, small_config, small_dataset, three_classes
 from torch_geometric.data import Batch, Data
 
+from plstm_graph.architectures import FINGERPRINT
 from plstm_graph.data import GraphDataset, fingerprints
-from plstm_graph.errors import CheckpointError, DataError
-from plstm_graph.nn.model import FINGERPRINT, ModelConfig
+from plstm_graph.data.dataset import MOLECULE
+from plstm_graph.errors import CheckpointError, ConfigError, DataError
+from plstm_graph.model_config import ForestConfig, ModelConfig
+from plstm_graph.models.forest import Forest
 from plstm_graph.tasks import Regression
 from plstm_graph.train import evaluate, predict, train
 from plstm_graph.train.data import labels
 from plstm_graph.train.explained import explain
-from plstm_graph.train.forest import Forest
 from plstm_graph.train.portable import export
 
 TREES = 7
-CONFIG = ModelConfig(model=FINGERPRINT, trees=TREES, bits=256)
+CONFIG = ForestConfig(trees=TREES, bits=256)
 
 
 def grown(dataset: GraphDataset, config: ModelConfig = CONFIG) -> Forest:
-    return Forest(config, dataset.task).fit(dataset.graphs, seed=3)
+    return Forest(config, MOLECULE, dataset.task).fit(dataset.graphs, seed=3)
 
 
 def sklearns(dataset: GraphDataset, config: ModelConfig = CONFIG, column: int | None = None) -> np.ndarray:
@@ -81,7 +83,7 @@ def test_a_class_that_training_never_saw(tmp_path: Path) -> None:
 
 def test_weights_alone_rebuild_a_forest(tmp_path: Path) -> None:
     dataset = tasks(tmp_path, "regression")
-    forest, again = grown(dataset), Forest(CONFIG, dataset.task)
+    forest, again = grown(dataset), Forest(CONFIG, MOLECULE, dataset.task)
     again.load_state_dict(forest.state_dict())
     batch = Batch.from_data_list(dataset.graphs)
     assert torch.equal(again(batch), forest(batch))
@@ -126,7 +128,7 @@ def test_graphs_without_smiles_are_refused_before_anything_is_written(tmp_path: 
         train(small_config(model_model=FINGERPRINT, out=tmp_path / "run"), dataset)
     assert not (tmp_path / "run").exists()
     with pytest.raises(DataError, match="no SMILES"):
-        Forest(CONFIG, Regression(("y",)))(Batch.from_data_list([Data(x=torch.zeros(1, 1))]))
+        Forest(CONFIG, MOLECULE, Regression(("y",)))(Batch.from_data_list([Data(x=torch.zeros(1, 1))]))
 
 
 def test_a_target_without_labels_in_training(tmp_path: Path) -> None:
@@ -138,11 +140,9 @@ def test_a_target_without_labels_in_training(tmp_path: Path) -> None:
 
 
 def test_what_needs_a_network_says_so(tmp_path: Path) -> None:
-    train(
-        small_config(model_model=FINGERPRINT, model_trees=2, model_layers=99, out=tmp_path / "run"),
-        small_dataset(tmp_path),
-    )
-    assert len(predict(tmp_path / "run", ["CCO"]).values) == 1  # an option it does not read is no layer
+    with pytest.raises(ConfigError, match=r"unknown option of model 'fingerprint' 'model\.layers'; choose one of"):
+        small_config(model_model=FINGERPRINT, model_layers=99)
+    train(small_config(model_model=FINGERPRINT, model_trees=2, out=tmp_path / "run"), small_dataset(tmp_path))
     with pytest.raises(CheckpointError, match="holds a forest of fingerprints, no network; use predict or evaluate"):
         explain(tmp_path / "run", "CCO")
     with pytest.raises(CheckpointError, match="holds a forest of fingerprints, no network; use predict or evaluate"):

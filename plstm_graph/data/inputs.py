@@ -4,27 +4,28 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.transforms import AddRandomWalkPE
 
-from plstm_graph.nn.encoders import laplacian_eigenvectors
-from plstm_graph.nn.model import FINGERPRINT, ModelConfig
+from plstm_graph.architectures import architecture
+from plstm_graph.data.features import laplacian_eigenvectors
+from plstm_graph.model_config import AnyConfig, ModelConfig
 from plstm_graph.orient import CANONICAL, RANDOM
 from plstm_graph.transforms import OrientDAG
 
 
-def prepare(graphs: list[Data], config: ModelConfig, *, walked: int = 0) -> list[Data]:
+def prepare(graphs: list[Data], config: AnyConfig, *, walked: int = 0) -> list[Data]:
     """What a model needs from each graph, once per data set: encodings and ranks. Returns new Data objects.
 
     The canonical order is that of the ``rank`` a graph comes with, where it has one: data sets store there what is
     canonical for a molecule, or the directions of a native DAG. ``walked`` is for how many steps the graphs have walks
     already.
     """
-    if config.model == FINGERPRINT:
+    if not isinstance(config, ModelConfig):
         return list(graphs)
     if config.walks > walked:
         walk = AddRandomWalkPE(config.walks, attr_name="pe")
         graphs = [walk(graph) if graph.num_edges else _no_walk(graph, config.walks) for graph in graphs]
     if config.eigenvectors:
         graphs = [_with_laplacian(graph, config.eigenvectors) for graph in graphs]
-    if config.model == "plstm" and config.order != RANDOM:
+    if architecture(config.model).oriented and config.order != RANDOM:
         orient = OrientDAG(config.order)
         keep = config.order == CANONICAL
         graphs = [graph if keep and "rank" in graph else orient(graph) for graph in graphs]

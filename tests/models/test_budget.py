@@ -5,9 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from plstm_graph.architectures import NETWORKS, architecture
+from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import ConfigError
-from plstm_graph.nn import MODELS, FeatureSpec, GraphModel, ModelConfig
-from plstm_graph.nn.budget import HEADED, TOLERANCE, count_parameters, fit_width, parse_budget
+from plstm_graph.model_config import ModelConfig
+from plstm_graph.models.budget import TOLERANCE, count_parameters, fit_width, parse_budget
+from plstm_graph.models.graph import GraphModel
 
 FEATURES = FeatureSpec(node_sizes=(37,), edge_dim=3)
 SMALL = ModelConfig(layers=2, heads=4)
@@ -34,12 +37,12 @@ def test_counting_is_building() -> None:
 
 
 @pytest.mark.parametrize("budget", ["50k", "300k"])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", NETWORKS)
 def test_every_model_comes_close(model: str, budget: str) -> None:
     found = fit_width(FEATURES, 1, replace(SMALL, model=model), budget)
     size, wanted = count_parameters(FEATURES, 1, found), parse_budget(budget)
     assert abs(size - wanted) <= TOLERANCE * wanted
-    step = found.heads if model in HEADED else 1
+    step = found.heads if architecture(model).heads else 1
     for width in (found.width - step, found.width + step):
         assert abs(count_parameters(FEATURES, 1, replace(found, width=width)) - wanted) >= abs(size - wanted)
     assert replace(found, width=SMALL.width, heads=SMALL.heads) == replace(SMALL, model=model)

@@ -1,0 +1,99 @@
+"""The registry of models: how each is called, configured and built, and what it can. It imports no torch.
+
+A network that reads a graph's nodes and edges is an entry with a ``stack``; any other model brings a ``build`` and a
+config of its own. A new one, also from outside the package: ``MODELS["mine"] = Architecture(...)``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from plstm_graph.errors import ConfigError, unknown
+from plstm_graph.model_config import AnyConfig, ForestConfig, ModelConfig
+
+Place = str | Callable[..., Any]
+"""A function or class, or where it is: ``"module:name"``."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A kind of model.
+
+    Args:
+        stack: of a graph model, (config, edge_dim) -> module called like PyG's ``BasicGNN``, [N, width] -> [N, width].
+        build: (config, features, task) -> module that maps a batch to [answers, task.num_outputs]; a
+            :class:`~plstm_graph.models.graph.GraphModel` around ``stack`` by default.
+        config: class of its config.
+        oriented: it reads line graphs, and ``config.order`` says of what orientation.
+        heads: its width must be a multiple of ``config.heads``.
+        fitted: it is no network: ``fit(graphs, seed)`` makes it what it is, in one go and without epochs.
+        padded: it runs on padded tensors, and so can be exported.
+        uncaptured: config -> what keeps its passes from being CUDA graphs, None if nothing does: a look at the data.
+    """
+
+    stack: Place | None = None
+    build: Place = "plstm_graph.models.graph:build"
+    config: type[AnyConfig] = ModelConfig
+    oriented: bool = False
+    heads: bool = False
+    fitted: bool = False
+    padded: bool = True
+    uncaptured: Callable[[Any], str | None] = lambda config: f"model {config.model!r}"
+
+    def made(self, config: AnyConfig, features: Any, task: Any) -> Any:
+        """The model with fresh weights, a ``torch.nn.Module``."""
+        return _found(self.build)(config, features, task)
+
+    def stacked(self, config: AnyConfig, edge_dim: int | None) -> Any:
+        """The stack of a graph model."""
+        if self.stack is None:
+            raise ConfigError(f"model {config.model!r} is no network of graphs: it has no layers to stack")
+        return _found(self.stack)(config, edge_dim)
+
+
+def _free(config: Any) -> None:
+    return None
+
+
+def _local(config: Any) -> str | None:
+    return None if config.local in ("none", "gine", "gatedgcn") else f"local {config.local!r}"
+
+
+FINGERPRINT = "fingerprint"
+_BASELINES = "plstm_graph.models.baselines"
+MODELS: dict[str, Architecture] = {
+    "plstm": Architecture("plstm_graph.models.graph:plstm", oriented=True, heads=True, uncaptured=_local),
+    "gine": Architecture(f"{_BASELINES}:gine_stack", uncaptured=_free),
+    "gcn": Architecture(f"{_BASELINES}:gcn_stack"),
+    "gin": Architecture(f"{_BASELINES}:gin", uncaptured=_free),
+    "gin-virtual": Architecture(f"{_BASELINES}:gin_virtual"),
+    "gat": Architecture(f"{_BASELINES}:gat_stack", heads=True),
+    "gatedgcn": Architecture(f"{_BASELINES}:gatedgcn_stack", uncaptured=_free),
+    "gps": Architecture(f"{_BASELINES}:gps", heads=True, padded=False),
+    "dmpnn": Architecture(f"{_BASELINES}:dmpnn"),
+    "lstm-gnn": Architecture(f"{_BASELINES}:lstm_gnn"),
+    FINGERPRINT: Architecture(build="plstm_graph.models.forest:Forest", config=ForestConfig, fitted=True),
+}
+"""Architectures by name, as ``--model`` takes them."""
+
+NETWORKS = tuple(name for name, kind in MODELS.items() if not kind.fitted)
+"""Those of the package that are trained epoch by epoch."""
+
+
+def architecture(name: str) -> Architecture:
+    """The entry of :data:`MODELS`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in MODELS:
+        raise ConfigError(unknown("model", name, MODELS))
+    return MODELS[name]
+
+
+def _found(place: Place) -> Any:
+    if not isinstance(place, str):
+        return place
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)

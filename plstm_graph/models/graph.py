@@ -1,0 +1,138 @@
+"""Graph models: encoders, a stack that reads nodes and edges, pooling and a head."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Batch, Data
+from torch_geometric.nn import aggr
+
+from plstm_graph.architectures import architecture
+from plstm_graph.data.features import FeatureSpec
+from plstm_graph.errors import ConfigError, unknown
+from plstm_graph.line_dag import LineDAG
+from plstm_graph.model_config import ModelConfig
+from plstm_graph.nn.encoders import FeatureEncoder
+from plstm_graph.nn.stack import PLSTM
+from plstm_graph.orient import RANDOM
+from plstm_graph.tasks import Task
+from plstm_graph.transforms import line_dag
+
+
+def plstm(config: ModelConfig, edge_dim: int | None) -> nn.Module:
+    """The stack of pLSTM."""
+    return PLSTM(
+        *(config.width, config.width, config.layers),
+        dropout=config.dropout,
+        heads=config.heads,
+        modes=config.modes,
+        directions=config.directions,
+        edge_dim=edge_dim,
+        edge_values=config.bond_values,
+        local=config.local,
+        norm=config.norm,
+        expansion=config.expansion,
+        virtual_node=config.virtual_node,
+        order=config.order,
+        backend=config.backend,
+        transition=config.transition,
+        output_norm=config.output_norm,
+        open_gates=config.open_gates,
+    )
+
+
+POOLINGS: dict[str, Callable[[int], aggr.Aggregation]] = {
+    "mean": lambda width: aggr.MeanAggregation(),
+    "sum": lambda width: aggr.SumAggregation(),
+    "max": lambda width: aggr.MaxAggregation(),
+    "attention": lambda width: aggr.AttentionalAggregation(nn.Linear(width, 1)),
+}
+"""Poolings by name, for a width: a mean weighted by attention, or one of the plain ones."""
+
+
+class EveryNode(nn.Module):
+    """In place of a pooling where every node has an answer."""
+
+    def forward(self, x: Tensor, index: Tensor | None = None, dim_size: int | None = None) -> Tensor:
+        """[N, width] as it is."""
+        return x
+
+
+class GraphModel(nn.Module):
+    """Encode nodes and edges, run a node model, pool, predict.
+
+    Args:
+        features: what the data set stores.
+        num_outputs: outputs per answer.
+        config: see :class:`ModelConfig`.
+        level: ``"graph"``, an answer a graph, or ``"node"``, one a node, without pooling.
+
+    Shapes: a PyG batch of G graphs and N nodes, or one graph (prepared by :func:`prepare`) -> [G, num_outputs], or
+    [N, num_outputs].
+    """
+
+    def __init__(
+        self, features: FeatureSpec, num_outputs: int, config: ModelConfig | None = None, *, level: str = "graph"
+    ) -> None:
+        super().__init__()
+        self.config = config = config or ModelConfig()
+        kind = architecture(config.model)
+        if config.pooling not in POOLINGS:
+            raise ConfigError(unknown("pooling", config.pooling, POOLINGS))
+        if config.test_orientations < 1:
+            raise ConfigError(f"test_orientations must be at least 1, got {config.test_orientations}")
+        if not config.bonds:
+            features = replace(features, edge_sizes=(), edge_dim=0)
+        self.encoder = FeatureEncoder(
+            features, config.width, walks=config.walks, eigenvectors=config.eigenvectors, degrees=config.degrees
+        )
+        edge_dim = config.width if self.encoder.has_edges else None
+        self.stack = kind.stacked(config, edge_dim)
+        self.order = config.order if kind.oriented else None
+        self.pool = POOLINGS[config.pooling](config.width) if level == "graph" else EveryNode()
+        layers: list[nn.Module] = []
+        for _ in range(config.head_layers - 1):
+            layers += [nn.Linear(config.width, config.width), nn.GELU(), nn.Dropout(config.dropout)]
+        self.head = nn.Sequential(*layers, nn.Linear(config.width, num_outputs))
+        self.orientation = 0
+        """With order ``"random"``: seed of the orientations of this epoch. A trainer sets it."""
+
+    def forward(self, data: Data) -> Tensor:
+        """[G, num_outputs], or [N, num_outputs]"""
+        batch = data.get("batch")
+        size = data.num_graphs if isinstance(data, Batch) else None  # graphs without nodes count, too
+        x, edge_attr = self.encoder(
+            *(data.x, data.edge_index, data.get("edge_attr"), data.get("pe")),
+            eigenvectors=data.get("laplacian"),
+            batch=batch,
+            num_graphs=size,
+        )
+        found = []
+        for arguments in self._readings(data):
+            if isinstance(self.stack, PLSTM):
+                self.stack.prepare_dag(arguments["dag"])
+            read = self.stack(x, data.edge_index, edge_attr=edge_attr, batch=batch, batch_size=size, **arguments)
+            found.append(self.head(self.pool(read, batch, dim_size=size)))
+        return found[0] if len(found) == 1 else torch.stack(found).mean(0)
+
+    def _readings(self, data: Data) -> Iterator[dict[str, LineDAG]]:
+        """The line graphs to read: one, but for random orientations outside of training."""
+        if self.order is None:
+            yield {}
+        elif self.order != RANDOM:
+            yield {"dag": line_dag(data, self.order)}
+        else:
+            for seed in [self.orientation] if self.training else range(self.config.test_orientations):
+                batch = data.get("batch")
+                batch = data.edge_index.new_zeros(data.num_nodes) if batch is None else batch
+                yield {
+                    "dag": LineDAG.from_edge_index(
+                        data.edge_index, data.num_nodes, order=RANDOM, batch=batch, seed=seed
+                    )
+                }
+
+
+def build(config: ModelConfig, features: FeatureSpec, task: Task) -> GraphModel:
+    """A graph model that answers a task."""
+    return GraphModel(features, task.num_outputs, config, level=task.level)

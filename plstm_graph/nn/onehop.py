@@ -1,0 +1,50 @@
+"""One-hop layers of PyTorch Geometric by name, as local branches and as blocks of stacks."""
+
+from collections.abc import Callable
+from math import gcd
+
+from torch import nn
+from torch_geometric.nn import GATv2Conv, GCNConv, GINConv, GINEConv, ResGatedGraphConv
+
+from plstm_graph.errors import ConfigError
+
+
+def gine(channels: int, edge_dim: int | None) -> nn.Module:
+    """GINEConv with a two-layer perceptron; GINConv without edge features."""
+    perceptron = nn.Sequential(nn.Linear(channels, 2 * channels), nn.ReLU(), nn.Linear(2 * channels, channels))
+    if not edge_dim:
+        return GINConv(perceptron, train_eps=True)
+    return GINEConv(perceptron, train_eps=True, edge_dim=edge_dim)
+
+
+def gcn(channels: int, edge_dim: int | None) -> nn.Module:
+    """GCNConv. It reads no edge features."""
+    return GCNConv(channels, channels)
+
+
+def gat(channels: int, edge_dim: int | None, heads: int | None = None) -> nn.Module:
+    """GATv2Conv; as many heads as divide ``channels``, at most eight, unless told."""
+    heads = heads or gcd(channels, 8)
+    check_heads(channels, heads)
+    return GATv2Conv(channels, channels // heads, heads=heads, edge_dim=edge_dim or None)
+
+
+def gatedgcn(channels: int, edge_dim: int | None) -> nn.Module:
+    """ResGatedGraphConv: GatedGCN whose gates read edge features."""
+    return ResGatedGraphConv(channels, channels, edge_dim=edge_dim or None)
+
+
+def check_heads(channels: int, heads: int) -> None:
+    """Raise ConfigError unless the heads share the channels."""
+    if heads < 1 or channels % heads:
+        raise ConfigError(f"width must be a multiple of heads, got width={channels}, heads={heads}")
+
+
+LOCALS: dict[str, Callable[[int, int | None], nn.Module] | None] = {
+    "none": None,
+    "gine": gine,
+    "gcn": gcn,
+    "gat": gat,
+    "gatedgcn": gatedgcn,
+}
+"""Local branches by name: (channels, edge_dim) -> conv."""
