@@ -18,7 +18,6 @@ from tables import leaderboard_table
 from plstm_graph.errors import ConfigError, DataError, PLSTMGraphError, unknown
 from plstm_graph.train.callbacks import Reporter
 from plstm_graph.train.pool import Failure, Say, outcomes
-from plstm_graph.train.results import data_hash
 from plstm_graph.train.run import train
 from plstm_graph.train.series import shared_dataset, shared_graphs
 
@@ -32,7 +31,7 @@ def run_job(job: Job, say: Say) -> dict[str, Any]:
         DataError: the data are not those of the rows that are stored.
     """
     dataset = shared_dataset(job.config)
-    if job.data_hash not in (None, data_hash(dataset.graphs)):
+    if job.data_hash not in (None, dataset.examples.digest):
         raise DataError(f"{OTHER_DATA}; bring those back, or give another --results")
     found = train(job.config, dataset, graphs=shared_graphs(job.config), callbacks=[Reporter(say)])
     return row_of(job, found)

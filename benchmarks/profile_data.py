@@ -21,7 +21,8 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from plstm_graph.architectures import architecture
-from plstm_graph.data import GraphDataset, PackedGraphs
+from plstm_graph.data import PackedGraphs
+from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.errors import ConfigError
 from plstm_graph.model_config import AnyConfig
 from plstm_graph.train.config import TrainConfig
@@ -30,7 +31,7 @@ from plstm_graph.train.infer import pick_device
 from plstm_graph.train.module import Learner
 
 
-def stepper(dataset: GraphDataset, model: AnyConfig, target: Tensor, device: str) -> Callable[[Batch], None]:
+def stepper(dataset: AnyDataset, model: AnyConfig, target: Tensor, device: str) -> Callable[[Batch], None]:
     """A training step as the trainer takes it, without Lightning."""
     torch.manual_seed(0)
     task = dataset.task.fitted(target)

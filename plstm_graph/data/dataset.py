@@ -8,6 +8,7 @@ from typing import Any
 from torch_geometric.data import Data
 
 from plstm_graph.data import source as files
+from plstm_graph.data.examples import Examples, Graphs, Part, digest_of
 from plstm_graph.data.features import ATOM_SIZES, BOND_SIZES, FeatureSpec
 from plstm_graph.data.inputs import prepare
 from plstm_graph.data.molecules import CIP, Rejected, same_molecules
@@ -18,6 +19,46 @@ from plstm_graph.model_config import AnyConfig
 from plstm_graph.tasks import Task, task_of
 
 MOLECULE = FeatureSpec(node_sizes=ATOM_SIZES, edge_sizes=BOND_SIZES)
+
+
+@dataclass
+class Dataset:
+    """Examples of any kind with labels, and what a trainer has to know about them.
+
+    Attributes:
+        examples: what models take in batches, for instance :class:`~plstm_graph.data.examples.Arrays`.
+        task: what is asked of each example, and so what ``y`` is.
+        features: what the examples look like, for models that have to know it to be built.
+        rejected: what could not be used, each with a reason.
+        parts: the split that was published with them, called "official".
+    """
+
+    name: str
+    examples: Examples
+    task: Task
+    features: FeatureSpec = field(default_factory=FeatureSpec)
+    rejected: list[Rejected] = field(default_factory=list)
+    default_split: str = "random"
+    parts: Split | None = None
+    featuriser: None = None
+    reader: None = None
+
+    @property
+    def content(self) -> str:
+        """Twelve hex digits that name the examples, wherever they were read."""
+        return self.examples.digest
+
+    def molecules(self) -> None:
+        """They are none."""
+
+    def split(self, kind: str | None = None, seed: int = 0, fold: int = 0, *, group_repeats: bool = True) -> Split:
+        """Indices of ``train``, ``valid`` and ``test``; see :func:`plstm_graph.data.splits.make_split`."""
+        rows = [Data(y=y) for y in self.examples.y.split(1)]
+        return make_split(kind or self.default_split, rows, self.task, seed=seed, fold=fold, official=self.parts)
+
+    def prepared(self, model: AnyConfig, chosen: Sequence[int] | None = None) -> Examples:
+        """The examples, or those chosen by number."""
+        return self.examples if chosen is None else Part(self.examples, chosen)
 
 
 @dataclass
@@ -49,6 +90,21 @@ class GraphDataset:
         if self.featuriser is None and self.graphs and "smiles" in self.graphs[0]:
             self.featuriser = CIP
 
+    @property
+    def examples(self) -> Graphs:
+        """The graphs as any other examples."""
+        return Graphs(self.graphs)
+
+    @property
+    def content(self) -> str:
+        """Twelve hex digits that name the graphs, wherever they were read; whether they carry SMILES does not count."""
+        return digest_of(self.graphs, smiles=False)
+
+    @property
+    def reader(self) -> str | None:
+        """By what a SMILES becomes such a graph; None where the graphs carry none."""
+        return self.featuriser if self.graphs and "smiles" in self.graphs[0] else None
+
     def molecules(self) -> list[int] | None:
         """Number of each graph's molecule, equal for all spellings of one; None where not all have ``smiles``."""
         if not all("smiles" in graph for graph in self.graphs):
@@ -64,6 +120,9 @@ class GraphDataset:
     def prepared(self, model: AnyConfig, chosen: Sequence[int] | None = None) -> list[Data]:
         """The graphs, or those chosen by number, with all that a model reads; see ``data.inputs.prepare``."""
         return prepare(self.graphs if chosen is None else [self.graphs[number] for number in chosen], model)
+
+
+AnyDataset = Dataset | GraphDataset
 
 
 @dataclass(frozen=True)

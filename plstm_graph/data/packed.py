@@ -1,5 +1,6 @@
 """A data set as one packed disjoint union on a device: a batch is a ragged gather of slices that waits for no GPU."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 from torch_geometric.data import Batch, Data
 
+from plstm_graph.data.examples import Indices
 from plstm_graph.data.filling import Capacity, with_filler
 from plstm_graph.data.packing import (
     LOOP,
@@ -26,8 +28,6 @@ from plstm_graph.data.packing import (
 from plstm_graph.errors import DataError
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.plan import Edge, Graph, Pair, Plan, classify
-
-Indices = Sequence[int] | np.ndarray | Tensor
 
 
 class Chosen(NamedTuple):
@@ -149,6 +149,20 @@ class PackedGraphs:
 
     def __len__(self) -> int:
         return int(self.sizes.shape[1])
+
+    @property
+    def y(self) -> Tensor:
+        """Labels of all graphs, or of all their nodes."""
+        return self.attributes["y"].value
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits that name the graphs with all their attributes."""
+        found = hashlib.sha256(self.sizes.tobytes())
+        for key, part in sorted(self.attributes.items()):
+            found.update(f"{key}{tuple(part.value.shape)}{part.value.dtype}".encode())
+            found.update(part.value.cpu().numpy().tobytes())
+        return found.hexdigest()[:12]
 
     @property
     def device(self) -> torch.device:
@@ -281,16 +295,16 @@ class PackedGraphs:
 
 
 class PackedLoader:
-    """Batches of packed graphs in the order of a sampler, for a trainer; Lightning tells the sampler each epoch.
+    """Batches of examples in the order of a sampler, for a trainer; Lightning tells the sampler each epoch.
 
     Args:
-        packed: the graphs.
+        packed: the examples, packed graphs or others.
         batch_size: graphs a batch; the last one may have fewer.
         sampler: their order; it must have a length.
         filled: batches that can be are filled up, see :meth:`PackedGraphs.batch`.
     """
 
-    def __init__(self, packed: PackedGraphs, batch_size: int, sampler: Sampler[int], *, filled: bool = False) -> None:
+    def __init__(self, packed: Any, batch_size: int, sampler: Sampler[int], *, filled: bool = False) -> None:
         self.packed, self.batch_size, self.sampler, self.filled = packed, batch_size, sampler, filled
 
     def __len__(self) -> int:
@@ -299,7 +313,8 @@ class PackedLoader:
     def __iter__(self) -> Iterator[Batch]:
         order = list(self.sampler)
         for start in range(0, len(order), self.batch_size):
-            yield self.packed.batch(order[start : start + self.batch_size], filled=self.filled)
+            chosen = order[start : start + self.batch_size]
+            yield self.packed.batch(chosen, filled=True) if self.filled else self.packed.batch(chosen)
 
 
 def _listed(union: Batch, key: str) -> bool:

@@ -162,9 +162,9 @@ def override(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
     names = flat(config)
     hints = get_type_hints(TrainConfig), get_type_hints(type(config.model))
     for key, value in values.items():
-        if key not in names:
-            raise ConfigError(unknown(f"option of model {config.model.model!r}", key, names))
         nested = key.startswith("model.")
+        if key not in names:
+            raise ConfigError(unknown("option", key, [name for name in names if name.startswith("model.") == nested]))
         name = key.removeprefix("model.")
         (model if nested else own)[name] = convert(key, value, hints[nested][name])
     return replace(config, **own, model=replace(config.model, **model))

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 from torch_geometric.data import Batch, Data
-from torch_geometric.loader import DataLoader
 
 from plstm_graph.architectures import architecture
-from plstm_graph.data.dataset import GraphDataset
+from plstm_graph.data.dataset import AnyDataset, GraphDataset
 from plstm_graph.data.datasets import load
+from plstm_graph.data.examples import Examples, batches, examples_of
 from plstm_graph.data.packed import PackedGraphs, PackedLoader
 from plstm_graph.errors import DataError
 from plstm_graph.orient import RANDOM
@@ -26,10 +26,10 @@ HOST_BYTES = 2 * 2**30
 DEVICE_SHARE = 0.5
 """For training on a GPU, graphs are packed up to this share of its free memory."""
 
-Graphs = Sequence[Data] | PackedGraphs
+Graphs = Sequence[Data] | Examples
 
 
-def load_data(config: TrainConfig) -> GraphDataset:
+def load_data(config: TrainConfig) -> AnyDataset:
     """The data set a config names.
 
     Raises:
@@ -48,7 +48,7 @@ def load_data(config: TrainConfig) -> GraphDataset:
     return dataset
 
 
-def split_of(config: TrainConfig, dataset: GraphDataset) -> dict[str, list[int]]:
+def split_of(config: TrainConfig, dataset: AnyDataset) -> dict[str, list[int]]:
     """Indices of train, valid and test as a config asks for them."""
     seed = config.seed if config.split_seed is None else config.split_seed
     return dict(dataset.split(config.split, seed=seed, fold=config.fold, group_repeats=config.group_repeats))
@@ -70,14 +70,15 @@ class Repeats(NamedTuple):
     leaked: int
 
 
-def repeats(dataset: GraphDataset, split: Mapping[str, Sequence[int]]) -> Repeats:
+def repeats(dataset: AnyDataset, split: Mapping[str, Sequence[int]]) -> Repeats:
     """Counts repeats of a data set of molecules; all are 0 where the graphs are no molecules. NaN is no label."""
-    owner = dataset.molecules() or range(len(dataset.graphs))
+    owner = dataset.molecules() or range(len(dataset.examples))
     members: dict[int, list[int]] = {}
     for index, molecule in enumerate(owner):
         members.setdefault(molecule, []).append(index)
+    labels = [graph.y for graph in dataset.graphs] if isinstance(dataset, GraphDataset) else []
     several = [group for group in members.values() if len(group) > 1]
-    labelled = (torch.cat([dataset.graphs[index].y.double().view(1, -1) for index in group]) for group in several)
+    labelled = (torch.stack([labels[index].double().view(-1) for index in group]) for group in several)
     # Where all known labels of a target are equal, the highest is the lowest.
     spread = (y.nan_to_num(-torch.inf).amax(0) > y.nan_to_num(torch.inf).amin(0) for y in labelled)
     known = {owner[index] for index in split["train"]}
@@ -129,11 +130,13 @@ def fits(nbytes: int, device: torch.device) -> bool:
     return device.type == "cpu" and nbytes <= HOST_BYTES
 
 
-def pack(graphs: Sequence[Data], model: Any, device: torch.device) -> Graphs:
+def pack(graphs: Graphs, model: Any, device: torch.device) -> Graphs:
     """The graphs packed on a device, as a model reads them; the graphs themselves where they do not fit.
 
     Packing takes as long as batching all graphs once or twice, and makes every batch several times cheaper.
     """
+    if not isinstance(graphs, list):
+        return graphs.to(device) if fits(getattr(graphs, "nbytes", 0), device) else graphs  # type: ignore[union-attr]
     stored = sum(value.nbytes for graph in graphs for value in graph.to_dict().values() if isinstance(value, Tensor))
     if not graphs or not fits(stored, device):
         return graphs
@@ -148,25 +151,10 @@ def pack(graphs: Sequence[Data], model: Any, device: torch.device) -> Graphs:
     return packed.to(device) if fits(packed.nbytes, device) else graphs
 
 
-def train_loader(
-    graphs: Graphs, batch_size: int, seed: int, *, rank: int = 0, world_size: int = 1
-) -> DataLoader | PackedLoader:
+def train_loader(graphs: Graphs, batch_size: int, seed: int, *, rank: int = 0, world_size: int = 1) -> PackedLoader:
     """Shuffled batches for training, the same whether packed or not; the loader draws no global random numbers."""
     sampler = EpochSampler(len(graphs), seed, rank=rank, world_size=world_size)
-    if isinstance(graphs, PackedGraphs):
-        return PackedLoader(graphs, batch_size, sampler, filled=graphs.capacity is not None)
-    generator = torch.Generator().manual_seed(seed)
-    return DataLoader(list(graphs), batch_size=batch_size, sampler=sampler, num_workers=0, generator=generator)
-
-
-def batches(graphs: Graphs, batch_size: int) -> Iterator[Batch]:
-    """Batches in order, for evaluation."""
-    for start in range(0, len(graphs), batch_size):
-        stop = min(start + batch_size, len(graphs))
-        if isinstance(graphs, PackedGraphs):
-            yield graphs.batch(range(start, stop))
-        else:
-            yield Batch.from_data_list(list(graphs[start:stop]))
+    return PackedLoader(examples_of(graphs), batch_size, sampler, filled=getattr(graphs, "capacity", None) is not None)
 
 
 class Collated:
@@ -182,6 +170,6 @@ class Collated:
         return iter(self.batches)
 
 
-def labels(graphs: Sequence[Data], task: Task | None = None) -> Tensor:
-    """Labels of graphs, or of all their nodes, as their task has them; without ``task`` there must be some."""
-    return torch.cat([graph.y for graph in graphs]) if graphs or task is None else task.no_labels
+def labels(graphs: Graphs, task: Task | None = None) -> Tensor:
+    """Labels of examples, or of all their nodes, as their task has them; without ``task`` there must be some."""
+    return examples_of(graphs).y if len(graphs) or task is None else task.no_labels

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plstm_graph.data.dataset import GraphDataset
+from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.data.datasets import is_table, reads_smiles
+from plstm_graph.data.examples import batches
 from plstm_graph.data.inputs import prepare
 from plstm_graph.data.molecules import FEATURISERS, Rejected, read_molecules
 from plstm_graph.data.tables import Table
@@ -17,7 +18,7 @@ from plstm_graph.errors import CheckpointError, ConfigError, DataError, unknown
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.train.checkpoint import Meta, locate, read, read_meta, restore_model
 from plstm_graph.train.config import TrainConfig, override
-from plstm_graph.train.data import Graphs, batches, labels, load_data, split_of
+from plstm_graph.train.data import Graphs, labels, load_data, split_of
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.module import Learner
 from plstm_graph.train.results import write_rows
@@ -147,7 +148,7 @@ def outputs(learner: Learner, graphs: Graphs, batch_size: int = 256) -> Tensor:
 
 def evaluate(
     checkpoint: str | PathLike[str],
-    data: str | PathLike[str] | GraphDataset | None = None,
+    data: str | PathLike[str] | AnyDataset | None = None,
     *,
     part: str | None = None,
     batch_size: int = 256,
@@ -177,19 +178,19 @@ def evaluate(
         raise ConfigError(unknown("part of the split", part, PARTS))
     learner, meta = restore(checkpoint, device)
     config = meta.train_config
-    if data is not None and not isinstance(data, GraphDataset):
+    if data is not None and not isinstance(data, AnyDataset):
         data = fspath(data)
         config = _pointed_at(data, meta)
     own = {"featuriser": meta.featuriser if reads_smiles(config.data) else None}
     config = override(config, own | {key: value for key, value in options.items() if value is not None})
-    dataset = data if isinstance(data, GraphDataset) else load_data(config)
+    dataset = data if isinstance(data, AnyDataset) else load_data(config)
     _check_same_kind(dataset, meta)
     why = "as asked"
     if part is None:
-        part, why = part_to_score(config, meta, dataset, in_hand=isinstance(data, GraphDataset))
-    chosen = range(len(dataset.graphs)) if part == "all" else split_of(config, dataset)[part]
+        part, why = part_to_score(config, meta, dataset, in_hand=isinstance(data, AnyDataset))
+    chosen = range(len(dataset.examples)) if part == "all" else split_of(config, dataset)[part]
     graphs = dataset.prepared(meta.model_config, chosen)
-    if not graphs:
+    if not len(graphs):
         raise DataError(f"the {part} part of {dataset.name} is empty; give another --split-part")
     found = learner.task.scores(outputs(learner, graphs, batch_size), labels(graphs))
     counts = {"graphs": len(graphs), "rejected": len(dataset.rejected)}
@@ -205,7 +206,7 @@ def _pointed_at(data: str, meta: Meta) -> TrainConfig:
     return override(meta.train_config, {"data": data, "smiles_column": None, **own})  # what has a name brings its own
 
 
-def _notes(dataset: GraphDataset, meta: Meta) -> list[str]:
+def _notes(dataset: AnyDataset, meta: Meta) -> list[str]:
     notes, targets = [], dataset.task.targets
     if targets != meta.asked.targets:
         columns = ", ".join(map(repr, targets))
@@ -218,7 +219,7 @@ def _notes(dataset: GraphDataset, meta: Meta) -> list[str]:
     return notes
 
 
-def _check_same_kind(dataset: GraphDataset, meta: Meta) -> None:
+def _check_same_kind(dataset: AnyDataset, meta: Meta) -> None:
     featuriser = dataset.featuriser if dataset.featuriser and meta.featuriser else meta.featuriser  # None: not known
     asked, trained = (
         (task.name, task.level, task.num_outputs, _tuples(features), made)

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torch_geometric.data import Data
 
 from plstm_graph import plots
-from plstm_graph.data.dataset import GraphDataset
+from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.train import results
 from plstm_graph.train.callbacks import Keeper
 from plstm_graph.train.checkpoint import load_weights, read
@@ -28,9 +27,9 @@ class Run:
     """
 
     config: TrainConfig
-    dataset: GraphDataset
+    dataset: AnyDataset
     split: dict[str, list[int]]
-    parts: dict[str, list[Data]]
+    parts: dict[str, Any]
     learner: Learner
     keeper: Keeper
     out: Path | None
@@ -129,8 +128,11 @@ def _rows(run: Run, found: Found) -> Iterator[list[Any]]:
             yield [part, *answer, *numbers]
 
 
-def _answers(places: list[int], graphs: list[Data], level: str) -> Iterator[tuple[int, Any]]:
+def _answers(places: list[int], graphs: Any, level: str) -> Iterator[tuple[int, Any]]:
     """What each answer is for: number of the graph in the data set, and its SMILES or the number of a node."""
+    if not isinstance(graphs, list):
+        yield from ((place, "") for place in places)
+        return
     for place, graph in zip(places, graphs, strict=True):
         if level == "graph":
             yield place, graph.get("smiles", "")

@@ -2,7 +2,6 @@
 
 import csv
 import datetime
-import hashlib
 import importlib.metadata
 import json
 import math
@@ -24,8 +23,6 @@ from plstm_graph.train.config import TrainConfig, differences, from_dict, read_t
 from plstm_graph.train.owner import is_owner_file
 
 if TYPE_CHECKING:
-    from torch_geometric.data import Data
-
     from plstm_graph.data.molecules import Rejected
 
 CONFIG, METRICS, HISTORY, PREDICTIONS = "config.toml", "metrics.json", "metrics.csv", "predictions.csv"
@@ -167,20 +164,6 @@ def write_rows(path: str | PathLike[str], header: Sequence[str], rows: Iterable[
         writer = csv.writer(stream, delimiter="\t" if kind(path) in TABBED else ",")
         writer.writerow(header)
         writer.writerows(rows)
-
-
-def data_hash(graphs: "Iterable[Data]", *, smiles: bool = True) -> str:
-    """Twelve hex digits that name a data set: its graphs in order, with features, labels and, if wanted, SMILES."""
-    digest = hashlib.sha256()
-    for graph in graphs:
-        for name in ("x", "edge_index", "edge_attr", "y"):
-            value = graph.get(name)
-            if value is not None:
-                digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-                digest.update(value.contiguous().numpy().tobytes())
-        if smiles:
-            digest.update(str(graph.get("smiles", "")).encode())
-    return digest.hexdigest()[:12]
 
 
 @lru_cache(maxsize=1)

@@ -18,7 +18,8 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch_geometric.data import Data
 
 from plstm_graph.architectures import architecture
-from plstm_graph.data.dataset import GraphDataset
+from plstm_graph.data.dataset import AnyDataset
+from plstm_graph.data.examples import take
 from plstm_graph.data.splits import OFFICIAL
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.models.budget import fit_width
@@ -42,7 +43,7 @@ log = logging.getLogger(__name__)
 
 def train(
     config: TrainConfig,
-    dataset: GraphDataset | None = None,
+    dataset: AnyDataset | None = None,
     *,
     graphs: Sequence[Data] | None = None,
     resume: bool = False,
@@ -86,7 +87,7 @@ def train(
 
 def _train(
     config: TrainConfig,
-    dataset: GraphDataset | None,
+    dataset: AnyDataset | None,
     graphs: Sequence[Data] | None,
     resume: bool,
     owner: Owner | None,
@@ -106,7 +107,8 @@ def _train(
             return _fit_once(config, dataset, start)
         guards = [Guard(owner)] if owner else []
         run, trainer, loader = _assemble(config, dataset, graphs, progress, start, [*callbacks, *guards])
-        outputs(run.learner.to(trainer.strategy.root_device), run.parts["valid"][:1])  # a backend may refuse the model
+        run.learner.to(trainer.strategy.root_device)
+        outputs(run.learner, take(run.parts["valid"], [0]))  # a backend may refuse the model
         last = None
         if owner:
             last = results.open_folder(config, start.write, resume=resume, rejected=run.dataset.rejected)
@@ -118,16 +120,16 @@ def _train(
         return report(run, write=first_process())
 
 
-def _start(config: TrainConfig, dataset: GraphDataset, resume: bool, command: str | None) -> Start:
+def _start(config: TrainConfig, dataset: AnyDataset, resume: bool, command: str | None) -> Start:
     """What the run begins with; when it goes on, what it began with."""
-    start = Start.of(dataset.graphs, split_of(config, dataset), command)
+    start = Start.of(dataset.examples, split_of(config, dataset), command)
     if not resume:
         return start
     stored = start.check(str(config.out))
     return replace(stored, command=stored.command or command)
 
 
-def _fit_once(config: TrainConfig, dataset: GraphDataset, start: Start) -> dict[str, Any]:
+def _fit_once(config: TrainConfig, dataset: AnyDataset, start: Start) -> dict[str, Any]:
     """The run of a model that is no network: without epochs; one that was interrupted begins anew."""
     task = dataset.task.with_metric(config.metric)
     parts = _parts(config, dataset, start.split, None)
@@ -154,7 +156,7 @@ def first_process() -> bool:
 
 def _assemble(
     config: TrainConfig,
-    dataset: GraphDataset,
+    dataset: AnyDataset,
     graphs: Sequence[Data] | None,
     progress: bool,
     start: Start,
@@ -202,12 +204,12 @@ def _assemble(
 
 
 def _parts(
-    config: TrainConfig, dataset: GraphDataset, split: dict[str, list[int]], graphs: Sequence[Data] | None
-) -> dict[str, list[Data]]:
+    config: TrainConfig, dataset: AnyDataset, split: dict[str, list[int]], graphs: Sequence[Data] | None
+) -> dict[str, Any]:
     prepared = dataset.prepared(config.model) if graphs is None else graphs
-    parts = {name: [prepared[index] for index in chosen] for name, chosen in split.items()}
+    parts = {name: take(prepared, chosen) for name, chosen in split.items()}
     for name in ("train", "valid"):
-        if not parts[name]:
+        if not len(parts[name]):
             raise DataError(f"the {name} split of {dataset.name} is empty ({len(prepared)} graphs); use another split")
     if (config.split or dataset.default_split) != OFFICIAL and first_process():
         _tell_repeats(repeats(dataset, split))
@@ -225,14 +227,14 @@ def _tell_repeats(found: Repeats) -> None:
         )
 
 
-def _meta(config: TrainConfig, dataset: GraphDataset, task: Task) -> Meta:
+def _meta(config: TrainConfig, dataset: AnyDataset, task: Task) -> Meta:
     return Meta(
         config=to_dict(config),
         features=asdict(dataset.features),
         task=task.plain(),
-        featuriser=dataset.featuriser if "smiles" in dataset.graphs[0] else None,
+        featuriser=dataset.reader,
         versions=results.versions(),
-        content=results.data_hash(dataset.graphs, smiles=False),
+        content=dataset.content,
     )
 
 

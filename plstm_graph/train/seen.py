@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from plstm_graph.data.dataset import GraphDataset
+from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.data.datasets import DATASETS
 from plstm_graph.data.prepared import SUFFIX, read_prepared
 from plstm_graph.data.tables import SMILES_COLUMNS
@@ -12,12 +12,11 @@ from plstm_graph.files import kind
 from plstm_graph.train.checkpoint import Meta
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import split_of
-from plstm_graph.train.results import data_hash
 
 SPLIT = ("split", "split_seed", "fold", "group_repeats")
 
 
-def part_to_score(asked: TrainConfig, meta: Meta, dataset: GraphDataset, *, in_hand: bool = False) -> tuple[str, str]:
+def part_to_score(asked: TrainConfig, meta: Meta, dataset: AnyDataset, *, in_hand: bool = False) -> tuple[str, str]:
     """The part to score where none was given, ``"test"`` or ``"all"``, and why.
 
     Args:
@@ -35,7 +34,7 @@ def part_to_score(asked: TrainConfig, meta: Meta, dataset: GraphDataset, *, in_h
     placed_alike = not in_hand and same_source(asked.data, trained.data, dataset.name) and _same_column(asked, trained)
     if dataset.task.targets != meta.asked.targets:
         return "all", f"not the {'targets' if placed_alike else 'data'} it was trained on{hint}"
-    same = placed_alike if meta.content is None else meta.content == data_hash(dataset.graphs, smiles=False)
+    same = placed_alike if meta.content is None else meta.content == dataset.content
     if not same and placed_alike:
         return "all", f"the data have changed since it was trained, and some may have been trained on{hint}"
     if not same:

@@ -11,12 +11,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch_geometric.data import Data
-
-from plstm_graph.data.dataset import GraphDataset
+from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.files import atomic_write
-from plstm_graph.model_config import ModelConfig
+from plstm_graph.model_config import AnyConfig
 from plstm_graph.train import results
 from plstm_graph.train.callbacks import Reporter, progress_console
 from plstm_graph.train.config import TrainConfig, anywhere, differences, read_toml, to_dict
@@ -37,12 +35,12 @@ EVERY_S = 30.0
 # ---------------------------------------------------------------------- data, read once a process
 
 
-def shared_dataset(config: TrainConfig) -> GraphDataset:
+def shared_dataset(config: TrainConfig) -> AnyDataset:
     """The data set of a run, kept for the next run of this process if it reads the same."""
     return _dataset(_source(config))
 
 
-def shared_graphs(config: TrainConfig) -> list[Data]:
+def shared_graphs(config: TrainConfig) -> Any:
     """Its graphs prepared for the model of the run, kept likewise."""
     return _prepared(_source(config), config.model)
 
@@ -52,17 +50,17 @@ def _source(config: TrainConfig) -> TrainConfig:
 
 
 @lru_cache(maxsize=1)
-def _dataset(source: TrainConfig) -> GraphDataset:
+def _dataset(source: TrainConfig) -> AnyDataset:
     return load_data(source)
 
 
 @lru_cache(maxsize=1)
 def _data_hash(source: TrainConfig) -> str:
-    return results.data_hash(_dataset(source).graphs)
+    return _dataset(source).examples.digest
 
 
 @lru_cache(maxsize=1)
-def _prepared(source: TrainConfig, model: ModelConfig) -> list[Data]:
+def _prepared(source: TrainConfig, model: AnyConfig) -> Any:
     return _dataset(source).prepared(model)
 
 
@@ -239,7 +237,7 @@ def _joined(out: Path, config: TrainConfig) -> dict[str, list[int]]:
 def _checked_data(out: Path, config: TrainConfig, overwrite: bool) -> str:
     """The hash of the data, which is that of the series in the folder, if there is one."""
     found = _data_hash(_source(config))
-    count = len(shared_dataset(config).graphs)
+    count = len(shared_dataset(config).examples)
     stored = None if overwrite or not (out / SERIES).is_file() else read_toml(out / SERIES)["series"].get("data_hash")
     changed = changes(stored or found, found, None, count)
     if changed:

@@ -1,16 +1,14 @@
 """What a run began with, kept in its folder: a run only goes on with the data and the split of its start."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch_geometric.data import Data
-
+from plstm_graph.data.examples import Examples
 from plstm_graph.errors import ConfigError
 from plstm_graph.files import atomic_write
-from plstm_graph.train.results import START, data_hash
+from plstm_graph.train.results import START
 
 
 @dataclass(frozen=True)
@@ -18,7 +16,7 @@ class Start:
     """Identity of a run besides its options.
 
     Args:
-        data_hash: of all graphs, see :func:`plstm_graph.train.results.data_hash`.
+        data_hash: of all graphs, see :func:`plstm_graph.data.examples.digest_of`.
         graphs: how many there are.
         split: their numbers in train, valid and test.
         command: makes the run from nothing; None where a caller gave none.
@@ -30,8 +28,8 @@ class Start:
     command: str | None = None
 
     @classmethod
-    def of(cls, graphs: Sequence[Data], split: dict[str, list[int]], command: str | None) -> "Start":
-        return cls(data_hash(graphs), len(graphs), split, command)
+    def of(cls, examples: Examples, split: dict[str, list[int]], command: str | None) -> "Start":
+        return cls(examples.digest, len(examples), split, command)
 
     def write(self, out: Path) -> None:
         """Store it in the folder of the run."""

@@ -140,7 +140,7 @@ def test_a_target_without_labels_in_training(tmp_path: Path) -> None:
 
 
 def test_what_needs_a_network_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"unknown option of model 'fingerprint' 'model\.layers'; choose one of"):
+    with pytest.raises(ConfigError, match=r"unknown option 'model\.layers'; choose one of model.model, model.trees"):
         small_config(model_model=FINGERPRINT, model_layers=99)
     train(small_config(model_model=FINGERPRINT, model_trees=2, out=tmp_path / "run"), small_dataset(tmp_path))
     with pytest.raises(CheckpointError, match="holds a forest of fingerprints, no network; use predict or evaluate"):

@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 from small_runs import small_config, small_dataset, three_classes
 
+from plstm_graph.data.examples import digest_of
 from plstm_graph.data.inputs import prepare
 from plstm_graph.data.packed import PackedGraphs
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, OutOfMemory
@@ -20,7 +21,7 @@ from plstm_graph.train import train
 from plstm_graph.train.callbacks import Keeper, progress_console
 from plstm_graph.train.checkpoint import read
 from plstm_graph.train.data import train_loader
-from plstm_graph.train.results import commit, data_hash
+from plstm_graph.train.results import commit
 from plstm_graph.train.run import first_process
 
 
@@ -132,10 +133,10 @@ def test_predictions_of_classes_are_probabilities(tmp_path: Path) -> None:
 
 def test_the_hash_of_a_data_set_sees_every_label(tmp_path: Path) -> None:
     graphs = small_dataset(tmp_path).graphs
-    before = data_hash(graphs)
-    assert before == data_hash([graph.clone() for graph in graphs])
+    before = digest_of(graphs)
+    assert before == digest_of([graph.clone() for graph in graphs])
     graphs[-1].y += 1
-    assert before != data_hash(graphs) != data_hash(graphs[::-1])
+    assert before != digest_of(graphs) != digest_of(graphs[::-1])
 
 
 def test_best_and_last_epoch_are_both_tested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

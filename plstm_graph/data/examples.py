@@ -1,0 +1,160 @@
+"""What a trainer reads examples from: packed graphs, lists of graphs, images and sequences all meet one protocol."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch, Data
+
+Indices = Sequence[int] | np.ndarray | Tensor
+
+
+@runtime_checkable
+class Examples(Protocol):
+    """Examples of a data set, numbered from 0."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def y(self) -> Tensor:
+        """Labels of all examples, one after the other, as their task has them."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits that name the content, wherever it lies."""
+        ...
+
+    def batch(self, indices: Indices) -> Any:
+        """What a model takes: these examples, with their labels as ``y`` and a method ``to(device)``."""
+        ...
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same examples on a device, where batches then come to be."""
+        ...
+
+
+class Graphs(list[Data]):
+    """A list of graphs."""
+
+    @property
+    def y(self) -> Tensor:
+        """[graphs, targets], [graphs], or with a row for each node."""
+        return torch.cat([graph.y for graph in self])
+
+    @property
+    def digest(self) -> str:
+        """Of the graphs in order, with features, labels and SMILES."""
+        return digest_of(self)
+
+    def batch(self, indices: Indices) -> Batch:
+        """One disjoint union."""
+        return Batch.from_data_list([self[int(index)] for index in indices])
+
+    def to(self, device: torch.device | str) -> "Graphs":
+        """All graphs there."""
+        return Graphs(graph.to(device) for graph in self)
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """Images, sequences, or whatever else is one tensor: a row an example. A batch is made of the same.
+
+    Args:
+        x: [n, ...], for instance images [n, channels, height, width] or sequences [n, length, channels].
+        y: labels, with n rows.
+    """
+
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def digest(self) -> str:
+        """Of both tensors."""
+        return digest_of([Data(x=self.x.cpu(), y=self.y.cpu())])
+
+    @property
+    def nbytes(self) -> int:
+        """Room that they take."""
+        return self.x.nbytes + self.y.nbytes
+
+    def batch(self, indices: Indices) -> "Arrays":
+        """The rows of these examples."""
+        rows = torch.as_tensor(indices if not isinstance(indices, range) else list(indices), device=self.x.device)
+        return Arrays(self.x.index_select(0, rows), self.y.index_select(0, rows))
+
+    def to(self, device: torch.device | str) -> "Arrays":
+        """Both tensors there."""
+        return replace(self, x=self.x.to(device), y=self.y.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some of the examples, for instance those of the training split.
+
+    Args:
+        examples: all.
+        chosen: numbers of those that are meant, in order.
+    """
+
+    examples: Examples
+    chosen: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    @property
+    def y(self) -> Tensor:
+        """Their labels."""
+        return self.examples.y[torch.as_tensor(self.chosen, dtype=torch.long)]
+
+    @property
+    def digest(self) -> str:
+        """Of all examples and of which are meant."""
+        return hashlib.sha256(f"{self.examples.digest} {list(self.chosen)}".encode()).hexdigest()[:12]
+
+    def batch(self, indices: Indices) -> Any:
+        """By their place in the part."""
+        return self.examples.batch([self.chosen[int(index)] for index in indices])
+
+    def to(self, device: torch.device | str) -> "Part":
+        """All examples there."""
+        return Part(self.examples.to(device), self.chosen)
+
+
+def examples_of(graphs: "Examples | Iterable[Data]") -> Examples:
+    """Examples as they are; a list of graphs as examples."""
+    return graphs if isinstance(graphs, Examples) else Graphs(graphs)
+
+
+def take(examples: Any, chosen: Sequence[int]) -> Any:
+    """Some of the examples by number: a list of graphs for a list, else a :class:`Part`."""
+    return [examples[index] for index in chosen] if isinstance(examples, list) else Part(examples, chosen)
+
+
+def batches(examples: "Examples | Iterable[Data]", batch_size: int) -> Iterator[Any]:
+    """Batches in order, the last one smaller where it has to be."""
+    whole = examples_of(examples)
+    for start in range(0, len(whole), batch_size):
+        yield whole.batch(range(start, min(start + batch_size, len(whole))))
+
+
+def digest_of(graphs: Iterable[Data], *, smiles: bool = True) -> str:
+    """Twelve hex digits that name graphs in order, with features, labels and, if wanted, SMILES."""
+    digest = hashlib.sha256()
+    for graph in graphs:
+        for name in ("x", "edge_index", "edge_attr", "y"):
+            value = graph.get(name)
+            if value is not None:
+                digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+                digest.update(value.contiguous().numpy().tobytes())
+        if smiles:
+            digest.update(str(graph.get("smiles", "")).encode())
+    return digest.hexdigest()[:12]

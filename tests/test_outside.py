@@ -1,0 +1,144 @@
+"""What can be added from outside the package, each with its trainer, reports and checkpoints: no file of ours changes.
+
+A task from outside is in ``tests/tasks/test_tasks.py``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import small_config, small_dataset
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from torch_geometric.nn import SAGEConv
+
+from plstm_graph.architectures import MODELS, Architecture
+from plstm_graph.data.dataset import Dataset
+from plstm_graph.data.examples import Arrays, Examples, Graphs, Part
+from plstm_graph.data.features import FeatureSpec
+from plstm_graph.errors import CheckpointError, ConfigError
+from plstm_graph.model_config import AnyConfig, ModelConfig
+from plstm_graph.nn import PLSTMChain
+from plstm_graph.tasks import Binary, Task
+from plstm_graph.train import evaluate, predict, train
+from plstm_graph.train.config import from_dict, to_dict
+
+
+class Sage(nn.Module):
+    """A network: one layer of GraphSAGE, called like PyG's ``BasicGNN``."""
+
+    def __init__(self, config: ModelConfig, edge_dim: int | None) -> None:
+        super().__init__()
+        self.conv = SAGEConv(config.width, config.width)
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Any = None, batch: Any = None, batch_size: Any = None):
+        return x + self.conv(x, edge_index).relu()
+
+
+def test_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "sage", Architecture(Sage))
+    found = train(
+        small_config(model_model="sage", budget="2k", epochs=12, lr=0.03, out=tmp_path / "run"), small_dataset(tmp_path)
+    )
+    assert found["valid"]["r2"] > 0
+    assert predict(tmp_path / "run", ["CCO"]).values.isfinite().all()
+    monkeypatch.delitem(MODELS, "sage")
+    with pytest.raises(CheckpointError, match="unknown model 'sage'; choose one of plstm, gine"):
+        predict(tmp_path / "run", ["CCO"])
+
+
+@dataclass(frozen=True)
+class MeansConfig(AnyConfig):
+    """A config of its own."""
+
+    model: str = "means"
+    shrink: float = 0.0
+
+
+class Means(nn.Module):
+    """No network: the mean label of graphs with as many nodes, found in one go."""
+
+    table: Tensor
+    sized_by_weights = True
+
+    def __init__(self, config: MeansConfig, features: FeatureSpec, task: Task) -> None:
+        super().__init__()
+        self.config, self.task = config, task
+        self.register_buffer("table", torch.zeros(100, task.num_outputs))
+
+    def check(self, graphs: Sequence[Data]) -> None:
+        """Anything will do."""
+
+    def fit(self, graphs: Sequence[Data], seed: int) -> "Means":
+        sizes, y = torch.tensor([graph.num_nodes for graph in graphs]), torch.cat([graph.y for graph in graphs])
+        for size in range(len(self.table)):
+            alike = y[sizes == size] if (sizes == size).any() else y
+            self.table[size] = alike.mean(0) * (1 - self.config.shrink)
+        return self
+
+    def forward(self, batch: Data) -> Tensor:
+        return self.task.raw(self.table[batch.ptr.diff().cpu()])
+
+
+def test_a_model_that_is_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MODELS, "means", Architecture(build=Means, config=MeansConfig, fitted=True))
+    config = small_config(model_model="means", model_shrink=0.01, out=tmp_path / "run")
+    assert from_dict(to_dict(config)) == config
+    found = train(config, small_dataset(tmp_path))
+    assert found["train"]["r2"] > 0.5
+    assert evaluate(tmp_path / "run", small_dataset(tmp_path), part="train")["r2"] == found["train"]["r2"]
+    with pytest.raises(ConfigError, match=r"unknown option 'model\.width'; choose one of model.model, model.shrink"):
+        small_config(model_model="means", model_width=3)
+
+
+@dataclass(frozen=True)
+class ChainConfig(AnyConfig):
+    """Of a model of sequences."""
+
+    model: str = "chains"
+    width: int = 8
+
+
+class ChainModel(nn.Module):
+    """Sequences [n, length, channels] to the answer at their last place."""
+
+    def __init__(self, config: ChainConfig, features: FeatureSpec, task: Task) -> None:
+        super().__init__()
+        self.embed = nn.Linear(features.node_dim, config.width)
+        self.chain = PLSTMChain(config.width, config.width // 2, heads=2)
+        self.head = nn.Linear(config.width, task.num_outputs)
+
+    def forward(self, batch: Arrays) -> Tensor:
+        return self.head(self.chain(self.embed(batch.x))[:, -1])
+
+
+def test_data_of_a_new_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sequences that are no graphs: was there a one at the first place?"""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 2, (200, 6, 1), generator=generator).float()
+    dataset = Dataset("first", Arrays(x, x[:, 0].clone()), Binary(("one",)), FeatureSpec(node_dim=1))
+    monkeypatch.setitem(MODELS, "chains", Architecture(build=ChainModel, config=ChainConfig))
+    config = small_config(model_model="chains", epochs=20, lr=0.05, batch_size=32, out=tmp_path / "run")
+    found = train(config, dataset)
+    assert found["test"]["rocauc"] == 1.0
+    assert found["graphs"] == {"train": 160, "valid": 20, "test": 20}
+    assert evaluate(tmp_path / "run", dataset)["rocauc"] == 1.0
+    assert train(config, dataset, resume=True)["test"] == found["test"]
+    assert len((tmp_path / "run" / "predictions.csv").read_text().splitlines()) == 201
+
+
+def test_all_kinds_of_examples_meet_one_protocol(tmp_path: Path) -> None:
+    dataset = small_dataset(tmp_path)
+    arrays = Arrays(torch.randn(4, 3), torch.randn(4, 1))
+    for examples in (dataset.examples, Part(dataset.examples, [3, 1, 2]), arrays, Part(arrays, [3, 1])):
+        assert isinstance(examples, Examples)
+        assert len(examples.y) == len(examples)
+        batch = examples.batch([1, 0])
+        assert torch.equal(batch.y, examples.y[[1, 0]])
+        assert len(examples.digest) == 12
+        assert examples.to("cpu").digest == examples.digest
+    assert Part(arrays, [3, 1]).digest != Part(arrays, [1, 3]).digest != arrays.digest
+    assert Graphs(dataset.graphs[1:]).digest != dataset.examples.digest
