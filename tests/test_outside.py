@@ -3,9 +3,11 @@
 A task from outside is in ``tests/tasks/test_tasks.py``.
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +23,8 @@ from plstm_graph.data.examples import Arrays, Examples, Graphs, Part
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import CheckpointError, ConfigError
 from plstm_graph.model_config import AnyConfig, ModelConfig
-from plstm_graph.nn import PLSTMChain
+from plstm_graph.nn import PLSTMChain, PLSTMConv
+from plstm_graph.ops import compiled, dispatch
 from plstm_graph.tasks import Binary, Task
 from plstm_graph.train import evaluate, predict, train
 from plstm_graph.train.config import from_dict, to_dict
@@ -128,6 +131,32 @@ def test_data_of_a_new_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert evaluate(tmp_path / "run", dataset)["rocauc"] == 1.0
     assert train(config, dataset, resume=True)["test"] == found["test"]
     assert len((tmp_path / "run" / "predictions.csv").read_text().splitlines()) == 201
+
+
+def test_a_compiled_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here one whose operator is the reference and whose steps of a layer are those of numba."""
+    numba = pytest.importorskip("plstm_graph.ops.numba")
+    ran = []
+
+    def walk_along(*arguments: Any) -> Any:
+        ran.append(arguments)
+        return numba.walk_along(*arguments)
+
+    steps = {name: getattr(numba, name) for name in numba.__all__} | {"walk_along": walk_along}
+    monkeypatch.setitem(sys.modules, "toy_backend", SimpleNamespace(**steps))
+    dispatch.add_compiled("toy", compiled.Home("toy_backend", "cpu", "install toy"))
+    try:
+        conv = PLSTMConv(4, 4, heads=2, backend="toy")
+        x, edge_index = torch.randn(4, 4), torch.tensor([[0, 1, 2], [1, 2, 3]])
+        found = conv(x, edge_index)
+        assert ran
+        conv.backend = "reference"
+        assert torch.allclose(found, conv(x, edge_index), atol=1e-5)
+        found = train(small_config(model_backend="toy", epochs=2, out=tmp_path / "run"), small_dataset(tmp_path))
+        assert found["epochs"] == 2
+        assert dispatch.choose_backend("cpu", 0, 0, True) == "numba"
+    finally:
+        del compiled.HOMES["toy"], dispatch.BACKENDS["toy"]
 
 
 def test_all_kinds_of_examples_meet_one_protocol(tmp_path: Path) -> None:

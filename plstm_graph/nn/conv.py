@@ -14,7 +14,8 @@ from plstm_graph.nn.dropin import LAYER, LAYER_CALL, NoMessages, refuse_argument
 from plstm_graph.nn.linear import EdgeLinear, NodeLinear
 from plstm_graph.nn.norm import OUTPUT_NORMS, MultiHeadRMSNorm
 from plstm_graph.ops import propagate
-from plstm_graph.ops.dispatch import COMPILED, check_backend, compiled_backend
+from plstm_graph.ops.compiled import HOMES
+from plstm_graph.ops.dispatch import check_backend, compiled_backend
 from plstm_graph.ops.functional import transforming
 from plstm_graph.ops.layer import Inputs, Setting, layer
 from plstm_graph.orient import check_order
@@ -240,7 +241,7 @@ class PLSTMConv(NoMessages):
     def prepare_dag(self, dag: LineDAG) -> None:
         """Make the view and the tables of ``dag`` that the layer reads, where compiled code must find them made."""
         read = view(dag, self.mode, self.reverse)
-        if self.backend not in ("auto", *COMPILED.values()):
+        if self.backend != "auto" and self.backend not in HOMES:
             return
         _ = read.degree, read.edge_id, read.edge_id_reverse
         if read.merged:

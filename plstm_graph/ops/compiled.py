@@ -7,7 +7,8 @@ ops with known shapes.
 
 from collections.abc import Callable
 from functools import cache, wraps
-from typing import Any, Protocol
+from importlib import import_module
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -105,19 +106,48 @@ class Compiled(Protocol):
         """See :func:`plstm_graph.ops.triton.gates.backward_gates`."""
 
 
+class Home(NamedTuple):
+    """Where a compiled backend is, and what has to be known of it before it is imported.
+
+    Attributes:
+        module: holds what :class:`Compiled` says.
+        device: type of the devices on which ``"auto"`` takes it.
+        missing: what to do about a package that it lacks.
+        half: it reads half precision as it is and accumulates in float32; others get float32.
+        strided: it takes query, key and value whose rows lie apart; others get them contiguous.
+        recorded: its launches can be recorded as a CUDA graph.
+    """
+
+    module: str
+    device: str
+    missing: str
+    half: bool = False
+    strided: bool = False
+    recorded: bool = False
+
+
+HOMES: dict[str, Home] = {
+    "numba": Home("plstm_graph.ops.numba", "cpu", missing_extra("numba", "cpu")),
+    "triton": Home(
+        "plstm_graph.ops.triton",
+        "cuda",
+        "triton is not installed (it comes with CUDA builds of torch)",
+        half=True,
+        strided=True,
+        recorded=True,
+    ),
+}
+"""Compiled backends by name."""
+
+
 @cache
 def load(name: str) -> Compiled | str:
     """A compiled backend by name, or why it cannot be had. Importing one takes seconds, so it waits for first use."""
     module: Any
     try:
-        if name == "numba":
-            from plstm_graph.ops import numba as module
-        else:
-            from plstm_graph.ops import triton as module
-    except ModuleNotFoundError as error:
-        if name == "numba":
-            return missing_extra("numba", "cpu")
-        return f"{error.name} is not installed (it comes with CUDA builds of torch)"
+        module = import_module(HOMES[name].module)
+    except ModuleNotFoundError:
+        return HOMES[name].missing
     except Exception as error:  # built for another numpy, say
         return f"{name} does not load: {error}; mend it"
     found: Compiled = module
@@ -150,8 +180,8 @@ def propagate(name: str, query: Tensor, key: Tensor, value: Tensor, gates: Gates
     reason = unavailable(name, value.device)
     if reason is not None:
         raise BackendUnavailable(f"backend {name!r} cannot run: {reason}; use 'auto' or 'scatter'")
-    # Loops over memory that is not contiguous would not be SIMD; kernels do not mind.
-    vectors = (x if name == "triton" and dense(x) else x.contiguous() for x in (query, key, value))
+    # Loops over memory that is not contiguous would not be SIMD.
+    vectors = (x if HOMES[name].strided and dense(x) else x.contiguous() for x in (query, key, value))
     inputs = (*vectors, *(gate.contiguous() for gate in gates))
     plan = dag.plan(served_classes(key.size(2), value.size(2)))
     if torch.compiler.is_compiling():

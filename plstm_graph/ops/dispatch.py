@@ -10,7 +10,7 @@ from plstm_graph.errors import ConfigError, ShapeError, unknown
 from plstm_graph.gates import Gates, check_gates
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.ops import compiled, dense, reference, scatter
-from plstm_graph.ops.compiled import in_dtype
+from plstm_graph.ops.compiled import HOMES, Home, in_dtype
 from plstm_graph.ops.influence import padded_bytes
 
 Backend = Callable[[Tensor, Tensor, Tensor, Gates, LineDAG], Tensor]
@@ -21,14 +21,19 @@ BACKENDS: dict[str, Backend] = {
     "scatter": scatter.propagate,
     "scatter_recompute": scatter.propagate_recompute,
     "dense": dense.propagate,
-    "numba": partial(compiled.propagate, "numba"),
-    "triton": partial(compiled.propagate, "triton"),
+    **{name: partial(compiled.propagate, name) for name in HOMES},
 }
 """Every way to propagate, by name; add your own. All take (query, key, value, gates, dag)."""
 
 
-HALF = ("triton",)
-"""Backends that take half precision values as they are and accumulate in float32; the others get float32 values."""
+COMPILED = {home.device: name for name, home in HOMES.items()}
+"""The compiled backend that ``"auto"`` takes on each type of device, where it can run."""
+
+
+def add_compiled(name: str, home: Home) -> None:
+    """Add a compiled backend, whose steps layers then use as well; ``"auto"`` takes it where there was none."""
+    HOMES[name], BACKENDS[name] = home, partial(compiled.propagate, name)
+    COMPILED.setdefault(home.device, name)
 
 
 def check_backend(name: str) -> None:
@@ -51,10 +56,6 @@ def choose_backend(device: str, padded: int, states: int, compiled: bool) -> str
     return "dense" if padded <= min(2 * states, 2**30) else "scatter"
 
 
-COMPILED = {"cpu": "numba", "cuda": "triton"}
-"""The compiled backend of each type of device."""
-
-
 def has_compiled(device: torch.device) -> bool:
     """Whether ``"auto"`` takes the compiled backend of a device in this process."""
     return compiled_backend("auto", device) is not None
@@ -63,7 +64,7 @@ def has_compiled(device: torch.device) -> bool:
 def compiled_backend(name: str, device: torch.device) -> str | None:
     """The compiled backend that ``"auto"`` or a name stands for on a device, if it is one and can run there."""
     backend = COMPILED.get(device.type) if name == "auto" else name
-    if backend not in COMPILED.values() or compiled.unavailable(backend, device, name == "auto") is not None:
+    if backend is None or backend not in HOMES or compiled.unavailable(backend, device, name == "auto") is not None:
         return None
     return backend
 
@@ -100,7 +101,7 @@ def propagate(
         padded = padded_bytes(dag, heads, size)
         backend = choose_backend(value.device.type, padded, states, has_compiled(value.device))
     dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
-    half = backend in HALF and dtype == torch.float32
+    half = backend in HOMES and HOMES[backend].half and dtype == torch.float32
     taken = value.dtype if half and query.dtype == key.dtype == value.dtype else dtype
     wide = Gates(*(gate if half and gate.dtype.itemsize < 4 else in_dtype(dtype, gate) for gate in gates))
     arguments = (in_dtype(taken, query), in_dtype(taken, key), in_dtype(taken, value), wide, dag)

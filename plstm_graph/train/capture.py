@@ -9,6 +9,7 @@ from plstm_graph.architectures import architecture
 from plstm_graph.data.packed import PackedGraphs
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.nn.conv import PLSTMConv
+from plstm_graph.ops.compiled import HOMES
 from plstm_graph.ops.dispatch import compiled_backend
 from plstm_graph.plan import TILES, served_classes
 from plstm_graph.tasks import Task
@@ -44,7 +45,7 @@ def capturable(
         why = f"needs line graphs that are made ahead, not order {options['order']!r}"
     elif config.precision == "16-mixed" and options.get("norm") == "none":
         why = "needs norms in 16-mixed, where features of the filler could overflow"
-    elif kind.oriented and compiled_backend(options["backend"], device) != "triton":
+    elif kind.oriented and not _recorded(options["backend"], device):
         why = "needs the backend 'triton', not chosen or unable to run"
     elif any(isinstance(x, PLSTMConv) and not served_classes(x.key_channels, x.out_channels) for x in model.modules()):
         why = "needs narrower heads: K and V of at most 128 each"
@@ -62,6 +63,12 @@ def capturable(
                 "that is larger; try smaller batches"
             )
     raise ConfigError(f"capture {why}; leave capture out")
+
+
+def _recorded(backend: str, device: torch.device) -> bool:
+    """Whether the operator runs on a backend whose launches a CUDA graph can hold."""
+    found = compiled_backend(backend, device)
+    return found is not None and HOMES[found].recorded
 
 
 def _share_that_fits(graphs: PackedGraphs, batch_size: int) -> float:

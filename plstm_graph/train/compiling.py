@@ -9,6 +9,7 @@ import torch
 from plstm_graph.architectures import architecture
 from plstm_graph.data.packed import PackedGraphs
 from plstm_graph.errors import ConfigError
+from plstm_graph.ops.compiled import HOMES
 from plstm_graph.ops.dispatch import COMPILED, compiled_backend
 from plstm_graph.train.data import Graphs
 
@@ -27,8 +28,8 @@ def check_compile(model: Any, graphs: Graphs, device: torch.device) -> None:
         return
     if not isinstance(graphs, PackedGraphs):
         raise ConfigError("compile needs line graphs made ahead, but these graphs cannot be packed; leave compile out")
-    needed = COMPILED.get(device.type)
-    if needed is None or compiled_backend(model.backend, device) != needed:
+    needed, found = COMPILED.get(device.type), compiled_backend(model.backend, device)
+    if found is None or HOMES[found].device != device.type:
         raise ConfigError(
             f"on {device.type} compile needs the backend {needed!r}, not chosen or unable to run; leave compile out"
         )

@@ -4,11 +4,11 @@ import pytest
 import torch
 from backends import HERE, every
 
-from plstm_graph.ops.dispatch import COMPILED
+from plstm_graph.ops.compiled import HOMES
 from plstm_graph.plan import served_classes
 from plstm_graph.testing import DAGS, VIEWS, random_inputs
 
-EVERY = every(*(place for place in HERE if place[0] in COMPILED.values()))
+EVERY = every(*(place for place in HERE if place[0] in HOMES))
 CASES = pytest.mark.parametrize(
     ("name", "view", "dtype"),
     [

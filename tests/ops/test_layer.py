@@ -13,10 +13,10 @@ from plstm_graph import LineDAG, PLSTMConv
 from plstm_graph.nn import conv as module
 from plstm_graph.nn.norm import MultiHeadRMSNorm
 from plstm_graph.ops import layer as fused
-from plstm_graph.ops.dispatch import COMPILED
+from plstm_graph.ops.compiled import HOMES
 from plstm_graph.ops.flat import GATES, places
 
-COMPILED_HERE = [place for place in HERE if place[0] in COMPILED.values()]
+COMPILED_HERE = [place for place in HERE if place[0] in HOMES]
 EVERY = every(*COMPILED_HERE)
 READINGS = pytest.mark.parametrize(("mode", "reverse"), list(product("PD", (False, True))))
 IN, EDGE_IN = 5, 3
