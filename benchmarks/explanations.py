@@ -33,7 +33,7 @@ from plstm_graph.train.run import train
 from plstm_graph.transforms import line_dag
 
 FILE = "explanations.jsonl"
-MODEL = ModelConfig(width=32, layers=2, heads=4, dropout=0.0, pooling="sum", walks=0, head_layers=1)
+MODEL = ModelConfig(width=32, layers=2, heads=4, dropout=0.0, pooling="sum", rwse=0, head_layers=1)
 CONFIG = TrainConfig(metric="mae", epochs=25, batch_size=32, lr=3e-3, accelerator="cpu")
 LOCALS = {"plstm": "none", "plstm + gine": "gine"}
 
@@ -55,7 +55,7 @@ class Encoded(nn.Module):
 def masks(model: GraphModel, graph: Data, epochs: int) -> tuple[Tensor, Tensor]:
     """GNNExplainer's masks of nodes and edges as scores of atoms, [N] each; an edge's counts half for either end."""
     with torch.no_grad():
-        x, edge_attr = model.encoder(graph.x, graph.edge_index, graph.edge_attr, graph.get("pe"))
+        x, edge_attr = model.encoder(graph.x, graph.edge_index, graph.edge_attr, graph.get("rwse"))
     explainer = Explainer(
         Encoded(model, graph),
         GNNExplainer(epochs=epochs),

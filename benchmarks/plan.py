@@ -17,6 +17,9 @@ FOREST_READS = ("data", "targets", "smiles_column", "task", "metric", "split", "
 FOREST_MODEL = ("model", "trees", "radius", "bits", "counts")
 
 
+RENAMED = {"walks": "rwse", "eigenvectors": "lap_pe"}  # settings of rows from before
+
+
 @dataclass(frozen=True)
 class Job:
     """One run: an entry with one seed and one fold. ``config.root`` is where data lie: no part of its key."""
@@ -93,6 +96,10 @@ def stored_key(row: dict[str, Any]) -> str | None:
     content = dict(row["config"])
     if row.get("kind") == "fingerprint-forest":  # rows from before a forest was a model
         content["model"] = {"model": FINGERPRINT} | {n: content.pop(n) for n in FOREST_MODEL if n in content}
+    model = {RENAMED.get(name, name): value for name, value in content.get("model", {}).items()}
+    if model.get("model") != FINGERPRINT:  # rows from before forests had a config of their own
+        model = {name: value for name, value in model.items() if name not in FOREST_MODEL[1:]}
+    content["model"] = model
     try:
         return Job(row["entry"], from_dict(content)).key
     except ConfigError:  # a setting that is no more

@@ -37,7 +37,7 @@ from plstm_graph.train.results import HISTORY
 
 RESULTS = "reliability.jsonl"
 QUICK = {"epochs": 8, "batch_size": 16, "patience": 6, "lr": 0.01, "accelerator": "cpu"}
-QUICK |= {"model.width": 8, "model.layers": 1, "model.heads": 4, "model.walks": 4}
+QUICK |= {"model.width": 8, "model.layers": 1, "model.heads": 4, "model.rwse": 4}
 MOLECULES = 60
 CHECKPOINTS = ("best.ckpt", "last.ckpt")
 TOLD = 3

@@ -235,7 +235,7 @@ def prepare(
     from plstm_graph.data import load, write_prepared
 
     found = load(data, root=root, targets=target or None, smiles_column=smiles_column, task=task)
-    digest = write_prepared(out, found, walks=rwse, smiles=smiles)
+    digest = write_prepared(out, found, rwse=rwse, smiles=smiles)
     size = out.stat().st_size / 1e6
     _say(f"{found.name}: {len(found.graphs):,} graphs, {size:.1f} MB, digest {digest[:12]}; wrote {out}", out)
 

@@ -57,8 +57,8 @@ class ModelConfig(AnyConfig):
             ``"random"`` every epoch of a training draws orientations anew.
         local: local branch of pLSTM, a name in :data:`plstm_graph.nn.onehop.LOCALS`.
         pooling: over the nodes of a graph, a name in :data:`plstm_graph.models.graph.POOLINGS`.
-        walks: steps of the random-walk encoding, 0 for none.
-        eigenvectors: of the Laplacian as encoding, 0 for none; their signs are flipped at random in training.
+        rwse: steps of the random-walk encoding, 0 for none.
+        lap_pe: eigenvectors of the Laplacian as encoding, 0 for none; their signs are flipped at random in training.
         degrees: add the sinusoidal degree encoding.
         bonds: read edge features.
         bond_values: let them reach pLSTM's values, not only its gates.
@@ -86,8 +86,8 @@ class ModelConfig(AnyConfig):
     dropout: float = 0.2
     order: str = "canonical"
     pooling: str = "mean"
-    walks: int = 16
-    eigenvectors: int = 0
+    rwse: int = 16
+    lap_pe: int = 0
     degrees: bool = False
     bonds: bool = True
     bond_values: bool = True
@@ -98,7 +98,7 @@ class ModelConfig(AnyConfig):
 
     def __post_init__(self) -> None:
         lowest = dict.fromkeys(("width", "head_layers", "test_orientations"), 1)
-        self._check(lowest | dict.fromkeys(("layers", "walks", "eigenvectors", "expansion"), 0))
+        self._check(lowest | dict.fromkeys(("layers", "rwse", "lap_pe", "expansion"), 0))
         if not 0 <= self.dropout <= 1:
             raise ConfigError(f"model.dropout must be from 0 to 1 (got {self.dropout})")
         if self.degrees and self.width % 2:

@@ -3,6 +3,7 @@
 import inspect
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
@@ -79,8 +80,8 @@ CHOICES = (
     Choice("--expansion", float, _MODEL, "Width of the feed-forward layers over --width; 0: none.", "model.expansion"),
     Choice("--dropout", float, _MODEL, "Dropout.", "model.dropout"),
     Choice("--pooling", str, _MODEL, "mean, sum, max or attention over nodes.", "model.pooling"),
-    Choice("--rwse", int, _MODEL, "Steps of the random-walk encoding; 0 for none.", "model.walks"),
-    Choice("--laplacian", int, _MODEL, "Eigenvectors of the Laplacian as encoding; 0 for none.", "model.eigenvectors"),
+    Choice("--rwse", int, _MODEL, "Steps of the random-walk encoding (RWSE); 0 for none.", "model.rwse"),
+    Choice("--lap-pe", int, _MODEL, "Eigenvectors of the Laplacian as encoding (LapPE); 0 for none.", "model.lap_pe"),
     Choice("--bonds/--no-bonds", bool, _MODEL, "Read edge features.", "model.bonds"),
     Choice(
         "--bond-values/--no-bond-values", bool, _MODEL, "Bonds reach the values, not only gates.", "model.bond_values"
@@ -123,8 +124,10 @@ def command_of(config: "TrainConfig", series: Mapping[str, Sequence[int]]) -> st
     flags = {choice.field or choice.name: choice.flag for choice in CHOICES}
     decided = {"out", *(name[:-1] for name in series), *(("model.width",) if config.budget else ())}
     words = ["plstm-graph", "train"]
-    for (name, value), default in zip(flat(config).items(), flat(TrainConfig()).values(), strict=True):
-        if value == default or name in decided:
+    usual = TrainConfig()
+    defaults = flat(replace(usual, model=type(config.model)())) | {"model.model": usual.model.model}
+    for name, value in flat(config).items():
+        if value == defaults[name] or name in decided:
             continue
         flag = flags.get(name)
         if flag is None:

@@ -105,7 +105,7 @@ class PaddedModel(nn.Module):
         what = {
             f"model {config.model!r}": not architecture(config.model).padded,
             "order 'random'": config.order == RANDOM,
-            "eigenvectors": config.eigenvectors > 0,
+            "lap_pe": config.lap_pe > 0,
         }
         for name in (name for name, chosen in what.items() if chosen):
             raise ConfigError(f"a model with {name} cannot run on padded tensors; train one without to export it")
@@ -115,7 +115,7 @@ class PaddedModel(nn.Module):
             conv.backend = "dense"
         self._prunes = any(conv.mode == "D" for conv in convs)
         self._reads_dag = bool(convs)
-        self._walks = config.walks
+        self._rwse = config.rwse
 
     def forward(
         self,
@@ -143,8 +143,8 @@ class PaddedModel(nn.Module):
         )
         if edge_attr.size(2):
             batch.edge_attr = torch.where(is_column.unsqueeze(2), edge_attr, 0).flatten(0, 1)
-        if self._walks:
-            batch.pe = _walk_encoding(edge_index, nodes + 1, self._walks).flatten(0, 1)
+        if self._rwse:
+            batch.rwse = _walk_encoding(edge_index, nodes + 1, self._rwse).flatten(0, 1)
         if self._reads_dag:
             batch.line_dag = line_dag(edge_index, pad(rank, [0, 1]), is_node, prune=self._prunes)
         batch._num_graphs = graphs + 1

@@ -14,7 +14,7 @@ from plstm_graph.train.config import TrainConfig, override
 
 RINGS = ("c1ccccc1", "C1CCCCC1", "c1ccncc1", "C1CC1")
 SMALL = {"epochs": 4, "batch_size": 8, "warmup_epochs": 1, "lr": 0.01, "accelerator": "cpu"}
-SMALL_MODEL = {"width": 8, "layers": 1, "heads": 4, "walks": 0, "dropout": 0.2, "head_layers": 1}
+SMALL_MODEL = {"width": 8, "layers": 1, "heads": 4, "rwse": 0, "dropout": 0.2, "head_layers": 1}
 
 
 def molecules(count: int = 40) -> list[str]:

@@ -4,6 +4,7 @@ import re
 import runpy
 import subprocess
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from test_imports import GROUP
 
 from plstm_graph.data import DATASETS
 from plstm_graph.ops import BACKENDS
+from plstm_graph.options import CHOICES
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -62,6 +64,17 @@ def test_the_table_of_modules_follows_the_tested_order_of_imports():
     places = [GROUP[name] for name in named if name in GROUP]
     assert len(places) > 20
     assert places == sorted(places)
+
+
+def test_words_of_the_glossary_are_there_and_flags_are_fields():
+    rows = re.findall(r"^\| (.*?) \| .* \| `([\w.]+)` \|$", (DOCS / "glossary.md").read_text(), re.MULTILINE)
+    words = [word for row, _ in rows for word in row.split(", ")]
+    assert len(words) == len(set(words)) > 30
+    for _, place in rows:
+        module, _, name = place.rpartition(".")
+        assert hasattr(import_module(module), name), place
+    named = {choice.name: (choice.field or choice.name).rpartition(".")[2] for choice in CHOICES}
+    assert {name: field for name, field in named.items() if field != name} == {"target": "targets"}  # one at a time
 
 
 def test_generated_tables():

@@ -34,7 +34,7 @@ def stirred(module: Any, size: float = 0.1) -> Any:
 
 
 def graph_model(**options: Any) -> GraphModel:
-    config = ModelConfig(**({"width": 16, "layers": 2, "heads": 4, "local": "none", "walks": 4} | options))
+    config = ModelConfig(**({"width": 16, "layers": 2, "heads": 4, "local": "none", "rwse": 4} | options))
     return stirred(GraphModel(MOLECULE, 2, config)).eval()
 
 
@@ -124,7 +124,7 @@ def test_one_linear_readout_makes_flows_the_gradient() -> None:
         conv.backend = "scatter"
     found = explained(model, steps=1)
     (graph,) = prepare([smiles_to_data(ASPIRIN)], model.config)
-    graph.pe = graph.pe.double()
+    graph.rwse = graph.rwse.double()
     outs: list[Tensor] = []
     convs = list(model.stack.blocks[0].convs)
     for conv in convs:
@@ -156,7 +156,7 @@ def test_renumbered_atoms_keep_their_scores() -> None:
 
 
 def test_graphs_that_are_no_molecules_with_float_features() -> None:
-    config = ModelConfig(width=8, layers=1, heads=2, local="none", walks=0, order="index")
+    config = ModelConfig(width=8, layers=1, heads=2, local="none", rwse=0, order="index")
     model = stirred(GraphModel(FeatureSpec(node_dim=3), 1, config))
     graph = Data(x=torch.randn(4, 3), edge_index=torch.tensor([[0, 1, 2, 1, 2, 3], [1, 2, 3, 0, 1, 2]]))
     found = explain(model, graph, first, steps=256)

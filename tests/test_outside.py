@@ -115,14 +115,15 @@ class ChainModel(nn.Module):
         self.head = nn.Linear(config.width, task.num_outputs)
 
     def forward(self, batch: Arrays) -> Tensor:
-        return self.head(self.chain(self.embed(batch.x))[:, -1])
+        x = self.embed(batch.x)
+        return self.head((x + self.chain(x))[:, -1])
 
 
 def test_data_of_a_new_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sequences that are no graphs: was there a one at the first place?"""
+    """Sequences that are no graphs: is there a one at the last place?"""
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(0, 2, (200, 6, 1), generator=generator).float()
-    dataset = Dataset("first", Arrays(x, x[:, 0].clone()), Binary(("one",)), FeatureSpec(node_dim=1))
+    dataset = Dataset("last", Arrays(x, x[:, -1].clone()), Binary(("one",)), FeatureSpec(node_dim=1))
     monkeypatch.setitem(MODELS, "chains", Architecture(build=ChainModel, config=ChainConfig))
     config = small_config(model_model="chains", epochs=20, lr=0.05, batch_size=32, out=tmp_path / "run")
     found = train(config, dataset)

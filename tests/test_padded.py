@@ -35,7 +35,7 @@ def graphs() -> list[Data]:
 
 def trained(**changes: object) -> GraphModel:
     """Weights, and statistics of norms, that are not those at the start."""
-    config = ModelConfig(**{"width": 8, "heads": 4, "layers": 2, "order": "degree", "walks": 3, **changes})
+    config = ModelConfig(**{"width": 8, "heads": 4, "layers": 2, "order": "degree", "rwse": 3, **changes})
     model = GraphModel(FeatureSpec(node_dim=FEATURES, edge_dim=EDGE_FEATURES), 2, config)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -48,7 +48,7 @@ def trained(**changes: object) -> GraphModel:
     [
         *({"model": model} for model in NETWORKS if model != "gps"),
         {"modes": "P", "local": "none", "directions": "against", "pooling": "max", "norm": "layer"},
-        {"modes": "D", "degrees": True, "walks": 0, "pooling": "sum", "order": "bfs"},
+        {"modes": "D", "degrees": True, "rwse": 0, "pooling": "sum", "order": "bfs"},
         {"order": "index"},
     ],
     ids=str,
@@ -89,7 +89,7 @@ def pairs_of(dag: LineDAG, graph: int, nodes: int, none: int) -> set[tuple[tuple
 
 @pytest.mark.parametrize(
     ("changes", "named"),
-    [({"model": "gps"}, "'gps'"), ({"order": "random"}, "'random'"), ({"eigenvectors": 2}, "eigenvectors")],
+    [({"model": "gps"}, "'gps'"), ({"order": "random"}, "'random'"), ({"lap_pe": 2}, "lap_pe")],
 )
 def test_what_padded_tensors_do_not_tell_is_refused(changes: dict, named: str) -> None:
     with pytest.raises(ConfigError, match=named):

@@ -22,7 +22,7 @@ from plstm_graph.models.graph import GraphModel
 from plstm_graph.nn import Captured
 from plstm_graph.transforms import AddLineDAG, line_dag
 
-BASE = ModelConfig(width=128, layers=4, order="index", walks=0)
+BASE = ModelConfig(width=128, layers=4, order="index", rwse=0)
 MODELS = {
     "plstm": BASE,
     "plstm alone": replace(BASE, local="none"),

@@ -20,11 +20,11 @@ def prepare(graphs: list[Data], config: AnyConfig, *, walked: int = 0) -> list[D
     """
     if not isinstance(config, ModelConfig):
         return list(graphs)
-    if config.walks > walked:
-        walk = AddRandomWalkPE(config.walks, attr_name="pe")
-        graphs = [walk(graph) if graph.num_edges else _no_walk(graph, config.walks) for graph in graphs]
-    if config.eigenvectors:
-        graphs = [_with_laplacian(graph, config.eigenvectors) for graph in graphs]
+    if config.rwse > walked:
+        walk = AddRandomWalkPE(config.rwse, attr_name="rwse")
+        graphs = [walk(graph) if graph.num_edges else _no_walk(graph, config.rwse) for graph in graphs]
+    if config.lap_pe:
+        graphs = [_with_laplacian(graph, config.lap_pe) for graph in graphs]
     if architecture(config.model).oriented and config.order != RANDOM:
         orient = OrientDAG(config.order)
         keep = config.order == CANONICAL
@@ -35,11 +35,11 @@ def prepare(graphs: list[Data], config: AnyConfig, *, walked: int = 0) -> list[D
 def _no_walk(graph: Data, steps: int) -> Data:
     """A graph without edges has no walk; PyG's transform would fail on it."""
     graph = graph.clone()
-    graph.pe = torch.zeros(graph.num_nodes, steps)
+    graph.rwse = torch.zeros(graph.num_nodes, steps)
     return graph
 
 
 def _with_laplacian(graph: Data, count: int) -> Data:
     graph = graph.clone()
-    graph.laplacian = laplacian_eigenvectors(graph.edge_index, graph.num_nodes, count)
+    graph.lap_pe = laplacian_eigenvectors(graph.edge_index, graph.num_nodes, count)
     return graph

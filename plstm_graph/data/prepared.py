@@ -37,13 +37,13 @@ class PreparedDataset(GraphDataset):
     """A data set that brings its encodings, its canonical ranks and the splits that only its source could make.
 
     Attributes:
-        walks: steps of the random-walk encoding that the graphs have as ``pe`` [N, walks].
+        rwse: steps of the random-walk encoding that the graphs have as ``rwse`` [N, steps].
         scaffolds: number of each molecule's scaffold, in order of appearance; None where there are none.
         numbers: of each graph's molecule, as :meth:`molecules` gives them; None where there are none.
         digest: SHA-256 of the content.
     """
 
-    walks: int = 0
+    rwse: int = 0
     scaffolds: list[int] | None = None
     numbers: list[int] | None = None
     digest: str = ""
@@ -62,22 +62,22 @@ class PreparedDataset(GraphDataset):
     def prepared(self, model: AnyConfig, chosen: Sequence[int] | None = None) -> list[Data]:
         """As of the source, computing only what is not here already."""
         graphs = [copy(self.graphs[number]) for number in (range(len(self.graphs)) if chosen is None else chosen)]
-        walks = getattr(model, "walks", 0)
-        for graph in graphs if self.walks else ():
-            if 0 < walks <= self.walks:  # the first steps of a longer walk
-                graph.pe = graph.pe[:, :walks]
+        steps = getattr(model, "rwse", 0)
+        for graph in graphs if self.rwse else ():
+            if 0 < steps <= self.rwse:  # the first steps of a longer walk
+                graph.rwse = graph.rwse[:, :steps]
             else:
-                del graph.pe
-        return prepare(graphs, model, walked=self.walks)
+                del graph.rwse
+        return prepare(graphs, model, walked=self.rwse)
 
 
-def write_prepared(path: str | PathLike[str], dataset: GraphDataset, *, walks: int = 0, smiles: bool = True) -> str:
+def write_prepared(path: str | PathLike[str], dataset: GraphDataset, *, rwse: int = 0, smiles: bool = True) -> str:
     """Writes a data set with all that training needs; :func:`read_prepared` and ``load`` read it.
 
     Args:
         path: of the file, which should end in ``.pt``.
         dataset: what to prepare.
-        walks: steps of the random-walk encoding to keep. They spare training half a millisecond a molecule at its
+        rwse: steps of the random-walk encoding to keep. They spare training half a millisecond a molecule at its
             start, and take most of the room: ogbg-molhiv has 12 MB without, 57 MB with 16 steps.
         smiles: keep the molecules as text; a model trained without them cannot predict for SMILES.
 
@@ -88,7 +88,7 @@ def write_prepared(path: str | PathLike[str], dataset: GraphDataset, *, walks: i
         DataError: the graphs hold something other than tensors and text, or do not hold the same.
         OSError: the file cannot be written.
     """
-    graphs = prepare(dataset.graphs, ModelConfig(walks=walks))  # in canonical order; others need no source
+    graphs = prepare(dataset.graphs, ModelConfig(rwse=rwse))  # in canonical order; others need no source
     content: dict[str, Any] = {
         "name": dataset.name,
         "task": dataset.task.plain(),
@@ -99,7 +99,7 @@ def write_prepared(path: str | PathLike[str], dataset: GraphDataset, *, walks: i
         "featuriser": dataset.featuriser if smiles else None,
         "scaffolds": _scaffolds(graphs),
         "molecules": None if (found := dataset.molecules()) is None else narrow(torch.tensor(found)),
-        "walks": walks,
+        "rwse": rwse,
         "graphs": len(graphs),
         "attributes": _attributes(graphs, () if smiles else ("smiles",)),
     }
@@ -133,7 +133,7 @@ def read_prepared(path: str | PathLike[str]) -> PreparedDataset:
         content["default_split"],
         {name: part.tolist() for name, part in content["parts"].items()} or None,
         featuriser=content["featuriser"],
-        walks=content["walks"],
+        rwse=content["rwse"],
         scaffolds=None if scaffolds is None else scaffolds.tolist(),
         numbers=None if numbers is None else numbers.tolist(),
         digest=content["digest"],

@@ -85,7 +85,7 @@ class GraphModel(nn.Module):
         if not config.bonds:
             features = replace(features, edge_sizes=(), edge_dim=0)
         self.encoder = FeatureEncoder(
-            features, config.width, walks=config.walks, eigenvectors=config.eigenvectors, degrees=config.degrees
+            features, config.width, rwse=config.rwse, lap_pe=config.lap_pe, degrees=config.degrees
         )
         edge_dim = config.width if self.encoder.has_edges else None
         self.stack = kind.stacked(config, edge_dim)
@@ -103,8 +103,8 @@ class GraphModel(nn.Module):
         batch = data.get("batch")
         size = data.num_graphs if isinstance(data, Batch) else None  # graphs without nodes count, too
         x, edge_attr = self.encoder(
-            *(data.x, data.edge_index, data.get("edge_attr"), data.get("pe")),
-            eigenvectors=data.get("laplacian"),
+            *(data.x, data.edge_index, data.get("edge_attr"), data.get("rwse")),
+            lap_pe=data.get("lap_pe"),
             batch=batch,
             num_graphs=size,
         )

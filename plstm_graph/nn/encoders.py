@@ -77,7 +77,7 @@ class DegreeEncoder(nn.Module):
 class WalkEncoder(nn.Module):
     """Random-walk return probabilities (RWSE, Dwivedi et al. 2022) to a vector, [N, steps] -> [N, channels].
 
-    The probabilities come from PyG's ``AddRandomWalkPE`` as ``data.pe``.
+    The probabilities come from PyG's ``AddRandomWalkPE`` as ``data.rwse``.
     """
 
     def __init__(self, steps: int, channels: int) -> None:
@@ -124,13 +124,13 @@ class FeatureEncoder(nn.Module):
     Args:
         features: what the data set stores.
         channels: width of both.
-        walks: number of random-walk steps in ``data.pe`` (0: none).
-        eigenvectors: number of eigenvectors of the Laplacian in ``data.laplacian`` (0: none).
+        rwse: number of random-walk steps in ``data.rwse`` (0: none).
+        lap_pe: number of eigenvectors of the Laplacian in ``data.lap_pe`` (0: none).
         degrees: add the sinusoidal degree encoding.
     """
 
     def __init__(
-        self, features: FeatureSpec, channels: int, *, walks: int = 0, eigenvectors: int = 0, degrees: bool = False
+        self, features: FeatureSpec, channels: int, *, rwse: int = 0, lap_pe: int = 0, degrees: bool = False
     ) -> None:
         super().__init__()
         self.features = features
@@ -138,8 +138,8 @@ class FeatureEncoder(nn.Module):
         self.edge = _encoder(features.edge_sizes, features.edge_dim, channels)
         if self.node is None:
             raise ConfigError("a data set needs node features (a constant column will do)")
-        self.walk = WalkEncoder(walks, channels) if walks else None
-        self.eigenvectors = EigenvectorEncoder(eigenvectors, channels) if eigenvectors else None
+        self.walk = WalkEncoder(rwse, channels) if rwse else None
+        self.eigenvectors = EigenvectorEncoder(lap_pe, channels) if lap_pe else None
         self.degree = DegreeEncoder(channels) if degrees else None
 
     @property
@@ -152,9 +152,9 @@ class FeatureEncoder(nn.Module):
         x: Tensor,
         edge_index: Tensor,
         edge_attr: Tensor | None,
-        walks: Tensor | None,
+        rwse: Tensor | None,
         *,
-        eigenvectors: Tensor | None = None,
+        lap_pe: Tensor | None = None,
         batch: Tensor | None = None,
         num_graphs: int | None = None,
     ) -> tuple[Tensor, Tensor | None]:
@@ -162,13 +162,13 @@ class FeatureEncoder(nn.Module):
         assert self.node is not None
         node = self.node(x)
         if self.walk is not None:
-            if walks is None:
+            if rwse is None:
                 raise ShapeError("the model was built with random-walk encodings: apply prepare() to the data first")
-            node = node + self.walk(walks)
+            node = node + self.walk(rwse)
         if self.eigenvectors is not None:
-            if eigenvectors is None:
+            if lap_pe is None:
                 raise ShapeError("the model was built with Laplacian eigenvectors: apply prepare() to the data first")
-            node = node + self.eigenvectors(eigenvectors, batch, num_graphs)
+            node = node + self.eigenvectors(lap_pe, batch, num_graphs)
         if self.degree is not None:
             node = node + self.degree(edge_index, x.size(0))
         return node, self.edge(edge_attr) if self.edge is not None and edge_attr is not None else None

@@ -4,7 +4,7 @@ import math
 import os
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -12,13 +12,13 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from plstm_graph import __version__
-from plstm_graph.architectures import architecture
+from plstm_graph.architectures import MODELS, architecture
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import CheckpointError, ConfigError, PLSTMGraphError
 from plstm_graph.files import atomic_write
 from plstm_graph.model_config import AnyConfig
 from plstm_graph.tasks import Task, restore
-from plstm_graph.train.config import TrainConfig, flat, from_dict
+from plstm_graph.train.config import TrainConfig, from_dict
 from plstm_graph.train.folders import locate, missing
 
 FORMAT, META = 3, "plstm_graph"  # 1: a layer's nodes had two linear maps; 2: the task in several fields
@@ -164,9 +164,12 @@ def read_meta(content: Mapping[str, Any], path: object) -> Meta:
 def _unknown_options(config: Any) -> list[str]:
     if not isinstance(config, dict):
         return []
-    model = config.get("model")
-    names = [*config, *(f"model.{name}" for name in (model if isinstance(model, dict) else ()))]
-    return sorted(str(name) for name in names if name not in (*flat(TrainConfig()), "model"))
+    names = {str(name) for name in config} - {field.name for field in fields(TrainConfig)}
+    model: Any = config.get("model")
+    kind = MODELS.get(str(model.get("model"))) if isinstance(model, dict) else None
+    if kind is not None:
+        names |= {f"model.{name}" for name in model.keys() - {field.name for field in fields(kind.config)}}
+    return sorted(names)
 
 
 def _is(value: Any, hint: Any) -> bool:

@@ -192,7 +192,7 @@ def test_real_graphs(name: str, prune: bool, request: pytest.FixtureRequest) -> 
         dataset = request.getfixturevalue("nav17")
     else:
         dataset = load(name, root=request.getfixturevalue("shared_data"))
-    graphs = prepare(dataset.graphs, ModelConfig(walks=4))
+    graphs = prepare(dataset.graphs, ModelConfig(rwse=4))
     packed = PackedGraphs.from_data_list(graphs, prune=prune)
     assert len(packed) == len(graphs)
     for seed in range(4):
@@ -291,7 +291,7 @@ def test_nothing_reads_values_on_the_cpu_either() -> None:
 
 @pytest.mark.parametrize("model", ["plstm", "gin"])
 def test_models_cannot_tell(nav17: GraphDataset, model: str) -> None:
-    config = ModelConfig(model=model, width=16, layers=2, heads=4, walks=4, dropout=0.0, modes="PD")
+    config = ModelConfig(model=model, width=16, layers=2, heads=4, rwse=4, dropout=0.0, modes="PD")
     graphs = prepare(nav17.graphs[:60], config)
     packed = PackedGraphs.from_data_list(graphs, order=config.order if model == "plstm" else None)
     network = GraphModel(nav17.features, 1, config)

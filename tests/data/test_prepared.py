@@ -35,17 +35,17 @@ def assert_same(first: list[Data], second: list[Data]) -> None:
                 torch.testing.assert_close(value, b[key], rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("walks", [0, 6])
-def test_every_model_reads_the_same_graphs(tmp_path: Path, walks: int) -> None:
+@pytest.mark.parametrize("rwse", [0, 6])
+def test_every_model_reads_the_same_graphs(tmp_path: Path, rwse: int) -> None:
     dataset = small_dataset(tmp_path, targets=("y", "z"))
     for graph in dataset.graphs[::3]:
         graph.y[0, 1] = math.nan
-    write_prepared(tmp_path / "small.pt", dataset, walks=walks)
+    write_prepared(tmp_path / "small.pt", dataset, rwse=rwse)
     found = load(str(tmp_path / "small.pt"))
     described = ("name", "task", "features", "rejected", "default_split")
     for name in described:
         assert getattr(found, name) == getattr(dataset, name), name
-    models = [{"walks": 0}, {"walks": 4}, {"walks": 6}, {"walks": 9}, {"order": "bfs"}, {"model": "gin"}]
+    models = [{"rwse": 0}, {"rwse": 4}, {"rwse": 6}, {"rwse": 9}, {"order": "bfs"}, {"model": "gin"}]
     for model in (ModelConfig(**values) for values in models):
         assert_same(dataset.prepared(model), found.prepared(model))
         assert_same(dataset.prepared(model, [7, 2]), found.prepared(model, [7, 2]))
@@ -57,7 +57,7 @@ def test_a_packed_file_is_read_as_the_plain_one(tmp_path: Path) -> None:
     assert len(digests) == 1
     assert (tmp_path / "b.pt.gz").stat().st_size < (tmp_path / "a.pt").stat().st_size
     for name in ("b.pt.gz", "c.PT"):
-        assert_same(load(str(tmp_path / name)).graphs, dataset.prepared(ModelConfig(walks=0)))
+        assert_same(load(str(tmp_path / name)).graphs, dataset.prepared(ModelConfig(rwse=0)))
     (tmp_path / "b.pt.gz").write_bytes((tmp_path / "b.pt.gz").read_bytes()[:-20])
     with pytest.raises(DataError, match="cannot read"):
         load(str(tmp_path / "b.pt.gz"))
@@ -169,14 +169,14 @@ def nav17(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_nav17_trains_alike(nav17: Path) -> None:
-    assert_trains_alike(nav17, "nav17", model_walks=4, split="scaffold", seed=3)
+    assert_trains_alike(nav17, "nav17", model_rwse=4, split="scaffold", seed=3)
     checkpoint = nav17 / "prepared" / "checkpoints" / "best.ckpt"
     assert evaluate(checkpoint)["r2"] == evaluate(checkpoint, "nav17")["r2"]
 
 
 def test_mutag_trains_alike(tmp_path: Path, shared_data: Path) -> None:
     prepare("--data", "MUTAG", "--root", shared_data, "--out", tmp_path / "data.pt", "--rwse", 8)
-    assert_trains_alike(tmp_path, "MUTAG", model_walks=5, root=str(shared_data), fold=3)
+    assert_trains_alike(tmp_path, "MUTAG", model_rwse=5, root=str(shared_data), fold=3)
 
 
 BLOCKED = """

@@ -27,7 +27,7 @@ SIZES = [*FEW, "4", "8", "12"]
 # and processes (each would be a pytest of its own) are no cases for this test.
 VALUES = {
     **dict.fromkeys(("--data", "--config", "--out", "--checkpoint", "--input", "--atoms", "--pairs", "--root"), FILES),
-    **dict.fromkeys(("--width", "--layers", "--heads", "--rwse", "--laplacian", "--expansion"), SIZES),
+    **dict.fromkeys(("--width", "--layers", "--heads", "--rwse", "--lap-pe", "--expansion"), SIZES),
     **dict.fromkeys(("--epochs", "--steps", "--test-orientations"), FEW),
     "--target": ["y", "z", "smiles", "", "Y"],
     "--model": [*MODELS, "x"],

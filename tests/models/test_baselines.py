@@ -24,7 +24,7 @@ HAS_VIRTUAL = ("plstm", "gine", "gcn", "gin-virtual", "gat", "gatedgcn", "gps")
 
 
 def config(model: str, **changes: object) -> ModelConfig:
-    small = {"width": WIDTH, "heads": 4, "layers": 3, "dropout": 0.0, "order": "index", "walks": 3, "eigenvectors": 2}
+    small = {"width": WIDTH, "heads": 4, "layers": 3, "dropout": 0.0, "order": "index", "rwse": 3, "lap_pe": 2}
     return ModelConfig(model=model, **{**small, **changes})  # type: ignore[arg-type]
 
 
@@ -84,7 +84,7 @@ def test_bonds_matter_where_they_are_read(model: str) -> None:
 @pytest.mark.parametrize("model", NETWORKS)
 def test_renumbered_graphs_give_the_same_output(model: str) -> None:
     """With ranks that move with the nodes. Eigenvectors have no sign of their own, so they are left out."""
-    chosen = config(model, eigenvectors=0)
+    chosen = config(model, lap_pe=0)
     found = network(chosen).double().eval()
     item = graphs()[0]
     item.x, item.edge_attr, item.rank = item.x.double(), item.edge_attr.double(), torch.arange(5)
@@ -94,7 +94,7 @@ def test_renumbered_graphs_give_the_same_output(model: str) -> None:
     out = []
     for graph in (item, moved):
         ready = prepare([graph], replace(chosen, model="gine"))[0]  # encodings without other ranks
-        ready.pe = ready.pe.double()
+        ready.rwse = ready.rwse.double()
         out.append(found(ready))
     torch.testing.assert_close(out[1], out[0], rtol=1e-9, atol=1e-9)
 
@@ -117,7 +117,7 @@ def test_gradients_reach_every_parameter(model: str) -> None:
 @pytest.mark.parametrize("model", [name for name in NETWORKS if name != "plstm"])
 def test_a_baseline_reads_its_neighbourhood_and_no_more(model: str) -> None:
     """Three layers see three bonds far: on a chain of six the fifth atom's features do not reach the first's output."""
-    chosen = config(model, walks=0, eigenvectors=0)
+    chosen = config(model, rwse=0, lap_pe=0)
     stack = architecture(model).stacked(chosen, WIDTH).double().eval()
     chain = graph([(i, i + 1) for i in range(5)], 6)
     x = torch.randn(6, WIDTH, dtype=torch.double, requires_grad=True)

@@ -19,7 +19,7 @@ from plstm_graph.models.graph import GraphModel
 from plstm_graph.nn import Captured
 
 COUNT = 12
-CONFIG = ModelConfig(width=16, layers=3, heads=4, order="index", walks=3, dropout=0.0, virtual_node=True)
+CONFIG = ModelConfig(width=16, layers=3, heads=4, order="index", rwse=3, dropout=0.0, virtual_node=True)
 CONFIGS = {
     "both modes": CONFIG,
     "alone": replace(CONFIG, local="none", norm="rms", pooling="sum", head_layers=1),
@@ -47,8 +47,8 @@ def graphs() -> Iterator[Data]:
         edge_index = torch.cat([down, down.flip(0)], 1)
         x = torch.randint(5, (nodes, 1), generator=generator)
         edge_attr = torch.rand(edge_index.size(1), 3, generator=generator)
-        pe, y = torch.rand(nodes, 3, generator=generator), torch.rand(1, 2, generator=generator)
-        yield Data(x=x, edge_index=edge_index, edge_attr=edge_attr, pe=pe, y=y)
+        rwse, y = torch.rand(nodes, 3, generator=generator), torch.rand(1, 2, generator=generator)
+        yield Data(x=x, edge_index=edge_index, edge_attr=edge_attr, rwse=rwse, y=y)
 
 
 def packed_on(device: str, config: ModelConfig) -> PackedGraphs:
@@ -172,7 +172,7 @@ def test_lengths_that_coincide(device: str) -> None:
     drawn = [torch.Generator().manual_seed(seed) for seed in range(70)]
     same = [
         Data(x=torch.randint(5, (10, 1), generator=g), edge_index=ring, edge_attr=torch.rand(11, 3, generator=g),
-             pe=torch.rand(10, 3, generator=g), y=torch.rand(1, 2, generator=g))
+             rwse=torch.rand(10, 3, generator=g), y=torch.rand(1, 2, generator=g))
         for g in drawn
     ]  # fmt: skip
     packed, model = PackedGraphs.from_data_list(same).to(device).with_filler(63), build(CONFIG, device)

@@ -118,7 +118,7 @@ def test_the_stack_of_a_model_on_packed_batches(device):
         edge_attr = torch.randint(2, (columns.size(1), 1), generator=generator)
         graphs.append(Data(torch.randint(3, (size, 1), generator=generator), columns, edge_attr))
     packed = PackedGraphs.from_data_list(graphs, order="index", prune=True).to(device)
-    config = ModelConfig(width=16, layers=2, heads=4, norm="layer", walks=0, order="index", dropout=0.0)
+    config = ModelConfig(width=16, layers=2, heads=4, norm="layer", rwse=0, order="index", dropout=0.0)
     model = GraphModel(FeatureSpec(node_sizes=(3,), edge_sizes=(2,)), 1, config).to(device)
     made = []
 

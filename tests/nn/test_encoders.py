@@ -79,7 +79,7 @@ def test_degree_encoding_depends_on_the_degree_alone() -> None:
 def test_walks_are_return_probabilities() -> None:
     """On a path of three nodes an end comes back in two steps with probability 1/2, the middle surely."""
     path = Data(edge_index=torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]), num_nodes=3)
-    walks = AddRandomWalkPE(3, attr_name="pe")(path).pe
+    walks = AddRandomWalkPE(3, attr_name="rwse")(path).rwse
     torch.testing.assert_close(walks, torch.tensor([[0, 0.5, 0], [0, 1, 0], [0, 0.5, 0]]))
     assert WalkEncoder(3, 8)(walks).shape == (3, 8)
 
@@ -138,17 +138,17 @@ def test_signs_flip_in_training_one_for_each_graph_and_vector() -> None:
 
 def test_feature_encoder_adds_its_parts() -> None:
     features = FeatureSpec(node_sizes=(4, 2), edge_dim=3)
-    encoder = FeatureEncoder(features, 8, walks=5, eigenvectors=2, degrees=True).eval()
+    encoder = FeatureEncoder(features, 8, rwse=5, lap_pe=2, degrees=True).eval()
     x, edge_index, walks = torch.tensor([[3, 1], [0, 0]]), torch.tensor([[0, 1], [1, 0]]), torch.rand(2, 5)
     vectors = torch.rand(2, 2)
-    node, edge = encoder(x, edge_index, torch.rand(2, 3), walks, eigenvectors=vectors)
+    node, edge = encoder(x, edge_index, torch.rand(2, 3), walks, lap_pe=vectors)
     assert encoder.has_edges
     parts = (encoder.node(x), encoder.walk(walks), encoder.eigenvectors(vectors), encoder.degree(edge_index, 2))
     torch.testing.assert_close(node, sum(parts))
     assert edge.shape == (2, 8)
-    assert encoder(x, edge_index, None, walks, eigenvectors=vectors)[1] is None
+    assert encoder(x, edge_index, None, walks, lap_pe=vectors)[1] is None
     with pytest.raises(ShapeError, match=r"random-walk.*prepare\(\)"):
-        encoder(x, edge_index, None, None, eigenvectors=vectors)
+        encoder(x, edge_index, None, None, lap_pe=vectors)
     with pytest.raises(ShapeError, match=r"eigenvectors.*prepare\(\)"):
         encoder(x, edge_index, None, walks)
 

@@ -184,7 +184,7 @@ def test_order_within_a_batch() -> None:
 
 
 def test_the_stack_of_a_canonical_model_does_not_rank_by_index() -> None:
-    model = GraphModel(FeatureSpec(node_dim=3), 1, ModelConfig(width=8, layers=1, heads=4, walks=0))
+    model = GraphModel(FeatureSpec(node_dim=3), 1, ModelConfig(width=8, layers=1, heads=4, rwse=0))
     with pytest.raises(ConfigError, match="order 'canonical' needs the molecule"):
         model.stack(torch.randn(3, 8), torch.tensor([[0, 1], [1, 2]]))
 
@@ -250,7 +250,7 @@ def molecules() -> list[Data]:
     ("model", "pooling"), [*((model, "mean") for model in NETWORKS), *(("plstm", pooling) for pooling in POOLINGS)]
 )
 def test_molecules_without_bonds(model: str, pooling: str, training: bool) -> None:
-    chosen = config(model=model, pooling=pooling, eigenvectors=3)
+    chosen = config(model=model, pooling=pooling, lap_pe=3)
     network = GraphModel(MOLECULES, 2, chosen).train(training)
     graphs = prepare(molecules(), chosen)
     for batch in (graphs, graphs[2:3], graphs[4:], graphs[2:4]):
@@ -276,7 +276,7 @@ def test_batch_equals_graphs_one_by_one(model: str, order: str) -> None:
 
 
 def test_random_orientations_are_drawn_anew_in_training_and_averaged_outside() -> None:
-    chosen = config(order="random", test_orientations=3, dropout=0.0, norm="layer", walks=0)
+    chosen = config(order="random", test_orientations=3, dropout=0.0, norm="layer", rwse=0)
     network = GraphModel(FeatureSpec(node_dim=FEATURES), 2, chosen)
     data = prepare([Data(x=inputs()[0], edge_index=EDGE_INDEX) for _ in range(2)], chosen)
     assert "rank" not in data[0]
@@ -299,9 +299,9 @@ def test_the_canonical_order_is_the_rank_that_graphs_come_with() -> None:
     """So that a native DAG keeps its directions, and molecules are not parsed again."""
     dag = Data(x=torch.ones(3, 1), edge_index=torch.tensor([[2, 1], [1, 0]]), rank=torch.tensor([2, 1, 0]))
     bare = Data(x=dag.x, edge_index=dag.edge_index)
-    assert prepare([dag], config(walks=0))[0].rank.tolist() == [2, 1, 0]
-    assert prepare([bare], config(walks=0))[0].rank.tolist() != [2, 1, 0]
-    assert prepare([dag], config(walks=0, order="index"))[0].rank.tolist() == [0, 1, 2]
+    assert prepare([dag], config(rwse=0))[0].rank.tolist() == [2, 1, 0]
+    assert prepare([bare], config(rwse=0))[0].rank.tolist() != [2, 1, 0]
+    assert prepare([dag], config(rwse=0, order="index"))[0].rank.tolist() == [0, 1, 2]
     assert "rank" not in bare
 
 
@@ -348,12 +348,12 @@ def test_chirality_tags_alone_depend_on_the_writing() -> None:
 def test_prepare_leaves_its_input_alone() -> None:
     graphs = molecules()  # with encodings of every kind
     before = [{key: value.clone() if isinstance(value, Tensor) else value for key, value in g} for g in graphs]
-    prepared = prepare(graphs, config(order="degree", walks=4, eigenvectors=2))
+    prepared = prepare(graphs, config(order="degree", rwse=4, lap_pe=2))
     for graph, kept, new in zip(graphs, before, prepared, strict=True):
         assert set(graph.keys()) == set(kept)
         assert all(torch.equal(graph[key], value) for key, value in kept.items() if isinstance(value, Tensor))
-        assert new.pe.shape == (graph.num_nodes, 4)
-        assert new.laplacian.shape == (graph.num_nodes, 2)
+        assert new.rwse.shape == (graph.num_nodes, 4)
+        assert new.lap_pe.shape == (graph.num_nodes, 2)
         assert sorted(new.rank.tolist()) == list(range(graph.num_nodes))
 
 
@@ -366,7 +366,7 @@ def test_edge_features_are_optional() -> None:
 
 
 def test_graph_without_nodes_in_a_batch() -> None:
-    chosen = config(walks=0, order="index")
+    chosen = config(rwse=0, order="index")
     network = GraphModel(FeatureSpec(node_dim=FEATURES), 2, chosen).eval()
     empty = Data(x=torch.zeros(0, FEATURES), edge_index=torch.zeros(2, 0, dtype=torch.long))
     full = Data(x=inputs()[0], edge_index=EDGE_INDEX)

@@ -139,7 +139,7 @@ def test_evaluate(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("model", NETWORKS)
 def test_every_model_comes_back_from_its_checkpoint(tmp_path: Path, model: str) -> None:
     dataset = small_dataset(tmp_path)
-    config = small_config(model_model=model, model_walks=2, model_eigenvectors=2, epochs=1, out=tmp_path / "run")
+    config = small_config(model_model=model, model_rwse=2, model_lap_pe=2, epochs=1, out=tmp_path / "run")
     found = train(config, dataset)
     again = evaluate(tmp_path / "run", dataset, part="valid")
     assert {name: again[name] for name in found["valid"]} == pytest.approx(found["valid"], rel=1e-5)

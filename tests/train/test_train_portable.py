@@ -33,7 +33,7 @@ print(sorted(name for name, module in sys.modules.items() if module and "plstm" 
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """D mode (pruning is the one loop), read against the edges, with local branch and walk encodings; two targets."""
     folder = tmp_path_factory.mktemp("export")
-    options = {"epochs": 1, "model_modes": "D", "model_walks": 2, "model_directions": "against", "targets": "y,z"}
+    options = {"epochs": 1, "model_modes": "D", "model_rwse": 2, "model_directions": "against", "targets": "y,z"}
     train(small_config(out=folder / "run", data=write_csv(folder / "small.csv"), **options))
     return folder / "run"
 

@@ -144,7 +144,7 @@ def test_interrupted_anywhere(tmp_path: Path, dataset: GraphDataset, interruptio
 
 def test_what_is_drawn_in_every_epoch_is_drawn_again(tmp_path: Path, dataset: GraphDataset) -> None:
     """Random orientations and signs of eigenvectors follow from seed and epoch; a budget gives the same width."""
-    options = {"epochs": EPOCHS, "model_order": "random", "model_eigenvectors": 2, "budget": "9k"}
+    options = {"epochs": EPOCHS, "model_order": "random", "model_lap_pe": 2, "budget": "9k"}
     whole, cut = (small_config(out=tmp_path / name, **options) for name in ("whole", "cut"))
     train(whole, dataset)
     with pytest.MonkeyPatch.context() as patch:

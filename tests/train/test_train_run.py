@@ -151,7 +151,7 @@ def test_best_and_last_epoch_are_both_tested(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("model", ["plstm", "gine"])
 def test_packed_and_plain_batches_train_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
-    dataset, config = small_dataset(tmp_path), small_config(model_model=model, model_walks=4)
+    dataset, config = small_dataset(tmp_path), small_config(model_model=model, model_rwse=4)
     with monkeypatch.context() as patch:
         patch.setattr("plstm_graph.train.run.train_loader", spy := Spy(train_loader))
         packed = train(config, dataset)
