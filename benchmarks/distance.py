@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
+from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.paths import NODES, SHARES, Paths, carry
 from plstm_graph.files import atomic_write
 from plstm_graph.model_config import ModelConfig
-from plstm_graph.nn import FeatureSpec, GraphModel
+from plstm_graph.models.graph import GraphModel
 from plstm_graph.nn.dagnn import DAGNN
 from plstm_graph.train.config import default_config
 from plstm_graph.transforms import line_dag
@@ -62,10 +63,11 @@ class Dagnn(nn.Module):
 
 def build(name: str) -> nn.Module:
     """A network by its key in ``STYLES``."""
-    model = default_config("carry").model
+    model: Any = default_config("carry").model
     layers = {"gine": 16, "gatedgcn": 16, "gps": 4}.get(name, model.layers)
     kind, _, tanh = name.partition("-")
-    values = vars(model) | {"layers": layers} | ({"transition": "tanh", "output_norm": "rms"} if tanh else {})
+    values: dict[str, Any] = vars(model) | {"layers": layers}
+    values |= {"transition": "tanh", "output_norm": "rms"} if tanh else {}
     if kind == "dagnn":
         return Dagnn(ModelConfig(**values))
     return GraphModel(FeatureSpec(node_dim=1, edge_dim=1), 1, ModelConfig(**values | {"model": kind}), level="node")

@@ -13,10 +13,10 @@ from torch.nn.functional import pad
 from torch_geometric.data import Data
 
 from plstm_graph.data.dataset import DatasetInfo, GraphDataset
+from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.splits import OFFICIAL
 from plstm_graph.data.stacked import Stacked
 from plstm_graph.errors import ConfigError, unknown
-from plstm_graph.nn.encoders import FeatureSpec
 
 TRANSFERS = ("line", "ring", "crossed", "tree", "dag")
 CARRIES = ("tree", "dag")

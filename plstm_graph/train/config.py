@@ -32,7 +32,7 @@ _PATHS |= {
     "model.output_norm": "soft",
     "model.norm": "layer",
     "model.dropout": 0.0,
-    "model.walks": 0,
+    "model.rwse": 0,
 }
 DEFAULTS: dict[str, dict[str, Any]] = {
     name: _PATHS for name in DATA_SETS if name.partition("-")[0] in ("carry", "transfer")
