@@ -122,7 +122,8 @@ def same(got: LineDAG, want: LineDAG) -> None:
 
 def outcome(data: Data, dag: LineDAG) -> Tensor:
     torch.manual_seed(0)
-    x, edge_attr = (rows.view(len(rows), -1)[:, :1].float() for rows in (data.x, data.edge_attr))  # some are 1-D
+    rows = (values.unsqueeze(1) if values.dim() == 1 else values for values in (data.x, data.edge_attr))
+    x, edge_attr = (values[:, :1].float() for values in rows)
     return PLSTMConv(1, 2, edge_dim=1, mode="D")(x, data.edge_index, edge_attr, dag=dag)
 
 
