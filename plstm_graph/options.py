@@ -26,7 +26,7 @@ class Choice(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the parameter."""
+        """Name of the parameter."""
         return self.flag.partition("/")[0].removeprefix("--").replace("-", "_")
 
     def parameter(self) -> inspect.Parameter:

@@ -48,7 +48,7 @@ class Graphs(list[Data]):
 
     @property
     def digest(self) -> str:
-        """Of the graphs in order, with features, labels and SMILES."""
+        """Twelve hex digits of the graphs in order, with features, labels and SMILES."""
         return digest_of(self)
 
     def batch(self, indices: Indices) -> Batch:
@@ -77,7 +77,7 @@ class Arrays:
 
     @property
     def digest(self) -> str:
-        """Of both tensors."""
+        """Twelve hex digits of both tensors."""
         return digest_of([Data(x=self.x.cpu(), y=self.y.cpu())])
 
     @property
@@ -117,7 +117,7 @@ class Part:
 
     @property
     def digest(self) -> str:
-        """Of all examples and of which are meant."""
+        """Twelve hex digits of all examples and of which are meant."""
         return hashlib.sha256(f"{self.examples.digest} {list(self.chosen)}".encode()).hexdigest()[:12]
 
     def batch(self, indices: Indices) -> Any:

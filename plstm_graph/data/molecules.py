@@ -155,7 +155,7 @@ def read_molecules(texts: Iterable[str], featuriser: str = CIP) -> tuple[list[tu
 
 
 def canonical_rank(smiles: str) -> torch.Tensor:
-    """rdkit's canonical rank of every atom, ties broken: a permutation of 0 to N - 1 as int64, [N]."""
+    """Canonical rank of every atom by rdkit, ties broken: a permutation of 0 to N - 1 as int64, [N]."""
     return _rank(parse(smiles))
 
 
@@ -197,7 +197,7 @@ def layout(smiles: str) -> Layout:
 
 
 def _symbol(atom: Any) -> str:
-    """Of the element, with its charge: Cl⁻, Ca²⁺."""
+    """Symbol of the element, with its charge: Cl⁻, Ca²⁺."""
     charge = int(atom.GetFormalCharge())
     number = str(abs(charge)).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")) if abs(charge) > 1 else ""
     return str(atom.GetSymbol()) + (number + ("⁺" if charge > 0 else "⁻") if charge else "")

@@ -53,7 +53,7 @@ def _molecules(folder: Path) -> Stacked:
 
 
 def _ranks(graphs: list[Data], name: str) -> Iterable[Tensor]:
-    """rdkit's canonical ranks; by Weisfeiler-Lehman colours where it cannot read a molecule or sees other atoms."""
+    """Canonical ranks by rdkit; by Weisfeiler-Lehman colours where it cannot read a molecule or sees other atoms."""
     missed = 0
     for graph in graphs:
         try:

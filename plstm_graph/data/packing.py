@@ -156,7 +156,7 @@ def _padded(numbers: Tensor, size: int) -> np.ndarray:
 
 
 def _levels_and_merged(dag: LineDAG) -> tuple[Tensor, Tensor]:
-    """Of each graph the number of levels, and whether several of its columns became one edge, [G] each."""
+    """Number of levels of each graph, and whether several of its columns became one edge, [G] each."""
     nothing = dag.level.new_zeros(dag.num_graphs)
     levels = nothing.scatter_reduce(0, dag.edge_graph, dag.level + 1, "amax")
     readings = torch.bincount((2 * dag.column + dag.column_along)[dag.column >= 0], minlength=2 * dag.num_edges)

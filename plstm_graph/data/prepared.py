@@ -166,7 +166,7 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _bytes(content: Any) -> int:
-    """Of all tensors once they are unfolded: a small file may hold views that repeat one number."""
+    """Bytes of all tensors once they are unfolded: a small file may hold views that repeat one number."""
     if isinstance(content, dict):
         codes, table = content.get("codes"), content.get("table")
         own = 0

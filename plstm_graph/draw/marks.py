@@ -100,7 +100,7 @@ def arrow(axes: Any, start: Any, end: Any, *, head: float, outlined: bool = Fals
 
 
 def middle(patch: Any) -> tuple[float, float]:
-    """Of a patch, in the coordinates of its axes."""
+    """The middle of a patch, in the coordinates of its axes."""
     box = patch.get_path().get_extents(patch.get_patch_transform())
     return (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
 

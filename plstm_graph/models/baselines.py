@@ -108,11 +108,11 @@ def gin(config: ModelConfig, edge_dim: int | None) -> nn.Module:
 
 
 class DMPNN(MessagePassing):
-    """Directed message passing: states live on directed edges, and no message returns on the edge it came by.
+    r"""Directed message passing: states live on directed edges, and no message returns on the edge it came by.
 
     .. math::
-        h_{uv} = relu(W_i [x_u, e_{uv}] + W_m \\sum_{w \\neq v} h_{wu}), \\qquad
-        y_v = relu(W_o [x_v, \\sum_u h_{uv}])
+        h_{uv} = relu(W_i [x_u, e_{uv}] + W_m \sum_{w \neq v} h_{wu}), \qquad
+        y_v = relu(W_o [x_v, \sum_u h_{uv}])
 
     Weights are shared by all steps and every step starts from the same input, as in Chemprop.
 

@@ -21,7 +21,7 @@ class Size(NamedTuple):
 
 
 SIZES = {"tiny": Size(192, 3), "small": Size(384, 6), "base": Size(768, 12)}
-"""Of Pöppel et al. 2025, table 1: 6.3, 23.3 and 89.1 million parameters at 1,000 classes, 12 layers, 224 pixels."""
+"""Pöppel et al. 2025, table 1: 6.3, 23.3 and 89.1 million parameters at 1,000 classes, 12 layers, 224 pixels."""
 POSITIONS = ("learned", "none")
 POOLINGS = ("corners", "mean")
 

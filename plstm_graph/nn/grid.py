@@ -16,7 +16,7 @@ from plstm_graph.nn.norm import NORM_EPS, MultiHeadRMSNorm
 TRANSITION_SCALE = 5.0
 TRANSITION_BIAS = 1.0
 ANGLE_BIAS = (-2.0, 2.0)
-"""Of the share that goes to the right, over the heads."""
+"""First and last head's bias of the share that goes to the right."""
 ANGLE_SCALE = 0.5
 """What the mean product of an angle's weights and the channels is multiplied by, where gates read slices."""
 GATE_INPUTS = ("all", "slices", "none")

@@ -57,6 +57,6 @@ class Norm(NamedTuple):
     concat: bool
 
     def dtype(self, y: Tensor) -> torch.dtype:
-        """Of what comes of ``y``."""
+        """Dtype of the output after the norm, for ``y`` before it."""
         same = self.bias is None or self.bias.dtype == y.dtype
         return y.dtype if same else torch.promote_types(y.dtype, self.bias.dtype)  # type: ignore[union-attr]

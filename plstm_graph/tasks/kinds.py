@@ -13,7 +13,7 @@ from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.tasks.base import Task
 
 LARGEST = 1e15
-"""Of labels: training and metrics add up their squares in 32-bit numbers."""
+"""Largest label: training and metrics add up squares in 32-bit numbers."""
 
 
 @dataclass(frozen=True)

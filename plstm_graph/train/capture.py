@@ -72,6 +72,6 @@ def _recorded(backend: str, device: torch.device) -> bool:
 
 
 def _share_that_fits(graphs: PackedGraphs, batch_size: int) -> float:
-    """Of some batches drawn at random."""
+    """Share of some batches, drawn at random, that can be filled up."""
     draw = random.Random(0)
     return sum(graphs.fits(draw.sample(range(len(graphs)), batch_size)) for _ in range(DRAWS)) / DRAWS

@@ -26,7 +26,7 @@ from plstm_graph.train.seen import part_to_score, same_source
 
 PARTS = ("train", "valid", "test", "all")
 REASONS = 3
-"""Of rejected rows, in the notes of an evaluation."""
+"""How many rejected rows the notes of an evaluation explain."""
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def _stop(workers: Iterable[_Worker]) -> None:
 
 
 def _work(pipe: Connection, run: Callable[[Any, Say], Row], threads: int) -> None:
-    """Of a child: jobs come, statuses and rows go, until the parent stops it or is gone."""
+    """What a child does: take jobs, send statuses and rows, until the parent stops it or is gone."""
     torch.set_num_threads(threads)
     with suppress(EOFError, OSError, KeyboardInterrupt):
         while True:

@@ -68,7 +68,7 @@ class Record:
 
     @property
     def best_epoch(self) -> int:
-        """Of the validation metric, from 0; -1 before the first one ended."""
+        """Epoch of the best validation metric, from 0; -1 before the first one ended."""
         if self.metrics:
             return int(self.metrics["best_epoch"] or 0) - 1  # a model without epochs has no best one
         values = [row[f"valid_{self.metric}"] for row in self.history]

@@ -287,7 +287,7 @@ def _row(job: Job, found: dict[str, Any]) -> Row:
 
 
 def _stored_row(job: Job, out: Path) -> Row:
-    """Of a run that ended just before its line was written."""
+    """The row of a run that ended just before its line was written."""
     row = _row(job, results.read_json(Path(str(job.config.out)) / results.METRICS))
     results.append_line(out / ROWS, row)
     return row

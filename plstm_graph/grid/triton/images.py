@@ -70,7 +70,7 @@ def _tiled(common: tuple[Any, ...], tile: int, precision: str, warps: int = 4) -
 
 
 def _strides(*vectors: Tensor) -> list[int]:
-    """Of image, head and pixel."""
+    """Strides of image, head and pixel."""
     return [stride for x in vectors for stride in (x.stride(0), x.stride(1), x.stride(3))]
 
 

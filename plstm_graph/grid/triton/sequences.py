@@ -36,7 +36,7 @@ class Sizes:
 
 
 def _strides(*vectors: Tensor) -> list[int]:
-    """Of sequence, head and token."""
+    """Strides of sequence, head and token."""
     return [stride for x in vectors for stride in x.stride()[:3]]
 
 

@@ -38,6 +38,7 @@ def in_steps(gates, at, mask, WIDTH: tl.constexpr, WHICH: tl.constexpr):  # type
 
 @triton.jit
 def at_step(row, STEP: tl.constexpr):  # type: ignore[no-untyped-def]
+    """One step of a row."""
     return tl.gather(row, tl.full(row.shape, STEP, tl.int32), 0)
 
 

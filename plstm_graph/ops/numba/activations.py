@@ -41,7 +41,7 @@ def sigmoid(x: Any) -> Any:
 
 
 def tanh(x: Any) -> Any:
-    """tanh"""
+    """Hyperbolic tangent."""
     return np.tanh(x)
 
 

@@ -39,7 +39,7 @@ def _vectors(  # type: ignore[no-untyped-def]
     base, shift, row, valid, STRIDE: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, DTYPE: tl.constexpr,
     SHIFTED: tl.constexpr,
 ):  # fmt: skip
-    """Some rows plus, if SHIFTED, a bias; those that are not there make nothing but themselves wrong."""
+    """Some rows plus, if SHIFTED, a bias; rows that are not valid hold numbers that no other row reads."""
     rows = _rows(base, row, valid, STRIDE, WIDTH, PADDED, DTYPE)
     if SHIFTED:
         rows += shift

@@ -119,7 +119,7 @@ class _Sizes(NamedTuple):
 
     @classmethod
     def of(cls, plan: Plan, form: _Form, layout: Layout) -> "_Sizes":
-        """Of this plan, which is for as many classes as tiles serve of this K and V."""
+        """Sizes of a plan that is for as many classes as tiles serve of this K and V."""
         host, classes = plan.host.tolist(), served_classes(layout.keys, layout.values)
         counts = host[Host.GRAPHS][:classes] + (walk.CLASSES.value - classes) * [0]
         wide = sum(count << number for number, count in enumerate(counts[1:], start=1))
@@ -171,7 +171,7 @@ class Ends(NamedTuple):
 
     @property
     def constants(self) -> tuple[Any, ...]:
-        """Of the kernels: SHIFTED, NORMED, BIASED and EPS."""
+        """Constants of the kernels: SHIFTED, NORMED, BIASED and EPS."""
         return self.shift is not None, True, self.norm.bias is not None, self.norm.eps
 
 

@@ -64,7 +64,7 @@ def _vector(  # type: ignore[no-untyped-def]
     base, row, head, valid,
     ROW_STRIDE: tl.constexpr, HEAD: tl.constexpr, W: tl.constexpr, WP: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
-    """Of one node or edge, [HB, WP], zero beyond W."""
+    """The vector of one node or edge, [HB, WP], zero beyond W."""
     at = tl.arange(0, WP)
     mask = valid[:, None] & (at < W)[None, :]
     place = base + row.to(tl.int64) * ROW_STRIDE + head[:, None] * HEAD + at[None, :]

@@ -14,7 +14,7 @@ def sum_columns(  # type: ignore[no-untyped-def]
     d_joined, sums, part, N,
     H: tl.constexpr, BLOCK: tl.constexpr, NODE: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Of some rows and some columns of what comes before the node terms."""
+    """Sums over some rows of some columns that stand before the node terms."""
     WIDTH: tl.constexpr = NODE - 8 * H
     GROUPS: tl.constexpr = (WIDTH + COLUMNS - 1) // COLUMNS
     block, column = part // GROUPS, part % GROUPS * COLUMNS + tl.arange(0, COLUMNS)
@@ -26,7 +26,7 @@ def sum_columns(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def sum_parts(parts, total, part, R, NUMBERS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Of all rows and some columns of parts of a gradient."""
+    """Sums over all rows of some columns of a gradient's parts."""
     column = part * COLUMNS + tl.arange(0, COLUMNS)
     found = tl.zeros([ROWS, COLUMNS], total.dtype.element_ty)
     for first in range(0, R, ROWS):

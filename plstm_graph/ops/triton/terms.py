@@ -69,6 +69,7 @@ def load_chunk(base, row, chunk, inside, WIDTH: tl.constexpr, H: tl.constexpr, H
 
 @triton.jit
 def store_chunk(base, row, chunk, tile, inside, WIDTH: tl.constexpr, H: tl.constexpr, HP: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Write one chunk of some rows."""
     tl.store(_chunk(base, row, chunk, WIDTH, H, HP), tile.to(base.dtype.element_ty), mask=inside)
 
 
@@ -117,7 +118,7 @@ def _cut(x, LOW: tl.constexpr):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _slope(place):  # type: ignore[no-untyped-def]
-    """Of what is cut off at -1 and 1."""
+    """Slope of what is cut off at -1 and 1."""
     return tl.where(tl.abs(place) < SATURATED, 1.0, LEAK)
 
 
