@@ -64,7 +64,7 @@ OPTIONS = {
     "model.order": ("order", ("index", "bfs", "dfs", "degree", "random", "given", "canonical")),
     "model.backend": (
         "backend",
-        ("auto", "reference", "scatter", "scatter_recompute", "dense", "numba", "triton"),
+        ("auto", "reference", "scatter", "scatter_recompute", "chunkwise", "dense", "numba", "triton"),
     ),
 }
 """By flat name of a field of the config (``part`` is of an evaluation): what errors call it, and its values."""

@@ -13,7 +13,7 @@ from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.dropin import LAYER, LAYER_CALL, NoMessages, refuse_arguments, refuse_bipartite, refuse_options
 from plstm_graph.nn.linear import EdgeLinear, NodeLinear
 from plstm_graph.nn.norm import OUTPUT_NORMS, MultiHeadRMSNorm
-from plstm_graph.ops import propagate
+from plstm_graph.ops import chunkwise, propagate
 from plstm_graph.ops.compiled import HOMES
 from plstm_graph.ops.dispatch import check_backend, compiled_backend
 from plstm_graph.ops.functional import transforming
@@ -177,7 +177,7 @@ class PLSTMConv(NoMessages):
             if edge_index is not given:
                 check_edges(dag, edge_index)
         dag = view(dag, self.mode, self.reverse)
-        backend = self._as_one(x)
+        backend = self._as_one(x, dag)
         if backend is not None:
             return self._layer(backend, x, edge_attr, dag)
         projected, node_terms = self.lin(x)
@@ -194,13 +194,14 @@ class PLSTMConv(NoMessages):
         widths = [self.key_channels, self.key_channels, self.out_channels]
         return projected.view(-1, self.heads, sum(widths)).split(widths, -1)
 
-    def _as_one(self, x: Tensor) -> str | None:
+    def _as_one(self, x: Tensor, dag: LineDAG) -> str | None:
         """The backend that runs all of the layer as one, if none of its parts was replaced or is being watched, nor is
         the layer transformed by torch.func."""
         if self.explain or transforming():
             return None
         backend = compiled_backend(self.backend, x.device)
-        if backend is None:
+        shape = self.heads, self.key_channels, self.out_channels
+        if backend is None or (self.backend == "auto" and chunkwise.serves(dag, x.device.type, shape)):
             return None
         lin_edge = self.lin_edge
         plain = untouched(self.lin, NodeLinear) and untouched(self.norm, MultiHeadRMSNorm)

@@ -9,7 +9,7 @@ from torch import Tensor
 from plstm_graph.errors import ConfigError, ShapeError, unknown
 from plstm_graph.gates import Gates, check_gates
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.ops import compiled, dense, reference, scatter
+from plstm_graph.ops import chunkwise, compiled, dense, reference, scatter
 from plstm_graph.ops.compiled import HOMES, Home, in_dtype
 from plstm_graph.ops.influence import padded_bytes
 
@@ -20,6 +20,7 @@ BACKENDS: dict[str, Backend] = {
     "reference": reference.propagate,
     "scatter": scatter.propagate,
     "scatter_recompute": scatter.propagate_recompute,
+    "chunkwise": chunkwise.propagate,
     "dense": dense.propagate,
     **{name: partial(compiled.propagate, name) for name in HOMES},
 }
@@ -42,7 +43,7 @@ def check_backend(name: str) -> None:
         raise ConfigError(unknown("backend", name, ("auto", *BACKENDS)))
 
 
-def choose_backend(device: str, padded: int, states: int, compiled: bool) -> str:
+def choose_backend(device: str, padded: int, states: int, compiled: bool, deep: bool = False) -> str:
     """The backend that ``"auto"`` stands for.
 
     Args:
@@ -50,7 +51,10 @@ def choose_backend(device: str, padded: int, states: int, compiled: bool) -> str
         padded: bytes of the padded matrices of the parallel form, see :func:`influence.padded_bytes`.
         states: bytes of the states of the recurrent form, E · H · K · V numbers.
         compiled: whether the compiled backend of this device can run here.
+        deep: whether the line graph is so deep and narrow that chunks pay, see :func:`chunkwise.serves`.
     """
+    if deep:
+        return "chunkwise"
     if compiled:
         return COMPILED[device]
     return "dense" if padded <= min(2 * states, 2**30) else "scatter"
@@ -99,7 +103,8 @@ def propagate(
         heads, size = value.size(1), value.element_size()
         states = dag.num_edges * heads * key.size(2) * value.size(2) * size
         padded = padded_bytes(dag, heads, size)
-        backend = choose_backend(value.device.type, padded, states, has_compiled(value.device))
+        deep = chunkwise.serves(dag, value.device.type, (heads, key.size(2), value.size(2)), size)
+        backend = choose_backend(value.device.type, padded, states, has_compiled(value.device), deep)
     dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
     half = backend in HOMES and HOMES[backend].half and dtype == torch.float32
     taken = value.dtype if half and query.dtype == key.dtype == value.dtype else dtype

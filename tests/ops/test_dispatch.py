@@ -31,6 +31,7 @@ from plstm_graph.testing import DAGS, TOLERANCE, Inputs, grid_dag, random_dag, r
 )
 def test_choose_backend(device, padded, states, compiled, expected):
     assert choose_backend(device, padded, states, compiled) == expected
+    assert choose_backend(device, padded, states, compiled, deep=True) == "chunkwise"
 
 
 @pytest.mark.parametrize("other", ["mps", "xpu", "meta"])
