@@ -66,6 +66,17 @@ class Bench:
         edge_index, batch = molecules.batch(molecules.draw(count, atoms=atoms))
         return edge_index.to(self.device), batch.to(self.device)
 
+    def has(self, group: str, case: str) -> bool:
+        """Whether ``--continue`` was given and a case has been measured on this device and commit; says so."""
+        if not self.options.go_on:
+            return False
+        now = records.provenance(self.device, self.options.commit)
+        known = ("group", group), ("case", case), ("machine", now["machine"]), ("commit", now["commit"])
+        found = any(all(row.get(key) == value for key, value in known) for row in records.read(Path(self.options.out)))
+        if found:
+            print(f"  {case} has been measured")
+        return found
+
     def measure(self, cases: Mapping[str, Case]) -> dict[str, list[float]]:
         return measure(cases, self.device, rounds=self.options.rounds, seconds=self.options.seconds)
 

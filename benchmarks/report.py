@@ -41,7 +41,7 @@ OTHERS = {
     "explanations": explanations_table,
     "reliability": reliability_table,
 }
-PLOT = "cost_against_size.png"
+PLOTS = {"operator": "cost_against_size.png", "grid": "grids_against_size.png"}
 OPEN, CLOSE = re.compile(r"^<!-- table: (\S+) -->$"), "<!-- end -->"
 
 Tables = Mapping[str, Callable[[], str]]
@@ -112,7 +112,9 @@ def main(arguments: list[str] | None = None) -> int:
     for path in options.merge:
         print(f"{records.merge(path, options.results / path.name)} new rows from {path.name}")
     if not options.check:
-        draw(records.read(options.results / "speed.jsonl"), options.results / PLOT)
+        rows = records.read(options.results / "speed.jsonl")
+        for picture, name in PLOTS.items():
+            draw(rows, options.results / name, picture)
     for path in options.files:
         text = path.read_text(encoding="utf-8")
         filled = fill(text, tables(results=options.results))

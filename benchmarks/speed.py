@@ -48,6 +48,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     size.add_argument("--edges", type=int, nargs="+", help="of random DAGs; default: 100000, on a GPU 1000000, too")
     rows = parser.add_argument_group("rows")
     rows.add_argument("--out", default=str(records.RESULTS / "speed.jsonl"))
+    rows.add_argument(
+        "--continue", dest="go_on", action="store_true", help="grids and chains: only what has no row yet"
+    )
     rows.add_argument("--no-record", action="store_true", help="print only")
     rows.add_argument("--commit", help="of these files, where git cannot tell")
     return parser.parse_args(arguments)

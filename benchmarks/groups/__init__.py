@@ -5,6 +5,7 @@ from collections.abc import Callable
 from bench import Bench
 
 from groups.dags import circuit, random
+from groups.grids import grid, grid_size, sequence
 from groups.layers import block, layer
 from groups.lines import line_dag
 from groups.operators import operator
@@ -19,5 +20,8 @@ GROUPS: dict[str, Callable[[Bench], None]] = {
     "line-dag": line_dag,
     "circuit": circuit,
     "random": random,
+    "grid": grid,
+    "grid-size": grid_size,
+    "chain": sequence,
 }
 """In the order in which ``all`` runs them."""

@@ -134,6 +134,18 @@ def test_cost_against_size(tmp_path):
     assert not plot.draw([row()], tmp_path / "none.png")
 
 
+def test_grids_against_size(tmp_path):
+    def of(side, mode, name):
+        case = f"4 images x 4 heads, {side} x {side}, d 32, {mode}"
+        return row("grid-size", case=case, sizes={"N": side * side}, name=name)
+
+    rows = [of(12, "P", "log"), of(8, "P", "log"), of(8, "D-left", "closed"), row()]
+    found = plot.grid_curves(rows)
+    assert found == {"cpu, P": {"log": [(64, 10.0), (144, 10.0)]}, "cpu, D-left": {"closed": [(64, 10.0)]}}
+    assert plot.draw(rows, tmp_path / "grids.png", "grid")
+    assert not plot.draw([row()], tmp_path / "none.png", "grid")
+
+
 def test_rows_to_readme_and_stale(tmp_path, capsys):
     readme = tmp_path / "README.md"
     readme.write_text("<!-- table: speed-operator -->\n<!-- end -->\n")

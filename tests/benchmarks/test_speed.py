@@ -10,7 +10,7 @@ import records
 import speed
 import torch
 from bench import Bench, checked, exact, gated_inputs, through
-from groups import GROUPS, dags, layers, training
+from groups import GROUPS, dags, grids, layers, training
 from timing import Case, Disagreement, agree, device_costs, measure, operator_floor, summary
 
 from plstm_graph import LineDAG
@@ -53,7 +53,16 @@ def test_nothing_is_timed_when_a_backend_is_wrong(monkeypatch, tmp_path):
     assert not (tmp_path / "rows.jsonl").exists()
 
 
-def test_every_group_leaves_its_rows(slow_copy, tmp_path, capsys):
+@pytest.fixture
+def small_grids(monkeypatch):
+    monkeypatch.setattr(grids, "CPU", (grids.Shape(2, 1, 3, 4, 2, "P"), grids.Shape(1, 1, 3, 2, 2, "D-left")))
+    monkeypatch.setattr(grids, "SIDES", {"cpu": (2,)})
+    monkeypatch.setattr(grids, "PIXELS", {"cpu": 16})
+    monkeypatch.setattr(grids, "CHAINS", {"cpu": (20, 1, 2)})
+    monkeypatch.setattr(grids, "TOKENS", 10)
+
+
+def test_every_group_leaves_its_rows(slow_copy, small_grids, tmp_path, capsys):
     out = tmp_path / "rows.jsonl"
     assert speed.main([*TINY, "--commit", "abc", "--out", str(out)]) == 0
     rows = records.read(out)
@@ -66,11 +75,46 @@ def test_every_group_leaves_its_rows(slow_copy, tmp_path, capsys):
     assert names["line-dag"] == ["LineDAG", "prune"] * 2
     assert names["circuit"] == []
     assert {"reference", "scatter"} <= set(names["random"])
+    assert {"log", "rows", "closed", "tiles", "sdpa", "general operator"} <= set(names["grid"])
+    assert names["grid"].count("sdpa") == names["grid-size"].count("tiles") == 2  # P and D
+    assert {"log", "chunks", "sdpa"} <= set(names["chain"])
     assert "circuits are read from --root" in capsys.readouterr().out
     for row in rows:
         assert {"date", "machine", "versions", "commit", "dirty", "command", "run", "sizes"} <= set(row)
         assert row["min_ms"] <= row["q1_ms"] <= row["median_ms"] <= row["q3_ms"]
         assert "device_ms" not in row  # on a CPU there is no other time
+
+
+def test_grids_go_on_where_they_were_left(small_grids, tmp_path, capsys):
+    words = ["grid", "chain", *TINY, "--commit", "abc", "--out", str(tmp_path / "rows.jsonl"), "--continue"]
+    assert speed.main(words) == 0
+    rows = records.read(tmp_path / "rows.jsonl")
+    (tmp_path / "rows.jsonl").write_text("")
+    for row in rows[:-1] if rows[-1]["group"] == "grid" else [row for row in rows if row["group"] == "grid"]:
+        records.append(tmp_path / "rows.jsonl", row)
+    capsys.readouterr()
+    assert speed.main(words) == 0
+    assert capsys.readouterr().out.count("has been measured") == 2
+    assert len(records.read(tmp_path / "rows.jsonl")) == len(rows)
+
+
+def test_nothing_is_timed_when_a_form_is_wrong(small_grids, monkeypatch, tmp_path):
+    right = grids.FORMS["rows"]
+    monkeypatch.setitem(grids.FORMS, "rows", lambda *inputs: 1.001 * right(*inputs))
+    with pytest.raises(Disagreement, match="form 'rows' disagrees"):
+        speed.main(["grid", *TINY, "--out", str(tmp_path / "rows.jsonl")])
+    assert not (tmp_path / "rows.jsonl").exists()
+
+
+def test_targets_of_grids():
+    def found(shape, name="triton", ms=1.0, mib=100.0, ratios=(12.0, 9.0)):
+        row = {"device_ms": ms, "peak_mib": mib, "ratios": dict(zip(("sdpa", "general operator"), ratios, strict=True))}
+        return grids._targets(True, shape, name, row)
+
+    small, large = grids.GPU[0], grids.GPU[-1]
+    assert found(small) == {"<= 1.2 ms": True}
+    assert found(small, name="log") == found(small, name="sdpa") == {}
+    assert found(large, mib=9000.0) == {">= 10 x sdpa": True, ">= 10 x general operator": False, "<= 8 GiB": False}
 
 
 def test_dtypes_shapes_and_compiled_peers(slow_copy, monkeypatch, tmp_path):
