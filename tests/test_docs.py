@@ -12,6 +12,7 @@ import pytest
 from test_imports import GROUP
 
 from plstm_graph.data import DATASETS
+from plstm_graph.grid import CHAIN_FORMS, FORMS, dispatch, matrix
 from plstm_graph.ops import BACKENDS
 from plstm_graph.options import CHOICES
 
@@ -75,6 +76,15 @@ def test_words_of_the_glossary_are_there_and_flags_are_fields():
         assert hasattr(import_module(module), name), place
     named = {choice.name: (choice.field or choice.name).rpartition(".")[2] for choice in CHOICES}
     assert {name: field for name, field in named.items() if field != name} == {"target": "targets"}  # one at a time
+
+
+def test_tables_of_forms_are_complete_and_say_what_auto_takes():
+    text = (DOCS / "grids.md").read_text(encoding="utf-8")
+    assert {*FORMS, *CHAIN_FORMS} <= set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
+    cpu, gpu = dispatch.DENSE["cpu"], dispatch.DENSE["cuda"]
+    assert f"up to {cpu} pixels on a CPU and {gpu:,} on a GPU" in text
+    assert f"beyond {matrix.MAX_BYTES // 4 / 2**30:.0f} GiB" in text
+    assert f"`auto` up to {dispatch.ONE_CHUNK} tokens" in text
 
 
 def test_generated_tables():

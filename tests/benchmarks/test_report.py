@@ -137,7 +137,7 @@ def test_cost_against_size(tmp_path):
 def test_grids_against_size(tmp_path):
     def of(side, mode, name):
         case = f"4 images x 4 heads, {side} x {side}, d 32, {mode}"
-        return row("grid-size", case=case, sizes={"N": side * side}, name=name)
+        return row(name, group="grid-size", case=case, sizes={"N": side * side})
 
     rows = [of(12, "P", "log"), of(8, "P", "log"), of(8, "D-left", "closed"), row()]
     found = plot.grid_curves(rows)
