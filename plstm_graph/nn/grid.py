@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from plstm_graph.errors import ConfigError, ShapeError, unknown
-from plstm_graph.gates import DIRECT_BIAS, MARK_BIAS, SOURCE_BIAS, activate_transition, check_transition
+from plstm_graph.gates import activate_source, activate_transition, check_transition, initial_gate_bias
 from plstm_graph.grid import CHAIN_FORMS, FORMS, ChainGates, GridGates, chain, d_gates, general_gates, image, p_gates
 from plstm_graph.grid.dispatch import check_form
 from plstm_graph.grid.gates import D_LEFT, GENERAL, P, check_mode
@@ -75,15 +75,20 @@ class _GridLayer(nn.Module):
             self.slices.reset_parameters()
         with torch.no_grad():
             biases = dict(zip(self.parts, self.gate_bias.split(list(self.parts.values()), -1), strict=True))
-            biases["source"].fill_(SOURCE_BIAS)
-            biases["mark"].fill_(MARK_BIAS)
+            start = initial_gate_bias(self.heads, self.transition)
+            if self.transition == "tanh":
+                start[1] = TRANSITION_BIAS
+            source, transition, mark, direct = start.unsqueeze(-1)
+            biases["source"].copy_(source.expand_as(biases["source"]))
+            biases["mark"].copy_(mark.expand_as(biases["mark"]))
             biases["transition"].zero_()  # rotations begin as none
-            biases["transition"].unflatten(-1, (-1, self.states**2))[..., : self.states] = TRANSITION_BIAS
+            values = biases["transition"].unflatten(-1, (-1, self.states**2))[..., : self.states]
+            values.copy_(transition.unsqueeze(-1).expand_as(values))
+            self.direct_bias.copy_(direct.squeeze(-1))
             if "angle" in biases:
                 low, high = ANGLE_BIAS
                 spread = torch.linspace(low, high, self.heads) if self.heads > 1 else torch.zeros(1)
                 biases["angle"].copy_(spread.unsqueeze(-1).expand_as(biases["angle"]))
-            self.direct_bias.fill_(DIRECT_BIAS)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
@@ -110,11 +115,13 @@ class _GridLayer(nn.Module):
         left, right = each[..., j:].chunk(2, -1)
         return list(bounded(values, left, right).unbind(-3))
 
-    def _sigmoids(self, raw: Tensor, kinds: int = 1) -> Tensor:
-        """Sources or marks, [.., kinds · J] -> [.., kinds, J], axes of length 1 left out."""
-        gate = raw.sigmoid()
-        gate = gate.unflatten(-1, (kinds, self.states)) if kinds > 1 else gate
-        return gate if self.states > 1 else gate.squeeze(-1)
+    def _sources_and_marks(self, raw: dict[str, Tensor], kinds: int = 1) -> list[Tensor]:
+        """[.., kinds · J] each -> [.., kinds, J] each, axes of length 1 left out."""
+        found = []
+        for gate in (activate_source(raw["source"], self.transition), raw["mark"].sigmoid()):
+            gate = gate.unflatten(-1, (kinds, self.states)) if kinds > 1 else gate
+            found.append(gate if self.states > 1 else gate.squeeze(-1))
+        return found
 
     def _together(self, y: Tensor) -> Tensor:
         """[B, H, .., V] -> [B, .., H · V], or [B, .., V] without ``concat``."""
@@ -206,7 +213,8 @@ class PLSTMImage(_GridLayer):
         bias: biases of the projections and of the output (gates always have theirs).
         form: see :func:`plstm_graph.grid.image`.
         states: J, states of an edge; from 2 on transitions are J x J matrices of norm at most 1 (state tracking, B.5).
-        transition: ``"tanh"``, or ``"saturating"`` for one that can be exactly 1 (as in :class:`PLSTMConv`).
+        transition: ``"tanh"``, or ``"saturating"`` for one that can be exactly 1 and sources that can be 0 (as in
+            :class:`PLSTMConv`).
         gate_inputs: what gates read: ``"all"`` channels; ``"slices"``, each direction and head channels of its own, as
             in the paper's vision models (see :class:`GateSlices`); or ``"none"``: they are biases alone.
 
@@ -262,7 +270,7 @@ class PLSTMImage(_GridLayer):
 
     def _gates(self, raw: dict[str, Tensor], direct: Tensor) -> GridGates:
         kinds = 1 if self.mode == P else 2
-        source, mark = self._sigmoids(raw["source"], kinds), self._sigmoids(raw["mark"], kinds)
+        source, mark = self._sources_and_marks(raw, kinds)
         transitions = self._transitions(raw["transition"])
         if self.mode == P:
             return p_gates(source, raw["angle"].squeeze(-1).sigmoid(), transitions[0], mark, direct)
@@ -292,7 +300,8 @@ class PLSTMChain(_GridLayer):
         bias: biases of the projections and of the output (gates always have theirs).
         form: see :func:`plstm_graph.grid.chain`.
         states: J, states of an edge; from 2 on transitions are J x J matrices of norm at most 1 (state tracking, B.5).
-        transition: ``"tanh"``, or ``"saturating"`` for one that can be exactly 1 (as in :class:`PLSTMConv`).
+        transition: ``"tanh"``, or ``"saturating"`` for one that can be exactly 1 and sources that can be 0 (as in
+            :class:`PLSTMConv`).
         gate_inputs: what gates read, as for :class:`PLSTMImage`.
 
     Shapes:
@@ -358,8 +367,9 @@ class PLSTMChain(_GridLayer):
     def _run(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         self._check(x, "n")
         vectors, raw, direct = self._project(x)
-        source, mark = self._sigmoids(raw["source"].squeeze(1)), self._sigmoids(raw["mark"].squeeze(1))
-        transition = self._transitions(raw["transition"].squeeze(1))[0]
+        raw = {name: each.squeeze(1) for name, each in raw.items()}  # one direction
+        source, mark = self._sources_and_marks(raw)
+        transition = self._transitions(raw["transition"])[0]
         gates = ChainGates(source, transition, mark, direct)
         output, state = chain(*vectors, gates, form=self.form, state=state)
         return self._together(output), state

@@ -73,6 +73,12 @@ def test_a_saturating_transition_can_be_one():
         layer.gate_bias[..., 2] = 3.0
     _, raw, _ = layer._project(torch.randn(1, 4, 6))
     assert (layer._transitions(raw["transition"])[0] == 1).all()
+    fresh = PLSTMChain(6, 4, heads=3, transition="saturating")
+    _, raw, _ = fresh._project(torch.zeros(1, 1, 6))
+    source, mark = fresh._sources_and_marks(raw)
+    assert (source == 0.5).all()
+    assert (mark == 0.5).all()
+    torch.testing.assert_close(raw["transition"].flatten(), torch.tensor([0.9, 1.05, 1.2]))
 
 
 def test_a_flipped_image_with_exchanged_directions_is_the_flipped_output():
