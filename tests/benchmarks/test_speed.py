@@ -190,8 +190,10 @@ def test_targets_of_layer_dag_and_epoch():
     assert layers.targets(True, 512, auto, row) == {"<= GINEConv": False, "<= 0.4 x GATv2Conv": True}
     assert layers.targets(True, 4096, auto, row)["<= 0.1 x GPSConv"]
     assert layers.targets(True, 4096, "GINEConv", row) == layers.targets(True, 64, auto, row) == {}
-    assert dags.targets(True, "triton", row) == {"<= 50 ms": True, "peak < 40 GiB": False}
-    assert dags.targets(False, "triton", row) == {}
+    assert dags.targets(True, 1000, "triton", row) == {"<= 50 ms": True, "peak < 40 GiB": False}
+    assert dags.targets(False, 1000, "triton", row) == {}
+    assert dags.targets(False, 1000, "chunkwise", {"ratios": {"triton": 3.1}}) == {">= 3 x triton": True}
+    assert dags.targets(False, 999, "chunkwise", {"ratios": {"triton": 3.1}}) == {}
     fast = {"median_ms": 1900.0, "busy": 0.7}
     assert training.goals("packed", fast)["targets"] == {"<= 2.0 s": True, "GPU busy > 80 %": False}
     assert training.goals("packed", {"median_ms": 1.0}) == {}
