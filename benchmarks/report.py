@@ -31,7 +31,7 @@ from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.files import atomic_write
 
 READMES = (records.ROOT / "README.md", records.ROOT / "benchmarks" / "README.md", records.ROOT / "docs" / "recipes.md")
-GROUPS = ("operator", "layer", "block", "step", "epoch", "line-dag", "circuit", "random")
+GROUPS = ("operator", "layer", "block", "step", "epoch", "line-dag", "circuit", "random", "grid", "chain")
 OTHERS = {
     "notes": notes_table,
     "gpu_suite": suite_table,
