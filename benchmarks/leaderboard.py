@@ -17,6 +17,7 @@ from tables import leaderboard_table
 
 from plstm_graph.errors import ConfigError, DataError, PLSTMGraphError, unknown
 from plstm_graph.train.callbacks import Reporter
+from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.pool import Failure, Say, outcomes
 from plstm_graph.train.run import train
 from plstm_graph.train.series import shared_dataset, shared_graphs
@@ -30,11 +31,27 @@ def run_job(job: Job, say: Say) -> dict[str, Any]:
     Raises:
         DataError: the data are not those of the rows that are stored.
     """
-    dataset = shared_dataset(job.config)
+    return row_of(job, trained(job, placed(job.config), say))
+
+
+def trained(job: Job, config: TrainConfig, say: Say) -> dict[str, Any]:
+    """What a run found.
+
+    Args:
+        job: with the hash of the data that it has to read.
+        config: how it is run here: what does not change its result may be another than the job's.
+        say: told how far it is.
+    """
+    dataset = shared_dataset(config)
     if job.data_hash not in (None, dataset.examples.digest):
         raise DataError(f"{OTHER_DATA}; bring those back, or give another --results")
-    found = train(job.config, dataset, graphs=shared_graphs(job.config), callbacks=[Reporter(say)])
-    return row_of(job, found)
+    return train(config, dataset, graphs=shared_graphs(config), callbacks=[Reporter(say)])
+
+
+def placed(config: TrainConfig) -> TrainConfig:
+    """With prepared data from the folder of ``root``, if that is where they are."""
+    path = Path(config.root or "") / config.data
+    return replace(config, data=str(path.resolve()), root=None) if config.root and path.is_file() else config
 
 
 def row_of(job: Job, found: dict[str, Any]) -> dict[str, Any]:

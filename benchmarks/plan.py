@@ -1,6 +1,7 @@
 """The runs that a config file asks for, and which of them are stored already."""
 
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 import records
 
 from plstm_graph.architectures import FINGERPRINT, architecture
-from plstm_graph.errors import ConfigError
+from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.train.config import TrainConfig, config_hash, from_dict, to_dict
 from plstm_graph.train.series import READ_FROM
 
@@ -63,7 +64,9 @@ def read_plan(path: Path, root: str | None = None) -> Plan:
     """Runs of a config file.
 
     ``[data]`` has ``name``, ``split``, ``seeds`` and ``folds``; ``[train]`` settings of all entries; each ``[[entry]]``
-    a ``name`` and what it changes (``model.local = "none"``, ``lr = 3e-4``).
+    a ``name`` and what it changes (``model.local = "none"``, ``lr = 3e-4``). With ``[[set]]`` tables, each a ``name``
+    and what it changes (``data = "esol.pt"``), every entry is run on each of them, or on those of its own ``sets``, and
+    is called ``set: entry``. Prepared data may lie in the folder of ``root``.
 
     Raises:
         ConfigError: not TOML, an unknown setting, two entries of one name.
@@ -78,10 +81,11 @@ def read_plan(path: Path, root: str | None = None) -> Plan:
         raise ConfigError(f"{path.name} needs [data] with a name, and [[entry]] tables; {error} is missing") from error
     seeds, folds = data.pop("seeds", [0]), data.pop("folds", [0])
     base = from_dict(content.get("train", {}), from_dict({**data, **({"root": root} if root else {})}))
+    entries = [pair for entry in entries for pair in _on_each(entry, content.get("set", []))]
     jobs = [
-        Job(str(entry.get("name", "unnamed")), replace(chosen, seed=seed, fold=fold))
-        for entry in entries
-        for chosen in [from_dict({key: value for key, value in entry.items() if key != "name"}, base)]
+        Job(name, replace(chosen, seed=seed, fold=fold))
+        for name, changes in entries
+        for chosen in [from_dict(changes, base)]
         for seed in seeds
         for fold in folds
     ]
@@ -89,6 +93,20 @@ def read_plan(path: Path, root: str | None = None) -> Plan:
     if len(plan.entries) < len(entries):
         raise ConfigError(f"{path.name}: every entry needs a name of its own (got {', '.join(plan.entries)})")
     return plan
+
+
+def _on_each(entry: dict[str, Any], sets: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and changes of an entry on each set."""
+    own = {key: value for key, value in entry.items() if key not in ("name", "sets")}
+    name = str(entry.get("name", "unnamed"))
+    if not sets:
+        yield name, own
+    names = [each["name"] for each in sets]
+    for chosen in entry.get("sets", names):
+        if chosen not in names:
+            raise ConfigError(unknown("set", chosen, names))
+        changes = next(each for each in sets if each["name"] == chosen)
+        yield f"{chosen}: {name}", {key: value for key, value in changes.items() if key != "name"} | own
 
 
 def stored_key(row: dict[str, Any]) -> str | None:

@@ -18,9 +18,10 @@ from torch_geometric.data import Data
 
 from plstm_graph import LineDAG
 from plstm_graph.data import load
+from plstm_graph.orient import SEARCHES
 from plstm_graph.transforms import OrientDAG
 
-ORDERS = ("canonical", "degree", "random", "bfs", "dfs", "index")
+ORDERS = ("canonical", *SEARCHES, "degree", "random", "bfs", "dfs", "index")
 BLOCKS = (1, 2, 4)
 ONE_HOP = "one hop"
 
@@ -28,7 +29,7 @@ ONE_HOP = "one hop"
 def joined(graph: Data, order: str) -> tuple[np.ndarray, int]:
     """Which node reads which in one block, [N, N], and the levels of the line graph."""
     nodes = int(graph.num_nodes)
-    rank = OrientDAG(order)(graph.clone()).rank if order == "canonical" else order
+    rank = OrientDAG(order)(graph.clone()).rank if order in ("canonical", *SEARCHES) else order
     dag = LineDAG.from_edge_index(graph.edge_index, nodes, order="index" if order == ONE_HOP else rank)
     along = np.eye(nodes, dtype=bool)
     along[dag.src.numpy(), dag.dst.numpy()] = True

@@ -214,6 +214,10 @@ def _summary(found: Mapping[str, Any], out: str) -> None:
     typer.echo(f"{size}results in {out}{rejected}")
 
 
+_DESCRIPTORS = "To keep, for --descriptors in trainings: rdkit2d, morgan, morgan-counts or a CSV file; repeat."
+_INSTEAD = "In place of those of the training: a CSV file with the same columns for these molecules."
+
+
 @app.command()
 @_guarded
 def prepare(
@@ -225,6 +229,7 @@ def prepare(
     task: Task = None,
     rwse: Annotated[int, typer.Option(min=0, help="Steps of the random-walk encoding to keep.")] = 0,
     smiles: Annotated[bool, typer.Option(help="Keep the molecules as text.")] = True,
+    descriptors: Annotated[list[str] | None, _option("--descriptors", _DESCRIPTORS)] = None,
     debug: Debug = False,
 ) -> None:
     """Pack a data set into one small file, to train (--data FILE) where neither rdkit nor ogb is installed."""
@@ -235,7 +240,7 @@ def prepare(
     from plstm_graph.data import load, write_prepared
 
     found = load(data, root=root, targets=target or None, smiles_column=smiles_column, task=task)
-    digest = write_prepared(out, found, rwse=rwse, smiles=smiles)
+    digest = write_prepared(out, found, rwse=rwse, smiles=smiles, descriptors=descriptors or ())
     size = out.stat().st_size / 1e6
     _say(f"{found.name}: {len(found.graphs):,} graphs, {size:.1f} MB, digest {digest[:12]}; wrote {out}", out)
 
@@ -247,6 +252,7 @@ def predict(
     input: Annotated[Path, typer.Option("--input", help="CSV file with SMILES, or an .smi file.")],
     out: Annotated[Path, typer.Option("--out", help="CSV file to write: one row per input row, in order.")],
     smiles_column: SmilesColumn = None,
+    descriptors: Annotated[list[str] | None, _option("--descriptors", _INSTEAD)] = None,
     batch_size: BatchSize = 256,
     device: Device = "auto",
     debug: Debug = False,
@@ -263,7 +269,7 @@ def predict(
     from plstm_graph.train import predict as run
 
     table, smiles = read_rows(input, smiles_column)
-    found = run(checkpoint, smiles, batch_size=batch_size, device=device)
+    found = run(checkpoint, smiles, batch_size=batch_size, device=device, descriptors=descriptors or ())
     found.write(out, table)
     _say(f"{len(found.smiles)} rows, {len(found.rejected)} without a prediction (see column error); wrote {out}", out)
 

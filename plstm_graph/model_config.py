@@ -56,10 +56,13 @@ class ModelConfig(AnyConfig):
         modes, directions, transition, output_norm, open_gates, order: as for :class:`plstm_graph.PLSTM`. With order
             ``"random"`` every epoch of a training draws orientations anew.
         local: local branch of pLSTM, a name in :data:`plstm_graph.nn.onehop.LOCALS`.
-        pooling: over the nodes of a graph, a name in :data:`plstm_graph.models.graph.POOLINGS`.
+        output_gate: as for :class:`plstm_graph.PLSTM`.
+        pooling: over the nodes of a graph, names in :data:`plstm_graph.models.graph.POOLINGS` joined by ``+``.
+        edge_readout: read the answer off the edges, too: a mean over them is joined to the pooling.
         rwse: steps of the random-walk encoding, 0 for none.
         lap_pe: eigenvectors of the Laplacian as encoding, 0 for none; their signs are flipped at random in training.
         degrees: add the sinusoidal degree encoding.
+        rings: read the sizes of the smallest rings of nodes and edges.
         bonds: read edge features.
         bond_values: let them reach pLSTM's values, not only its gates.
         virtual_node: as for :class:`plstm_graph.PLSTM`; some baselines refuse it.
@@ -85,10 +88,13 @@ class ModelConfig(AnyConfig):
     expansion: float = 2.0
     dropout: float = 0.2
     order: str = "canonical"
+    output_gate: bool = False
     pooling: str = "mean"
+    edge_readout: bool = False
     rwse: int = 16
     lap_pe: int = 0
     degrees: bool = False
+    rings: bool = False
     bonds: bool = True
     bond_values: bool = True
     virtual_node: bool = False

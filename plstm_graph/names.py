@@ -45,6 +45,10 @@ TU_COLLECTION = tuple(_TU_COLLECTION.split())
 AIG_PREFIX, TU_PREFIX, ATTRIBUTES = "aig:", "tu:", "+attr"
 """Before a folder of circuits; before a TU set that is not listed; behind one whose attributes are wanted, too."""
 
+DESCRIPTORS = ("rdkit2d", "morgan", "morgan-counts")
+"""What rdkit works out of a molecule: its 2D descriptors; Morgan fingerprints of radius 2 and 2,048 bits, as bits or
+counts. Anything else that ``--descriptors`` takes is a file."""
+
 OPTIONS = {
     "task": ("task", ("regression", "ranking", "binary", "multiclass")),
     "metric": ("metric", ("r2", "rmse", "mae", "pearson", "kendall", "rocauc", "ap", "accuracy", "f1")),
@@ -58,10 +62,24 @@ OPTIONS = {
     "model.directions": ("directions", ("both", "along", "against", "alternating")),
     "model.transition": ("transition", ("tanh", "saturating")),
     "model.output_norm": ("output norm", ("rms", "soft", "none")),
-    "model.local": ("local branch", ("none", "gine", "gcn", "gat", "gatedgcn")),
+    "model.local": ("local branch", ("none", "gine", "gcn", "gat", "gatedgcn", "dmpnn")),
     "model.norm": ("norm", ("batch", "rms", "layer", "none")),
     "model.pooling": ("pooling", ("mean", "sum", "max", "attention")),
-    "model.order": ("order", ("index", "bfs", "dfs", "degree", "random", "given", "canonical")),
+    "model.order": (
+        "order",
+        (
+            "index",
+            "bfs",
+            "dfs",
+            "degree",
+            "random",
+            "given",
+            "canonical",
+            "canonical-bfs",
+            "canonical-dfs",
+            "canonical-center",
+        ),
+    ),
     "model.backend": (
         "backend",
         ("auto", "reference", "scatter", "scatter_recompute", "chunkwise", "dense", "numba", "triton"),
@@ -73,8 +91,10 @@ OPTIONS = {
 def check_options(values: Mapping[str, Any]) -> None:
     """Raise ConfigError unless all values, by flat name of their field, are among :data:`OPTIONS`."""
     for field, (kind, names) in OPTIONS.items():
-        if values.get(field) is not None and values[field] not in names:
-            raise ConfigError(unknown(kind, values[field], names))
+        value = values.get(field)
+        for name in value.split("+") if field == "model.pooling" and value else [value]:  # poolings may be joined
+            if name is not None and name not in names:
+                raise ConfigError(unknown(kind, name, names))
 
 
 def check_data_set(name: str, root: str | Path | None = None) -> None:

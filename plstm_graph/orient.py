@@ -124,10 +124,56 @@ ORDERS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
 }
 
 
+SEARCHES = ("canonical-bfs", "canonical-dfs", "canonical-center")
+"""Searches that do not depend on how the nodes are numbered: see :func:`search_rank`."""
+
+
+def search_rank(edge_index: Tensor, rank: Tensor, order: str) -> Tensor:
+    """Visiting number of a search through one graph that only looks at ``rank``, [N].
+
+    ``"canonical-bfs"`` and ``"canonical-dfs"`` start in each component at an end of its diameter (a node of largest
+    eccentricity), so that paths become long; ``"canonical-center"`` is a breadth-first search from a node of smallest
+    eccentricity. Of several such nodes, and of several neighbours, those of lowest rank come first.
+
+    Args:
+        edge_index: [2, M] without self-loops; read as undirected. The work grows with N · M.
+        rank: a permutation of 0 to N - 1 that belongs to the graph, as rdkit's canonical ranks, [N].
+        order: one of :data:`SEARCHES`.
+    """
+    rank = rank.argsort(stable=True).argsort()
+    place = rank.tolist()
+    neighbours: list[set[int]] = [set() for _ in place]
+    for u, v in rank[edge_index].t().tolist():  # from here on a node is its rank
+        neighbours[u].add(v)
+        neighbours[v].add(u)
+    found = [_eccentricity(neighbours, node) for node in range(len(place))]
+    sign = 1 if order == "canonical-center" else -1
+    starts: dict[int, tuple[int, int]] = {}
+    for node, (eccentricity, lowest) in enumerate(found):  # a component is told by its lowest node
+        starts[lowest] = min(starts.get(lowest, (sign * eccentricity, node)), (sign * eccentricity, node))
+    first = {node for _, node in starts.values()}
+    visited = [*sorted(first), *(node for node in range(len(place)) if node not in first)]
+    number = {node: index for index, node in enumerate(visited)}
+    relabel = torch.tensor([number[node] for node in place], dtype=torch.long, device="cpu")
+    ptr = torch.tensor([0, len(place)], device="cpu")
+    return _search(relabel[edge_index], ptr, depth_first=order == "canonical-dfs")[relabel]
+
+
+def _eccentricity(neighbours: list[set[int]], node: int) -> tuple[int, int]:
+    """Distance to the farthest node of its component, and the lowest node there is in it."""
+    seen, front, steps = {node}, neighbours[node], 0
+    while front:
+        steps += 1
+        seen |= front
+        front = set().union(*(neighbours[other] for other in front)) - seen
+    return steps, min(seen)
+
+
 def check_order(order: str | Tensor) -> None:
     """Raise ConfigError unless ``order`` is a rank tensor or the name of an order."""
-    if not isinstance(order, Tensor) and order not in (*ORDERS, GIVEN, CANONICAL):
-        raise ConfigError(unknown("order", order, (*ORDERS, GIVEN, CANONICAL)))
+    names = (*ORDERS, GIVEN, CANONICAL, *SEARCHES)
+    if not isinstance(order, Tensor) and order not in names:
+        raise ConfigError(unknown("order", order, names))
 
 
 def rank_nodes(edge_index: Tensor, graph_ptr: Tensor, order: str | Tensor, seed: int = 0) -> Tensor:
@@ -151,9 +197,9 @@ def rank_nodes(edge_index: Tensor, graph_ptr: Tensor, order: str | Tensor, seed:
         if order.is_floating_point() and bool(order.isnan().any()):
             raise ShapeError("a rank tensor must not contain NaN")
         return order.cpu()
-    if order == CANONICAL:
+    if order in (CANONICAL, *SEARCHES):
         raise ConfigError(
-            "order 'canonical' needs the molecule: apply plstm_graph.transforms.OrientDAG('canonical') to the data "
+            f"order {order!r} needs the molecule: apply plstm_graph.transforms.OrientDAG({order!r}) to the data "
             "and pass order=data.rank, or a dag built from it"
         )
     if order == GIVEN:

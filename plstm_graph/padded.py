@@ -86,7 +86,7 @@ class PaddedModel(nn.Module):
         model: trained; copied, and set to evaluation.
 
     Raises:
-        ConfigError: GPS, random orientations and Laplacian eigenvectors need more than the tensors say.
+        ConfigError: GPS, random orientations, Laplacian eigenvectors, rings and descriptors take more.
 
     Example:
         >>> from torch_geometric.data import Data
@@ -106,6 +106,8 @@ class PaddedModel(nn.Module):
             f"model {config.model!r}": not architecture(config.model).padded,
             "order 'random'": config.order == RANDOM,
             "lap_pe": config.lap_pe > 0,
+            "rings": config.rings,
+            "descriptors": model.descriptors is not None,
         }
         for name in (name for name, chosen in what.items() if chosen):
             raise ConfigError(f"a model with {name} cannot run on padded tensors; train one without to export it")

@@ -13,7 +13,16 @@ from torch_geometric.utils import to_edge_index, to_undirected
 from plstm_graph.dag import line_graph, to_multitree, topological_levels
 from plstm_graph.errors import DataError, ShapeError
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.orient import CANONICAL, RANDOM, check_order, graph_pointer, positions, rank_nodes
+from plstm_graph.orient import (
+    CANONICAL,
+    RANDOM,
+    SEARCHES,
+    check_order,
+    graph_pointer,
+    positions,
+    rank_nodes,
+    search_rank,
+)
 from plstm_graph.origin import check_edges, check_rank
 
 log = logging.getLogger(__name__)
@@ -154,7 +163,8 @@ class OrientDAG(GraphTransform):
     Args:
         order: ``"canonical"`` ranks atoms by RDKit's canonical ranks where the data has ``smiles`` (so that a
             prediction does not depend on how the molecule was written), else by Weisfeiler-Lehman colours, then
-            degree, then node; or any order of :meth:`LineDAG.from_edge_index`.
+            degree, then node. Names in :data:`plstm_graph.orient.SEARCHES` are searches that start and turn by the
+            ``rank`` that the data has, or that one. Any order of :meth:`LineDAG.from_edge_index` will do as well.
         seed: for ``"random"``, which draws each graph's ranks from the seed and the graph's edges.
     """
 
@@ -170,6 +180,10 @@ class OrientDAG(GraphTransform):
             return data
         columns = data.edge_index.cpu()
         columns = columns[:, columns[0] != columns[1]]
+        if self.order in SEARCHES:
+            known = canonical_rank(data) if data.get("rank") is None else data.rank.cpu()
+            data.rank = search_rank(columns, known, self.order).to(data.edge_index.device)
+            return data
         batch = columns.new_zeros(data.num_nodes) if data.get("batch") is None else data.batch.cpu()
         ptr = graph_pointer(columns, data.num_nodes, batch)
         data.rank = positions(rank_nodes(columns, ptr, self.order, self.seed), ptr).to(data.edge_index.device)

@@ -1,13 +1,16 @@
 """What a data set is: graphs with labels, and the row of the table that says where they come from."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import torch
+from torch import Tensor
 from torch_geometric.data import Data
 
 from plstm_graph.data import source as files
+from plstm_graph.data.descriptors import check_kinds, describe, described
 from plstm_graph.data.examples import Examples, Graphs, Part, digest_of
 from plstm_graph.data.features import ATOM_SIZES, BOND_SIZES, FeatureSpec
 from plstm_graph.data.inputs import prepare
@@ -104,6 +107,28 @@ class GraphDataset:
     def reader(self) -> str | None:
         """By what a SMILES becomes such a graph; None where the graphs carry none."""
         return self.featuriser if self.graphs and "smiles" in self.graphs[0] else None
+
+    def with_descriptors(self, kinds: Sequence[str]) -> Self:
+        """The same data set, its graphs with ``descriptors`` [1, columns], those of all kinds side by side.
+
+        Args:
+            kinds: as for :func:`plstm_graph.data.descriptors.describe`; none leaves the data set as it is.
+
+        Raises:
+            ConfigError, DataError: no such kind; the graphs are no molecules.
+        """
+        if not kinds:
+            return self
+        check_kinds(kinds)
+        rows = torch.cat([self.describe(kind) for kind in kinds], 1)
+        features = replace(self.features, descriptors=rows.size(1))
+        return replace(self, graphs=described(self.graphs, rows), features=features)
+
+    def describe(self, kind: str) -> Tensor:
+        """Descriptors of one kind, [graphs, columns]."""
+        if not all("smiles" in graph for graph in self.graphs):
+            raise DataError(f"{self.name} has no SMILES, so its graphs have no descriptors; leave --descriptors out")
+        return describe(kind, [graph.smiles for graph in self.graphs])
 
     def molecules(self) -> list[int] | None:
         """Number of each graph's molecule, equal for all spellings of one; None where not all have ``smiles``."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from plstm_graph.data import aiger, circuits, dvae, moleculenet, nasbench, nav17, ogbg, paths, peptides, tu, zinc
 from plstm_graph.data.dataset import DatasetInfo, GraphDataset
+from plstm_graph.data.descriptors import check_kinds
 from plstm_graph.data.molecules import CIP, FEATURISERS
 from plstm_graph.data.prepared import SUFFIX, read_prepared
 from plstm_graph.data.smiles_files import load_csv
@@ -32,6 +33,7 @@ def load(
     smiles_column: str | None = None,
     task: str | None = None,
     featuriser: str | None = None,
+    descriptors: Sequence[str] = (),
 ) -> GraphDataset:
     """Load a data set of ``DATASETS`` by name, or a file by path.
 
@@ -46,11 +48,25 @@ def load(
             or 1, else regression.
         featuriser: of data that are read from SMILES; see :func:`plstm_graph.data.smiles_to_data`. By default
             ``"cip-molecule"``; graphs that were published as such keep OGB's features.
+        descriptors: of whole molecules, for networks to read beside the graph: ``"rdkit2d"``, ``"morgan"``,
+            ``"morgan-counts"`` or a CSV file with SMILES and numbers; see :meth:`GraphDataset.with_descriptors`.
 
     Raises:
         DataError: unknown name; the file or its columns cannot be used.
         ConfigError: an option that does not apply, unknown task.
     """
+    check_kinds(descriptors)
+    return _load(name, root, targets, smiles_column, task, featuriser).with_descriptors(descriptors)
+
+
+def _load(
+    name: str,
+    root: str | Path | None,
+    targets: Sequence[str] | None,
+    smiles_column: str | None,
+    task: str | None,
+    featuriser: str | None,
+) -> GraphDataset:
     if featuriser is not None and featuriser not in FEATURISERS:
         raise ConfigError(unknown("featuriser", featuriser, FEATURISERS))
     root = None if root is None else expanded(root)

@@ -22,12 +22,55 @@ class FeatureSpec:
         edge_sizes: the same for edge columns.
         node_dim: width of float node features (0: none).
         edge_dim: width of float edge features (0: none).
+        descriptors: columns of the descriptors that whole graphs have (0: none).
     """
 
     node_sizes: tuple[int, ...] = ()
     edge_sizes: tuple[int, ...] = ()
     node_dim: int = 0
     edge_dim: int = 0
+    descriptors: int = 0
+
+
+RING_SIZES = (8, 5)
+"""Vocabulary sizes of a node's two ring features; an edge has the first of them."""
+
+
+def rings(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
+    """How nodes and edges stand in rings, as categories.
+
+    The size of the smallest ring (0 for none, 1 to 6 for 3 to 8, 7 for more) that an edge is in, [M], and a node,
+    with the number of its edges in rings (up to 4), [N, 2].
+
+    Args:
+        edge_index: [2, M]; read as undirected. The work grows with the square of the edges in rings: for molecules.
+        num_nodes: N.
+    """
+    neighbours: list[set[int]] = [set() for _ in range(num_nodes)]
+    columns = edge_index.t().tolist()
+    for u, v in columns:
+        if u != v:
+            neighbours[u].add(v)
+            neighbours[v].add(u)
+    size = {(u, v): _smallest_ring(neighbours, u, v) for u in range(num_nodes) for v in neighbours[u] if u < v}
+    category = {pair: min(found, 9) - 2 if found else 0 for pair, found in size.items()}
+    nodes = torch.zeros(num_nodes, 2, dtype=torch.long)
+    for node, others in enumerate(neighbours):
+        mine = [found for other in others if (found := category[min(node, other), max(node, other)])]
+        nodes[node] = torch.tensor([min(mine, default=0), min(len(mine), 4)])
+    return nodes, torch.tensor([category.get((min(u, v), max(u, v)), 0) for u, v in columns], dtype=torch.long)
+
+
+def _smallest_ring(neighbours: list[set[int]], u: int, v: int) -> int:
+    """Size of the smallest ring through an edge, 0 where there is none: a search for v from u by another way."""
+    seen, front, steps = {u}, neighbours[u] - {v}, 1
+    while front:
+        steps += 1
+        seen |= front
+        if any(v in neighbours[node] for node in front):
+            return steps + 1
+        front = set().union(*(neighbours[node] for node in front)) - seen
+    return 0
 
 
 def laplacian_eigenvectors(edge_index: Tensor, num_nodes: int, count: int) -> Tensor:

@@ -5,7 +5,7 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import AddRandomWalkPE
 
 from plstm_graph.architectures import architecture
-from plstm_graph.data.features import laplacian_eigenvectors
+from plstm_graph.data.features import laplacian_eigenvectors, rings
 from plstm_graph.model_config import AnyConfig, ModelConfig
 from plstm_graph.orient import CANONICAL, RANDOM
 from plstm_graph.transforms import OrientDAG
@@ -25,6 +25,8 @@ def prepare(graphs: list[Data], config: AnyConfig, *, walked: int = 0) -> list[D
         graphs = [walk(graph) if graph.num_edges else _no_walk(graph, config.rwse) for graph in graphs]
     if config.lap_pe:
         graphs = [_with_laplacian(graph, config.lap_pe) for graph in graphs]
+    if config.rings:
+        graphs = [_with_rings(graph) for graph in graphs]
     if architecture(config.model).oriented and config.order != RANDOM:
         orient = OrientDAG(config.order)
         keep = config.order == CANONICAL
@@ -36,6 +38,12 @@ def _no_walk(graph: Data, steps: int) -> Data:
     """A graph without edges has no walk; PyG's transform would fail on it."""
     graph = graph.clone()
     graph.rwse = torch.zeros(graph.num_nodes, steps)
+    return graph
+
+
+def _with_rings(graph: Data) -> Data:
+    graph = graph.clone()
+    graph.ring_nodes, graph.ring_edges = rings(graph.edge_index, graph.num_nodes)
     return graph
 
 

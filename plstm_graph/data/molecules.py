@@ -188,6 +188,24 @@ def fingerprints(smiles: Iterable[str], radius: int = 2, bits: int = 2048, *, co
     return rows
 
 
+def rdkit_descriptors(smiles: Iterable[str]) -> np.ndarray:
+    """All 2D descriptors of rdkit (``rdkit.Chem.Descriptors``), [molecules, descriptors], NaN where there is none.
+
+    They are those of the canonical SMILES, since some depend on how a molecule was written.
+    """
+    chem, base = _import("rdkit.Chem.Descriptors"), _import("rdkit.rdBase")
+    names = [name for name, _ in chem.descList]
+    rows = []
+    with base.BlockLogs():
+        for text in smiles:
+            try:
+                found = chem.CalcMolDescriptors(parse(canonical(text)), missingVal=np.nan, silent=True)
+            except UnreadableSMILES:
+                found = {}
+            rows.append([found.get(name, np.nan) for name in names])
+    return np.array(rows, dtype=np.float64).reshape(-1, len(names))
+
+
 def layout(smiles: str) -> Layout:
     """Where to draw atoms and bonds of a molecule; atoms in the order of :func:`smiles_to_data`, aromatic order 1.5."""
     mol = parse(smiles)

@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from copy import copy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from plstm_graph.data.dataset import GraphDataset
+from plstm_graph.data.descriptors import check_kinds
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.inputs import prepare
 from plstm_graph.data.molecules import Rejected, scaffold
@@ -40,13 +41,26 @@ class PreparedDataset(GraphDataset):
         rwse: steps of the random-walk encoding that the graphs have as ``rwse`` [N, steps].
         scaffolds: number of each molecule's scaffold, in order of appearance; None where there are none.
         numbers: of each graph's molecule, as :meth:`molecules` gives them; None where there are none.
+        descriptors: of all graphs by kind, as the file has them.
         digest: SHA-256 of the content.
     """
 
     rwse: int = 0
     scaffolds: list[int] | None = None
     numbers: list[int] | None = None
+    descriptors: dict[str, dict[str, Any]] = field(default_factory=dict)
     digest: str = ""
+
+    def describe(self, kind: str) -> Tensor:
+        """Those of the file; others need rdkit."""
+        if kind in self.descriptors:
+            return unpacked(self.descriptors[kind])
+        try:
+            return super().describe(kind)
+        except DataError as error:
+            raise DataError(
+                f"{self.name} was prepared without descriptors {kind!r} ({error}); prepare it with --descriptors {kind}"
+            ) from error
 
     def molecules(self) -> list[int] | None:
         """As of the source; rdkit is not needed."""
@@ -71,7 +85,14 @@ class PreparedDataset(GraphDataset):
         return prepare(graphs, model, walked=self.rwse)
 
 
-def write_prepared(path: str | PathLike[str], dataset: GraphDataset, *, rwse: int = 0, smiles: bool = True) -> str:
+def write_prepared(
+    path: str | PathLike[str],
+    dataset: GraphDataset,
+    *,
+    rwse: int = 0,
+    smiles: bool = True,
+    descriptors: Sequence[str] = (),
+) -> str:
     """Writes a data set with all that training needs; :func:`read_prepared` and ``load`` read it.
 
     Args:
@@ -80,6 +101,7 @@ def write_prepared(path: str | PathLike[str], dataset: GraphDataset, *, rwse: in
         rwse: steps of the random-walk encoding to keep. They spare training half a millisecond a molecule at its
             start, and take most of the room: ogbg-molhiv has 12 MB without, 57 MB with 16 steps.
         smiles: keep the molecules as text; a model trained without them cannot predict for SMILES.
+        descriptors: kinds of descriptors to keep, of which trainings choose; see :func:`load`.
 
     Returns:
         SHA-256 of the content: equal content has an equal one, wherever it was written.
@@ -88,11 +110,13 @@ def write_prepared(path: str | PathLike[str], dataset: GraphDataset, *, rwse: in
         DataError: the graphs hold something other than tensors and text, or do not hold the same.
         OSError: the file cannot be written.
     """
+    check_kinds(descriptors)
     graphs = prepare(dataset.graphs, ModelConfig(rwse=rwse))  # in canonical order; others need no source
+    own = replace(dataset.features, descriptors=0)  # they are kept by kind, not graph by graph
     content: dict[str, Any] = {
         "name": dataset.name,
         "task": dataset.task.plain(),
-        "features": {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(dataset.features).items()},
+        "features": {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(own).items()},
         "rejected": [list(row) for row in dataset.rejected],
         "default_split": dataset.default_split,
         "parts": {name: narrow(torch.tensor(part)) for name, part in (dataset.parts or {}).items()},
@@ -101,7 +125,8 @@ def write_prepared(path: str | PathLike[str], dataset: GraphDataset, *, rwse: in
         "molecules": None if (found := dataset.molecules()) is None else narrow(torch.tensor(found)),
         "rwse": rwse,
         "graphs": len(graphs),
-        "attributes": _attributes(graphs, () if smiles else ("smiles",)),
+        "attributes": _attributes(graphs, ("descriptors",) if smiles else ("descriptors", "smiles")),
+        "descriptors": {kind: packed(dataset.describe(kind)) for kind in descriptors},
     }
     digest = _digest(content)
     with atomic_write(path) as temp, temp.open("wb") as stream:
@@ -136,6 +161,7 @@ def read_prepared(path: str | PathLike[str]) -> PreparedDataset:
         rwse=content["rwse"],
         scaffolds=None if scaffolds is None else scaffolds.tolist(),
         numbers=None if numbers is None else numbers.tolist(),
+        descriptors=content.get("descriptors", {}),
         digest=content["digest"],
     )
 
@@ -254,6 +280,33 @@ def decode(stored: dict[str, Any]) -> Tensor:
     table = stored["table"].to(getattr(torch, stored["dtype"]))
     rows = table if stored["codes"] is None else table.index_select(0, stored["codes"].long())
     return rows.view(len(rows), *stored["shape"])
+
+
+def packed(rows: Tensor) -> dict[str, Any]:
+    """``rows`` [n, columns] without loss: what is not zero, where that takes less room. A fingerprint has 2,048 columns
+    and some 50 that are not."""
+    row, column = rows.nonzero(as_tuple=True)
+    values = rows[row, column]
+    values = values.long() if bool((values == values.round()).all()) and values.numel() else values
+    few = {
+        "columns": rows.size(1),
+        "counts": narrow(torch.bincount(row, minlength=len(rows))),
+        "column": narrow(column),
+        "values": narrow(values),
+    }
+    size = sum(part.nbytes for part in few.values() if isinstance(part, Tensor))
+    return few if size < rows.nbytes else {"rows": rows}
+
+
+def unpacked(stored: dict[str, Any]) -> Tensor:
+    """The inverse of :func:`packed`, float32."""
+    if "rows" in stored:
+        return stored["rows"].clone()  # not of the file that is mapped into memory
+    counts = stored["counts"].long()
+    found = torch.zeros(len(counts), stored["columns"])
+    row = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    found[row, stored["column"].long()] = stored["values"].float()
+    return found
 
 
 def narrow(values: Tensor) -> Tensor:

@@ -10,13 +10,13 @@ from torch_geometric.nn import (
     GINConv,
     GINEConv,
     GPSConv,
-    MessagePassing,
 )
 from torch_geometric.utils import scatter
 
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.model_config import ModelConfig
 from plstm_graph.nn.block import PLSTMBlock, norm_layer
+from plstm_graph.nn.directed import DirectedMessages
 from plstm_graph.nn.onehop import LOCALS, check_heads, gat, gine
 from plstm_graph.nn.virtual import VirtualNode
 
@@ -107,33 +107,19 @@ def gin(config: ModelConfig, edge_dim: int | None) -> nn.Module:
 # ---------------------------------------------------------------------- models with a state of their own
 
 
-class DMPNN(MessagePassing):
-    r"""Directed message passing: states live on directed edges, and no message returns on the edge it came by.
-
-    .. math::
-        h_{uv} = relu(W_i [x_u, e_{uv}] + W_m \sum_{w \neq v} h_{wu}), \qquad
-        y_v = relu(W_o [x_v, \sum_u h_{uv}])
-
-    Weights are shared by all steps and every step starts from the same input, as in Chemprop.
+class DMPNN(DirectedMessages):
+    """:class:`DirectedMessages` as a model of its own: a norm of its output, weights shared by all steps.
 
     Args:
         config: width, layers (the first reads the atoms, each further one is a message), dropout, norm (of the output).
         edge_dim: width of the edge features, or None.
 
     Shapes: x [N, width], edge_index [2, M], edge_attr [M, edge_dim] -> [N, width].
-
-    Reference: Yang et al. 2019, "Analyzing learned molecular representations for property prediction".
     """
 
     def __init__(self, config: ModelConfig, edge_dim: int | None) -> None:
-        super().__init__(aggr="sum")
-        width = config.width
-        self.input = nn.Linear(width + (edge_dim or 0), width)
-        self.pass_on = nn.Linear(width, width)
-        self.output = nn.Linear(2 * width, width)
-        self.dropout = nn.Dropout(config.dropout)
-        self.norm = norm_layer(config.norm, width)
-        self.layers = config.layers
+        super().__init__(config.width, edge_dim, config.layers, config.dropout)
+        self.norm = norm_layer(config.norm, config.width)
 
     def forward(
         self,
@@ -144,35 +130,7 @@ class DMPNN(MessagePassing):
         batch_size: int | None = None,
     ) -> Tensor:
         """[N, width] -> [N, width]"""
-        at_src = x.index_select(0, edge_index[0])
-        first = self.input(at_src if edge_attr is None else torch.cat([at_src, edge_attr], -1))
-        returning = Returning(edge_index, x.size(0))
-        state = first.relu()
-        for _ in range(self.layers - 1):
-            reached = self.propagate(edge_index, state=state, size=(x.size(0), x.size(0)))
-            message = reached.index_select(0, edge_index[0]) - returning(state)
-            state = self.dropout((first + self.pass_on(message)).relu())
-        reached = self.propagate(edge_index, state=state, size=(x.size(0), x.size(0)))
-        return self.norm(self.dropout(self.output(torch.cat([x, reached], -1)).relu()))
-
-    def message(self, state: Tensor) -> Tensor:
-        """The state of an edge, to its end point."""
-        return state
-
-
-class Returning:
-    """For each column of ``edge_index`` the sum of the states of the columns that run against it, [M, F] -> [M, F]."""
-
-    def __init__(self, edge_index: Tensor, num_nodes: int) -> None:
-        src, dst = edge_index
-        self.pairs, self.pair = torch.unique(src * num_nodes + dst, return_inverse=True)
-        against = dst * num_nodes + src
-        self.place = torch.searchsorted(self.pairs, against).clamp(max=self.pairs.numel() - 1)
-        self.exists = (self.pairs.index_select(0, self.place) == against).unsqueeze(-1)
-
-    def __call__(self, state: Tensor) -> Tensor:
-        total = scatter(state, self.pair, dim_size=self.pairs.numel(), reduce="sum")
-        return total.index_select(0, self.place) * self.exists
+        return self.norm(super().forward(x, edge_index, edge_attr))
 
 
 class LSTMGNN(nn.Module):

@@ -1,6 +1,6 @@
 """Graph models: encoders, a stack that reads nodes and edges, pooling and a head."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -10,10 +10,10 @@ from torch_geometric.nn import aggr
 
 from plstm_graph.architectures import architecture
 from plstm_graph.data.features import FeatureSpec
-from plstm_graph.errors import ConfigError, unknown
+from plstm_graph.errors import ConfigError, ShapeError, unknown
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.model_config import ModelConfig
-from plstm_graph.nn.encoders import FeatureEncoder
+from plstm_graph.nn.encoders import DescriptorEncoder, FeatureEncoder
 from plstm_graph.nn.stack import PLSTM
 from plstm_graph.orient import RANDOM
 from plstm_graph.tasks import Task
@@ -34,6 +34,7 @@ def plstm(config: ModelConfig, edge_dim: int | None) -> nn.Module:
         norm=config.norm,
         expansion=config.expansion,
         virtual_node=config.virtual_node,
+        output_gate=config.output_gate,
         order=config.order,
         backend=config.backend,
         transition=config.transition,
@@ -49,6 +50,39 @@ POOLINGS: dict[str, Callable[[int], aggr.Aggregation]] = {
     "attention": lambda width: aggr.AttentionalAggregation(nn.Linear(width, 1)),
 }
 """Poolings by name, for a width: a mean weighted by attention, or one of the plain ones."""
+
+
+class Joined(nn.Module):
+    """Several poolings side by side, [N, width] -> [G, width of all]."""
+
+    def __init__(self, names: Sequence[str], width: int) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(POOLINGS[name](width) for name in names)
+
+    def forward(self, x: Tensor, index: Tensor | None = None, dim_size: int | None = None) -> Tensor:
+        """``index`` [N] says which graph a node is of."""
+        return torch.cat([part(x, index, dim_size=dim_size) for part in self.parts], -1)
+
+
+class EdgeReadout(nn.Module):
+    """Mean over the edges of a graph of what their ends and features say, [N, width] -> [G, width]."""
+
+    def __init__(self, width: int, edge_dim: int | None) -> None:
+        super().__init__()
+        self.ends = nn.Linear(2 * width, width)
+        self.content = nn.Linear(edge_dim, width, bias=False) if edge_dim else None
+        self.mean = aggr.MeanAggregation()
+
+    def forward(
+        self, x: Tensor, edge_index: Tensor, edge_attr: Tensor | None, batch: Tensor | None, size: int | None
+    ) -> Tensor:
+        """``edge_attr`` [M, edge_dim], ``batch`` [N]; ``size`` is the number of graphs."""
+        src, dst = edge_index
+        found = self.ends(torch.cat([x.index_select(0, src), x.index_select(0, dst)], -1))
+        if self.content is not None and edge_attr is not None:
+            found = found + self.content(edge_attr)
+        graph = torch.zeros_like(src) if batch is None else batch.index_select(0, src)
+        return self.mean(found.relu(), graph, dim_size=size or 1)
 
 
 class EveryNode(nn.Module):
@@ -78,23 +112,38 @@ class GraphModel(nn.Module):
         super().__init__()
         self.config = config = config or ModelConfig()
         kind = architecture(config.model)
-        if config.pooling not in POOLINGS:
-            raise ConfigError(unknown("pooling", config.pooling, POOLINGS))
+        poolings = config.pooling.split("+")
+        for name in poolings:
+            if name not in POOLINGS:
+                raise ConfigError(unknown("pooling", name, POOLINGS))
         if config.test_orientations < 1:
             raise ConfigError(f"test_orientations must be at least 1, got {config.test_orientations}")
         if not config.bonds:
             features = replace(features, edge_sizes=(), edge_dim=0)
         self.encoder = FeatureEncoder(
-            features, config.width, rwse=config.rwse, lap_pe=config.lap_pe, degrees=config.degrees
+            *(features, config.width),
+            rwse=config.rwse,
+            lap_pe=config.lap_pe,
+            degrees=config.degrees,
+            rings=config.rings,
         )
         edge_dim = config.width if self.encoder.has_edges else None
         self.stack = kind.stacked(config, edge_dim)
         self.order = config.order if kind.oriented else None
-        self.pool = POOLINGS[config.pooling](config.width) if level == "graph" else EveryNode()
+        whole = level == "graph"
+        single = POOLINGS[poolings[0]](config.width) if len(poolings) == 1 else Joined(poolings, config.width)
+        self.pool = single if whole else EveryNode()
+        self.edge_readout = EdgeReadout(config.width, edge_dim) if config.edge_readout and whole else None
+        self.descriptors = DescriptorEncoder(features.descriptors, config.width) if features.descriptors else None
+        if self.descriptors is not None and not whole:
+            raise ConfigError(f"descriptors are of a molecule, and this task asks about each {level}; leave them out")
+        joined = len(poolings) if whole else 1
+        width = config.width * (joined + sum(part is not None for part in (self.edge_readout, self.descriptors)))
         layers: list[nn.Module] = []
         for _ in range(config.head_layers - 1):
-            layers += [nn.Linear(config.width, config.width), nn.GELU(), nn.Dropout(config.dropout)]
-        self.head = nn.Sequential(*layers, nn.Linear(config.width, num_outputs))
+            layers += [nn.Linear(width, config.width), nn.GELU(), nn.Dropout(config.dropout)]
+            width = config.width
+        self.head = nn.Sequential(*layers, nn.Linear(width, num_outputs))
         self.orientation = 0
         """With order ``"random"``: seed of the orientations of this epoch. A trainer sets it."""
 
@@ -105,6 +154,7 @@ class GraphModel(nn.Module):
         x, edge_attr = self.encoder(
             *(data.x, data.edge_index, data.get("edge_attr"), data.get("rwse")),
             lap_pe=data.get("lap_pe"),
+            rings=(data.get("ring_nodes"), data.get("ring_edges")),
             batch=batch,
             num_graphs=size,
         )
@@ -113,8 +163,18 @@ class GraphModel(nn.Module):
             if isinstance(self.stack, PLSTM):
                 self.stack.prepare_dag(arguments["dag"])
             read = self.stack(x, data.edge_index, edge_attr=edge_attr, batch=batch, batch_size=size, **arguments)
-            found.append(self.head(self.pool(read, batch, dim_size=size)))
+            parts = [self.pool(read, batch, dim_size=size)]
+            if self.edge_readout is not None:
+                parts.append(self.edge_readout(read, data.edge_index, edge_attr, batch, size))
+            if self.descriptors is not None:
+                parts.append(self.descriptors(self._described(data)))
+            found.append(self.head(torch.cat(parts, -1) if parts[1:] else parts[0]))
         return found[0] if len(found) == 1 else torch.stack(found).mean(0)
+
+    def _described(self, data: Data) -> Tensor:
+        if "descriptors" not in data:
+            raise ShapeError("the model reads descriptors, and these graphs have none: load the data with descriptors")
+        return data.descriptors
 
     def _readings(self, data: Data) -> Iterator[dict[str, LineDAG]]:
         """The line graphs to read: one, but for random orientations outside of training."""

@@ -61,6 +61,8 @@ class PLSTMBlock(nn.Module):
         norm: ``"batch"``, ``"rms"``, ``"layer"`` or ``"none"``.
         expansion: width of the feed-forward layer over ``channels``; 0 for none.
         dropout: on both branches.
+        output_gate: multiply each head's output by a sigmoid of what the block reads, before it is projected (Qiu et
+            al. 2025, "Gated attention for large language models").
         order, backend, transition, output_norm, open_gates: as for :class:`PLSTMConv`.
 
     Shapes: x [N, channels], edge_index [2, M], edge_attr [M, edge_dim] or [M] -> [N, channels].
@@ -81,6 +83,7 @@ class PLSTMBlock(nn.Module):
         norm: str = "batch",
         expansion: float = 2.0,
         dropout: float = 0.0,
+        output_gate: bool = False,
         order: str = "index",
         backend: str = "auto",
         transition: str = "tanh",
@@ -119,6 +122,7 @@ class PLSTMBlock(nn.Module):
         has_content = edge_values and edge_dim is not None and readings
         self.content = Linear(edge_dim, channels, bias=False) if has_content else None
         self.project = nn.Linear(channels, channels) if readings else None
+        self.gate = nn.Linear(channels, channels) if readings and output_gate else None
         self.local = local
         self._local_edges = local is not None and "edge_attr" in inspect.signature(local.forward).parameters
         hidden = int(expansion * channels)
@@ -166,7 +170,8 @@ class PLSTMBlock(nn.Module):
                 if content is None or self.convs[0].explain:
                     content = edge_content(self._masked(edge_attr), dag)
                 read = read + self.content(content)
-            mixed = self.project(torch.cat([conv(read, edge_index, edge_attr, dag=dag) for conv in self.convs], -1))
+            heads = torch.cat([conv(read, edge_index, edge_attr, dag=dag) for conv in self.convs], -1)
+            mixed = self.project(heads if self.gate is None else heads * self.gate(read).sigmoid())
         if self.local is not None:
             extra = {"edge_attr": edge_attr} if self._local_edges and edge_attr is not None else {}
             mixed = mixed + self.local(hidden, edge_index, **extra)

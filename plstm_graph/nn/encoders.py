@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch_geometric.nn.encoding import PositionalEncoding
 from torch_geometric.utils import degree
 
-from plstm_graph.data.features import ATOM_SIZES, BOND_SIZES, FeatureSpec
+from plstm_graph.data.features import ATOM_SIZES, BOND_SIZES, RING_SIZES, FeatureSpec
 from plstm_graph.errors import ConfigError, ShapeError
 
 
@@ -111,6 +111,58 @@ class EigenvectorEncoder(nn.Module):
         return self.lin(vectors)
 
 
+class DescriptorEncoder(nn.Module):
+    """Descriptors of whole graphs, quantities of any size and counts, to a vector: [G, columns] -> [G, channels].
+
+    Each column is moved by its median and divided by its spread, both of the training part (see :meth:`fit`), and cut
+    at ±:data:`LIMIT`, so that no molecule unlike those of the training is far away; what is not known (NaN) is the
+    median.
+
+    Args:
+        columns: of the descriptors.
+        channels: width of the vector.
+    """
+
+    LIMIT = 5.0
+    BLOCK = 2**23
+    """Numbers whose quantiles are taken at once: torch takes up to 16 million."""
+    middle: Tensor  # [columns]
+    factor: Tensor  # [columns] one over the spread, 0 where a column says nothing
+
+    def __init__(self, columns: int, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("middle", torch.zeros(columns))
+        self.register_buffer("factor", torch.ones(columns))
+        self.lin = nn.Linear(columns, channels)
+
+    def fit(self, rows: Tensor) -> None:
+        """Take median and spread of each column from rows [n, columns].
+
+        The spread is that of the middle half, as a standard deviation. Where half of a column or more is one value, as
+        with most counts, it is the largest distance from that: yes and no stay 1 and 0.
+        """
+        parts = [_middle_and_factor(part) for part in rows.split(max(1, self.BLOCK // max(1, len(rows))), 1)]
+        middle, factor = (torch.cat(found) for found in zip(*parts, strict=True))
+        self.middle.copy_(middle)
+        self.factor.copy_(factor)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """[G, columns] -> [G, channels]"""
+        if rows.size(-1) != len(self.middle):
+            raise ShapeError(f"expected {len(self.middle)} descriptors, got {rows.size(-1)}")
+        scaled = ((rows - self.middle) * self.factor).nan_to_num(0.0, self.LIMIT, -self.LIMIT)
+        return self.lin(scaled.clamp(-self.LIMIT, self.LIMIT))
+
+
+def _middle_and_factor(rows: Tensor) -> tuple[Tensor, Tensor]:
+    low, middle, high = rows.nanquantile(torch.tensor([0.25, 0.5, 0.75]), 0)
+    spread = (high - low) / 1.349  # of a normal distribution: its standard deviation
+    farthest = (rows - middle).abs().nan_to_num(0.0).amax(0)
+    spread = torch.where(spread > 0, spread, farthest)
+    factor = torch.where((spread > 0) & spread.isfinite(), 1 / spread, 0.0)
+    return middle.nan_to_num(0.0), factor
+
+
 def count_graphs(batch: Tensor | None, num_graphs: int | None = None) -> int:
     """Number of graphs; without ``batch`` all nodes are one. Given it, a GPU need not be waited for."""
     if num_graphs is not None:
@@ -127,10 +179,18 @@ class FeatureEncoder(nn.Module):
         rwse: number of random-walk steps in ``data.rwse`` (0: none).
         lap_pe: number of eigenvectors of the Laplacian in ``data.lap_pe`` (0: none).
         degrees: add the sinusoidal degree encoding.
+        rings: read the rings of nodes and edges in ``data.ring_nodes`` and ``data.ring_edges``.
     """
 
     def __init__(
-        self, features: FeatureSpec, channels: int, *, rwse: int = 0, lap_pe: int = 0, degrees: bool = False
+        self,
+        features: FeatureSpec,
+        channels: int,
+        *,
+        rwse: int = 0,
+        lap_pe: int = 0,
+        degrees: bool = False,
+        rings: bool = False,
     ) -> None:
         super().__init__()
         self.features = features
@@ -141,11 +201,13 @@ class FeatureEncoder(nn.Module):
         self.walk = WalkEncoder(rwse, channels) if rwse else None
         self.eigenvectors = EigenvectorEncoder(lap_pe, channels) if lap_pe else None
         self.degree = DegreeEncoder(channels) if degrees else None
+        self.ring_nodes = CategoricalEncoder(RING_SIZES, channels) if rings else None
+        self.ring_edges = CategoricalEncoder(RING_SIZES[:1], channels) if rings else None
 
     @property
     def has_edges(self) -> bool:
         """Whether there are edge features."""
-        return self.edge is not None
+        return self.edge is not None or self.ring_edges is not None
 
     def forward(
         self,
@@ -155,6 +217,7 @@ class FeatureEncoder(nn.Module):
         rwse: Tensor | None,
         *,
         lap_pe: Tensor | None = None,
+        rings: tuple[Tensor | None, Tensor | None] = (None, None),
         batch: Tensor | None = None,
         num_graphs: int | None = None,
     ) -> tuple[Tensor, Tensor | None]:
@@ -171,7 +234,14 @@ class FeatureEncoder(nn.Module):
             node = node + self.eigenvectors(lap_pe, batch, num_graphs)
         if self.degree is not None:
             node = node + self.degree(edge_index, x.size(0))
-        return node, self.edge(edge_attr) if self.edge is not None and edge_attr is not None else None
+        edge = self.edge(edge_attr) if self.edge is not None and edge_attr is not None else None
+        if self.ring_nodes is not None and self.ring_edges is not None:
+            of_nodes, of_edges = rings
+            if of_nodes is None or of_edges is None:
+                raise ShapeError("the model was built to read rings: apply prepare() to the data first")
+            node, ring = node + self.ring_nodes(of_nodes), self.ring_edges(of_edges.unsqueeze(-1))
+            edge = ring if edge is None else edge + ring
+        return node, edge
 
 
 def _encoder(sizes: tuple[int, ...], dim: int, channels: int) -> nn.Module | None:

@@ -7,6 +7,7 @@ from torch import nn
 from torch_geometric.nn import GATv2Conv, GCNConv, GINConv, GINEConv, ResGatedGraphConv
 
 from plstm_graph.errors import ConfigError
+from plstm_graph.nn.directed import DirectedMessages
 
 
 def gine(channels: int, edge_dim: int | None) -> nn.Module:
@@ -46,5 +47,6 @@ LOCALS: dict[str, Callable[[int, int | None], nn.Module] | None] = {
     "gcn": gcn,
     "gat": gat,
     "gatedgcn": gatedgcn,
+    "dmpnn": DirectedMessages,
 }
 """Local branches by name: (channels, edge_dim) -> conv."""

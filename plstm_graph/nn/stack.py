@@ -41,6 +41,7 @@ class PLSTM(nn.Module):
             With ``modes="-"`` the local branch stands alone.
         virtual_node: join all nodes of a graph through one more node between the blocks; see :class:`VirtualNode`.
             Without ``batch`` all nodes are one graph to it.
+        output_gate: as for :class:`PLSTMBlock`.
 
     Shapes: x [N, in_channels], edge_index [2, M], edge_attr [M, edge_dim] -> [N, out_channels].
 
@@ -71,6 +72,7 @@ class PLSTM(nn.Module):
         norm: str = "batch",
         expansion: float = 2.0,
         virtual_node: bool = False,
+        output_gate: bool = False,
         order: str = "index",
         backend: str = "auto",
         transition: str = "tanh",
@@ -99,6 +101,7 @@ class PLSTM(nn.Module):
                 norm=norm,
                 expansion=expansion,
                 dropout=dropout,
+                output_gate=output_gate,
                 order=order,
                 backend=backend,
                 transition=transition,

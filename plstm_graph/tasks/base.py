@@ -132,7 +132,7 @@ class Task:
 
     def raw(self, answer: Tensor) -> Tensor:
         """The inverse of :meth:`readable`, for models that give answers, not outputs."""
-        raise ConfigError(f"a forest cannot answer task {self.name!r}; choose a network")
+        raise ConfigError(f"answers to task {self.name!r} have no mean; choose a network, and no ensemble")
 
     @property
     def outputs(self) -> list[str]:
@@ -187,6 +187,15 @@ class Task:
     def scores(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
         """Every metric; arguments as for :func:`plstm_graph.tasks.metrics.score`."""
         return {name: score(name, prediction, target) for name in self.metrics}
+
+    def calibration(self, prediction: Tensor, target: Tensor, spread: Tensor | None = None) -> dict[str, float]:
+        """How far what is said of uncertainty is true; nothing where nothing is said.
+
+        Args:
+            prediction, target: as for :meth:`scores`.
+            spread: standard deviation of each number of ``prediction``, where there is one.
+        """
+        return {}
 
     def check_defined(self, target: Tensor, part: str) -> None:
         """A metric that cannot be computed on a split would fail in every epoch: say so before the first.

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.tasks import calibration
 from plstm_graph.tasks.base import Task
 
 LARGEST = 1e15
@@ -88,6 +89,10 @@ class Regression(Task):
         """The values themselves."""
         return answer
 
+    def calibration(self, prediction: Tensor, target: Tensor, spread: Tensor | None = None) -> dict[str, float]:
+        """Of spreads, where there are some; see :func:`plstm_graph.tasks.calibration.of_spreads`."""
+        return {} if spread is None else calibration.of_spreads(prediction, spread, target)
+
     def _explained(self, column: int) -> tuple[Callable[[Tensor], Tensor], str]:
         mean, deviation = self.mean[column], self.deviation[column]
         return (lambda out: out[:, column] * deviation + mean), self.targets[column]
@@ -157,6 +162,10 @@ class Binary(Task):
     def raw(self, answer: Tensor) -> Tensor:
         """Log-odds."""
         return answer.logit()
+
+    def calibration(self, prediction: Tensor, target: Tensor, spread: Tensor | None = None) -> dict[str, float]:
+        """Of the chances of all targets; see :func:`plstm_graph.tasks.calibration.of_chances`."""
+        return calibration.of_chances(prediction, target)
 
     def _explained(self, column: int) -> tuple[Callable[[Tensor], Tensor], str]:
         return (lambda out: out[:, column]), f"log-odds of {self.targets[column]}"
@@ -248,6 +257,10 @@ class Multiclass(Task):
     def chosen(self, name: str | None) -> tuple[Callable[[Tensor], Tensor], str]:
         """By the number of a class, or the column of its probability."""
         return super().chosen(name and name.removeprefix("p_"))
+
+    def calibration(self, prediction: Tensor, target: Tensor, spread: Tensor | None = None) -> dict[str, float]:
+        """Of the chance of the likeliest class; see :func:`plstm_graph.tasks.calibration.of_chances`."""
+        return calibration.of_chances(prediction.amax(-1), (prediction.argmax(-1) == target).float())
 
     def _explained(self, column: int) -> tuple[Callable[[Tensor], Tensor], str]:
         others = [number for number in range(self.classes) if number != column]

@@ -17,6 +17,7 @@ from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import CheckpointError, ConfigError, PLSTMGraphError
 from plstm_graph.files import atomic_write
 from plstm_graph.model_config import AnyConfig
+from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.tasks import Task, restore
 from plstm_graph.train.config import TrainConfig, from_dict
 from plstm_graph.train.folders import locate, missing
@@ -58,11 +59,19 @@ class Meta:
         """What the model was trained to answer."""
         return restore(self.task)
 
+    @property
+    def spec(self) -> FeatureSpec:
+        """What the graphs of the training looked like."""
+        stored: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in self.features.items()}
+        return FeatureSpec(**stored)
+
     def build(self) -> torch.nn.Module:
         """The model before its training."""
-        stored: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in self.features.items()}
-        spec = FeatureSpec(**stored)
-        found: torch.nn.Module = architecture(self.model_config.model).made(self.model_config, spec, self.asked)
+        config, task = self.train_config, self.asked
+        kind = architecture(config.model.model)
+        if config.ensemble > 1:
+            return Ensemble((kind.made(config.model, self.spec, task) for _ in range(config.ensemble)), task)
+        found: torch.nn.Module = kind.made(config.model, self.spec, task)
         return found
 
     def plain(self) -> dict[str, Any]:
@@ -239,6 +248,33 @@ def check_weights(model: torch.nn.Module, state: Mapping[str, Any], path: object
 def load_weights(model: torch.nn.Module, state: Mapping[str, Any], path: object) -> None:
     """Puts the weights of a checkpoint into ``model``; raises as :func:`check_weights`."""
     model.load_state_dict(check_weights(model, state, path))
+
+
+def begin_from(model: torch.nn.Module, task: Task, path: str | os.PathLike[str]) -> int:
+    """Take over the weights of another training that have the same name and shape; returns how many numbers they are.
+
+    Those of the last layers come along if that training answered the same.
+
+    Raises:
+        CheckpointError: the file cannot be used, or less than half of it fits.
+    """
+    content = read(path)
+    asked, own = read_meta(content, locate(path)).asked, model.state_dict()
+    same = (asked.name, asked.targets) == (task.name, task.targets)
+    stored = {str(key).removeprefix("model."): value for key, value in content["state_dict"].items()}
+    found = {
+        name: value
+        for name, value in stored.items()
+        if name in own and value.shape == own[name].shape and (same or not name.startswith("head."))
+    }
+    count, whole = (sum(value.numel() for value in some.values()) for some in (found, stored))
+    if 2 * count < whole:
+        raise CheckpointError(
+            f"only {count} of {whole} numbers in {path} have the name and shape of one of this model; give the options "
+            "(--width, --layers, ...) of that training"
+        )
+    model.load_state_dict(own | found)
+    return count
 
 
 def _first(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from plstm_graph.architectures import architecture
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.files import atomic_write, expanded
 from plstm_graph.model_config import AnyConfig, ModelConfig
-from plstm_graph.names import AIG_PREFIX, DATA_SETS, placed
+from plstm_graph.names import AIG_PREFIX, DATA_SETS, DESCRIPTORS, placed
 
 MAX_SEED = 2**32 - 1  # numpy's
 
@@ -52,12 +52,16 @@ class TrainConfig:
         smiles_column: column with the molecules (CSV); guessed when not given.
         task: "regression", "binary" or "multiclass"; the data set's own when not given.
         featuriser: how SMILES become graphs, "cip-molecule" or "ogb-molecule"; the data set's own when not given.
+        descriptors: of whole molecules, for networks to read beside the graph: "rdkit2d", "morgan", "morgan-counts" or
+            a CSV file with SMILES and numbers.
         metric: what validation is judged by; the data set's own when not given.
         split: kind of split ("official", "random", "scaffold", "folds"); the data set's own when not given.
         split_seed: seed of the split; ``seed`` when not given.
         fold: which fold, for a split in folds.
         group_repeats: keep all rows of a molecule, however spelled, in one part of a random split or of folds.
         seed: initial weights, order of the data, dropout.
+        ensemble: networks that are trained from different seeds and answer together.
+        init_from: checkpoint whose weights training begins with, where names and shapes are the same.
         epochs: passes over the training split.
         batch_size: graphs a step and device.
         lr: highest learning rate, reached after the warm-up, then a cosine down to 0.
@@ -84,12 +88,15 @@ class TrainConfig:
     smiles_column: str | None = None
     task: str | None = None
     featuriser: str | None = None
+    descriptors: tuple[str, ...] = ()
     metric: str | None = None
     split: str | None = None
     split_seed: int | None = None
     fold: int = 0
     group_repeats: bool = True
     seed: int = 0
+    ensemble: int = 1
+    init_from: str | None = None
     epochs: int = 60
     batch_size: int = 64
     lr: float = 1e-3
@@ -113,7 +120,7 @@ class TrainConfig:
                 object.__setattr__(self, name, os.fspath(getattr(self, name)))
             if str(getattr(self, name)).startswith("~"):
                 object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
-        lowest = {"epochs": 1, "batch_size": 1, "num_nodes": 1}
+        lowest = {"ensemble": 1, "epochs": 1, "batch_size": 1, "num_nodes": 1}
         lowest |= dict.fromkeys(("seed", "fold", "warmup_epochs", "patience", "weight_decay", "clip"), 0)
         lowest |= {"split_seed": 0} if self.split_seed is not None else {}
         for name, low in lowest.items():
@@ -216,8 +223,10 @@ def write_toml(config: TrainConfig, path: str | Path) -> None:
 
 def anywhere(config: TrainConfig) -> TrainConfig:
     """With absolute paths: what is stored of a run means the same wherever it is read."""
-    root, out = (None if path is None else os.path.abspath(expanded(path)) for path in (config.root, config.out))
-    return replace(config, data=placed(config.data), root=root, out=out)
+    paths = (config.root, config.out, config.init_from)
+    root, out, init = (None if path is None else os.path.abspath(expanded(path)) for path in paths)
+    kinds = (kind if kind in DESCRIPTORS else os.path.abspath(expanded(kind)) for kind in config.descriptors)
+    return replace(config, data=placed(config.data), root=root, out=out, init_from=init, descriptors=tuple(kinds))
 
 
 def differences(asked: TrainConfig, stored: TrainConfig) -> list[str]:

@@ -42,6 +42,7 @@ def load_data(config: TrainConfig) -> AnyDataset:
         smiles_column=config.smiles_column,
         task=config.task,
         featuriser=config.featuriser,
+        descriptors=config.descriptors,
     )
     if not dataset.task.labelled:
         raise DataError(f"{dataset.name} has no labels to train on; it is there for depth and speed")

@@ -10,7 +10,7 @@ from plstm_graph import explain as core
 from plstm_graph.data.inputs import prepare
 from plstm_graph.data.molecules import layout, smiles_to_data
 from plstm_graph.draw import draw_explanation
-from plstm_graph.train.infer import network, restore_for_molecules
+from plstm_graph.train.infer import as_trained, network, restore_for_molecules
 from plstm_graph.train.results import write_rows
 
 
@@ -80,7 +80,7 @@ def explain(
     learner, meta = restore_for_molecules(checkpoint, "cpu")
     model = network(learner, checkpoint)
     output, unit = learner.task.chosen(target)
-    (graph,) = prepare([smiles_to_data(smiles, str(meta.featuriser))], meta.model_config)
+    (graph,) = prepare(as_trained([smiles_to_data(smiles, str(meta.featuriser))], meta), meta.model_config)
     return Explained(smiles, unit, learner.task.choices, core.explain(model, graph, output, steps=steps))
 
 

@@ -7,14 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch_geometric.data import Data
 
 from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.data.datasets import is_table, reads_smiles
+from plstm_graph.data.descriptors import with_descriptors
 from plstm_graph.data.examples import batches
 from plstm_graph.data.inputs import prepare
 from plstm_graph.data.molecules import FEATURISERS, Rejected, read_molecules
 from plstm_graph.data.tables import Table
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, unknown
+from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.train.checkpoint import Meta, locate, read, read_meta, restore_model
 from plstm_graph.train.config import TrainConfig, override
@@ -35,7 +38,8 @@ class Predictions:
 
     Attributes:
         smiles: the texts as given.
-        columns: what the values are: targets in their own units, probabilities, or ``class`` and one column a class.
+        columns: what the values are: targets in their own units, probabilities, or ``class`` and one column a class;
+            behind them, for an ensemble, ``_std`` of each, the spread over its members.
         values: [rows, columns], NaN where the text is not a molecule.
         rejected: rows without a prediction, with the reason.
     """
@@ -111,8 +115,10 @@ def network(learner: Learner, checkpoint: str | PathLike[str]) -> GraphModel:
     """The model of a restored learner, where what follows needs a network.
 
     Raises:
-        CheckpointError: it is a forest of fingerprints.
+        CheckpointError: it is a forest of fingerprints, or an ensemble.
     """
+    if isinstance(learner.model, Ensemble):
+        raise CheckpointError(f"{checkpoint} holds several networks; give one of them, in the folder members")
     if not isinstance(learner.model, GraphModel):
         raise CheckpointError(f"{checkpoint} holds a forest of fingerprints, no network; use predict or evaluate")
     return learner.model
@@ -143,6 +149,23 @@ def outputs(learner: Learner, graphs: Graphs, batch_size: int = 256) -> Tensor:
     with memory_advice(batch_size):
         found = [learner(batch.to(learner.device)).cpu() for batch in batches(graphs, batch_size)]
     learner.train(training)
+    return torch.cat(found) if found else torch.empty(0, learner.task.num_outputs)
+
+
+@torch.inference_mode()
+def spreads(learner: Learner, graphs: Graphs, batch_size: int = 256) -> Tensor | None:
+    """Standard deviation of each number of :func:`outputs` over the members of an ensemble, [graphs, outputs].
+
+    That of quantities is as large as errors are on the validation part of the training. None without an ensemble.
+    """
+    model = learner.model
+    if not isinstance(model, Ensemble):
+        return None
+    learner.eval()
+    found = []
+    for batch in batches(graphs, batch_size):
+        members = [learner.readable(one) for one in model.each(batch.to(learner.device))]
+        found.append((torch.stack(members).std(0) * model.factor).cpu())
     return torch.cat(found) if found else torch.empty(0, learner.task.num_outputs)
 
 
@@ -192,7 +215,9 @@ def evaluate(
     graphs = dataset.prepared(meta.model_config, chosen)
     if not len(graphs):
         raise DataError(f"the {part} part of {dataset.name} is empty; give another --split-part")
-    found = learner.task.scores(outputs(learner, graphs, batch_size), labels(graphs))
+    answers, known = outputs(learner, graphs, batch_size), labels(graphs)
+    found = learner.task.scores(answers, known)
+    found |= learner.task.calibration(answers, known, spreads(learner, graphs, batch_size))
     counts = {"graphs": len(graphs), "rejected": len(dataset.rejected)}
     return {"data": dataset.name, "part": part, "why": why, **counts, **found, "notes": _notes(dataset, meta)}
 
@@ -222,10 +247,10 @@ def _notes(dataset: AnyDataset, meta: Meta) -> list[str]:
 def _check_same_kind(dataset: AnyDataset, meta: Meta) -> None:
     featuriser = dataset.featuriser if dataset.featuriser and meta.featuriser else meta.featuriser  # None: not known
     asked, trained = (
-        (task.name, task.level, task.num_outputs, _tuples(features), made)
+        (task.name, task.level, task.num_outputs, asdict(features), made)
         for task, features, made in (
-            (dataset.task, asdict(dataset.features), featuriser),
-            (meta.asked, meta.features, meta.featuriser),
+            (dataset.task, dataset.features, featuriser),
+            (meta.asked, meta.spec, meta.featuriser),
         )
     )
     if asked != trained:
@@ -236,14 +261,27 @@ def _check_same_kind(dataset: AnyDataset, meta: Meta) -> None:
         raise DataError(f"{dataset.name} does not suit the checkpoint: {'; '.join(differing)}")
 
 
-def _tuples(features: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in features.items()}
+def as_trained(graphs: Sequence[Data], meta: Meta, kinds: Sequence[str] = ()) -> list[Data]:
+    """Molecules with the descriptors of the training; ``kinds`` of them from other files, say, if given."""
+    return with_descriptors(graphs, kinds or meta.train_config.descriptors, meta.spec.descriptors)
 
 
 def predict(
-    checkpoint: str | PathLike[str], smiles: Sequence[str], *, batch_size: int = 256, device: str = "auto"
+    checkpoint: str | PathLike[str],
+    smiles: Sequence[str],
+    *,
+    batch_size: int = 256,
+    device: str = "auto",
+    descriptors: Sequence[str] = (),
 ) -> Predictions:
     """Predictions for molecules; a text that is none gets NaN and a reason, and the rest goes on.
+
+    Args:
+        checkpoint: file, or folder of a run.
+        smiles: the molecules.
+        batch_size: of them at once.
+        device: "auto", "cpu", "cuda", ...
+        descriptors: in place of those of the training, for instance another file with the same columns.
 
     Raises:
         CheckpointError: the file cannot be used, or its model was not trained on molecules.
@@ -252,8 +290,14 @@ def predict(
     assert meta.featuriser is not None
     read_rows, rejected = read_molecules(smiles, meta.featuriser)
     task = learner.task
-    values = torch.full((len(smiles), len(task.columns)), torch.nan)
+    columns = task.columns
+    if isinstance(learner.model, Ensemble):
+        columns = [*columns, *(f"{name}_std" for name in task.outputs)]
+    values = torch.full((len(smiles), len(columns)), torch.nan)
     if read_rows:
-        found = outputs(learner, prepare([graph for _, graph in read_rows], meta.model_config), batch_size)
-        values[torch.tensor([row - 1 for row, _ in read_rows])] = task.table(found).to(values.dtype)
-    return Predictions(list(smiles), task.columns, values, rejected)
+        graphs = prepare(as_trained([graph for _, graph in read_rows], meta, descriptors), meta.model_config)
+        found = task.table(outputs(learner, graphs, batch_size))
+        spread = spreads(learner, graphs, batch_size)
+        whole = found if spread is None else torch.cat([found, spread.to(found.dtype)], 1)
+        values[torch.tensor([row - 1 for row, _ in read_rows])] = whole.to(values.dtype)
+    return Predictions(list(smiles), columns, values, rejected)

@@ -14,7 +14,7 @@ from plstm_graph.train.callbacks import Keeper
 from plstm_graph.train.checkpoint import load_weights, read
 from plstm_graph.train.config import TrainConfig, config_hash
 from plstm_graph.train.data import labels
-from plstm_graph.train.infer import outputs
+from plstm_graph.train.infer import outputs, spreads
 from plstm_graph.train.module import Learner
 from plstm_graph.train.start import Start
 
@@ -69,6 +69,8 @@ def _content(run: Run, found: Found, last_epoch: dict[str, float]) -> dict[str, 
         "metric": task.metric,
         **{name: task.scores(prediction, target) for name, (prediction, target) in found.items()},
         "test_last_epoch": last_epoch,
+        **_by_target(run, found),
+        **_calibration(run, found),
         "best_epoch": keeper.best_epoch + 1,
         "epochs": len(keeper.history),
         "graphs": {name: len(graphs) for name, graphs in run.parts.items()},
@@ -88,6 +90,28 @@ def _content(run: Run, found: Found, last_epoch: dict[str, float]) -> dict[str, 
         "commit": results.commit(),
         "versions": results.versions(),
     }
+
+
+def _by_target(run: Run, found: Found) -> dict[str, Any]:
+    """Scores of each target of several, on validation and test."""
+    task = run.learner.task
+    if len(task.targets) < 2 or any(target.shape != prediction.shape for prediction, target in found.values()):
+        return {}
+    parts = {
+        name: {part: [values[:, [number]] for values in found[part]] for part in ("valid", "test")}
+        for number, name in enumerate(task.targets)
+    }
+    scores = {name: {part: task.scores(*both) for part, both in own.items()} for name, own in parts.items()}
+    return {"by_target": scores}
+
+
+def _calibration(run: Run, found: Found) -> dict[str, Any]:
+    """Of validation and test; the first is where the spread of an ensemble gets its size."""
+    size, task, parts = run.config.batch_size, run.learner.task, {}
+    for name in ("valid", "test"):
+        spread = spreads(run.learner, run.parts[name], size)
+        parts[name] = task.calibration(*found[name], spread) if len(found[name][1]) else {}
+    return {"calibration": parts} if any(parts.values()) else {}
 
 
 def _write(run: Run, out: Path, found: Found, content: dict[str, Any]) -> None:

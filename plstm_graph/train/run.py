@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
@@ -23,14 +24,23 @@ from plstm_graph.data.examples import take
 from plstm_graph.data.splits import OFFICIAL
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.models.budget import fit_width
+from plstm_graph.nn.encoders import DescriptorEncoder
 from plstm_graph.tasks import Task
 from plstm_graph.train import results
 from plstm_graph.train.callbacks import Bar, Guard, Keeper, Reseed
 from plstm_graph.train.capture import capturable
-from plstm_graph.train.checkpoint import AtomicCheckpointIO, Meta, check_weights, load_weights, read_training
+from plstm_graph.train.checkpoint import (
+    AtomicCheckpointIO,
+    Meta,
+    begin_from,
+    check_weights,
+    load_weights,
+    read_training,
+)
 from plstm_graph.train.compiling import check_compile
 from plstm_graph.train.config import TrainConfig, anywhere, to_dict
 from plstm_graph.train.data import Collated, Repeats, labels, load_data, pack, repeats, split_of, train_loader
+from plstm_graph.train.ensemble import check_members, fit_members
 from plstm_graph.train.infer import outputs
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.module import Learner
@@ -99,14 +109,26 @@ def _train(
     with isolate_rng(), _quiet(), memory_advice(config.batch_size):
         dataset = dataset or load_data(config)
         fitted = architecture(config.model.model).fitted
+        if config.ensemble > 1:
+            check_members(config, dataset.task)
         if config.budget and not fitted:  # a forest has no parameters to count
             model = fit_width(dataset.features, dataset.task.num_outputs, config.model, config.budget)
             config = replace(config, model=model)
         start = _start(config, dataset, resume, command)
         if fitted:
             return _fit_once(config, dataset, start)
+        if config.ensemble > 1:
+            task = dataset.task.with_metric(config.metric)
+            parts = _parts(config, dataset, start.split, graphs)
+            meta = _meta(config, dataset, task.fitted(labels(parts["train"])))
+            meta.build()  # before any training: its options may make no network
+            how: dict[str, Any] = {"owner": owner, "resume": resume, "progress": progress, "callbacks": callbacks}
+            return fit_members(config, dataset, graphs, parts, meta, start, train=train, **how)
         guards = [Guard(owner)] if owner else []
         run, trainer, loader = _assemble(config, dataset, graphs, progress, start, [*callbacks, *guards])
+        if config.init_from and not (resume and results.last_checkpoint(str(config.out))):
+            count = begin_from(run.learner.model, run.learner.task, config.init_from)
+            log.info("%d numbers of the model come from %s", count, config.init_from)
         run.learner.to(trainer.strategy.root_device)
         outputs(run.learner, take(run.parts["valid"], [0]))  # a backend may refuse the model
         last = None
@@ -170,6 +192,9 @@ def _assemble(
     pl.seed_everything(config.seed, workers=True, verbose=False)
     meta = _meta(config, dataset, task)
     model = meta.build()
+    reader = getattr(model, "descriptors", None)
+    if isinstance(reader, DescriptorEncoder):
+        reader.fit(torch.cat([graph.descriptors for graph in parts["train"]]))
 
     out = Path(config.out) if config.out else None
     keeper = Keeper(f"valid_{task.metric}", task.rule.higher_is_better, out)

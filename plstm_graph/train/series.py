@@ -26,7 +26,7 @@ from plstm_graph.train.results import ROWS, SERIES, SUMMARY
 from plstm_graph.train.run import train
 from plstm_graph.train.start import changes
 
-READ_FROM = ("data", "root", "targets", "smiles_column", "task", "featuriser")
+READ_FROM = ("data", "root", "targets", "smiles_column", "task", "featuriser", "descriptors")
 """What decides which data set a run reads."""
 EVERY_S = 30.0
 """Between two lines on a run where there is no terminal."""

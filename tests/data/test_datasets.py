@@ -20,7 +20,7 @@ from plstm_graph.nn.norm import OUTPUT_NORMS
 from plstm_graph.nn.onehop import LOCALS
 from plstm_graph.nn.stack import DIRECTIONS
 from plstm_graph.ops.dispatch import BACKENDS
-from plstm_graph.orient import CANONICAL, GIVEN, ORDERS
+from plstm_graph.orient import CANONICAL, GIVEN, ORDERS, SEARCHES
 from plstm_graph.tasks import METRICS, TASKS
 from plstm_graph.train import train
 from plstm_graph.train.infer import PARTS
@@ -62,7 +62,7 @@ def test_the_values_of_options_are_those_that_the_package_knows() -> None:
         "model.local": LOCALS,
         "model.norm": NORMS,
         "model.pooling": POOLINGS,
-        "model.order": (*ORDERS, GIVEN, CANONICAL),
+        "model.order": (*ORDERS, GIVEN, CANONICAL, *SEARCHES),
         "model.backend": ("auto", *BACKENDS),
     }
     assert {field: set(values) for field, values in known.items()} == {

@@ -13,8 +13,9 @@ from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.inputs import prepare
 from plstm_graph.errors import ConfigError
 from plstm_graph.model_config import ModelConfig
-from plstm_graph.models.baselines import DMPNN, Returning
+from plstm_graph.models.baselines import DMPNN
 from plstm_graph.models.graph import GraphModel
+from plstm_graph.nn.directed import Returning
 from plstm_graph.nn.onehop import LOCALS
 
 FEATURES, BONDS = FeatureSpec(node_dim=4, edge_dim=3), FeatureSpec(node_dim=4)

@@ -16,6 +16,7 @@ from plstm_graph.nn.encoders import (
     BondEncoder,
     CategoricalEncoder,
     DegreeEncoder,
+    DescriptorEncoder,
     EigenvectorEncoder,
     FeatureEncoder,
     WalkEncoder,
@@ -166,3 +167,32 @@ def test_float_and_missing_features() -> None:
 def test_feature_spec_is_plain() -> None:
     spec = FeatureSpec(node_sizes=(3, 4), edge_dim=2)
     assert FeatureSpec(**asdict(spec)) == spec
+
+
+def test_descriptors_are_scaled_as_in_training_and_never_far_away():
+    torch.manual_seed(0)
+    rows = torch.stack(
+        [
+            torch.arange(9.0) * 100,  # a quantity: by the spread of its middle half
+            torch.tensor([0.0, 0, 0, 0, 0, 0, 0, 0, 1]),  # yes or no stays 1 or 0
+            torch.tensor([0.0, 0, 0, 0, 0, 0, 0, 4, 8]),  # a count: by its largest
+            torch.full((9,), 3.0),  # says nothing
+            torch.full((9,), float("nan")),  # is not known
+        ],
+        1,
+    )
+    encoder = DescriptorEncoder(5, 5)
+    encoder.lin.weight.data, encoder.lin.bias.data = torch.eye(5), torch.zeros(5)
+    encoder.fit(rows)
+    found = encoder(torch.tensor([[400.0, 1, 4, 3, 1], [400.0 + 400 / 1.349, 0, 0, 4, 0], [1e30, 1e30, -1e30, 1, 2]]))
+    assert torch.allclose(found[0], torch.tensor([0, 1, 0.5, 0, 0]))
+    assert torch.allclose(found[1], torch.tensor([1.0, 0, 0, 0, 0]))
+    assert found[2].tolist() == [5, 5, -5, 0, 0]
+    assert encoder(torch.full((1, 5), float("nan"))).tolist() == [[0.0] * 5]
+    narrow = DescriptorEncoder(5, 5)
+    narrow.BLOCK = 9  # a column at a time
+    narrow.fit(rows)
+    assert torch.equal(narrow.factor, encoder.factor)
+    assert torch.equal(narrow.middle, encoder.middle)
+    with pytest.raises(ShapeError, match="expected 5 descriptors, got 4"):
+        encoder(torch.zeros(1, 4))

@@ -40,7 +40,7 @@ def test_what_a_task_refuses() -> None:
         Regression(("y",), level="bond")
     with pytest.raises(ConfigError, match="got 1 classes and targets a"):
         Multiclass(("a",), classes=1)
-    with pytest.raises(ConfigError, match="a forest cannot answer task 'tokens'"):
+    with pytest.raises(ConfigError, match="answers to task 'tokens' have no mean"):
         Tokens(("word 1",)).raw(torch.ones(1, 2))
 
 

@@ -1,0 +1,184 @@
+"""Run as many runs of a config as fit into some minutes, on one GPU and the cores beside it, and store their rows.
+
+``python benchmarks/side_by_side.py CONFIG.toml --root DATA --minutes 9 --cpu 13 --gpu 3``: runs on the CPU have one
+thread each, those on the GPU captured passes. All entries with the first seed come first; of those that are left the
+GPU takes the largest and a core the smallest, and none begins that would not end in time. Called again, it goes on with
+what is missing: rows and keys are those of ``leaderboard.py``, which also prints the table.
+"""
+
+import argparse
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import records
+import torch
+from leaderboard import placed, row_of, trained
+from plan import Job, read_plan, stored
+from tables import leaderboard_table
+
+from plstm_graph.architectures import architecture
+from plstm_graph.train.config import TrainConfig
+from plstm_graph.train.data import load_data
+from plstm_graph.train.pool import Failure, Status
+
+CPU, GPU = "cpu", "gpu"
+SECONDS = {CPU: 5e-3, GPU: 1e-3}
+"""A guess of what a graph of an epoch takes, until the first run has ended."""
+MARGIN = 1.15
+"""A run is taken to need so much more than those of its kind have needed a graph."""
+
+
+@dataclass
+class Staff:
+    """What waits, and how fast runs have been: seconds for a graph of an epoch, by kind of worker."""
+
+    waiting: list[tuple[Job, float]]
+    rates: dict[str, list[float]] = field(default_factory=lambda: {CPU: [], GPU: []})
+
+    def needs(self, kind: str, size: float) -> float:
+        """Seconds that a run is likely to take."""
+        known = self.rates[kind]
+        return size * (MARGIN * statistics.median(known) if known else SECONDS[kind])
+
+    def next(self, kind: str, left: float) -> tuple[Job, float] | None:
+        """A run that a worker of a kind can finish in time, taken off the list; None if there is none."""
+        fits = [
+            pair
+            for pair in self.waiting
+            if self.needs(kind, pair[1]) <= left and (kind == CPU or capturable(pair[0].config))
+        ]
+        if not fits:
+            return None
+        sign = 1 if kind == CPU else -1
+        chosen = min(fits, key=lambda pair: (pair[0].config.seed, sign * pair[1]))
+        self.waiting.remove(chosen)
+        return chosen
+
+    def ended(self, kind: str, size: float, seconds: float) -> None:
+        """Learn from a run how long the next one will take."""
+        self.rates[kind].append(seconds / size)
+
+
+def capturable(config: TrainConfig) -> bool:
+    """Whether the passes of a run can be CUDA graphs."""
+    return architecture(config.model.model).uncaptured(config.model) is None
+
+
+def sized(jobs: Iterable[Job]) -> list[tuple[Job, float]]:
+    """Each job with its graphs times epochs."""
+    counts: dict[tuple[str, ...], int] = {}
+    found = []
+    for job in jobs:
+        if job.source not in counts:
+            plain = replace(placed(job.config), descriptors=())
+            counts[job.source] = len(load_data(plain).examples)
+        found.append((job, float(counts[job.source] * job.config.epochs * job.config.ensemble)))
+    return found
+
+
+def _unseen(status: Status) -> None:
+    """Nobody watches."""
+
+
+def _work(pipe: Connection, kind: str) -> None:
+    """A worker: gets jobs, sends rows or why there is none."""
+    torch.set_num_threads(1)
+    while True:
+        job = pipe.recv()
+        here = {"accelerator": "gpu", "devices": "1", "capture": True} if kind == GPU else {"accelerator": "cpu"}
+        try:
+            pipe.send(row_of(job, trained(job, replace(placed(job.config), **here), _unseen)))
+        except Exception as error:  # one run that fails is a line, no end
+            pipe.send(Failure(f"{type(error).__name__}: {error}"))
+
+
+def run_all(
+    staff: Staff, path: Path, workers: dict[str, int], deadline: float, commit: str | None
+) -> list[tuple[Job, str]]:
+    """Runs what fits until the deadline (of ``time.monotonic``) and stores each row; what is under way then is lost."""
+    context = multiprocessing.get_context("spawn")
+    busy: dict[Any, tuple[str, Job, float, float]] = {}
+    failed: list[tuple[Job, str]] = []
+    processes = []
+    idle: list[tuple[str, Connection]] = []
+    os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    for kind, count in workers.items():
+        for _ in range(count):
+            here, there = context.Pipe()
+            processes.append(context.Process(target=_work, args=(there, kind), daemon=True))
+            processes[-1].start()
+            there.close()  # else nobody would hear of the end of its process
+            idle.append((kind, here))
+    try:
+        while time.monotonic() < deadline:
+            for kind, free in list(idle):
+                found = staff.next(kind, deadline - time.monotonic())
+                if found:
+                    free.send(found[0])
+                    busy[free] = kind, *found, time.monotonic()
+                    idle.remove((kind, free))
+            if not busy:
+                break
+            for ready in wait(list(busy), timeout=max(0.0, deadline - time.monotonic())):
+                pipe: Any = ready
+                kind, job, size, begun = busy.pop(pipe)
+                try:
+                    row = pipe.recv()
+                except (EOFError, OSError):
+                    failed.append((job, "its process died"))
+                    continue
+                if isinstance(row, Failure):
+                    failed.append((job, row.reason))
+                    print(f"{job.entry} seed {job.config.seed}: failed: {row.reason}", file=sys.stderr, flush=True)
+                else:
+                    staff.ended(kind, size, time.monotonic() - begun)
+                    records.append(path, row | ({"commit": commit, "dirty": False} if commit else {}))
+                    name = row["metric"]
+                    numbers = f"valid {row['valid'][name]:.4f} test {row['test'][name]:.4f}"
+                    print(
+                        f"[{kind}] {job.entry} seed {job.config.seed}: {numbers} ({row['minutes']:.2f} min)", flush=True
+                    )
+                idle.append((kind, pipe))
+    finally:
+        for process in processes:
+            process.kill()
+    return failed
+
+
+@records.guarded
+def main(arguments: list[str] | None = None) -> int:
+    """Runs what is missing and prints the table."""
+    begun = time.monotonic()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--root", help="folder with public or prepared data")
+    parser.add_argument("--minutes", type=float, default=9.0, help="until when, counted from the start of this command")
+    parser.add_argument("--cpu", type=int, default=1, help="runs at a time on the CPU, with one thread each")
+    parser.add_argument("--gpu", type=int, default=0, help="runs at a time on the GPU")
+    parser.add_argument("--only", action="append", help="entries whose name holds this text; may be repeated")
+    parser.add_argument("--results", type=Path, default=records.RESULTS, help="folder for the rows")
+    parser.add_argument("--commit", help="of these files, where git cannot tell")
+    options = parser.parse_args(arguments)
+    plan, path = read_plan(options.config, options.root), options.results / f"{options.config.stem}.jsonl"
+    done = stored(plan, path)
+    asked = [job for job in plan.jobs if not options.only or any(text in job.entry for text in options.only)]
+    todo = [job for job in asked if job.key not in done]
+    print(f"{plan.name}: {len(asked)} runs, {len(asked) - len(todo)} done, {len(todo)} to do", flush=True)
+    staff = Staff(sized(todo))
+    workers = {GPU: options.gpu, CPU: options.cpu}  # the GPU's first: it has the largest to choose from
+    failed = run_all(staff, path, workers, begun + 60 * options.minutes, options.commit)
+    rows = stored(plan, path)
+    print(f"\n{len(rows) - len(done)} new rows, {len(failed)} runs failed\n\n{leaderboard_table(plan, rows)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

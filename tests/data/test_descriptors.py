@@ -1,0 +1,80 @@
+"""Descriptors of molecules: the same in every spelling, from rdkit, a file or prepared data."""
+
+import pytest
+import torch
+
+from plstm_graph.data import load, read_prepared, write_prepared
+from plstm_graph.data.descriptors import describe
+from plstm_graph.data.prepared import packed, unpacked
+from plstm_graph.errors import ConfigError, DataError
+
+ETHANOL, SAME, BENZENE = "CCO", "[CH3:7]C[OH]", "c1ccccc1"
+
+
+@pytest.mark.parametrize("kind", ["rdkit2d", "morgan", "morgan-counts"])
+def test_a_molecule_has_one_row_however_it_is_written(kind):
+    ethanol, same, benzene, none = describe(kind, [ETHANOL, SAME, BENZENE, "no molecule"])
+    assert torch.equal(ethanol.nan_to_num(), same.nan_to_num())
+    assert not torch.equal(ethanol.nan_to_num(), benzene.nan_to_num())
+    assert none.isnan().all() if kind == "rdkit2d" else not none.any()
+
+
+def test_rdkit_descriptors_are_rdkits():
+    from rdkit.Chem import Descriptors
+
+    column = [name for name, _ in Descriptors.descList].index("MolWt")
+    assert describe("rdkit2d", [BENZENE])[0, column] == pytest.approx(78.114)
+
+
+def test_fingerprints_as_counts_say_how_often():
+    bits, counts = (describe(kind, [BENZENE])[0] for kind in ("morgan", "morgan-counts"))
+    assert torch.equal(bits, (counts > 0).float())
+    assert counts.max() == 6
+
+
+def test_a_file_gives_its_numbers_by_molecule(tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text(f"smiles,name,a,b\n{BENZENE},x,1,\n{SAME},y,2.5,-3\n")
+    found = describe(str(path), [ETHANOL, "C", BENZENE])
+    assert found[0].tolist() == [2.5, -3]
+    assert found[1].isnan().all()
+    assert found[2, 0] == 1
+    assert found[2, 1].isnan()
+
+
+def test_what_cannot_be_used_is_told(tmp_path):
+    with pytest.raises(ConfigError, match="rdkit2d"):
+        describe("rdkit2", [ETHANOL])
+    (tmp_path / "own.csv").write_text("smiles,name\nCCO,x\n")
+    with pytest.raises(DataError, match="no column of numbers"):
+        describe(str(tmp_path / "own.csv"), [ETHANOL])
+    (tmp_path / "own.csv").write_text("smiles,a\nCCO,1\n")
+    with pytest.raises(DataError, match="none of 1 molecules"):
+        describe(str(tmp_path / "own.csv"), [BENZENE])
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        torch.tensor([[0.0, 0.0, 300.0, 0.0, 0.0, 0.0], [0.0] * 6, [1.0, 0.0, 0.0, 0.0, 0.0, 2.0]]),
+        torch.tensor([[0.5, float("nan"), 1e30]]),
+        torch.zeros(2, 3),
+    ],
+)
+def test_rows_are_packed_without_loss(rows):
+    assert torch.equal(unpacked(packed(rows)).nan_to_num(-7.0), rows.nan_to_num(-7.0))
+
+
+def test_prepared_data_have_those_they_were_prepared_with(tmp_path):
+    csv = tmp_path / "few.csv"
+    csv.write_text("smiles,y\n" + "".join(f"{'C' * (1 + n)}O,{n}\n" for n in range(6)))
+    kinds = ("morgan-counts", "rdkit2d")
+    direct = load(str(csv), targets=["y"], descriptors=kinds)
+    write_prepared(tmp_path / "few.pt", direct, descriptors=kinds)
+    plain = read_prepared(tmp_path / "few.pt")
+    assert plain.features.descriptors == 0
+    assert "descriptors" not in plain.graphs[0]
+    again = load(str(tmp_path / "few.pt"), descriptors=kinds)
+    assert again.features == direct.features
+    for one, other in zip(direct.graphs, again.graphs, strict=True):
+        assert torch.equal(one.descriptors.nan_to_num(-7.0), other.descriptors.nan_to_num(-7.0))

@@ -1,0 +1,65 @@
+"""Fine-tuning: what a training takes over from another, and what it does not; and scores of each target."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import small_config, write_csv
+
+from plstm_graph.errors import CheckpointError
+from plstm_graph.train import train
+from plstm_graph.train.infer import restore
+
+STILL = {"lr": 1e-12, "weight_decay": 0.0, "epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("first")
+    train(small_config(out=folder / "run", data=write_csv(folder / "small.csv"), targets="y,z", epochs=2))
+    return folder / "run"
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return {name: value.detach() for name, value in restore(run)[0].model.named_parameters()}
+
+
+def run_from(first: Path, out: Path, **values: object) -> dict[str, torch.Tensor]:
+    train(small_config(out=out, data=first.parent / "small.csv", init_from=first, **STILL | values))
+    return weights(out)
+
+
+def test_the_same_question_takes_all_weights(first: Path, tmp_path: Path) -> None:
+    found = run_from(first, tmp_path / "run", targets="y,z", seed=5)
+    for name, value in weights(first).items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-6)
+
+
+def test_another_question_takes_all_but_the_last_layers(first: Path, tmp_path: Path) -> None:
+    found = run_from(first, tmp_path / "run", targets="y", seed=5)
+    for name, value in weights(first).items():
+        if name.startswith("head."):
+            assert found[name].shape != value.shape
+        else:
+            torch.testing.assert_close(found[name], value, rtol=0, atol=1e-6)
+
+
+def test_resumed_it_does_not_begin_again(first: Path, tmp_path: Path) -> None:
+    moved = small_config(out=tmp_path / "run", data=first.parent / "small.csv", targets="y,z", init_from=first)
+    want = train(moved)["test"]
+    (tmp_path / "run" / "metrics.json").unlink()
+    assert train(moved, resume=True)["test"] == want
+
+
+def test_nothing_in_common_is_told(first: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"only .* have the name and shape"):
+        run_from(first, tmp_path / "run", targets="y", model_width=12)
+    assert not (tmp_path / "run").exists()
+
+
+def test_scores_of_each_target(first: Path) -> None:
+    found = json.loads((first / "metrics.json").read_text())
+    assert set(found["by_target"]) == {"y", "z"}
+    mean = sum(scores["test"]["rmse"] for scores in found["by_target"].values()) / 2
+    assert mean == pytest.approx(found["test"]["rmse"])
