@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +16,39 @@ ON_THE_HOST = (
     "a line graph is built on the host, in sizes that depend on the edges, so torch.compile(fullgraph=True) and "
     "torch.export need it ready: build dag = LineDAG.from_edge_index(...).prepare() outside and pass dag=dag"
 )
+
+
+class Edges(Protocol):
+    """What tables are made of and checked against, in a line graph: see the attributes of ``LineDAG``."""
+
+    @property
+    def src(self) -> Tensor: ...
+    @property
+    def dst(self) -> Tensor: ...
+    @property
+    def prev(self) -> Tensor: ...
+    @property
+    def next(self) -> Tensor: ...
+    @property
+    def column(self) -> Tensor: ...
+    @property
+    def column_along(self) -> Tensor: ...
+    @property
+    def graph_ptr(self) -> Tensor: ...
+    @property
+    def edge_ptr(self) -> Tensor: ...
+    @property
+    def num_nodes(self) -> int: ...
+    @property
+    def reversed(self) -> bool: ...
+    @property
+    def edge_id(self) -> Tensor: ...
+    @property
+    def edge_id_reverse(self) -> Tensor: ...
+    @property
+    def pairs_by_next(self) -> tuple[Tensor, Tensor]: ...
+    @property
+    def pairs_by_prev(self) -> tuple[Tensor, Tensor]: ...
 
 
 def on_the_host(build: Callable[..., Any]) -> Callable[..., Any]:

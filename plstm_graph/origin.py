@@ -6,16 +6,14 @@ not read either. So what it is compared with is exact, and needs no room of its 
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from plstm_graph.errors import ShapeError
+from plstm_graph.line_pairs import Edges
 from plstm_graph.orient import positions
-
-if TYPE_CHECKING:
-    from plstm_graph.line_dag import LineDAG
 
 STALE = (
     "the dag was built from another edge_index: its columns were changed, dropped, added or put into another order "
@@ -63,21 +61,28 @@ def _mark(tensor: Tensor) -> tuple[int, int]:
     return (-1, -1) if tensor.is_inference() else (tensor._version, tensor.data_ptr())
 
 
-def columns_of(dag: "LineDAG") -> Tensor:
+class Watched(Edges, Protocol):
+    """A line graph that keeps what it has been found to be that of."""
+
+    @property
+    def _origin(self) -> Origin: ...
+
+
+def columns_of(dag: Edges) -> Tensor:
     """The columns of ``edge_index`` that a line graph was built from, [2, M]; -1 for a self-loop."""
     ends = torch.stack([dag.src, dag.dst])
     ends = torch.cat([ends, ends.new_full((2, 1), -1)], 1).index_select(1, dag.column.remainder(ends.size(1) + 1))
     return torch.where(dag.column_along, ends, ends.flip(0))
 
 
-def same_columns(dag: "LineDAG", edge_index: Tensor) -> Tensor:
+def same_columns(dag: Edges, edge_index: Tensor) -> Tensor:
     """Whether each column is the one that a line graph was built from, [M]."""
     built = columns_of(dag)
     loops = edge_index[0] == edge_index[1]
     return torch.where(built[0] == built[1], loops, (built == edge_index).all(0))
 
 
-def same_edges(dag: "LineDAG", edge_index: Tensor) -> Tensor:
+def same_edges(dag: Edges, edge_index: Tensor) -> Tensor:
     """Whether these are the same edges, in whatever order and however often, [1]. Self-loops do not count."""
 
     def sorted_keys(columns: Tensor) -> Tensor:
@@ -94,7 +99,7 @@ def same_edges(dag: "LineDAG", edge_index: Tensor) -> Tensor:
     return within(one, other) & within(other, one)
 
 
-def same_order(dag: "LineDAG", position: Tensor) -> Tensor:
+def same_order(dag: Edges, position: Tensor) -> Tensor:
     """Whether the edges run, and stand, as nodes at these positions in the order would have it, [E]."""
     low, high = position[dag.src], position[dag.dst]
     low, high = (high, low) if dag.reversed else (low, high)
@@ -102,7 +107,7 @@ def same_order(dag: "LineDAG", position: Tensor) -> Tensor:
     return (low < high) & torch.cat([place.new_ones(1, dtype=torch.bool), place[1:] > place[:-1]])[: place.numel()]
 
 
-def check_columns(dag: "LineDAG", edge_index: Tensor) -> None:
+def check_columns(dag: Watched, edge_index: Tensor) -> None:
     """Raise ShapeError unless a line graph is that of ``edge_index`` [2, M], column by column.
 
     On the host it is compared each time. On a GPU it is compared once for each tensor, and nothing waits for the
@@ -126,12 +131,12 @@ def check_columns(dag: "LineDAG", edge_index: Tensor) -> None:
         dag._origin.note_columns(edge_index)
 
 
-def check_edges(dag: "LineDAG", edge_index: Tensor) -> None:
+def check_edges(dag: Edges, edge_index: Tensor) -> None:
     """Raise ShapeError unless a line graph has the edges of a sparse adjacency, given as columns [2, M]."""
     _require(same_edges(dag, edge_index.to(dag.src.device)), lambda: STALE)
 
 
-def check_rank(dag: "LineDAG", rank: Tensor) -> None:
+def check_rank(dag: Watched, rank: Tensor) -> None:
     """Raise ShapeError unless the edges of a line graph run from lower to higher rank; like :func:`check_columns`."""
     if dag._origin.saw(rank):
         return
@@ -149,7 +154,7 @@ def _require(holds: Tensor, message: Callable[[], str]) -> None:
         raise ShapeError(message())
 
 
-def _first_difference(dag: "LineDAG", edge_index: Tensor) -> str:
+def _first_difference(dag: Edges, edge_index: Tensor) -> str:
     column = int(torch.nonzero(~same_columns(dag, edge_index))[0])
     built, given = (columns[:, column].tolist() for columns in (columns_of(dag), edge_index))
     was = "a self-loop" if built[0] == built[1] else f"{built[0]} -> {built[1]}"

@@ -6,15 +6,12 @@ lists of exiting pairs), so that one plan serves both directions.
 
 from enum import IntEnum
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from plstm_graph.line_pairs import grouped
-
-if TYPE_CHECKING:
-    from plstm_graph.line_dag import LineDAG
+from plstm_graph.line_pairs import Edges, grouped
 
 TILES = (32, 64, 128, 256)
 """Widths of a gating matrix in the parallel form, each twice the one before: a graph takes the first one that holds its
@@ -168,7 +165,7 @@ def classify(nodes: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack([graph, room]).int(), host
 
 
-def make_plan(dag: "LineDAG") -> Plan:
+def make_plan(dag: Edges) -> Plan:
     """The plan of a line graph as its edges point, none of its graphs counted as large.
 
     On a GPU this waits for the sizes once.

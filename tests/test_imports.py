@@ -113,6 +113,43 @@ def test_imports_run_one_way(path):
     assert wrong_way(path, FILES[path].read_text()) == []
 
 
+def circles(sources: dict[str, str]) -> list[list[str]]:
+    """Modules that need one another to be imported, or to be typed: names under TYPE_CHECKING count, too."""
+    names = {path.removesuffix(".py").replace("/", "."): source for path, source in sources.items()}
+    needs: dict[str, set[str]] = {}
+    for name, source in names.items():
+        found = [
+            node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom) and not node.col_offset
+        ]
+        found += [
+            node
+            for block in ast.parse(source).body
+            if isinstance(block, ast.If)
+            for node in block.body
+            if isinstance(node, ast.ImportFrom)
+        ]
+        wanted = {f"{node.module}.{alias.name}" for node in found for alias in node.names}
+        wanted |= {str(node.module) for node in found}
+        needs[name] = {each.removeprefix("plstm_graph.") for each in wanted} & names.keys() - {name}
+    while leaves := [name for name, others in needs.items() if not others & needs.keys()]:
+        for name in leaves:
+            del needs[name]
+    return [sorted(needs)] if needs else []
+
+
+def test_no_circles():
+    sources = {path: file.read_text() for path, file in FILES.items() if file.name != "__init__.py"}
+    assert circles(sources) == []
+    assert circles(
+        {
+            "a.py": "from plstm_graph.b import x",
+            "b.py": "if TYPE_CHECKING:\n    from plstm_graph import a",
+            "c.py": "from plstm_graph.a import y",
+        }
+    ) == [["a", "b", "c"]]
+    assert circles({"a.py": "from plstm_graph import b", "b.py": "def f():\n    from plstm_graph import a"}) == []
+
+
 @pytest.mark.parametrize("path", FILES)
 def test_optional_packages_stay_at_home(path):
     assert away_from_home(path, FILES[path].read_text()) == []

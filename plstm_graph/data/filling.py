@@ -5,7 +5,7 @@ names. It is the last graph of a PyG batch but stands in no work list, and nothi
 """
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,9 +14,6 @@ from torch import Tensor
 from plstm_graph.data.packing import NODES, Attribute, Table
 from plstm_graph.errors import DataError
 from plstm_graph.plan import Host, Work, members, room_of, size_class
-
-if TYPE_CHECKING:
-    from plstm_graph.data.packed import PackedGraphs
 
 SPREAD = 4.0
 """Room for so many standard deviations of a sum over a batch: of a normal one, 1 in 30,000 has more."""
@@ -108,8 +105,8 @@ def least(kinds: int) -> np.ndarray:
     return rows
 
 
-def with_filler(packed: "PackedGraphs", graphs: int) -> "PackedGraphs":
-    """The same data set with room behind it for the fillers of batches of ``graphs`` graphs.
+def with_filler(packed: Any, graphs: int) -> Any:
+    """The same ``PackedGraphs`` with room behind it for the fillers of batches of ``graphs`` graphs.
 
     Raises:
         DataError: it has fewer graphs, or one with duplicate columns, whose features cannot be averaged unless the

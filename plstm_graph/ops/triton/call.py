@@ -10,6 +10,7 @@ from plstm_graph.gates import Gates
 from plstm_graph.ops.flat import Norm, places
 from plstm_graph.ops.triton import attention, sweep, walk
 from plstm_graph.ops.triton.runtime import At, ceil_div, launch, power_of_2
+from plstm_graph.ops.triton.sweep import Vectors
 from plstm_graph.plan import TILES, Host, Plan, served_classes
 
 WALK_NUMBERS = 256
@@ -137,7 +138,6 @@ class _Sizes(NamedTuple):
         )
 
 
-Vectors = tuple[Tensor | At, ...]
 """Queries, keys and values, or their gradients, laid out as a call says."""
 
 

@@ -1,7 +1,7 @@
 """Launches for large graphs, of the recurrent form."""
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,8 +10,7 @@ from plstm_graph.gates import Gates
 from plstm_graph.ops.triton import recurrent
 from plstm_graph.ops.triton.runtime import INTERPRETED, At, ceil_div, launch, power_of_2
 
-if TYPE_CHECKING:
-    from plstm_graph.ops.triton.call import Call, Vectors
+Vectors = tuple[Tensor | At, ...]
 
 NUMBERS, NUMBERS_BACK = 1024, 512
 """32-bit numbers of each tile that a warp holds: of three tiles at once, going back of four."""
@@ -19,7 +18,7 @@ WARPS = 16
 """On a multiprocessor, which share 65536 registers."""
 
 
-def output(call: "Call", vectors: "Vectors", gates: Gates, y: Tensor) -> None:
+def output(call: Any, vectors: Vectors, gates: Gates, y: Tensor) -> None:
     """Output ``y`` [N, H, V] of the nodes of large graphs."""
     _, keys, values, _ = call.layout
     *most, direct = gates
@@ -28,9 +27,7 @@ def output(call: "Call", vectors: "Vectors", gates: Gates, y: Tensor) -> None:
     _at_nodes(call, recurrent.output, (*vectors, direct, y, outputs))
 
 
-def gradients(
-    call: "Call", vectors: "Vectors", gates: Gates, grad: Tensor, d_vectors: "Vectors", d_gates: Gates
-) -> None:
+def gradients(call: Any, vectors: Vectors, gates: Gates, grad: Tensor, d_vectors: Vectors, d_gates: Gates) -> None:
     """All seven gradients at the nodes, edges and pairs of large graphs."""
     _, keys, values, _ = call.layout
     *most, direct = gates
@@ -42,12 +39,12 @@ def gradients(
     _at_nodes(call, recurrent.gradients, (*vectors, direct, grad, *d_vectors, d_direct, *parts))
 
 
-def _by_edge(call: "Call", *widths: int) -> Tensor:
+def _by_edge(call: Any, *widths: int) -> Tensor:
     """Room for numbers of every head of the edges of large graphs."""
     return torch.empty(call.sizes.large_edges, call.layout.heads, *widths, dtype=call.wide, device=call.device)
 
 
-def _sweep(call: "Call", kernel: Any, tensors: tuple[Tensor | At, ...], *options: Any) -> None:
+def _sweep(call: Any, kernel: Any, tensors: tuple[Tensor | At, ...], *options: Any) -> None:
     """One launch for all edges of large graphs. All programs must be on the chip at once, since they wait for each
     other; and the fewer they are, the less they wait."""
     plan, (heads, keys, values, strides) = call.plan, call.layout
@@ -75,7 +72,7 @@ def _sweep(call: "Call", kernel: Any, tensors: tuple[Tensor | At, ...], *options
     )
 
 
-def _at_nodes(call: "Call", kernel: Any, tensors: tuple[Tensor | At, ...]) -> None:
+def _at_nodes(call: Any, kernel: Any, tensors: tuple[Tensor | At, ...]) -> None:
     """A program for each node of large graphs and some heads."""
     plan, (heads, keys, values, strides) = call.plan, call.layout
     widths = [power_of_2(width) for width in (keys, values)]
