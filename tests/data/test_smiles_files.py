@@ -64,7 +64,7 @@ def test_csv_task_is_guessed_and_can_be_chosen(csv_file) -> None:
         (["a", "c"], "multiclass", "exactly one target"),
         (["d"], "multiclass", "0, 1, ... without gaps, got 1.5, 3"),
         (["e"], "multiclass", "without gaps"),
-        (["a"], "clustering", "unknown task 'clustering'; choose one of regression, binary, multiclass"),
+        (["a"], "clustering", "unknown task 'clustering'; choose one of regression, ranking, binary, multiclass"),
         (None, None, "name the target"),
         (["aa"], None, "unknown column 'aa'; choose one of smiles, a, c, d, e; did you mean 'a'"),
     ],
