@@ -17,7 +17,7 @@ import torch
 from torch_geometric.data import Data
 
 from plstm_graph import LineDAG
-from plstm_graph.data import load
+from plstm_graph.data import load_graphs
 from plstm_graph.orient import SEARCHES
 from plstm_graph.transforms import OrientDAG
 
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.manual_seed(0)
     for data in options.data:
-        graphs = load(data, root=options.root).graphs[: options.molecules]
+        graphs = load_graphs(data, root=options.root).graphs[: options.molecules]
         for order in (*ORDERS, ONE_HOP):
             found = {"data": data, **row(graphs, order)}
             print(found, flush=True)

@@ -27,7 +27,7 @@ from typing import Any
 import records
 import torch
 
-from plstm_graph.data import load
+from plstm_graph.data import load_graphs
 from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.errors import ConfigError
 from plstm_graph.train import TrainConfig, train
@@ -57,7 +57,7 @@ def kill(times: int, seed: int, folder: Path) -> dict[str, Any]:
         Different: a file was half-written, or a resumed run ended in other bits.
     """
     rng = random.Random(seed)
-    dataset = load("nav17")
+    dataset = load_graphs("nav17")
     dataset.graphs = dataset.graphs[:MOLECULES]
     longest = max(_undisturbed(folder / name, dataset) for name in ("whole", "again"))
     whole = artefacts(folder / "whole")
@@ -120,7 +120,7 @@ def together(times: int, seed: int, folder: Path) -> dict[str, Any]:
         Different: both went on, or neither did, or what the one left is not what it leaves undisturbed.
     """
     rng = random.Random(seed)
-    dataset = load("nav17")
+    dataset = load_graphs("nav17")
     dataset.graphs = dataset.graphs[:MOLECULES]
     whole = []
     for number in (0, 1):

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from plstm_graph.errors import ConfigError, unknown
-from plstm_graph.model_config import AnyConfig, ForestConfig, ModelConfig
+from plstm_graph.model_config import AnyConfig, ForestConfig, ModelConfig, VisionConfig
 
 Place = str | Callable[..., Any]
 """A function or class, or where it is: ``"module:name"``."""
@@ -29,6 +29,7 @@ class Architecture:
         heads: its width must be a multiple of ``config.heads``.
         fitted: it is no network: ``fit(graphs, seed)`` makes it what it is, in one go and without epochs.
         padded: it runs on padded tensors, and so can be exported.
+        fixed: its batches have one shape, so that they can be captured, compiled or not, without being filled up.
         uncaptured: config -> what keeps its passes from being CUDA graphs, None if nothing does: a look at the data.
     """
 
@@ -39,6 +40,7 @@ class Architecture:
     heads: bool = False
     fitted: bool = False
     padded: bool = True
+    fixed: bool = False
     uncaptured: Callable[[Any], str | None] = lambda config: f"model {config.model!r}"
 
     def made(self, config: AnyConfig, features: Any, task: Any) -> Any:
@@ -73,12 +75,18 @@ MODELS: dict[str, Architecture] = {
     "gps": Architecture(f"{_BASELINES}:gps", heads=True, padded=False),
     "dmpnn": Architecture(f"{_BASELINES}:dmpnn"),
     "lstm-gnn": Architecture(f"{_BASELINES}:lstm_gnn"),
+    **{
+        name: Architecture(
+            build="plstm_graph.models.vision:build", config=VisionConfig, padded=False, uncaptured=_free, fixed=True
+        )
+        for name in ("plstm-vision", "vit", "efficientnet")
+    },
     FINGERPRINT: Architecture(build="plstm_graph.models.forest:Forest", config=ForestConfig, fitted=True),
 }
 """Architectures by name, as ``--model`` takes them."""
 
-NETWORKS = tuple(name for name, kind in MODELS.items() if not kind.fitted)
-"""Those of the package that are trained epoch by epoch."""
+NETWORKS = tuple(name for name, kind in MODELS.items() if kind.config is ModelConfig)
+"""Networks of graphs of the package."""
 
 
 def architecture(name: str) -> Architecture:

@@ -237,9 +237,9 @@ def prepare(
     check_options({"task": task})
     check_data_set(data, root)
 
-    from plstm_graph.data import load, write_prepared
+    from plstm_graph.data import load_graphs, write_prepared
 
-    found = load(data, root=root, targets=target or None, smiles_column=smiles_column, task=task)
+    found = load_graphs(data, root=root, targets=target or None, smiles_column=smiles_column, task=task)
     digest = write_prepared(out, found, rwse=rwse, smiles=smiles, descriptors=descriptors or ())
     size = out.stat().st_size / 1e6
     _say(f"{found.name}: {len(found.graphs):,} graphs, {size:.1f} MB, digest {digest[:12]}; wrote {out}", out)

@@ -47,6 +47,42 @@ class ForestConfig(AnyConfig):
 
 
 @dataclass(frozen=True)
+class VisionConfig(AnyConfig):
+    """A network of images, see :mod:`plstm_graph.models.vision`.
+
+    Args:
+        model: ``"plstm-vision"``, ``"vit"`` or ``"efficientnet"``, which reads nothing else.
+        size: width and heads: ``"tiny"``, ``"small"`` or ``"base"``.
+        width, heads: instead of those of the size; 0 for those.
+        layers: blocks.
+        patch_size: side of a patch.
+        position: of the patches: ``"learned"`` or ``"none"``.
+        read_out: ``"corners"`` or ``"mean"`` over the patches.
+        modes, chirality: of the blocks of pLSTM, see :class:`plstm_graph.PLSTMVision`.
+        gate_inputs, transition: of its layers, see :class:`plstm_graph.PLSTMImage`.
+
+    Raises:
+        ConfigError: a number out of range.
+    """
+
+    model: str = "plstm-vision"
+    size: str = "tiny"
+    width: int = 0
+    heads: int = 0
+    layers: int = 12
+    patch_size: int = 16
+    position: str = "learned"
+    read_out: str = "corners"
+    modes: str = "PD"
+    chirality: str = "alternating"
+    gate_inputs: str = "slices"
+    transition: str = "tanh"
+
+    def __post_init__(self) -> None:
+        self._check({"width": 0, "heads": 0, "layers": 0, "patch_size": 1})
+
+
+@dataclass(frozen=True)
 class ModelConfig(AnyConfig):
     """Everything that shapes a network of graphs.
 

@@ -14,7 +14,7 @@ ogbg-moltoxcast ogbg-molesol ogbg-molfreesolv ogbg-mollipo ogbg-molchembl ogbg-c
 ZINC esol freesolv lipo pcba muv hiv bace bbbp tox21 toxcast sider clintox MUTAG PTC_FM ENZYMES ENZYMES+attr PROTEINS
 PROTEINS+attr AIDS AIDS+attr NCI1 Mutagenicity IMDB-BINARY dvae nasbench201 nasbench201-1 nasbench201-5
 nasbench201-10 nasbench201-50 circuits epfl carry carry-dag transfer-line transfer-ring transfer-crossed
-transfer-tree transfer-dag
+transfer-tree transfer-dag arrow arrow-384 digits
 """
 
 _TU_COLLECTION = """
@@ -57,7 +57,22 @@ OPTIONS = {
     "part": ("part of the split", ("train", "valid", "test", "all")),
     "model.model": (
         "model",
-        ("plstm", "gine", "gcn", "gin", "gin-virtual", "gat", "gatedgcn", "gps", "dmpnn", "lstm-gnn", "fingerprint"),
+        (
+            "plstm",
+            "gine",
+            "gcn",
+            "gin",
+            "gin-virtual",
+            "gat",
+            "gatedgcn",
+            "gps",
+            "dmpnn",
+            "lstm-gnn",
+            "fingerprint",
+            "plstm-vision",
+            "vit",
+            "efficientnet",
+        ),
     ),
     "model.directions": ("directions", ("both", "along", "against", "alternating")),
     "model.transition": ("transition", ("tanh", "saturating")),
@@ -80,6 +95,11 @@ OPTIONS = {
             "canonical-center",
         ),
     ),
+    "model.size": ("size", ("tiny", "small", "base")),
+    "model.chirality": ("chirality", ("alternating", "left", "right")),
+    "model.gate_inputs": ("gate inputs", ("all", "slices", "none")),
+    "model.position": ("position", ("learned", "none")),
+    "model.read_out": ("read-out", ("corners", "mean")),
     "model.backend": (
         "backend",
         ("auto", "reference", "scatter", "scatter_recompute", "chunkwise", "dense", "numba", "triton"),

@@ -43,8 +43,11 @@ class Choice(NamedTuple):
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=hint)
 
 
-_MODELS = "plstm, gine, gcn, gin, gin-virtual, gat, gatedgcn, gps, dmpnn, lstm-gnn or fingerprint."
-_DATA, _MODEL, _FIT = "Data", "Model", "Training"
+_MODELS = (
+    "plstm, gine, gcn, gin, gin-virtual, gat, gatedgcn, gps, dmpnn, lstm-gnn or fingerprint; "
+    "of images plstm-vision, vit or efficientnet."
+)
+_DATA, _MODEL, _IMAGES, _FIT = "Data", "Model", "Models of images", "Training"
 CHOICES = (
     Choice("--data", str, _DATA, "A name (see datasets), a CSV file, or what prepare wrote."),
     Choice("--root", str, _DATA, "Folder with public data, as root/TUDataset/NAME/raw; only read."),
@@ -110,6 +113,12 @@ CHOICES = (
     Choice("--test-orientations", int, _MODEL, "With --order random: average of how many.", "model.test_orientations"),
     Choice("--init-from", str, _FIT, "Checkpoint (or folder of a run) whose weights training begins with."),
     Choice("--ensemble", int, _FIT, "Networks that answer together, with a spread."),
+    Choice("--size", str, _IMAGES, "Width and heads: tiny, small or base.", "model.size"),
+    Choice("--patch-size", int, _IMAGES, "Side of a patch in pixels.", "model.patch_size"),
+    Choice("--position", str, _IMAGES, "Of patches: learned or none.", "model.position"),
+    Choice("--read-out", str, _IMAGES, "corners or mean over patches.", "model.read_out"),
+    Choice("--chirality", str, _IMAGES, "Turn that D mode leaves open: alternating, left, right.", "model.chirality"),
+    Choice("--gate-inputs", str, _IMAGES, "What gates read: slices, all or none.", "model.gate_inputs"),
     Choice("--epochs", int, _FIT, "Passes over the training split."),
     Choice("--batch-size", int, _FIT, "Graphs a step and device."),
     Choice("--lr", float, _FIT, "Highest learning rate."),
@@ -165,9 +174,10 @@ class WithDefaults(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print it."""
+        from plstm_graph.model_config import VisionConfig
         from plstm_graph.train.config import TrainConfig, flat
 
-        defaults = flat(TrainConfig())
+        defaults = flat(replace(TrainConfig(), model=VisionConfig())) | flat(TrainConfig())
         fields = {choice.name: choice.field or choice.name for choice in CHOICES}
         for option in self.params:
             default = defaults[fields[option.name]] if option.name in fields else None

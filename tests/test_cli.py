@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from typer.testing import CliRunner
 from plstm_graph import __version__
 from plstm_graph.architectures import MODELS
 from plstm_graph.cli import app
-from plstm_graph.data import DATASETS, paths
+from plstm_graph.data import DATASETS, arrow, paths
+from plstm_graph.model_config import VisionConfig
 from plstm_graph.options import CHOICES
 from plstm_graph.train.config import TrainConfig, flat
 
@@ -58,7 +60,7 @@ def one_line(found: Any, text: str) -> None:
 
 
 def test_every_option_sets_a_field_of_the_config() -> None:
-    fields = flat(TrainConfig())
+    fields = flat(TrainConfig()) | flat(replace(TrainConfig(), model=VisionConfig()))
     for choice in CHOICES:
         assert (choice.field or choice.name) in fields
     assert len({choice.flag for choice in CHOICES}) == len(CHOICES)
@@ -85,7 +87,7 @@ def test_version_and_help(invoke: Invoke) -> None:
     assert all(flag in text for choice in CHOICES for flag in choice.flag.split("/"))
     (models,) = (choice.help for choice in CHOICES if choice.flag == "--model")
     assert all(name in models for name in MODELS)
-    defaults = flat(TrainConfig())
+    defaults = flat(replace(TrainConfig(), model=VisionConfig())) | flat(TrainConfig())
     parts = re.split(r"^│ (?=--)", text, flags=re.M)
     for choice in CHOICES:
         default = defaults[choice.field or choice.name]
@@ -325,7 +327,7 @@ def test_datasets_that_are_on_disk(invoke: Invoke, tmp_path: Path, cache: Path) 
         lines = invoke("datasets", *words).stdout.splitlines()[1:]
         return {line.split()[0] for line in lines if "yes" in line.split()}
 
-    always = {"nav17", *(row.name for row in paths.ROWS)}
+    always = {"nav17", "digits", *(row.name for row in (*paths.ROWS, *arrow.ROWS))}
     assert here() == always
     (tmp_path / "root" / "ogb" / "ogbg_molhiv").mkdir(parents=True)
     (tmp_path / "root" / "MUTAG" / "raw").mkdir(parents=True)

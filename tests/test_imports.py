@@ -33,7 +33,7 @@ HOMES = {
     "ogb": ("data/molecules.py",),
     "pytorch_lightning": ("train/",),
     "lightning": (),
-    "sklearn": ("tasks/metrics.py", "data/splits.py", "plots.py", "models/forest.py"),
+    "sklearn": ("tasks/metrics.py", "data/splits.py", "data/digits.py", "plots.py", "models/forest.py"),
     "matplotlib": ("plots.py", "draw/"),
     "jinja2": ("train/page/__init__.py",),
     "typer": ("cli.py", "options.py"),

@@ -2,7 +2,7 @@
 
 from plstm_graph.data.aiger import read_aiger
 from plstm_graph.data.dataset import DatasetInfo, GraphDataset
-from plstm_graph.data.datasets import DATASETS, load
+from plstm_graph.data.datasets import DATASETS, load, load_graphs
 from plstm_graph.data.molecules import Rejected, depict, fingerprints, layout, scaffold, smiles_to_data
 from plstm_graph.data.packed import PackedGraphs, PackedLoader
 from plstm_graph.data.prepared import PreparedDataset, read_prepared, write_prepared
@@ -24,6 +24,7 @@ __all__ = [
     "layout",
     "load",
     "load_csv",
+    "load_graphs",
     "make_split",
     "read_aiger",
     "read_prepared",

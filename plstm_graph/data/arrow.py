@@ -5,15 +5,23 @@ and the pixels are those of the published experiments (arrows of 15 to 30 pixels
 Pillow's lines and discs depend on whole numbers only, so each is drawn once, as a stamp, and images are gathered.
 """
 
+import hashlib
 import math
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from plstm_graph.data.dataset import Dataset, DatasetInfo
+from plstm_graph.data.examples import Arrays, Indices
+from plstm_graph.data.features import FeatureSpec
+from plstm_graph.data.splits import OFFICIAL
 from plstm_graph.errors import missing_extra
+from plstm_graph.tasks import task_of
 
 PADDING = 30  # pixels around the square in which centres lie
 RADIUS = (15, 30)
@@ -169,3 +177,81 @@ def normalised(black: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """
     white = (~black).to(dtype)
     return torch.stack([(white - mean) / deviation for mean, deviation in zip(MEAN, DEVIATION, strict=True)], 1)
+
+
+@dataclass(frozen=True, eq=False)
+class ArrowImages:
+    """Scenes as examples: a batch is rendered where the scenes are, when it is asked for.
+
+    Args:
+        scenes: what is drawn.
+        size: side of the images in pixels.
+    """
+
+    scenes: Scenes
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.scenes.hit)
+
+    @property
+    def y(self) -> Tensor:
+        """1 where the arrow points at the disc, [n]."""
+        return self.scenes.hit
+
+    @property
+    def digest(self) -> str:
+        """Of the scenes and the size."""
+        digest = hashlib.sha256(str(self.size).encode())
+        for column in self.scenes:
+            digest.update(column.cpu().numpy().tobytes())
+        return digest.hexdigest()[:12]
+
+    def batch(self, indices: Indices) -> Arrays:
+        """Normalised images [n, 3, size, size] and labels [n]."""
+        rows = torch.as_tensor(indices if not isinstance(indices, range) else list(indices), device=self.y.device)
+        scenes = self.scenes.select(rows)
+        return Arrays(normalised(render(scenes, self.size)), scenes.hit)
+
+    def to(self, device: torch.device | str) -> "ArrowImages":
+        """The scenes there."""
+        return replace(self, scenes=self.scenes.to(device))
+
+
+def load(info: DatasetInfo, root: str | Path | None = None) -> Dataset:
+    """Images of one size; parts are drawn from seeds of their own, as in the experiments."""
+    size, start = info.options["size"], 0
+    found: list[Scenes] = []
+    parts: dict[str, list[int]] = {"train": []}
+    for part, (count, seed) in info.options["parts"].items():
+        found.append(draw_scenes(count, seed, size))
+        parts[part] = list(range(start, start + count))
+        start += count
+    scenes = Scenes(*(torch.cat(columns) for columns in zip(*found, strict=True)))
+    task = task_of(info.task)(("hit",), metric=info.metric)
+    features = FeatureSpec(image=(3, size, size))
+    return Dataset(info.name, ArrowImages(scenes, size), task, features, default_split=info.split, parts=parts)
+
+
+def _row(name: str, size: int, parts: dict[str, tuple[int, int]]) -> DatasetInfo:
+    """``parts``: number of images and seed of each."""
+    return DatasetInfo(
+        name,
+        sum(count for count, _ in parts.values()),
+        "multiclass",
+        "accuracy",
+        OFFICIAL,
+        "generated",
+        "Pöppel et al. 2025, made here, from a seed",
+        "",
+        (),
+        None,
+        load,
+        {"size": size, "parts": parts},
+    )
+
+
+ROWS = [
+    _row("arrow", 192, {"train": (100_000, 42), "valid": (5120, 100042), "test": (10_240, 200042)}),
+    _row("arrow-384", 384, {"valid": (5120, 100043), "test": (10_240, 200043)}),
+]

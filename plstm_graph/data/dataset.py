@@ -175,7 +175,7 @@ class DatasetInfo:
     url: str
     places: tuple[str, ...]
     megabytes: float | None
-    loader: Callable[["DatasetInfo", str | Path | None], GraphDataset]
+    loader: Callable[["DatasetInfo", str | Path | None], AnyDataset]
     options: dict[str, Any] = field(default_factory=dict)
 
     def present(self, root: str | Path | None = None) -> bool:

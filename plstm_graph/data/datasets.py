@@ -3,9 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from plstm_graph.data import aiger, circuits, dvae, moleculenet, nasbench, nav17, ogbg, paths, peptides, tu, zinc
-from plstm_graph.data.dataset import DatasetInfo, GraphDataset
+from plstm_graph.data import (
+    aiger,
+    arrow,
+    circuits,
+    digits,
+    dvae,
+    moleculenet,
+    nasbench,
+    nav17,
+    ogbg,
+    paths,
+    peptides,
+    tu,
+    zinc,
+)
+from plstm_graph.data.dataset import AnyDataset, DatasetInfo, GraphDataset
 from plstm_graph.data.descriptors import check_kinds
 from plstm_graph.data.molecules import CIP, FEATURISERS
 from plstm_graph.data.prepared import SUFFIX, read_prepared
@@ -15,7 +30,7 @@ from plstm_graph.errors import ConfigError, DataError, unknown
 from plstm_graph.files import expanded, kind
 from plstm_graph.names import AIG_PREFIX, check_data_set
 
-FAMILIES = (nav17, ogbg, peptides, zinc, moleculenet, tu, dvae, nasbench, circuits, aiger, paths)
+FAMILIES = (nav17, ogbg, peptides, zinc, moleculenet, tu, dvae, nasbench, circuits, aiger, paths, arrow, digits)
 DATASETS: dict[str, DatasetInfo] = {row.name: row for family in FAMILIES for row in family.ROWS}
 
 
@@ -34,7 +49,7 @@ def load(
     task: str | None = None,
     featuriser: str | None = None,
     descriptors: Sequence[str] = (),
-) -> GraphDataset:
+) -> AnyDataset:
     """Load a data set of ``DATASETS`` by name, or a file by path.
 
     Args:
@@ -93,6 +108,18 @@ def _load(
             f"{path} is a folder without NAME_A.txt, so no data set of the TU collection; give the file with the data"
         )
     return load_csv(path, targets or (), smiles_column, task, featuriser or CIP)
+
+
+def load_graphs(name: str, **options: Any) -> GraphDataset:
+    """As :func:`load`, of data sets that are graphs.
+
+    Raises:
+        DataError: also where they are something else, images for instance.
+    """
+    found = load(name, **options)
+    if not isinstance(found, GraphDataset):
+        raise DataError(f"{found.name} is no data set of graphs; this is for graphs alone")
+    return found
 
 
 def is_table(name: str) -> bool:

@@ -15,7 +15,7 @@ BOND_SIZES = (5, 6, 2)
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """What node and edge features of a data set look like.
+    """What node and edge features of a data set, or its images, look like.
 
     Args:
         node_sizes: vocabulary sizes of categorical node columns; empty where node features are floats.
@@ -23,12 +23,14 @@ class FeatureSpec:
         node_dim: width of float node features (0: none).
         edge_dim: width of float edge features (0: none).
         descriptors: columns of the descriptors that whole graphs have (0: none).
+        image: channels, height and width of images; empty for graphs.
     """
 
     node_sizes: tuple[int, ...] = ()
     edge_sizes: tuple[int, ...] = ()
     node_dim: int = 0
     edge_dim: int = 0
+    image: tuple[int, ...] = ()
     descriptors: int = 0
 
 

@@ -1,14 +1,17 @@
 """Vision: patches of an image as a grid of vectors, blocks of a mixer and a feed-forward layer, corners, classes."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plstm_graph.errors import ConfigError, ShapeError, unknown
-from plstm_graph.nn import PLSTMImage
+from plstm_graph.data.examples import Arrays
+from plstm_graph.data.features import FeatureSpec
+from plstm_graph.errors import ConfigError, DataError, ShapeError, unknown
+from plstm_graph.model_config import VisionConfig
+from plstm_graph.nn import MultiHeadRMSNorm, PLSTMImage
+from plstm_graph.tasks import Task
 
 NORM_EPS = 1e-5
 
@@ -23,7 +26,7 @@ class Size(NamedTuple):
 SIZES = {"tiny": Size(192, 3), "small": Size(384, 6), "base": Size(768, 12)}
 """Pöppel et al. 2025, table 1: 6.3, 23.3 and 89.1 million parameters at 1,000 classes, 12 layers, 224 pixels."""
 POSITIONS = ("learned", "none")
-POOLINGS = ("corners", "mean")
+READ_OUTS = ("corners", "mean")
 
 
 class VisionModel(nn.Module):
@@ -38,13 +41,13 @@ class VisionModel(nn.Module):
         patch_size: side of a patch; images must be multiples of it.
         channels: of the images.
         position: ``"learned"`` or ``"none"``.
-        pooling: ``"corners"`` (the four corner patches side by side) or ``"mean"``.
+        read_out: ``"corners"`` (the four corner patches side by side) or ``"mean"``.
         expansion: width of the feed-forward layer over ``width``.
 
     Shapes: images [B, channels, height, width] -> [B, num_classes].
 
     Raises:
-        ConfigError: an unknown position or pooling. ShapeError: images that are no multiples of patches.
+        ConfigError: an unknown position or read-out. ShapeError: images that are no multiples of patches.
     """
 
     def __init__(
@@ -57,35 +60,41 @@ class VisionModel(nn.Module):
         patch_size: int = 16,
         channels: int = 3,
         position: str = "learned",
-        pooling: str = "corners",
+        read_out: str = "corners",
         expansion: float = 4.0,
         layer_scale: float | None = None,
     ) -> None:
         super().__init__()
-        for kind, name, names in (("position", position, POSITIONS), ("pooling", pooling, POOLINGS)):
+        for kind, name, names in (("position", position, POSITIONS), ("read-out", read_out, READ_OUTS)):
             if name not in names:
                 raise ConfigError(unknown(kind, name, names))
         self.patches = Patches(width, image_size, patch_size, channels, position == "learned")
         hidden = int(expansion * width)
-        self.blocks = nn.ModuleList(VisionBlock(width, mixer, hidden, layer_scale) for mixer in mixers)
+        self.stack = Blocks(*(VisionBlock(width, mixer, hidden, layer_scale) for mixer in mixers))
         self.norm = nn.RMSNorm(width, eps=NORM_EPS)
-        self.pooling = pooling
-        self.head = nn.Linear(4 * width if pooling == "corners" else width, num_classes)
+        self.read_out = read_out
+        self.head = nn.Linear(4 * width if read_out == "corners" else width, num_classes)
         small_init(self.head)
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, channels, height, width] -> [B, num_classes]"""
-        x = self.patches(images)
-        for block in self.blocks:
-            x = block(x)
-        x = self.norm(x)
+        x = self.norm(self.stack(self.patches(images)))
         return self.head(self.pool(x))
 
     def pool(self, x: Tensor) -> Tensor:
         """[B, Y, X, width] -> [B, 4 * width] or [B, width]"""
-        if self.pooling == "mean":
+        if self.read_out == "mean":
             return x.mean((1, 2))
         return torch.cat([x[:, row, column] for row in (0, -1) for column in (0, -1)], -1)
+
+
+class Blocks(nn.Sequential):
+    """One block after the other, each compiled by itself: blocks of a kind share their code."""
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """As of any module, for every block; shapes are fixed."""
+        for block in self:
+            block.compile(*args, **kwargs | {"dynamic": False})
 
 
 class Patches(nn.Module):
@@ -259,8 +268,62 @@ def efficientnet(num_classes: int) -> nn.Module:
     return efficientnet_b0(num_classes=num_classes)
 
 
-VISION: dict[str, Callable[..., nn.Module]] = {"plstm-vision": PLSTMVision, "vit": ViT, "efficientnet": efficientnet}
-"""Networks for images by name."""
+class ImageModel(nn.Module):
+    """A network of images as a trainer sees it: batches of examples in, outputs out."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    @property
+    def stack(self) -> nn.Module:
+        """What torch.compile is for."""
+        return self.network.stack if isinstance(self.network, VisionModel) else self.network
+
+    def forward(self, batch: Arrays) -> Tensor:
+        """[n, outputs]"""
+        found: Tensor = self.network(batch.x)
+        return found
+
+    def without_decay(self) -> list[nn.Parameter]:
+        """Weights that weight decay leaves alone: biases, norms, positions and factors."""
+        norms = [module for module in self.modules() if isinstance(module, nn.RMSNorm | MultiHeadRMSNorm)]
+        free = {id(weight) for norm in norms for weight in norm.parameters()}
+        last = {"position", "gate_bias", "direct_bias", "scales"}
+        return [
+            weight
+            for name, weight in self.named_parameters()
+            if weight.dim() < 2 or id(weight) in free or name.rpartition(".")[2] in last
+        ]
+
+
+def build(config: VisionConfig, features: FeatureSpec, task: Task) -> ImageModel:
+    """The network that a config names, for images like those of a data set.
+
+    Raises:
+        DataError: the data are no images. ConfigError: the network cannot be built, or an option does not suit it.
+    """
+    if not features.image:
+        raise DataError(f"model {config.model!r} reads images, and these data are none; try --data digits")
+    channels, *sides = features.image
+    outputs = task.num_outputs
+    if config.model == "efficientnet":
+        return ImageModel(efficientnet(outputs))
+    common: dict[str, Any] = {
+        "size": config.size,
+        "width": config.width or None,
+        "heads": config.heads or None,
+        "layers": config.layers,
+        "image_size": tuple(sides),
+        "patch_size": config.patch_size,
+        "channels": channels,
+        "position": config.position,
+        "read_out": config.read_out,
+    }
+    if config.model == "vit":
+        return ImageModel(ViT(outputs, **common))
+    layer = {"gate_inputs": config.gate_inputs, "transition": config.transition}
+    return ImageModel(PLSTMVision(outputs, modes=config.modes, chirality=config.chirality, layer=layer, **common))
 
 
 def sized(size: str, width: int | None, heads: int | None) -> tuple[int, int]:

@@ -22,8 +22,8 @@ WORTHWHILE, DRAWS = 0.5, 40
 
 def capturable(
     graphs: Graphs, config: TrainConfig, task: Task, model: nn.Module, device: torch.device, devices: int = 1
-) -> PackedGraphs:
-    """The graphs with room for fillers.
+) -> Graphs:
+    """The graphs with room for fillers; examples whose batches have one shape as they are.
 
     Raises:
         ConfigError: training steps on them cannot be captured, and why.
@@ -33,6 +33,8 @@ def capturable(
         why = f"needs a GPU, not {device.type}"
     elif devices > 1:
         why = f"takes one device, not {devices}"
+    elif kind.fixed:
+        return graphs
     elif config.compile:
         why = "and compile do not go together"
     elif task.level != "graph":

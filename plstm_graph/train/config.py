@@ -34,8 +34,23 @@ _PATHS |= {
     "model.dropout": 0.0,
     "model.rwse": 0,
 }
+_IMAGES = {"model.model": "plstm-vision", "weight_decay": 0.05, "clip": 1.0}
 DEFAULTS: dict[str, dict[str, Any]] = {
     name: _PATHS for name in DATA_SETS if name.partition("-")[0] in ("carry", "transfer")
+}
+DEFAULTS["arrow"] = DEFAULTS["arrow-384"] = _IMAGES | {
+    "epochs": 50,
+    "batch_size": 128,
+    "lr": 1e-4,
+    "warmup_epochs": 1,
+    "model.heads": 6,
+}
+DEFAULTS["digits"] = _IMAGES | {
+    "epochs": 30,
+    "model.width": 64,
+    "model.heads": 4,
+    "model.layers": 4,
+    "model.patch_size": 2,
 }
 """By data set: values, by flat name, that suit it better than the defaults of :class:`TrainConfig`, which are for
 molecules."""

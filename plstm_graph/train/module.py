@@ -148,12 +148,20 @@ class Learner(pl.LightningModule):
         loss = self._over_devices(self._loss_sum) / self._over_devices(self._labels).clamp(min=1)
         self.log("loss", loss, batch_size=1, logger=False)
 
+    def _groups(self) -> list[dict[str, Any]]:
+        """All weights, those apart that the model wants to be left alone by weight decay."""
+        told: Any = getattr(self.model, "without_decay", list)
+        free = told()
+        names = {id(weight) for weight in free}
+        decayed = {"params": [weight for weight in self.parameters() if id(weight) not in names]}
+        return [decayed, {"params": free, "weight_decay": 0.0}] if free else [decayed]
+
     def configure_optimizers(self) -> Any:
         # One kernel for all weights, on a GPU; in mixed precision Lightning does not clip for it.
         mixed = isinstance(self.trainer.precision_plugin, MixedPrecision)
         refused = mixed and self.trainer.gradient_clip_val is not None
         fused = True if self.device.type == "cuda" and not refused else None
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused)
+        optimizer = torch.optim.AdamW(self._groups(), lr=self.lr, weight_decay=self.weight_decay, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: warmup_cosine(step, self.warmup_steps, self.total_steps)
         )

@@ -7,7 +7,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from plstm_graph.data.arrow import DEVIATION, MEAN, draw_scenes, normalised, render
+from plstm_graph.data import load
+from plstm_graph.data.arrow import DEVIATION, MEAN, ArrowImages, draw_scenes, normalised, render
+from plstm_graph.data.examples import Examples
 
 
 def one_scene(seed: int, number: int, size: int) -> tuple[float, ...]:
@@ -78,3 +80,27 @@ def test_normalised() -> None:
     assert image.shape == (1, 3, 1, 2)
     assert torch.allclose(image[0, :, 0, 0], -torch.tensor(MEAN) / torch.tensor(DEVIATION))
     assert torch.allclose(image[0, :, 0, 1], (1 - torch.tensor(MEAN)) / torch.tensor(DEVIATION))
+
+
+def test_examples_are_rendered_when_they_are_asked_for() -> None:
+    scenes = draw_scenes(6, 3)
+    examples = ArrowImages(scenes, 192)
+    assert isinstance(examples, Examples)
+    batch = examples.batch([4, 0])
+    assert torch.equal(batch.x, normalised(render(scenes))[[4, 0]])
+    assert torch.equal(batch.y, scenes.hit[[4, 0]])
+    assert examples.batch(range(2)).x.shape == (2, 3, 192, 192)
+    assert examples.digest == ArrowImages(draw_scenes(6, 3), 192).digest != ArrowImages(draw_scenes(6, 4), 192).digest
+
+
+def test_the_sets_of_the_experiments() -> None:
+    near, far = load("arrow"), load("arrow-384")
+    assert {part: len(chosen) for part, chosen in near.split().items()} == {
+        "train": 100_000,
+        "valid": 5120,
+        "test": 10_240,
+    }
+    assert far.split()["train"] == []
+    assert far.examples.batch([0]).x.shape == (1, 3, 384, 384)
+    first = near.split()["test"][0]
+    assert torch.equal(near.examples.batch([first]).x, ArrowImages(draw_scenes(1, 200042), 192).batch([0]).x)

@@ -15,7 +15,9 @@ from plstm_graph.data.molecules import FEATURISERS
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.gates import TRANSITIONS
 from plstm_graph.models.graph import POOLINGS
+from plstm_graph.models.vision import POSITIONS, READ_OUTS, SIZES
 from plstm_graph.nn.block import NORMS
+from plstm_graph.nn.grid import GATE_INPUTS
 from plstm_graph.nn.norm import OUTPUT_NORMS
 from plstm_graph.nn.onehop import LOCALS
 from plstm_graph.nn.stack import DIRECTIONS
@@ -63,6 +65,11 @@ def test_the_values_of_options_are_those_that_the_package_knows() -> None:
         "model.norm": NORMS,
         "model.pooling": POOLINGS,
         "model.order": (*ORDERS, GIVEN, CANONICAL, *SEARCHES),
+        "model.size": SIZES,
+        "model.chirality": ("alternating", "left", "right"),
+        "model.gate_inputs": GATE_INPUTS,
+        "model.position": POSITIONS,
+        "model.read_out": READ_OUTS,
         "model.backend": ("auto", *BACKENDS),
     }
     assert {field: set(values) for field, values in known.items()} == {

@@ -25,7 +25,7 @@ def test_the_model_for_arrows() -> None:
     with torch.device("meta"):
         model = PLSTMVision(2, size="tiny", heads=6, image_size=192)
     assert parameters(model) == pytest.approx(5.55, rel=0.01)
-    layers = [block.mixer[0] for block in model.blocks]
+    layers = [block.mixer[0] for block in model.stack]
     assert [layer.mode for layer in layers[:4]] == ["P", "D-left", "P", "D-right"]
 
 
@@ -35,7 +35,7 @@ def small(network: type[VisionModel], **options) -> VisionModel:
 
 
 @pytest.mark.parametrize("network", [PLSTMVision, ViT])
-@pytest.mark.parametrize("options", [{}, {"position": "none", "pooling": "mean"}])
+@pytest.mark.parametrize("options", [{}, {"position": "none", "read_out": "mean"}])
 def test_any_resolution_and_every_weight_learns(network: type[VisionModel], options: dict) -> None:
     model = small(network, **options)
     out = model(torch.randn(3, 3, 32, 48))
@@ -66,8 +66,8 @@ def test_corners_read_every_patch() -> None:
 def test_what_is_refused() -> None:
     with pytest.raises(ShapeError, match="multiples of the patch size 8, got 30 x 32"):
         small(PLSTMVision)(torch.randn(1, 3, 30, 32))
-    with pytest.raises(ConfigError, match="pooling"):
-        small(ViT, pooling="corner")
+    with pytest.raises(ConfigError, match="read-out"):
+        small(ViT, read_out="corner")
     with pytest.raises(ConfigError, match="width must be a multiple of heads"):
         PLSTMVision(2, width=10, heads=4)
     with pytest.raises(ConfigError, match="size"):

@@ -1,0 +1,87 @@
+"""Images through the trainer: a set by name, networks by name, steps as CUDA graphs."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import small_dataset
+
+from plstm_graph.data import load
+from plstm_graph.data.dataset import Dataset
+from plstm_graph.data.examples import Arrays
+from plstm_graph.errors import DataError
+from plstm_graph.models.vision import ImageModel, build
+from plstm_graph.nn.captured import Captured
+from plstm_graph.train import evaluate, train
+from plstm_graph.train.config import TrainConfig, default_config, override
+from plstm_graph.train.module import Learner
+
+SMALL = {
+    "model.width": 16,
+    "model.heads": 2,
+    "model.layers": 2,
+    "model.patch_size": 4,
+    "epochs": 1,
+    "accelerator": "cpu",
+}
+
+
+def config(**values: object) -> TrainConfig:
+    return override(default_config("digits"), SMALL | values)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    data = load("digits")
+    assert isinstance(data.examples, Arrays)
+    return replace(data, examples=data.examples.batch(range(300)))
+
+
+@pytest.mark.parametrize("network", ["plstm-vision", "vit"])
+def test_a_network_learns_digits(network: str, digits: Dataset, tmp_path: Path) -> None:
+    found = train(config(**{"model.model": network, "epochs": 8, "lr": 3e-3, "out": tmp_path / "run"}), digits)
+    assert found["test"]["accuracy"] > 0.5
+    assert (tmp_path / "run" / "roc.png").is_file()
+    whole = evaluate(tmp_path / "run", data="digits", part="all")
+    assert whole["graphs"] == 1797
+    assert whole["accuracy"] > 0.5
+
+
+def test_graphs_are_no_images(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="model 'vit' reads images, and these data are none"):
+        train(config(**{"model.model": "vit"}), small_dataset(tmp_path))
+
+
+def small_model(digits: Dataset) -> ImageModel:
+    torch.manual_seed(0)
+    return build(config().model, digits.features, digits.task)
+
+
+def test_weight_decay_leaves_norms_biases_and_positions_alone(digits: Dataset) -> None:
+    model = small_model(digits)
+    decayed, free = Learner(model, digits.task, weight_decay=0.1)._groups()
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    assert free["weight_decay"] == 0
+    assert {names[id(weight)].rpartition(".")[2] for weight in decayed["params"]} == {"weight", "angle"}
+    assert len(decayed["params"]) + len(free["params"]) == len(names)
+    assert "network.patches.position" in {names[id(weight)] for weight in free["params"]}
+    assert "network.stack.0.mixer.0.norm.weight" in {names[id(weight)] for weight in free["params"]}
+
+
+def test_batches_of_one_shape_are_captured(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def graphed(passes: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.nn.Module:
+        calls.append(inputs[0].shape)
+        return passes
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", graphed)
+    model = small_model(digits).train()
+    captured = Captured(model)
+    for rows in (range(8), range(8, 16), range(3)):  # the last one is smaller: as it is
+        batch = digits.examples.batch(rows)
+        assert torch.equal(captured(batch), model(batch))
+    assert calls == [torch.Size([8, 1, 8, 8])]
+    model.eval()
+    assert torch.equal(captured(batch), model(batch))
