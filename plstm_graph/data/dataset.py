@@ -54,6 +54,16 @@ class Dataset:
     def molecules(self) -> None:
         """They are none."""
 
+    def with_descriptors(self, kinds: Sequence[str]) -> "Dataset":
+        """As it is.
+
+        Raises:
+            DataError: some are asked for.
+        """
+        if kinds:
+            raise DataError(f"descriptors are for molecules, and {self.name} has none")
+        return self
+
     def split(self, kind: str | None = None, seed: int = 0, fold: int = 0, *, group_repeats: bool = True) -> Split:
         """Indices of ``train``, ``valid`` and ``test``; see :func:`plstm_graph.data.splits.make_split`."""
         rows = [Data(y=y) for y in self.examples.y.split(1)]

@@ -81,7 +81,7 @@ def _load(
     smiles_column: str | None,
     task: str | None,
     featuriser: str | None,
-) -> GraphDataset:
+) -> AnyDataset:
     if featuriser is not None and featuriser not in FEATURISERS:
         raise ConfigError(unknown("featuriser", featuriser, FEATURISERS))
     root = None if root is None else expanded(root)

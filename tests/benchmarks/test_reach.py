@@ -30,4 +30,4 @@ def test_rows(tmp_path, capsys) -> None:
     assert reach.main(["no-such-set"]) == 1
     assert "unknown data set" in capsys.readouterr().err
     with pytest.raises(PLSTMGraphError):
-        reach.load("no-such-set")
+        reach.load_graphs("no-such-set")
