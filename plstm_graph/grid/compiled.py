@@ -34,7 +34,8 @@ def refuses(
             return f"it takes images of up to {WIDEST} columns, this one has {columns}; use form={other!r}"
     if name == "triton" and max(widths) > LARGEST:
         return f"it takes K and V of up to {LARGEST}, got {widths[0]} and {widths[1]}; use form={other!r}"
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+    opaque = name == "triton" and isinstance(gates, GridGates)  # to torch.compile it is one op, see below
+    if (torch.compiler.is_compiling() and not opaque) or torch._C._are_functorch_transforms_active():
         return f"torch.compile, torch.export and torch.func cannot look into it; use form={other!r}"
     return compiled.unavailable(name, value.device, unasked)
 
@@ -57,10 +58,12 @@ def _loaded(name: str, query: Tensor, value: Tensor, gates: GridGates | ChainGat
 
 def image(name: str, query: Tensor, key: Tensor, value: Tensor, gates: GridGates) -> Tensor:
     """See :func:`plstm_graph.grid.image`."""
-    module = _loaded(name, query, value, gates)
-    if gates.source.dim() == 7:  # with an axis of the one state
+    if gates.source.dim() == 7 and gates.states == 1:  # with an axis of the one state
         source, transition, mark = gates.source[..., 0], gates.transition[..., 0, 0], gates.mark[..., 0]
         gates = gates._replace(source=source, transition=transition, mark=mark)
+    if torch.compiler.is_compiling() and refuses(name, query, value, gates, unasked=False) is None:
+        return _as_an_op(query, key, value, *gates)
+    module = _loaded(name, query, value, gates)
     found: Tensor = module.image(query, key, value, gates)
     return found
 
@@ -76,3 +79,53 @@ def chain(
     begin = None if state is None else state.squeeze(2)
     found: tuple[Tensor, Tensor] = module.chain(query, key, value, gates, begin)
     return found[0], found[1].unsqueeze(2)
+
+
+# What torch.compile sees of the kernels of an image: an op whose shapes are known.
+
+_INPUTS = ", ".join(f"Tensor {name}" for name in ("query", "key", "value", *GridGates._fields[:4])) + ", str mode"
+
+
+def _as_an_op(*inputs: Any) -> Tensor:
+    found: Tensor = torch.ops.plstm_graph.image(*inputs)
+    return found
+
+
+def _forward(*inputs: Any) -> Tensor:
+    from plstm_graph.grid import triton
+
+    return triton.forward(*inputs)
+
+
+def _backward(d_y: Tensor, *inputs: Any) -> list[Tensor]:
+    from plstm_graph.grid import triton
+
+    return [gradient.contiguous() for gradient in triton.backward(d_y, *inputs)]
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.mode = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _gradients(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
+    return *torch.ops.plstm_graph.image_backward(d_y, *ctx.saved_tensors, ctx.mode), None
+
+
+torch.library.define("plstm_graph::image", f"({_INPUTS}) -> Tensor")
+torch.library.define("plstm_graph::image_backward", f"(Tensor d_y, {_INPUTS}) -> Tensor[]")
+torch.library.impl("plstm_graph::image", ("CPU", "CUDA"), _forward)
+torch.library.impl("plstm_graph::image_backward", ("CPU", "CUDA"), _backward)
+
+
+@torch.library.register_fake("plstm_graph::image")
+def _fake_forward(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> Tensor:
+    return value.new_empty(value.shape)
+
+
+@torch.library.register_fake("plstm_graph::image_backward")
+def _fake_backward(d_y: Tensor, *inputs: Any) -> list[Tensor]:
+    return [tensor.new_empty(tensor.shape) for tensor in inputs[:-1]]
+
+
+torch.library.register_autograd("plstm_graph::image", _gradients, setup_context=_keep)

@@ -80,56 +80,83 @@ def _flat(x: Tensor) -> Tensor:
     return x if flat else x.contiguous()
 
 
+def _ready(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    source: Tensor,
+    transition: Tensor,
+    mark: Tensor,
+    direct: Tensor,
+    mode: str,
+) -> tuple[list[Tensor], Sizes]:
+    """The seven tensors as the kernels read them; of P mode's transition one column."""
+    vectors = [_flat(x) for x in (query, key, value)]
+    gates = [x.contiguous() for x in (source, transition[..., 0] if mode == P else transition, mark, direct)]
+    return [*vectors, *gates], Sizes(vectors[2], query.size(-1), mode, source.dtype)
+
+
+def _forward(tensors: list[Tensor], sizes: Sizes) -> Tensor:
+    query, key, value, *gates = tensors
+    y = torch.empty(value.shape, dtype=value.dtype, device=value.device)
+    for first, many in sizes.parts():
+        matrix = sizes.matrix(gates[0], many)
+        _walk(sizes, gates, matrix, None, first, many)
+        numbers = [first, *_strides(query, key, value)]
+        grid = (many * ceil_div(sizes.pixels, sizes.attend[-3]),)
+        launch(attention.forward, grid, [query, key, value, matrix, y], (), numbers, sizes.attend, sizes.attend_options)
+    return y
+
+
+def _backward(tensors: list[Tensor], sizes: Sizes, d_y: Tensor) -> tuple[Tensor, ...]:
+    query, key, value, *gates = tensors
+    d_y = d_y.contiguous()
+    d_query, d_key, d_value = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (query, key, value))
+    d_gates = [torch.empty_like(x) for x in gates]
+    for first, many in sizes.parts():
+        matrix = sizes.matrix(gates[0], many)
+        states = None if sizes.line else sizes.states(gates[0], many)
+        _walk(sizes, gates, matrix, states, first, many)
+        grid = (many * ceil_div(sizes.pixels, sizes.attend[-3]),)
+        given, numbers = [key, value, d_y, matrix, d_query], [first, *_strides(key, value)]
+        launch(attention.back_queries, grid, given, (), numbers, sizes.attend, sizes.attend_options)
+        given = [query, key, value, d_y, matrix, d_key, d_value, d_gates[3]]
+        numbers = [first, *_strides(query, key, value)]
+        grid = (many * ceil_div(sizes.pixels, sizes.keys[-2]),)
+        launch(attention.back_keys, grid, given, (), numbers, sizes.keys, sizes.keys_options)
+        if states is None:
+            _line_back(sizes, gates, d_gates, matrix, first, many)
+        else:
+            _walk_back(sizes, gates, d_gates, matrix, states, first, many)
+    d_transition = d_gates[1]
+    if sizes.shared:
+        d_transition = d_transition.unsqueeze(-1).expand(*d_transition.shape, 2)
+    return d_query, d_key, d_value, d_gates[0], d_transition, d_gates[2], d_gates[3]
+
+
+def forward(*inputs: Any) -> Tensor:
+    """Output [B, H, Y, X, V] of query, key, value, four gates and their mode."""
+    return _forward(*_ready(*inputs))
+
+
+def backward(d_y: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+    """Gradients of the seven tensors among the inputs of :func:`forward`, from that of its output."""
+    return _backward(*_ready(*inputs), d_y)
+
+
 class Image(torch.autograd.Function):
     """Keeps nothing but its inputs between the passes."""
 
     @staticmethod
-    def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, source: Tensor, transition: Tensor, mark: Tensor,
-        direct: Tensor, mode: str,
-    ) -> Tensor:  # fmt: skip
-        query, key, value = (_flat(x) for x in (query, key, value))
-        gates = [x.contiguous() for x in (source, transition[..., 0] if mode == P else transition, mark, direct)]
-        sizes = Sizes(value, query.size(-1), mode, source.dtype)
-        y = torch.empty(value.shape, dtype=value.dtype, device=value.device)
-        for first, many in sizes.parts():
-            matrix = sizes.matrix(source, many)
-            _walk(sizes, gates, matrix, None, first, many)
-            numbers = [first, *_strides(query, key, value)]
-            grid = (many * ceil_div(sizes.pixels, sizes.attend[-3]),)
-            tensors = [query, key, value, matrix, y]
-            launch(attention.forward, grid, tensors, (), numbers, sizes.attend, sizes.attend_options)
-        ctx.save_for_backward(query, key, value, *gates)
-        ctx.sizes = sizes
-        return y
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        tensors, ctx.sizes = _ready(*inputs)
+        ctx.save_for_backward(*tensors)
+        return _forward(tensors, ctx.sizes)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, *gates = ctx.saved_tensors
-        sizes: Sizes = ctx.sizes
-        d_y = d_y.contiguous()
-        d_query, d_key, d_value = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (query, key, value))
-        d_gates = [torch.empty_like(x) for x in gates]
-        for first, many in sizes.parts():
-            matrix = sizes.matrix(gates[0], many)
-            states = None if sizes.line else sizes.states(gates[0], many)
-            _walk(sizes, gates, matrix, states, first, many)
-            grid = (many * ceil_div(sizes.pixels, sizes.attend[-3]),)
-            tensors, numbers = [key, value, d_y, matrix, d_query], [first, *_strides(key, value)]
-            launch(attention.back_queries, grid, tensors, (), numbers, sizes.attend, sizes.attend_options)
-            tensors = [query, key, value, d_y, matrix, d_key, d_value, d_gates[3]]
-            numbers = [first, *_strides(query, key, value)]
-            grid = (many * ceil_div(sizes.pixels, sizes.keys[-2]),)
-            launch(attention.back_keys, grid, tensors, (), numbers, sizes.keys, sizes.keys_options)
-            if states is None:
-                _line_back(sizes, gates, d_gates, matrix, first, many)
-            else:
-                _walk_back(sizes, gates, d_gates, matrix, states, first, many)
-        d_transition = d_gates[1]
-        if sizes.shared:
-            d_transition = d_transition.unsqueeze(-1).expand(*d_transition.shape, 2)
-        return d_query, d_key, d_value, d_gates[0], d_transition, d_gates[2], d_gates[3], None
+        return *_backward(list(ctx.saved_tensors), ctx.sizes, d_y), None
 
 
 def _walk(sizes: Sizes, gates: list[Tensor], matrix: Tensor, states: Tensor | None, first: int, many: int) -> None:

@@ -70,3 +70,35 @@ def test_what_they_cannot_do_is_refused():
     query, key, value, gates = Case(2, 2, "P").inputs()
     with pytest.raises(BackendUnavailable, match="K and V of up to 128"):
         run(query, key, value.repeat(1, 1, 1, 1, 70), gates)
+
+
+@pytest.mark.parametrize("mode", ["P", "D-right"])
+def test_torch_compile_sees_one_op(mode):
+    """Of known shapes and strides, with the same numbers and gradients."""
+    case = Case(2, 3, mode, images=1)
+    query, key, value, gates = case.inputs()
+    inputs = [x.detach().to(DEVICE).requires_grad_() for x in (query, key, value, *gates[:4])]
+    torch.library.opcheck(
+        torch.ops.plstm_graph.image.default,
+        (*inputs, gates.mode),
+        test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
+    )
+    torch.library.opcheck(
+        torch.ops.plstm_graph.image_backward.default,
+        (torch.ones_like(inputs[2]).detach(), *(x.detach() for x in inputs), gates.mode),
+        test_utils=("test_schema", "test_faketensor"),
+    )
+
+    def whole(*tensors):
+        return image(
+            *tensors[:3], gates._replace(**dict(zip(gates._fields[:4], tensors[3:], strict=True))), form="triton"
+        )
+
+    compiled = torch.compile(whole, fullgraph=True, backend="aot_eager")
+    want, found = whole(*inputs), compiled(*inputs)
+    close([found.detach().cpu()], [want.detach().cpu()])
+    seed = torch.randn_like(want)
+    for ours, theirs in zip(
+        torch.autograd.grad(found, inputs, seed), torch.autograd.grad(want, inputs, seed), strict=True
+    ):
+        close([ours.cpu()], [theirs.cpu()])
