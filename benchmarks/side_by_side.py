@@ -1,9 +1,9 @@
 """Run as many runs of a config as fit into some minutes, on one GPU and the cores beside it, and store their rows.
 
 ``python benchmarks/side_by_side.py CONFIG.toml --root DATA --minutes 9 --cpu 13 --gpu 3``: runs on the CPU have one
-thread each, those on the GPU captured passes. All entries with the first seed come first; of those that are left the
-GPU takes the largest and a core the smallest, and none begins that would not end in time. Called again, it goes on with
-what is missing: rows and keys are those of ``leaderboard.py``, which also prints the table.
+thread each, those on the GPU captured passes. All entries with the first seed come first, ensembles last; of those that
+are left the GPU takes the largest and a core the smallest, and none begins that would not end in time. Called again, it
+goes on with what is missing: rows and keys are those of ``leaderboard.py``, which also prints the table.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from plan import Job, read_plan, stored
 from tables import leaderboard_table
 
 from plstm_graph.architectures import architecture
+from plstm_graph.errors import ConfigError
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import load_data
 from plstm_graph.train.pool import Failure, Status
@@ -58,7 +59,7 @@ class Staff:
         if not fits:
             return None
         sign = 1 if kind == CPU else -1
-        chosen = min(fits, key=lambda pair: (pair[0].config.seed, sign * pair[1]))
+        chosen = min(fits, key=lambda pair: (pair[0].config.seed, pair[0].config.ensemble, sign * pair[1]))
         self.waiting.remove(chosen)
         return chosen
 
@@ -88,14 +89,27 @@ def _unseen(status: Status) -> None:
     """Nobody watches."""
 
 
+def _found(job: Job, kind: str) -> dict[str, Any]:
+    """What a run found on a device; passes that cannot be captured after all run one by one."""
+    config = placed(job.config)
+    if kind == CPU:
+        return trained(job, replace(config, accelerator="cpu"), _unseen)
+    config = replace(config, accelerator="gpu", devices="1")
+    try:
+        return trained(job, replace(config, capture=True), _unseen)
+    except ConfigError as error:
+        if not str(error).startswith("capture"):
+            raise
+        return trained(job, config, _unseen)
+
+
 def _work(pipe: Connection, kind: str) -> None:
     """A worker: gets jobs, sends rows or why there is none."""
     torch.set_num_threads(1)
     while True:
         job = pipe.recv()
-        here = {"accelerator": "gpu", "devices": "1", "capture": True} if kind == GPU else {"accelerator": "cpu"}
         try:
-            pipe.send(row_of(job, trained(job, replace(placed(job.config), **here), _unseen)))
+            pipe.send(row_of(job, _found(job, kind)))
         except Exception as error:  # one run that fails is a line, no end
             pipe.send(Failure(f"{type(error).__name__}: {error}"))
 
