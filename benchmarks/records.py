@@ -1,8 +1,6 @@
 """Rows of results: one JSON line each, with where, when and on what it was measured."""
 
 import importlib.metadata
-import os
-import platform
 import shlex
 import subprocess
 import sys
@@ -15,6 +13,7 @@ from typing import Any
 import torch
 
 from plstm_graph.errors import PLSTMGraphError
+from plstm_graph.train.machine import machine
 from plstm_graph.train.results import append_line as append
 from plstm_graph.train.results import now, versions
 from plstm_graph.train.results import read_lines as read
@@ -38,22 +37,6 @@ def guarded(main: Callable[..., int]) -> Callable[..., int]:
             return 1
 
     return run
-
-
-def machine(device: str = "cpu") -> dict[str, Any]:
-    """Processor, cores this process may use, torch threads and the device of the tensors."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-    return {"cpu": _cpu(), "cores": cores, "threads": torch.get_num_threads(), "device": name}
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 @lru_cache(maxsize=1)

@@ -190,7 +190,7 @@ def _read_whole(path: Path) -> None:
 def artefacts(out: Path) -> dict[str, Any]:
     """All that a finished run leaves, but for the time it took, where it stands and the state of the checkout."""
     metrics = json.loads((out / "metrics.json").read_text())
-    del metrics["minutes"], metrics["commit"]
+    del metrics["minutes"], metrics["commit"], metrics["date"]
     states = {name: read(out / "checkpoints" / name) for name in CHECKPOINTS}
     for state in states.values():
         del state["plstm_graph"]["config"]["out"]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from plan import Plan
 
-from plstm_graph.train.series import score
+from plstm_graph.train.analysis import score_runs
 
 Row = dict[str, Any]
 
@@ -24,7 +24,7 @@ def leaderboard_table(plan: Plan, rows: dict[str, Row]) -> str:
             lines.append([entry, *["-"] * 5, f"0/{len(jobs)}", "-"])
             continue
         metric = found[0]["metric"]
-        valid, test = (score((row["seed"], row[part][metric]) for row in found) for part in ("valid", "test"))
+        valid, test = (score_runs((row["seed"], row[part][metric]) for row in found) for part in ("valid", "test"))
         params, repeats = found[0]["params"], test.repeats > 1 and test.runs > test.repeats
         lines.append(
             [

@@ -209,7 +209,7 @@ def _summary(found: Mapping[str, Any], out: str) -> None:
     epoch = f"best epoch {found['best_epoch']} of {found['epochs']}, " if found["epochs"] else ""
     numbers = "  ".join(f"{part} {found[part][metric]:.4f}" for part in ("train", "valid", "test"))
     rejected = f"; {found['rejected']} rows rejected, see rejected.csv" if found["rejected"] else ""
-    typer.echo(f"{metric}: {numbers}  ({epoch}{found['minutes']:.1f} min)")
+    typer.echo(f"{metric}: {numbers}  ({epoch}{found['minutes']:.1f} min of training)")
     size = f"{found['parameters']:,} parameters; " if found["parameters"] else ""
     typer.echo(f"{size}results in {out}{rejected}")
 
@@ -333,8 +333,11 @@ def evaluate(
     for note in found.pop("notes"):
         typer.echo(f"note: {note}", err=True)
     found["part"] += f": {found.pop('why')}"
+    by_target = found.pop("by_target")
     for name, value in found.items():
         _say(f"{name:10} {value:.4f}" if isinstance(value, float) else f"{name:10} {value}", out)
+    for target, scores in by_target.items():
+        _say(f"{target}: " + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()), out)
 
 
 @app.command()

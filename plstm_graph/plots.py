@@ -7,6 +7,7 @@ Those of several panels put as many side by side as ``columns`` says.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
 from os import PathLike
+from textwrap import wrap
 from typing import IO, Any, ParamSpec
 
 import numpy as np
@@ -20,6 +21,8 @@ LINES = ("-", "--", ":", "-.")
 MARKERS = {"train": ".", "valid": "^", "test": "o"}
 GREY = "#767676"
 MOST_PANELS, MOST_POINTS, MOST_CELLS, MOST_NAMES = 9, 2000, 12, 24  # beyond: left out, or drawn more simply
+LETTER, LONGEST_NAME = 0.083, 30  # inch of a letter; letters of a line of a legend
+FEW_EPOCHS, MOST_TICKS = 12, 8
 STYLE: dict[str, Any] = {
     "font.size": 10,
     "axes.titlesize": 10.5,
@@ -68,7 +71,7 @@ def curves(history: History, out: Out, *, metric: str, label: str = "", best_epo
     """
     figure, (left, right) = _panels(2, columns, width=4.5, height=3.4)
     epochs = [row["epoch"] + 1 for row in history]
-    dot = "." if len(history) < 3 else ""  # a line of one point is no line
+    dot = _dots(len(history))
     left.plot(epochs, [row["loss"] for row in history], dot + "-", color=COLOURS["train"], label="train")
     left.plot(epochs, [row["valid_loss"] for row in history], dot + "-", color=COLOURS["valid"], label="valid")
     left.set(ylabel="loss")
@@ -78,25 +81,66 @@ def curves(history: History, out: Out, *, metric: str, label: str = "", best_epo
         label_best = f"best: {values[best_epoch]:.3f} at epoch {best_epoch + 1}"
         right.plot(best_epoch + 1, values[best_epoch], "o", color=COLOURS["best"], label=label_best)
     right.set(ylabel=label or metric)
-    _by_epoch((left, right))
+    _by_epoch((left, right), len(history))
+    for axes in (left, right):
+        _legend_above(axes)
     _save(figure, out)
 
 
 @_styled
 def curves_of_runs(
-    histories: Mapping[str, History], out: Out, *, metric: str, label: str = "", columns: int = 3
+    histories: Mapping[str, Sequence[History]],
+    out: Out,
+    *,
+    metric: str,
+    label: str = "",
+    columns: int = 3,
+    single: bool = False,
 ) -> None:
-    """Training loss, validation loss and validation metric of several runs, by name; arguments as :func:`curves`."""
+    """Training loss, validation loss and validation metric of several trainings, by name.
+
+    Args:
+        histories: of each training the histories of its runs, as for :func:`curves`: drawn as their mean, with a band
+            of one standard deviation, over the runs that reached the epoch.
+        single: draw every run instead.
+        out, metric, label, columns: as for :func:`curves`.
+    """
     figure, panels = _panels(3, columns, width=3.7, height=3.4)
     titles = {"loss": "train loss", "valid_loss": "valid loss", f"valid_{metric}": f"{label or metric} (valid)"}
+    longest = max((len(run) for runs in histories.values() for run in runs), default=0)
     for axes, (column, title) in zip(panels, titles.items(), strict=True):
-        for (name, history), style in zip(histories.items(), _styles(), strict=False):
-            axes.plot([row["epoch"] + 1 for row in history], [row[column] for row in history], label=name, **style)
+        for (name, runs), style in zip(histories.items(), _styles(), strict=False):
+            values = _stacked(runs, column)
+            epochs, look = np.arange(1, values.shape[1] + 1), dict(style, marker=_dots(longest), ms=4)
+            if single:
+                axes.plot(epochs, values.T, **look | {"lw": 0.9, "alpha": 0.7})
+                axes.plot([], [], label=_lines(name, LONGEST_NAME), **look)
+                continue
+            mean, spread = _mean_and_spread(values)
+            axes.plot(epochs, mean, label=_lines(name, LONGEST_NAME), **look)
+            axes.fill_between(epochs, mean - spread, mean + spread, color=style["color"], alpha=0.15, lw=0)
         axes.set(ylabel=title)
-    _by_epoch(panels, legend=False)
+    _by_epoch(panels, longest)
     if len(histories) <= MOST_NAMES:
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=columns)
+        _legend_below(figure, panels[0], columns)
     _save(figure, out)
+
+
+def _stacked(runs: Sequence[History], column: str) -> np.ndarray:
+    """[runs, epochs], NaN behind the last epoch of a run."""
+    found = np.full((len(runs), max(map(len, runs), default=0)), np.nan)
+    for row, run in zip(found, runs, strict=True):
+        row[: len(run)] = [epoch[column] for epoch in run]
+    return found
+
+
+def _mean_and_spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Over the runs of [runs, epochs] that have a number; a spread of 0 where there is one."""
+    known = np.isfinite(values)
+    there, filled = known.sum(0), np.where(known, values, 0.0)
+    mean = np.where(there > 0, filled.sum(0) / np.maximum(there, 1), np.nan)
+    squares = np.where(known, (values - mean) ** 2, 0.0).sum(0)
+    return mean, np.sqrt(squares / np.maximum(there - 1, 1))
 
 
 @_styled
@@ -130,8 +174,8 @@ def parity(
             )
         _diagonal(axes, np.concatenate([values for pair in known.values() for values in pair]))
         unit = f" ({units[column]})" if column < len(units) and units[column] else ""
-        axes.set(xlabel=f"{name} measured{unit}", ylabel=f"{name} predicted{unit}")
-        axes.legend(loc="upper left", handletextpad=0.2)
+        _named(axes, f"{name} measured{unit}", f"{name} predicted{unit}", width=3.2)
+        _legend_above(axes, handletextpad=0.1, columnspacing=0.9)
     _title(figure, note)
     _save(figure, out)
 
@@ -145,6 +189,7 @@ def residuals(
     targets: Sequence[str],
     units: Sequence[str] = (),
     columns: int = 2,
+    things: str = "graphs",
 ) -> None:
     """Whether a regression is calibrated: quantiles of predicted against measured values, and the errors.
 
@@ -152,7 +197,10 @@ def residuals(
         prediction, target: [graphs, targets], NaN where there is no label.
         out: image file or stream.
         targets, units: as for :func:`parity`; a row of two panels a target (the first three).
+        things: what is counted.
     """
+    from matplotlib.ticker import MaxNLocator
+
     shown = list(targets)[:3]
     figure, grid = _panels(2 * len(shown), columns, width=4.4, height=3.8)
     for column, name in enumerate(shown):
@@ -168,10 +216,11 @@ def residuals(
             right.hist(error, bins="auto" if len(error) < MOST_POINTS else 60, color=COLOURS["test"], alpha=0.85)
             right.axvline(0, color="black", lw=0.9)
             mean = float(error.mean())
-            right.axvline(mean, color=COLOURS["best"], lw=1.7, ls="--", label=f"mean {mean:+.3g}")
-            right.legend()
-        left.set(xlabel=f"quantile of measured {name}{unit}", ylabel=f"quantile of predicted {name}{unit}")
-        right.set(xlabel=f"error of {name}, predicted − measured{unit}", ylabel="graphs")
+            right.axvline(mean, color=COLOURS["best"], lw=1.7, ls="--", label=f"mean {_minus(f'{mean:+.3g}')}")
+            _legend_above(right)
+        _named(left, f"quantile of measured {name}{unit}", f"quantile of predicted {name}{unit}", width=2.8)
+        right.yaxis.set_major_locator(MaxNLocator(integer=True))
+        _named(right, f"error of {name}, predicted − measured{unit}", things, width=3.4)
     _save(figure, out)
 
 
@@ -188,13 +237,13 @@ def roc(parts: Arrays, out: Out, *, targets: Sequence[str], note: str = "") -> N
     """
     from sklearn.metrics import auc, roc_curve
 
-    figure, (axes,) = _figure(1, 1, width=4.8, height=4.6)
+    figure, (axes,) = _figure(1, 1, width=4.8, height=5.2)
     lines = []
     for name, scored, positive in _rankings(parts, targets):
         x, y, _ = roc_curve(positive, scored)
         lines.append((name, x, y, float(auc(x, y))))
     axes.plot([0, 1], [0, 1], color=GREY, lw=0.9, ls=(0, (2, 3)))
-    _ranked(axes, lines, "area under curve", "lower right")
+    _ranked(figure, axes, lines, "area under curve")
     axes.set(xlabel="false positive rate", ylabel="true positive rate")
     _title(figure, note)
     _save(figure, out)
@@ -205,13 +254,13 @@ def precision_recall(parts: Arrays, out: Out, *, targets: Sequence[str], note: s
     """Precision against recall, with the average precision; arguments as for :func:`roc`."""
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
-    figure, (axes,) = _figure(1, 1, width=4.8, height=4.6)
+    figure, (axes,) = _figure(1, 1, width=4.8, height=5.2)
     lines = []
     for name, scored, positive in _rankings(parts, targets):
         y, x, _ = precision_recall_curve(positive, scored)
         area = float(average_precision_score(positive, scored))
         lines.append((f"{name} ({positive.mean():.0%} positive)", x, y, area))
-    _ranked(axes, lines, "average precision", "lower left", drawstyle="steps-post")
+    _ranked(figure, axes, lines, "average precision", drawstyle="steps-post")
     axes.set(xlabel="recall", ylabel="precision")
     _title(figure, note)
     _save(figure, out)
@@ -245,7 +294,13 @@ def confusion(counts: np.ndarray, out: Out, *, note: str = "") -> None:
 
 @_styled
 def reliability(
-    confidence: np.ndarray, frequency: np.ndarray, counts: np.ndarray, out: Out, *, labels: tuple[str, str]
+    confidence: np.ndarray,
+    frequency: np.ndarray,
+    counts: np.ndarray,
+    out: Out,
+    *,
+    labels: tuple[str, str],
+    bins: int = 10,
 ) -> None:
     """Reliability diagram: how often it happened against how sure the model was, above how often it was so sure.
 
@@ -253,47 +308,66 @@ def reliability(
         confidence, frequency, counts: mean probability, share of hits and number of predictions of each bin.
         out: image file or stream.
         labels: of the two axes.
+        bins: of equal width, how many there are from 0 to 1.
     """
-    figure, (axes, below) = _figure(2, 1, width=4.8, height=5.0, height_ratios=[3, 1], sharex=True)
-    axes.plot([0, 1], [0, 1], color=GREY, lw=0.9, ls=(0, (2, 3)), label="perfectly calibrated")
+    figure, (axes, below) = _figure(2, 1, width=4.8, height=5.2, height_ratios=[3, 1], sharex=True)
+    axes.plot([0, 1], [0, 1], color=GREY, lw=1.1, ls=(0, (3, 2)), label="perfectly calibrated")
     axes.plot(confidence, frequency, "o-", ms=5, color=COLOURS["test"], label="model")
     axes.set(ylabel=labels[1], xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    axes.legend(loc="upper left")
-    below.bar(confidence, counts, width=0.06, color=COLOURS["test"], alpha=0.85)
+    _legend_above(axes)
+    places = (np.minimum(np.floor(np.asarray(confidence) * bins), bins - 1) + 0.5) / bins
+    below.bar(places, counts, width=0.9 / bins, color=COLOURS["test"], alpha=0.85)
     below.set(xlabel=labels[0], ylabel="predictions")
     _save(figure, out)
 
 
 @_styled
-def intervals(rows: Sequence[tuple[str, float, float, float]], out: Out, *, label: str) -> None:
-    """A dot with its interval for each name, one below the other.
+def intervals(
+    rows: Sequence[tuple[str, float, float, float, Sequence[float]]], out: Out, *, label: str, columns: int = 1
+) -> None:
+    """A dot with its interval for each name, one below the other, and small dots for what it is the mean of.
 
     Args:
-        rows: name, value, lower and upper end.
+        rows: name, value, lower and upper end (NaN for none), single values.
         out: image file or stream.
         label: of the values.
+        columns: not used: there is one panel.
     """
-    figure, (axes,) = _figure(1, 1, width=7.0, height=1.1 + 0.36 * len(rows))
-    for place, ((_, value, low, high), style) in enumerate(zip(rows, _styles(), strict=False)):
-        axes.plot([low, high], [place, place], color=style["color"], lw=2.4, solid_capstyle="round")
-        axes.plot(value, place, "o", ms=6.5, color=style["color"])
-    axes.set(xlabel=label, yticks=range(len(rows)), yticklabels=[name for name, *_ in rows])
+    names = [_lines(name, 22) for name, *_ in rows]
+    high = sum(0.24 + 0.18 * (1 + name.count("\n")) for name in names)
+    figure, (axes,) = _figure(1, 1, width=6.4, height=0.9 + high)
+    for place, ((_, value, low, up, single), style) in enumerate(zip(rows, _styles(), strict=False)):
+        axes.plot([low, up], [place, place], color=style["color"], lw=2.4, solid_capstyle="round")
+        axes.plot(single, np.full(len(single), place), "o", ms=3.5, mew=0, color=GREY, alpha=0.8)
+        axes.plot(value, place, "o", ms=7, mec="white", mew=0.8, color=style["color"])
+    axes.set(xlabel=label, yticks=range(len(rows)), yticklabels=names)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     _save(figure, out)
 
 
-def _ranked(axes: Any, lines: Sequence[tuple[str, Any, Any, float]], title: str, place: str, **style: Any) -> None:
-    """Curves in the unit square, each named with its area; with more than there are colours only their mean is told."""
+def _ranked(figure: Any, axes: Any, lines: Sequence[tuple[str, Any, Any, float]], title: str, **style: Any) -> None:
+    """Curves in the unit square, each named with its area; those of more than there are colours also as their mean."""
     many = len(lines) > len(CYCLE)
     for (name, x, y, area), own in zip(lines, _styles(), strict=False):
         look = {"color": COLOURS["test"], "alpha": 0.25, "lw": 0.9} if many else own
-        axes.plot(x, y, label=None if many else f"{name}: {area:.3f}", **look, **style)
+        axes.plot(x, y, label=None if many else _lines(f"{name}: {area:.3f}", 2 * LONGEST_NAME), **look, **style)
     if many:
-        axes.plot([], [], color=COLOURS["test"], label=f"mean of {len(lines)}: {np.mean([a for *_, a in lines]):.3f}")
-    if lines:
-        axes.legend(title=title, loc=place)
+        axes.plot([], [], color=COLOURS["test"], alpha=0.5, lw=0.9, label="a target")
+        grid = np.linspace(0, 1, 201)
+        mean = np.mean([_at(grid, x, y) for _, x, y, _ in lines], axis=0)
+        label = f"mean of {len(lines)}: {np.mean([area for *_, area in lines]):.3f}"
+        axes.plot(grid, mean, color=COLOURS["best"], lw=2.2, label=label)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), aspect="equal")
+    if lines:
+        short = all(len(name) <= 14 for name, *_ in lines) and not many
+        _legend_below(figure, axes, 3 if short and len(lines) > 2 else 1, title=title)
+
+
+def _at(grid: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """A curve at the places of a grid, from whichever end it runs."""
+    order = np.argsort(x, kind="stable")
+    return np.interp(grid, np.asarray(x)[order], np.asarray(y)[order])
 
 
 def _rankings(parts: Arrays, targets: Sequence[str]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -329,19 +403,51 @@ def _styles() -> Iterator[dict[str, str]]:
         yield from ({"color": colour, "ls": line} for line in LINES for colour in CYCLE)
 
 
-def _by_epoch(panels: Iterable[Any], legend: bool = True) -> None:
-    from matplotlib.ticker import MaxNLocator
-
+def _by_epoch(panels: Iterable[Any], epochs: int) -> None:
+    """Whole epochs as ticks, the first among them."""
+    step = next(
+        step * 10**power for power in range(9) for step in (1, 2, 5) if epochs / (step * 10**power) <= MOST_TICKS
+    )
+    ticks = [*([1] if step > 1 else []), *range(step, epochs + 1, step)]
     for axes in panels:
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if legend:
-            axes.legend()
+        axes.set(xlabel="epoch", xticks=ticks, xlim=(1 - 0.04 * epochs - 0.2, epochs + 0.04 * epochs + 0.2))
+
+
+def _dots(epochs: int) -> str:
+    """A line of few points shows them; one of a single point is nothing else."""
+    return "o" if epochs <= FEW_EPOCHS else ""
+
+
+def _lines(text: str, letters: int) -> str:
+    """A text on as many lines as it takes."""
+    return "\n".join(wrap(" ".join(text.split()), letters)) or text
+
+
+def _named(axes: Any, x: str, y: str, *, width: float) -> None:
+    """Labels of axes of so many inches."""
+    axes.set_xlabel(_lines(x, int(width / LETTER)))
+    axes.set_ylabel(_lines(y, int(width / LETTER)))
+
+
+def _legend_above(axes: Any, **style: Any) -> None:
+    """Over the panel, where it hides nothing."""
+    names = axes.get_legend_handles_labels()[1]
+    options = {"loc": "lower left", "bbox_to_anchor": (0, 1.0), "borderpad": 0.1, "handlelength": 1.6}
+    axes.legend(ncols=max(1, len(names)), **options | style)
+
+
+def _legend_below(figure: Any, axes: Any, columns: int, **style: Any) -> None:
+    found = axes.get_legend_handles_labels()
+    figure.legend(*found, loc="outside lower center", ncols=min(columns, len(found[0])), **style)
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
 
 
 def _title(figure: Any, note: str) -> None:
     if note:
-        figure.suptitle(note, fontsize=11)
+        figure.suptitle(_lines(note, int(figure.get_figwidth() / LETTER)), fontsize=11)
 
 
 def _panels(count: int, columns: int, *, width: float, height: float) -> tuple[Any, list[Any]]:

@@ -77,7 +77,7 @@ def test_a_stream_gets_the_same_svg_every_time() -> None:
 
 def test_panels_stand_in_as_many_columns_as_asked() -> None:
     def size(columns: int) -> tuple[float, float]:
-        text = drawn(plots.curves_of_runs, {"a": HISTORY, "b": HISTORY}, metric="r2", columns=columns)
+        text = drawn(plots.curves_of_runs, {"a": [HISTORY], "b": [HISTORY, HISTORY[:2]]}, metric="r2", columns=columns)
         width, height = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', text).groups()
         return float(width), float(height)
 
@@ -116,7 +116,7 @@ def test_reliability_and_intervals(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     seen = labels_of(monkeypatch)
     bins = np.array([0.2, 0.8]), np.array([0.1, 0.9]), np.array([5, 7])
     plots.reliability(*bins, tmp_path / "r.png", labels=("predicted probability", "share of positives"))
-    plots.intervals([("a", 0.5, 0.4, 0.6), ("b", 0.7, 0.6, 0.8)], tmp_path / "i.png", label="test R²")
+    plots.intervals([("a", 0.5, 0.4, 0.6, []), ("b", 0.7, 0.6, 0.8, [0.6, 0.8])], tmp_path / "i.png", label="test R²")
     assert is_png(tmp_path / "r.png")
     assert seen == [("", "share of positives"), ("predicted probability", "predictions"), ("test R²", "")]
 

@@ -185,8 +185,23 @@ class Task:
         return replace(self, metric=metric) if metric else self
 
     def scores(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
-        """Every metric; arguments as for :func:`plstm_graph.tasks.metrics.score`."""
-        return {name: score(name, prediction, target) for name in self.metrics}
+        """Every metric; arguments as for :func:`plstm_graph.tasks.metrics.score`.
+
+        Of several targets one in their units is there only if it is the one that validation is judged by: a mean over
+        different units means nothing. See :meth:`by_target`.
+        """
+        mixed = len(self.targets) > 1
+        names = [name for name in self.metrics if not (mixed and METRICS[name].in_units) or name == self.metric]
+        return {name: score(name, prediction, target) for name in names}
+
+    def by_target(self, prediction: Tensor, target: Tensor) -> dict[str, dict[str, float]]:
+        """Every metric of each of several targets; nothing where there is one, or labels are no numbers a target."""
+        if len(self.targets) < 2 or target.dim() != 2 or not target.is_floating_point():
+            return {}
+        return {
+            name: {metric: score(metric, prediction[:, [k]], target[:, [k]]) for metric in self.metrics}
+            for k, name in enumerate(self.targets)
+        }
 
     def calibration(self, prediction: Tensor, target: Tensor, spread: Tensor | None = None) -> dict[str, float]:
         """How far what is said of uncertainty is true; nothing where nothing is said.

@@ -22,6 +22,7 @@ class Metric(NamedTuple):
     function: Score
     label: str
     higher_is_better: bool = True
+    in_units: bool = False  # of the labels: no mean over targets that may differ in theirs
 
 
 def _sklearn(name: str) -> Score:
@@ -80,8 +81,8 @@ def _f1(target: np.ndarray, prediction: np.ndarray) -> float:
 
 METRICS: dict[str, Metric] = {
     "r2": Metric(_spread(_sklearn("r2_score")), "R²"),
-    "rmse": Metric(_rmse, "RMSE", higher_is_better=False),
-    "mae": Metric(_sklearn("mean_absolute_error"), "MAE", higher_is_better=False),
+    "rmse": Metric(_rmse, "RMSE", higher_is_better=False, in_units=True),
+    "mae": Metric(_sklearn("mean_absolute_error"), "MAE", higher_is_better=False, in_units=True),
     "pearson": Metric(_spread(_pearson), "Pearson r"),
     "kendall": Metric(_spread(_kendall), "Kendall's τ"),
     "rocauc": Metric(_spread(_sklearn("roc_auc_score")), "ROC-AUC"),

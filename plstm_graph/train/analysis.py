@@ -1,6 +1,7 @@
 """What stored predictions say: intervals, paired differences, calibration, the worst graphs."""
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,11 +32,39 @@ class Reliability(NamedTuple):
     error: float
 
 
-class Difference(NamedTuple):
-    """How much better (positive) or worse a run is than another on the same graphs."""
+class Score(NamedTuple):
+    """A metric over repeats (seeds) of folds."""
 
-    difference: Interval
-    better: float  # share of the draws in which it is better
+    mean: float  # over repeats of the mean over folds
+    error: float  # standard error over all runs
+    error_repeats: float  # standard error over the means of the repeats
+    deviation: float  # unbiased, over all runs
+    runs: int
+    repeats: int
+
+
+class Difference(NamedTuple):
+    """How much better (positive) or worse one training is than another, over pairs of runs on the same test graphs.
+
+    Attributes:
+        pairs: how many there are.
+        better: in how many of them it is better.
+        over_runs: mean difference and its interval over the pairs; no ends for fewer than two.
+        over_graphs: the same, and its interval over resampled test graphs of these very runs.
+    """
+
+    pairs: int
+    better: int
+    over_runs: Interval
+    over_graphs: Interval
+
+    @property
+    def sign(self) -> int:
+        """1 better, -1 worse; 0 where an interval holds 0, or there is none."""
+        ends = [(each.low, each.high) for each in (self.over_runs, self.over_graphs) if not np.isnan(each.low)]
+        if not ends or self.pairs == 0:
+            return 0
+        return int(all(low > 0 for low, _ in ends)) - int(all(high < 0 for _, high in ends))
 
 
 def draws(graphs: int, targets: int, *, seed: int = 0) -> np.ndarray:
@@ -58,13 +87,53 @@ def bootstrap(found: Predictions, names: Sequence[str], samples: np.ndarray) -> 
     return {name: _interval(scored(found, name), resampled(found, name, samples)) for name in names}
 
 
-def paired(first: Predictions, second: Predictions, name: str, samples: np.ndarray) -> Difference:
-    """Metric of ``second`` over that of ``first`` on the same graphs, signed so that positive is better."""
-    sign = 1 if METRICS[name].higher_is_better else -1
-    gains = sign * (resampled(second, name, samples) - resampled(first, name, samples))
-    gain = sign * (scored(second, name) - scored(first, name))
-    defined = gains[~np.isnan(gains)]
-    return Difference(_interval(gain, gains), float((defined > 0).mean()) if len(defined) else np.nan)
+def score_runs(values: Iterable[tuple[int, float]]) -> Score:
+    """Summary of (seed, value) pairs, one a run; NaN for a spread of fewer than two."""
+    by_seed: dict[int, list[float]] = {}
+    for seed, value in values:
+        by_seed.setdefault(seed, []).append(value)
+    every = [value for found in by_seed.values() for value in found]
+    means = [statistics.fmean(found) for found in by_seed.values()]
+    deviation = statistics.stdev(every) if len(every) > 1 else float("nan")
+    between = statistics.stdev(means) if len(means) > 1 else float("nan")
+    return Score(
+        statistics.fmean(means),
+        deviation / len(every) ** 0.5,
+        between / len(means) ** 0.5,
+        deviation,
+        len(every),
+        len(means),
+    )
+
+
+def paired(pairs: Sequence[tuple[Predictions, Predictions]], name: str, *, share: float = 0.0) -> Difference:
+    """How much better the second of each pair of runs is than the first, by a metric; positive is better.
+
+    The interval over runs is Student's, widened where runs were trained on overlapping graphs and tested on others
+    (Nadeau and Bengio 2003): ``t · deviation · √(1 / pairs + share)``.
+
+    Args:
+        pairs: of runs that were tested on the same graphs.
+        name: of the metric.
+        share: test graphs over training graphs, where the pairs have test graphs of their own (folds, splits).
+    """
+    sign, tests = 1 if METRICS[name].higher_is_better else -1, _numbered([first for first, _ in pairs])
+    gains, drawn = [], []
+    for (first, second), test in zip(pairs, tests, strict=True):
+        gain = sign * (scored(second, name) - scored(first, name))
+        if np.isnan(gain):
+            continue
+        samples = draws(len(first.index), first.prediction.shape[1] * len(pairs), seed=test)[: _fewer(len(pairs))]
+        gains.append(gain)
+        drawn.append(sign * (resampled(second, name, samples) - resampled(first, name, samples)))
+    if not gains:
+        nothing = Interval(np.nan, np.nan, np.nan)
+        return Difference(0, 0, nothing, nothing)
+    share = share if len(set(tests)) > 1 else 0.0
+    with_all = np.mean([each[: min(map(len, drawn))] for each in drawn], axis=0)
+    mean = float(np.mean(gains))
+    better = sum(gain > 0 for gain in gains)
+    return Difference(len(gains), better, _students(gains, share), _interval(mean, with_all))
 
 
 def same_graphs(runs: Sequence[Predictions]) -> bool:
@@ -129,9 +198,31 @@ def worst(error: np.ndarray, count: int) -> list[int]:
     return [int(place) for place in np.argsort(-largest, kind="stable")[:count] if largest[place] >= 0]
 
 
-def spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and unbiased standard deviation; NaN for that of a single value."""
-    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
+def _numbered(tests: Sequence[Predictions]) -> list[int]:
+    """A number for each set of test graphs, in order of appearance."""
+    known: list[Predictions] = []
+    found = []
+    for test in tests:
+        place = next((place for place, other in enumerate(known) if same_graphs([other, test])), len(known))
+        known += [test] if place == len(known) else []
+        found.append(place)
+    return found
+
+
+def _fewer(pairs: int) -> int:
+    """Samples for each of so many pairs: their mean varies less, and so many take their time."""
+    return max(FEWEST, int(RESAMPLES / max(1.0, pairs / 3)))
+
+
+def _students(values: Sequence[float], share: float) -> Interval:
+    """Mean with Student's interval; see :func:`paired`."""
+    from scipy.stats import t
+
+    count, mean = len(values), float(np.mean(values))
+    if count < 2:
+        return Interval(mean, np.nan, np.nan)
+    reach = float(t.ppf((1 + LEVEL) / 2, count - 1)) * float(np.std(values, ddof=1)) * (1 / count + share) ** 0.5
+    return Interval(mean, mean - reach, mean + reach)
 
 
 def _tensors(found: Predictions) -> tuple[torch.Tensor, torch.Tensor]:

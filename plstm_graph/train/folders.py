@@ -32,8 +32,8 @@ def missing(path: str | os.PathLike[str]) -> str:
 
 def _runs(folder: Path) -> list[Path]:
     """Those of a series, by fold and seed."""
-    found = ((re.fullmatch(r"fold-(\d+)_seed-(\d+)", path.name), path) for path in folder.glob("fold-*_seed-*/"))
-    return [path for _, path in sorted(((int(match[1]), int(match[2])), path) for match, path in found if match)]
+    found = ((re.fullmatch(r"(?:fold-(\d+)_)?seed-(\d+)", path.name), path) for path in folder.glob("*seed-*/"))
+    return [path for _, path in sorted(((int(match[1] or 0), int(match[2])), path) for match, path in found if match)]
 
 
 def check_checkpoint(path: str | os.PathLike[str]) -> None:

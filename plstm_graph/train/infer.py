@@ -192,7 +192,8 @@ def evaluate(
 
     Returns:
         Name of the ``data``, ``part`` and ``why`` this one, how many ``graphs`` were scored and rows ``rejected``,
-        the metrics, and ``notes``, sentences on what a reader should know.
+        the metrics, ``by_target`` every metric of each of several targets (empty for one), and ``notes``, sentences on
+        what a reader should know.
 
     Raises:
         CheckpointError, ConfigError, DataError: the checkpoint, an option or the data cannot be used.
@@ -218,8 +219,17 @@ def evaluate(
     answers, known = outputs(learner, graphs, batch_size), labels(graphs)
     found = learner.task.scores(answers, known)
     found |= learner.task.calibration(answers, known, spreads(learner, graphs, batch_size))
+    by_target = learner.task.by_target(answers, known)
     counts = {"graphs": len(graphs), "rejected": len(dataset.rejected)}
-    return {"data": dataset.name, "part": part, "why": why, **counts, **found, "notes": _notes(dataset, meta)}
+    return {
+        "data": dataset.name,
+        "part": part,
+        "why": why,
+        **counts,
+        **found,
+        "by_target": by_target,
+        "notes": _notes(dataset, meta),
+    }
 
 
 def _pointed_at(data: str, meta: Meta) -> TrainConfig:

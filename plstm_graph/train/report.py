@@ -15,6 +15,7 @@ from plstm_graph.train.checkpoint import load_weights, read
 from plstm_graph.train.config import TrainConfig, config_hash
 from plstm_graph.train.data import labels
 from plstm_graph.train.infer import outputs, spreads
+from plstm_graph.train.machine import machine
 from plstm_graph.train.module import Learner
 from plstm_graph.train.start import Start
 
@@ -23,7 +24,8 @@ from plstm_graph.train.start import Start
 class Run:
     """A run and its parts.
 
-    ``split`` holds the places of train, valid and test in the data set, ``parts`` their prepared graphs.
+    ``split`` holds the places of train, valid and test in the data set, ``parts`` their prepared graphs; ``devices`` is
+    how many train it together.
     """
 
     config: TrainConfig
@@ -34,6 +36,7 @@ class Run:
     keeper: Keeper
     out: Path | None
     start: Start
+    devices: int = 1
 
 
 MOST_VALUES = 10_000_000
@@ -85,7 +88,9 @@ def _content(run: Run, found: Found, last_epoch: dict[str, float]) -> dict[str, 
         "targets": list(task.targets),
         "seed": config.seed,
         "config_hash": config_hash(config),
+        "date": results.now(),
         "device": run.learner.device.type,
+        "machine": machine(run.learner.device.type) | {"devices": run.devices},
         "command": run.start.command,
         "commit": results.commit(),
         "versions": results.versions(),
@@ -94,15 +99,9 @@ def _content(run: Run, found: Found, last_epoch: dict[str, float]) -> dict[str, 
 
 def _by_target(run: Run, found: Found) -> dict[str, Any]:
     """Scores of each target of several, on validation and test."""
-    task = run.learner.task
-    if len(task.targets) < 2 or any(target.shape != prediction.shape for prediction, target in found.values()):
-        return {}
-    parts = {
-        name: {part: [values[:, [number]] for values in found[part]] for part in ("valid", "test")}
-        for number, name in enumerate(task.targets)
-    }
-    scores = {name: {part: task.scores(*both) for part, both in own.items()} for name, own in parts.items()}
-    return {"by_target": scores}
+    parts = {part: run.learner.task.by_target(*found[part]) for part in ("valid", "test")}
+    scores = {name: {part: parts[part][name] for part in parts} for name in parts["test"]}
+    return {"by_target": scores} if scores else {}
 
 
 def _calibration(run: Run, found: Found) -> dict[str, Any]:

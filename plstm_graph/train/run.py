@@ -225,7 +225,7 @@ def _assemble(
         compile=config.compile,
         capture=config.capture,
     )
-    return Run(config, dataset, start.split, parts, learner, keeper, out, start), trainer, loader
+    return Run(config, dataset, start.split, parts, learner, keeper, out, start, trainer.world_size), trainer, loader
 
 
 def _parts(

@@ -1,6 +1,5 @@
 """A series: one training over many seeds and folds, several runs at a time, each with a folder of its own."""
 
-import statistics
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,13 +8,14 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.files import atomic_write
 from plstm_graph.model_config import AnyConfig
 from plstm_graph.train import results
+from plstm_graph.train.analysis import score_runs
 from plstm_graph.train.callbacks import Reporter, progress_console
 from plstm_graph.train.config import TrainConfig, anywhere, differences, read_toml, to_dict
 from plstm_graph.train.data import load_data
@@ -64,39 +64,6 @@ def _prepared(source: TrainConfig, model: AnyConfig) -> Any:
     return _dataset(source).prepared(model)
 
 
-# ---------------------------------------------------------------------- scores
-
-
-class Score(NamedTuple):
-    """A metric over repeats (seeds) of folds."""
-
-    mean: float  # over repeats of the mean over folds
-    error: float  # standard error over all runs
-    error_repeats: float  # standard error over the means of the repeats
-    deviation: float  # unbiased, over all runs
-    runs: int
-    repeats: int
-
-
-def score(values: Iterable[tuple[int, float]]) -> Score:
-    """Summary of (seed, value) pairs, one a run; NaN for a spread of fewer than two."""
-    by_seed: dict[int, list[float]] = {}
-    for seed, value in values:
-        by_seed.setdefault(seed, []).append(value)
-    every = [value for found in by_seed.values() for value in found]
-    means = [statistics.fmean(found) for found in by_seed.values()]
-    deviation = statistics.stdev(every) if len(every) > 1 else float("nan")
-    between = statistics.stdev(means) if len(means) > 1 else float("nan")
-    return Score(
-        statistics.fmean(means),
-        deviation / len(every) ** 0.5,
-        between / len(means) ** 0.5,
-        deviation,
-        len(every),
-        len(means),
-    )
-
-
 # ---------------------------------------------------------------------- a series of the command line
 
 
@@ -130,7 +97,9 @@ def train_series(
     progress: bool = False,
     command: str | None = None,
 ) -> dict[str, Any]:
-    """Trains every fold with every seed in ``config.out/fold-F_seed-S`` and returns what ``summary.json`` holds.
+    """Trains every fold with every seed and returns what ``summary.json`` holds.
+
+    A run goes to ``config.out/seed-S``, with folds to ``config.out/fold-F_seed-S``.
 
     Each run is what :func:`train` makes of it, and adds a line to ``runs.jsonl``. One that fails does not keep the
     others from running. Where the folder holds a series with the same settings, these seeds and folds join it: the
@@ -183,7 +152,7 @@ def _train_series(
     data_hash = _checked_data(out, config, overwrite)
     members = [
         _job(
-            replace(config, devices="1", fold=fold, seed=seed, out=str(out / f"fold-{fold}_seed-{seed}")),
+            replace(config, devices="1", fold=fold, seed=seed, out=str(_folder(out, config, fold, seed))),
             data_hash,
             resume or (seed, fold) not in asked,
         )
@@ -221,6 +190,13 @@ def _train_series(
     summary |= {"seeds": seeds, "folds": folds, "command": command}
     results.write_json(out / SUMMARY, summary)
     return summary
+
+
+def _folder(out: Path, config: TrainConfig, fold: int, seed: int) -> Path:
+    """Of a run: by its seed, and by its fold where the split has folds."""
+    long = out / f"fold-{fold}_seed-{seed}"  # as all runs were called once
+    folds = (config.split or shared_dataset(config).default_split) == "folds"
+    return long if folds or fold or long.is_dir() else out / f"seed-{seed}"
 
 
 def _joined(out: Path, config: TrainConfig) -> dict[str, list[int]]:
@@ -305,12 +281,15 @@ def _open(out: Path, config: TrainConfig, series: dict[str, Any], overwrite: boo
 
 
 def summarise(rows: Sequence[Row], failed: dict[str, str]) -> dict[str, Any]:
-    """Mean and spread of every metric on validation and test, see :class:`Score`."""
+    """Mean and spread of every metric on validation and test, see :class:`plstm_graph.train.analysis.Score`."""
     found: dict[str, Any] = {"runs": len(rows), "failed": failed}
     if not rows:
         return found
     parts = {
-        part: {name: score((row["seed"], _number(row[part][name])) for row in rows)._asdict() for name in rows[0][part]}
+        part: {
+            name: score_runs((row["seed"], _number(row[part][name])) for row in rows)._asdict()
+            for name in rows[0][part]
+        }
         for part in ("valid", "test")
     }
     return found | {
@@ -334,14 +313,18 @@ def summary_table(summary: Mapping[str, Any]) -> Any:
 
     runs, failed = summary["runs"], summary["failed"]
     heads = ("metric", "valid", "test", "s.e. over seeds")
-    title = f"{runs} runs" + (f", {len(failed)} failed" if failed else "")
+    title = f"{runs} run{'' if runs == 1 else 's'}" + (f", {len(failed)} failed" if failed else "")
     table = Table(*heads, title=title, title_justify="left", box=None, pad_edge=False)
     if runs:
         for name, test in summary["test"].items():
             cells = (f"{part['mean']:.4f} ± {part['deviation']:.4f}" for part in (summary["valid"][name], test))
             between = f"{test['error_repeats']:.4f}" if test["repeats"] > 1 else "-"
             table.add_row(name + (" (chosen by)" if name == summary["metric"] else ""), *cells, between)
-        table.caption = f"{summary['parameters']:,} parameters; {summary['minutes'] / runs:.1f} minutes a run"
+        size = f"{summary['parameters']:,} parameters; " if summary["parameters"] else ""
+        table.caption = (
+            f"± is the unbiased standard deviation over {runs} runs, s.e. the standard error of the mean over seeds\n"
+            f"{size}{summary['minutes'] / runs:.1f} minutes of training a run"
+        )
         table.caption_justify = "left"
     return table
 

@@ -58,15 +58,40 @@ def test_paired_differences_are_narrower_and_signed(regression: Predictions) -> 
     """A model that errs by a tenth less on every graph is better for sure, though the intervals of both overlap."""
     better = made(regression.target + 0.9 * (regression.prediction - regression.target), regression.target)
     samples = analysis.draws(80, 1)
-    found = analysis.paired(regression, better, "rmse", samples)
+    found = analysis.paired([(regression, better)], "rmse")
     alone = [analysis.bootstrap(run, ["rmse"], samples)["rmse"] for run in (regression, better)]
     assert alone[1].high > alone[0].low
-    assert found.difference.low > 0
-    assert found.better == 1
-    assert found.difference.value == pytest.approx(alone[0].value - alone[1].value, rel=1e-4)
-    back = analysis.paired(better, regression, "r2", samples)
-    assert back.difference.high < 0
-    assert back.better == 0
+    assert found.over_graphs.low > 0
+    assert np.isnan(found.over_runs.low)
+    assert (found.pairs, found.better, found.sign) == (1, 1, 1)
+    assert found.over_graphs.value == pytest.approx(alone[0].value - alone[1].value, rel=1e-4)
+    assert analysis.paired([(better, regression)], "r2").sign == -1
+
+
+def test_pairs_of_runs_have_students_interval_wider_where_tests_differ() -> None:
+    random = np.random.default_rng(0)
+    pairs = []
+    for _ in range(4):  # on test graphs of their own
+        target = random.normal(size=(60, 1))
+        pairs.append(tuple(made(target + size * random.normal(size=(60, 1)), target) for size in (0.6, 0.4)))
+    found = analysis.paired(pairs, "mae", share=0.25)
+    gains = [analysis.scored(one, "mae") - analysis.scored(other, "mae") for one, other in pairs]
+    mean, deviation = np.mean(gains), np.std(gains, ddof=1)
+    reach = 3.182446 * deviation * np.sqrt(1 / 4 + 0.25)  # t of three degrees of freedom
+    assert found.over_runs == pytest.approx((mean, mean - reach, mean + reach), rel=1e-5)
+    assert found.over_graphs.low < mean < found.over_graphs.high
+    assert (found.pairs, found.better) == (4, 4)
+    again = [pairs[0]] * 4  # one test: nothing to widen, and no spread
+    assert analysis.paired(again, "mae", share=0.25).over_runs == pytest.approx((gains[0],) * 3)
+
+
+def test_an_interval_that_holds_nothing_tells_nothing_apart() -> None:
+    target = np.random.default_rng(1).normal(size=(40, 1))
+    one, other = (made(target + np.random.default_rng(seed).normal(size=(40, 1)), target) for seed in (2, 3))
+    assert analysis.paired([(one, other)], "mae").sign == 0
+    assert analysis.paired([], "mae").pairs == 0
+    constant = made(target, np.ones((40, 1)))
+    assert analysis.paired([(constant, constant)], "r2")[:2] == (0, 0)
 
 
 def test_the_same_graphs_have_the_same_labels(regression: Predictions) -> None:
@@ -98,8 +123,3 @@ def test_the_worst_are_measured_by_the_spread_of_their_target() -> None:
     assert analysis.worst(analysis.errors(found, Regression), 9) == [0, 1, 2]  # what has no label is not wrong
     classes = made(np.array([[0.2, 0.8], [0.9, 0.1]]), np.array([0, 0]))
     assert analysis.worst(analysis.errors(classes, Multiclass), 1) == [0]
-
-
-def test_spread() -> None:
-    assert analysis.spread([1.0, 3.0]) == pytest.approx((2, 2**0.5))
-    assert np.isnan(analysis.spread([1.0])[1])

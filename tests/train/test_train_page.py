@@ -10,12 +10,15 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+from awkward import made_series
 from small_runs import small_config, small_dataset, three_classes
 
 from plstm_graph.errors import ConfigError, TargetError
 from plstm_graph.train import train
 from plstm_graph.train.page import write_page
+from plstm_graph.train.page.parts import fixed, signed
 from plstm_graph.train.results import write_json
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -92,7 +95,7 @@ def test_the_page_of_a_regression(runs: Path) -> None:
     assert write_page([runs / "first"]) == runs / "first" / "report.html"
     page = checked(runs / "first" / "report.html")
     stored = json.loads((runs / "first" / "metrics.json").read_text())
-    assert f"{stored['test']['r2']:.4f}" in page.text
+    assert fixed(stored["test"]["r2"]) in page.text
     assert f"{stored['parameters']:,}" in page.text
     for words in (stored["data_hash"], stored["command"], "test, 95 % interval", "predicted", "model.width", "torch"):
         assert words in page.text
@@ -133,16 +136,16 @@ def test_the_page_of_classes_without_smiles(runs: Path, tmp_path: Path) -> None:
 
 def test_several_runs_are_compared(runs: Path, tmp_path: Path) -> None:
     page = checked(write_page([runs / name for name in ("first", "second", "other")], tmp_path / "page.html"))
-    assert "3 runs compared" in page.text
+    assert "2 trainings compared" in page.text
     stored = [json.loads((runs / name / "metrics.json").read_text()) for name in ("first", "second")]
     values = [found["test"]["r2"] for found in stored]
     mean, spread = sum(values) / 2, abs(values[0] - values[1]) / 2**0.5
-    assert f"{mean:.4f} ± {spread:.4f}" in page.text  # of the two that differ in their seed alone
-    assert f"{values[1] - values[0]:+.4f}" in page.text
-    rows = re.findall(
-        r'<th scope="row">([\w.]+)</th>', (tmp_path / "page.html").read_text().split('id="configuration"')[1]
-    )
-    assert rows[:2] == ["seed", "model.width"]
+    assert f"{fixed(mean)} ± {fixed(spread)}" in page.text  # of the two that differ in their seed alone
+    third = json.loads((runs / "other" / "metrics.json").read_text())["test"]["r2"]
+    assert signed(third - values[0]) in page.text  # one pair: the second has no mate on its test graphs left
+    text = (tmp_path / "page.html").read_text().split('id="configuration"')[1].split("</section>")[0]
+    assert re.findall(r'<th scope="row">([\w.]+)</th>', text) == ["seed", "model.width"]
+    assert "<dt>model.layers</dt>" in text  # the rest once
 
 
 def test_the_folder_of_a_series_stands_for_its_runs(runs: Path, tmp_path: Path) -> None:
@@ -150,7 +153,51 @@ def test_the_folder_of_a_series_stands_for_its_runs(runs: Path, tmp_path: Path) 
         shutil.copytree(runs / name, tmp_path / name)
     (tmp_path / "series.toml").touch()
     assert write_page([tmp_path]) == tmp_path / "report.html"
-    assert "2 runs compared" in checked(tmp_path / "report.html").text
+    page = checked(tmp_path / "report.html")
+    stored = [json.loads((runs / name / "metrics.json").read_text()) for name in ("first", "second")]
+    values = [found["test"]["r2"] for found in stored]
+    told = f"{fixed(sum(values) / 2, 3)} ± {fixed(abs(values[0] - values[1]) / 2**0.5, 3)}"
+    first, second = page.text.split(told)[:2]
+    assert first.rstrip().endswith("test R²")
+    assert second.lstrip().startswith("mean ± unbiased standard deviation over 2 seeds (2 runs)")
+    assert "Paired differences" not in page.text
+    assert "2 runs: 2 seeds, seeds 0-1" in page.text
+
+
+def test_a_series_is_one_row_and_two_are_paired_fold_by_fold(tmp_path: Path) -> None:
+    folders = [made_series(tmp_path / name, 4, task="binary", skill=skill) for name, skill in (("a", 0.3), ("b", 0.9))]
+    for fold in range(4):  # of one training, whatever the test graphs
+        metrics = folders[1] / f"fold-{fold}" / "metrics.json"
+        write_json(metrics, json.loads(metrics.read_text()) | {"test": {"rocauc": 0.1 * fold}})
+    page = checked(write_page(folders, tmp_path / "page.html"))
+    assert f"0.1500 ± {(0.05 / 3) ** 0.5:.4f}" in page.text
+    text = (tmp_path / "page.html").read_text()
+    rows = re.findall(r'<th scope="row">(\S+)</th>', text.split('id="results"')[1].split("<details>")[0])
+    assert rows == ["a", "b"]
+    (cells,) = re.findall(r"<tr>(.*?)</tr>", text.split('id="paired-differences"')[1].split("</tbody>")[0], re.DOTALL)[
+        1:
+    ]
+    assert re.findall(r">([^<]+)<", cells)[:2] == ["b", "4"]
+    assert "other test graphs" not in page.text
+    assert page.text.count("fold-3") == 2  # among the single runs, which are shown on request, and nowhere else
+    alone = checked(write_page(folders[:1], tmp_path / "one.html"))
+    assert "best on validation" not in alone.text
+    assert "--folds 0-3 --out runs/a" in alone.text
+
+
+def test_what_a_leaderboard_asks_for_stands_in_one_place(tmp_path: Path) -> None:
+    made_series(tmp_path / "ten", by="seed")
+    made_series(tmp_path / "half", 4, by="seed", finished=3)
+    text = (write_page([tmp_path / "ten"])).read_text()
+    line = html.unescape(re.search(r"<pre><code>(.*)</code>", text)[1])
+    values = [
+        json.loads((tmp_path / "ten" / f"seed-{k}" / "metrics.json").read_text())["test"]["r2"] for k in range(10)
+    ]
+    assert f"test R² {np.mean(values):.4f} ± {np.std(values, ddof=1):.4f} | valid R² " in line
+    assert "10 runs: 10 seeds, seeds 0-9 | 280,037 parameters | AMD EPYC, 2 cores, no GPU | external data: none" in line
+    assert line.endswith("plstm-graph train --data made.csv --seeds 0-9 --out runs/ten")
+    note = checked(write_page([tmp_path / "half"])).text
+    assert "Series half: seed-3 is not finished. Numbers are of the other 3. Go on with: plstm-graph train" in note
 
 
 def test_an_unfinished_run_shows_what_is_there(runs: Path, tmp_path: Path) -> None:
@@ -160,7 +207,7 @@ def test_an_unfinished_run_shows_what_is_there(runs: Path, tmp_path: Path) -> No
     assert len(page.pictures) == 1
     page = checked(write_page([folder, runs / "first"], tmp_path / "page.html"))
     assert "Run half is not finished" in page.text
-    assert "2 runs compared" in page.text
+    assert "1 seed" in page.text
 
 
 def test_a_run_of_an_earlier_version_has_no_predictions(runs: Path, tmp_path: Path) -> None:
@@ -172,7 +219,7 @@ def test_a_run_of_an_earlier_version_has_no_predictions(runs: Path, tmp_path: Pa
 
 
 def test_other_test_graphs_are_not_paired(runs: Path, tmp_path: Path) -> None:
-    shutil.copytree(runs / "second", tmp_path / "moved")
+    shutil.copytree(runs / "other", tmp_path / "moved")
     table = tmp_path / "moved" / "predictions.csv"
     table.write_text(table.read_text().replace("\ntest,", "\ntest,1"))
     page = checked(write_page([runs / "first", tmp_path / "moved"], tmp_path / "page.html"))

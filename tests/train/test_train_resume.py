@@ -29,7 +29,7 @@ EPOCHS = 6
 def artefacts(out: Path) -> dict[str, Any]:
     """Everything that must not depend on an interruption."""
     found = json.loads((out / "metrics.json").read_text())
-    found.pop("minutes")
+    found.pop("minutes"), found.pop("date")
     found.pop("command")
     states = {name: read(out / "checkpoints" / name) for name in ("best.ckpt", "last.ckpt")}
     for state in states.values():

@@ -20,11 +20,11 @@ from typer.testing import CliRunner
 from plstm_graph.cli import app
 from plstm_graph.errors import ConfigError
 from plstm_graph.train import train, train_series
+from plstm_graph.train.analysis import score_runs
 from plstm_graph.train.checkpoint import read
 from plstm_graph.train.config import TrainConfig, write_toml
 from plstm_graph.train.folders import numbers, stored_series
 from plstm_graph.train.results import METRICS, append_line, read_lines
-from plstm_graph.train.series import score
 
 SMALL = ["--epochs", 2, "--batch-size", 8, "--accelerator", "cpu"]
 SMALL += ["--width", 8, "--layers", 1, "--heads", 4, "--rwse", 0]
@@ -45,7 +45,7 @@ def without_times(row: dict[str, Any]) -> dict[str, Any]:
 
 def test_each_run_is_what_train_makes_of_it(tmp_path: Path, config: TrainConfig) -> None:
     found = train_series(config, seeds=[0, 2], command="plstm-graph train")
-    names = ["fold-0_seed-0", "fold-0_seed-2"]
+    names = ["seed-0", "seed-2"]
     assert sorted(os.listdir(config.out)) == [*names, "runs.jsonl", "series.toml", "summary.json"]
     rows = {row["run"]: row for row in read_lines(Path(config.out) / "runs.jsonl")}
     assert sorted(rows) == names
@@ -79,7 +79,7 @@ def test_resuming_runs_what_is_missing_and_what_was_cut_short(
     train_series(config, seeds=[0, 1, 2])
     out = Path(config.out)
     rows = {row["run"]: without_times(row) for row in read_lines(out / "runs.jsonl")}
-    (out / "fold-0_seed-1" / METRICS).unlink()  # as if it had been killed before its results
+    (out / "seed-1" / METRICS).unlink()  # as if it had been killed before its results
     lines = (out / "runs.jsonl").read_text().splitlines()
     (out / "runs.jsonl").write_text(lines[0] + "\n" + lines[2][:50])  # and the last line had been cut short
     ran: list[tuple[str, bool]] = []
@@ -91,7 +91,7 @@ def test_resuming_runs_what_is_missing_and_what_was_cut_short(
 
     monkeypatch.setattr(series, "_run", spy)
     train_series(config, seeds=[0, 1, 2, 3], resume=True)
-    assert ran == [("fold-0_seed-1", True), ("fold-0_seed-3", False)]
+    assert ran == [("seed-1", True), ("seed-3", False)]
     again = {row["run"]: without_times(row) for row in read_lines(out / "runs.jsonl")}
     assert {name: again[name] for name in rows} == rows
     assert len(again) == 4
@@ -107,12 +107,12 @@ def test_what_is_wrong_shows_before_anything_runs(config: TrainConfig, monkeypat
     with pytest.raises(ConfigError, match="jobs must be at least 1"):
         train_series(config, seeds=[0], jobs=0)
     assert not Path(config.out).exists()
-    taken = Path(config.out) / "fold-0_seed-1" / "thesis.txt"
+    taken = Path(config.out) / "seed-1" / "thesis.txt"
     taken.parent.mkdir(parents=True)
     taken.write_text("mine")
-    with pytest.raises(ConfigError, match=r"fold-0_seed-1 is not empty; give --resume, --overwrite"):
+    with pytest.raises(ConfigError, match=r"seed-1 is not empty; give --resume, --overwrite"):
         train_series(config, seeds=[0, 1])
-    assert os.listdir(config.out) == ["fold-0_seed-1"]
+    assert os.listdir(config.out) == ["seed-1"]
 
 
 def test_other_options_are_named_on_resuming(config: TrainConfig) -> None:
@@ -181,11 +181,11 @@ def test_a_joined_series_is_resumed_as_one(config: TrainConfig, monkeypatch: pyt
     lines = Path(config.out) / "runs.jsonl"
     lines.unlink()  # as if it had been killed before the line of its first run
     found = train_series(config, seeds=[2], folds=[1])
-    assert ran == ["fold-0_seed-0", "fold-0_seed-1", "fold-1_seed-2"]
+    assert ran == ["seed-0", "seed-1", "fold-1_seed-2"]
     assert (found["runs"], found["test"]["r2"]["mean"]) == (2, 1.0)
-    assert found["failed"] == {"fold-0_seed-1": "ValueError: an accident"}
+    assert found["failed"] == {"seed-1": "ValueError: an accident"}
     found = train_series(config, seeds=[2], folds=[1], resume=True)
-    assert ran[3:] == ["fold-1_seed-0", "fold-0_seed-1", "fold-1_seed-1", "fold-0_seed-2"]
+    assert ran[3:] == ["fold-1_seed-0", "seed-1", "fold-1_seed-1", "seed-2"]
     assert (found["runs"], found["failed"], found["seeds"], found["folds"]) == (6, {}, [0, 1, 2], [0, 1])
     assert len(read_lines(lines)) == 6
 
@@ -204,14 +204,14 @@ def test_numbers_that_are_none(text: str) -> None:
 
 
 def test_a_score_by_hand() -> None:
-    found = score([(42, 0.8), (42, 0.9), (43, 0.6), (43, 0.7), (44, 0.9), (44, 1.0)])
+    found = score_runs([(42, 0.8), (42, 0.9), (43, 0.6), (43, 0.7), (44, 0.9), (44, 1.0)])
     assert found.mean == pytest.approx((0.85 + 0.65 + 0.95) / 3)
     assert found.deviation == pytest.approx(math.sqrt(0.10833333333 / 5))
     assert found.error == pytest.approx(found.deviation / math.sqrt(6))
     between = math.sqrt((0.0333333333**2 + 0.1666666667**2 + 0.1333333333**2) / 2 / 3)
     assert found.error_repeats == pytest.approx(between)
     assert (found.runs, found.repeats) == (6, 3)
-    assert math.isnan(score([(0, 0.5)]).error)
+    assert math.isnan(score_runs([(0, 0.5)]).error)
 
 
 def test_lines_are_whole_or_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -296,7 +296,7 @@ def test_interrupted_it_stops_its_children_and_is_resumed(tmp_path: Path) -> Non
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from plstm_graph import cli; "
     command = [sys.executable, "-c", code + "cli.main()", *map(str, words), "--jobs", "2"]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    begun = [out / f"fold-0_seed-{seed}" / "checkpoints" / "last.ckpt" for seed in (0, 1)]
+    begun = [out / f"seed-{seed}" / "checkpoints" / "last.ckpt" for seed in (0, 1)]
     until = time.monotonic() + 200
     while not any(path.exists() for path in begun) and run.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
@@ -313,5 +313,5 @@ def test_interrupted_it_stops_its_children_and_is_resumed(tmp_path: Path) -> Non
     train_series(config, **series, resume=True)
     alone = tmp_path / "alone"
     train(replace(config, seed=1, devices="1", out=str(alone)))
-    states = [read(folder)["state_dict"] for folder in (alone, out / "fold-0_seed-1")]
+    states = [read(folder)["state_dict"] for folder in (alone, out / "seed-1")]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])

@@ -9,21 +9,21 @@ from pathlib import Path
 
 from plstm_graph import __version__
 from plstm_graph.errors import PLSTMGraphError, missing_extra
-from plstm_graph.files import atomic_write
+from plstm_graph.files import atomic_write, expanded
 from plstm_graph.train.page.compare import compare
+from plstm_graph.train.page.entries import entries
 from plstm_graph.train.page.parts import Page
 from plstm_graph.train.page.single import single
-from plstm_graph.train.record import read_run
-from plstm_graph.train.results import CONFIG, PAGE, SERIES
+from plstm_graph.train.results import PAGE
 
 __all__ = ["write_page"]
 
 
 def write_page(folders: Sequence[str | PathLike[str]], out: str | PathLike[str] | None = None) -> Path:
-    """Writes what a run found, or how several compare, as one HTML page.
+    """Writes what a run or a series found, or how several compare, as one HTML page.
 
     Args:
-        folders: of runs, finished or not, or of a series, for all of its runs.
+        folders: of runs, finished or not, and of series, each of which is one thing with all its runs.
         out: file to write; ``report.html`` in the folder if it is one, in the current folder for several.
 
     Returns:
@@ -34,20 +34,14 @@ def write_page(folders: Sequence[str | PathLike[str]], out: str | PathLike[str] 
         DataError: a file of a run is damaged.
         OSError: ``out`` cannot be written.
     """
-    given = list(dict.fromkeys(map(Path, folders)))
-    records = [read_run(run) for run in dict.fromkeys(run for folder in given for run in _runs(folder))]
+    given = list(dict.fromkeys(map(expanded, folders)))
+    found = entries(given)
     path = Path(out) if out is not None else (given[0] if len(given) == 1 else Path()) / PAGE
-    page = single(records[0]) if len(records) == 1 else compare(records)
+    records = [run for entry in found for run in entry.runs]
+    page = single(records[0]) if len(records) == 1 and not found[0].failed else compare(found)
     with atomic_write(path) as temp:
         temp.write_text(_html(page), encoding="utf-8")
     return path
-
-
-def _runs(folder: Path) -> list[Path]:
-    """The folder of a run, or those of the runs of a series."""
-    if not (folder / SERIES).is_file():
-        return [folder]
-    return sorted(place.parent for place in folder.glob(f"*/{CONFIG}")) or [folder]
 
 
 def _html(page: Page) -> str:

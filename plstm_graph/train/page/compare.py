@@ -1,6 +1,6 @@
-"""The page that compares runs: of one task, metric and set of targets."""
+"""The page that compares trainings, or tells of one with many runs: of one task, metric and set of targets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,35 +9,52 @@ from plstm_graph import plots
 from plstm_graph.errors import ConfigError
 from plstm_graph.tasks import METRICS
 from plstm_graph.train import analysis
-from plstm_graph.train.page.parts import Page, Section, Table, bounds, count, figure, fixed, number, option
-from plstm_graph.train.page.single import intervals_note, unfinished
-from plstm_graph.train.record import Predictions, Record
+from plstm_graph.train.page.entries import Entry, matched, test_share
+from plstm_graph.train.page.leaderboard import leaderboard
+from plstm_graph.train.page.parts import (
+    Folded,
+    Page,
+    Section,
+    Table,
+    bounds,
+    count,
+    figure,
+    fixed,
+    number,
+    option,
+    plus_minus,
+    signed,
+)
+from plstm_graph.train.page.single import MOST_TARGETS, intervals_note, unfinished
+from plstm_graph.train.record import Record
 
-Results = list[tuple[str, Record, dict[str, Any]]]  # of finished runs: name, run, metrics
+UNTOLD = "this test set cannot tell the two apart"
 
 
-def compare(records: Sequence[Record]) -> Page:
-    """Results, spread over repeats, curves, paired differences and what the runs do not share.
+def compare(entries: Sequence[Entry]) -> Page:
+    """Results, curves, paired differences and what the trainings do not share.
 
     Raises:
         ConfigError: the runs do not judge the same thing; there is nothing to compare.
     """
-    metric = _check(records)
-    label, names = METRICS[metric].label, _names(records)
-    finished = [(name, run, run.metrics) for name, run in zip(names, records, strict=True) if run.metrics]
-    notes = [unfinished(run) for run in records if not run.metrics] + list(_warnings(finished))
+    metric = _check([run for entry in entries for run in entry.runs])
+    label = METRICS[metric].label
+    finished = [entry for entry in entries if entry.finished]
     sections = [_results(finished, metric)] if finished else []
+    if len(finished) > 1:
+        sections.append(_paired(finished, metric))
+    sections += _training(entries, metric)
     if finished:
-        sections += [_paired(finished, metric)] if len(finished) > 1 else []
-    histories = {name: run.history for name, run in zip(names, records, strict=True) if run.history}
-    if histories:
-        alt = f"Line charts by epoch for {', '.join(histories)}: train loss, valid loss and {label} of valid"
-        words = {"alt": alt, "metric": metric, "label": label}
-        sections.append(Section("Training", figures=[figure(plots.curves_of_runs, histories, panels=True, **words)]))
-    sections += [_differences(names, records), _provenance(finished)]
-    data = {str((run.metrics or run.options).get("data", "–")) for run in records}
-    title = f"{', '.join(sorted(data))}: {count(len(records), 'run')} compared"
-    return Page(title, f"by {label} · {', '.join(names)}", _tiles(finished, metric), notes, sections)
+        sections.append(leaderboard(finished, metric))
+    sections += [_configuration(entries), *([_provenance(finished)] if finished else [])]
+    data = sorted({str((run.metrics or run.options).get("data", "–")) for entry in entries for run in entry.runs})
+    runs = count(sum(len(entry.runs) for entry in entries), "run")
+    if len(entries) == 1:
+        title, subtitle = f"{', '.join(data)}: {entries[0].repeats}", f"by {label} · {entries[0].name}, {runs}"
+    else:
+        title = f"{', '.join(data)}: {len(entries)} trainings compared"
+        subtitle = f"by {label} · {', '.join(entry.name for entry in entries)} · {runs}"
+    return Page(title, subtitle, _tiles(finished, metric), _notes(entries, finished), sections)
 
 
 def _check(records: Sequence[Record]) -> str:
@@ -58,123 +75,229 @@ def _check(records: Sequence[Record]) -> str:
     return metrics.pop() or ""
 
 
-def _names(records: Sequence[Record]) -> list[str]:
-    """Names of the folders; the whole paths where two have the same name."""
-    names = [run.name for run in records]
-    return names if len(set(names)) == len(names) else [str(run.path) for run in records]
-
-
-def _warnings(finished: Results) -> list[str]:
-    found = []
-    if len({metrics.get("data_hash") for _, _, metrics in finished}) > 1:
+def _notes(entries: Sequence[Entry], finished: Sequence[Entry]) -> list[str]:
+    found = [note for entry in entries for note in entry.notes()]
+    found += [unfinished(run) for entry in entries if not entry.path for run in entry.runs if not run.metrics]
+    metrics = [each for entry in finished for each in entry.metrics()]
+    if len({each.get("data_hash") for each in metrics}) > 1:
         found.append("The runs did not read the same data: their hashes differ (see Provenance).")
-    if len({str(metrics.get("versions")) for _, _, metrics in finished}) > 1:
+    if len({str(each.get("versions")) for each in metrics}) > 1:
         found.append("The runs were made with different versions of packages (see Provenance).")
     return found
 
 
-def _tiles(finished: Results, metric: str) -> list[tuple[str, str, str]]:
-    values = [(metrics["valid"][metric], name, metrics) for name, _, metrics in finished]
-    values = [row for row in values if row[0] is not None]
-    if not values:
+def _tiles(finished: Sequence[Entry], metric: str) -> list[tuple[str, str, str]]:
+    scores = [(entry, entry.score("valid", metric), entry.score("test", metric)) for entry in finished]
+    known = [(valid.mean, entry, valid, test) for entry, valid, test in scores if valid and test]
+    if not known:
         return []
     pick = max if METRICS[metric].higher_is_better else min
-    valid, name, metrics = pick(values, key=lambda row: row[0])
-    label = METRICS[metric].label
+    _, entry, valid, test = pick(known, key=lambda row: row[0])
+    label, best, several = METRICS[metric].label, len(finished) > 1, entry.several
+    words = f"mean ± unbiased standard deviation over {entry.repeats} ({count(test.runs, 'run')})" if several else ""
+    chosen = "chosen on validation, so no pick of the test"
+    its = "its " if best else ""
     return [
-        ("best on validation", name, ""),
-        (f"its valid {label}", fixed(valid, 3), ""),
-        (f"its test {label}", fixed(metrics["test"][metric], 3), "chosen on validation, so no pick of the test"),
+        *([("best on validation", entry.name, "")] if best else []),
+        (f"{its}test {label}", plus_minus(test, 3), "; ".join(filter(None, [words, chosen if best else ""]))),
+        (f"{its}valid {label}", plus_minus(valid, 3), "" if best else words),
+        ("parameters", number(_same(entry, "parameters")), ""),
+        ("training", f"{_minutes(entry):.1f} min", f"a run, {_total(entry):.1f} min in all" if several else ""),
     ]
 
 
-def _results(finished: Results, metric: str) -> Section:
-    label, dots = METRICS[metric].label, []
-    rows, note = [], ""
-    for name, run, metrics in finished:
-        test = run.predictions.get("test")
-        interval = analysis.Interval(np.nan, np.nan, np.nan)
-        if test is not None:
-            samples = analysis.draws(len(test.index), test.prediction.shape[1])
-            interval, note = analysis.bootstrap(test, [metric], samples)[metric], intervals_note(test, samples)
-            dots.append((name, *interval))
-        numbers = [fixed(metrics["valid"][metric]), fixed(metrics["test"][metric]), bounds(interval)]
-        best = f"{metrics['best_epoch']} of {metrics['epochs']}"
-        rows.append(
-            [name, str(metrics["seed"]), *numbers, best, number(metrics["parameters"]), f"{metrics['minutes']:.2f}"]
+def _same(entry: Entry, key: str) -> Any:
+    """What the runs share; where they differ, of the first."""
+    return entry.metrics()[0].get(key)
+
+
+def _total(entry: Entry) -> float:
+    return float(sum(each["minutes"] for each in entry.metrics()))
+
+
+def _minutes(entry: Entry) -> float:
+    return _total(entry) / len(entry.finished)
+
+
+# ------------------------------------------------------------------ results
+
+
+def _results(finished: Sequence[Entry], metric: str) -> Section:
+    """A row a training, a dot a run."""
+    label, rows, notes = METRICS[metric].label, [], []
+    dots: list[tuple[str, float, float, float, list[float]]] = []
+    alone = all(not entry.several for entry in finished)
+    for entry in finished:
+        valid, test = entry.score("valid", metric), entry.score("test", metric)
+        if alone or not entry.several:
+            interval, note = _bootstrap(entry, metric)
+            notes += [note] if note and note not in notes else []
+            spread = bounds(interval)
+            dots.append((entry.name, *interval, []))
+        else:
+            spread = fixed(test.error) if test else "–"
+            values = [float(m["test"][metric]) for m in entry.metrics() if m["test"][metric] is not None]
+            if test:
+                dots.append((entry.name, test.mean, test.mean - test.deviation, test.mean + test.deviation, values))
+        parameters, minutes = number(_same(entry, "parameters") or None), f"{_minutes(entry):.2f}"
+        scores = [plus_minus(valid), plus_minus(test)]
+        rows.append([entry.name, str(len(entry.finished)), *scores, spread, parameters, minutes])
+    if not alone:
+        notes.insert(
+            0,
+            "± is the unbiased standard deviation over the runs of a training; the standard error is of their mean"
+            + (", and a training of one run has an interval over its test graphs instead." if notes else "."),
         )
-    head = ["run", "seed", f"valid {label}", f"test {label}", "95 % interval", "best epoch", "parameters", "minutes"]
-    section = Section("Results", [note] if note else [], tables=[Table(head, rows), _repeats(finished, metric)])
+    spread_of = "95 % interval" if alone else "standard error"
+    head = ["training", "runs", f"valid {label}", f"test {label}", spread_of, "parameters", "training, min a run"]
+    section = Section("Results", notes, tables=[Table(head, rows)])
+    dots = [row for row in dots if np.isfinite(row[1])]
     if dots:
-        alt = f"Test {label} with 95 % intervals: " + ", ".join(f"{name} {value:.3f}" for name, value, *_ in dots)
-        section.figures.append(figure(plots.intervals, dots, alt=alt, label=f"test {label}"))
+        what = f"test {label}" + ("" if alone else ": runs, and mean ± standard deviation")
+        alt = f"{what}: " + ", ".join(f"{name} {value:.3f}" for name, value, *_ in dots)
+        caption = "" if alone else "A small dot is a run; the large one their mean, with one standard deviation."
+        section.figures.append(figure(plots.intervals, dots, alt=alt, caption=caption, label=f"test {label}"))
+    section.tables += _targets(finished)
+    several = [entry for entry in finished if entry.several]
+    if several:
+        section.folded.append(Folded("Single runs", tables=[_runs(entry, metric) for entry in several]))
     return section
 
 
-def _repeats(finished: Results, metric: str) -> Table:
-    groups: dict[tuple[tuple[str, str], ...], Results] = {}
-    for row in finished:
-        groups.setdefault(row[1].setting, []).append(row)
-    rows = []
-    for group in groups.values():
-        cells = []
-        for part in ("valid", "test"):
-            mean, deviation = analysis.spread([metrics[part][metric] for *_, metrics in group])
-            cells.append(f"{fixed(mean)} ± {fixed(deviation)}")
-        rows.append([", ".join(name for name, *_ in group), str(len(group)), *cells])
-    caption = "Mean ± unbiased standard deviation over runs that differ in nothing but seed, split and fold"
-    return Table(["runs", "number", "valid", "test"], rows, caption)
+def _bootstrap(entry: Entry, metric: str) -> tuple[analysis.Interval, str]:
+    tests = entry.tests()
+    if not tests:
+        value = entry.score("test", metric)
+        return analysis.Interval(value.mean if value else np.nan, np.nan, np.nan), ""
+    (_, test), *_ = tests
+    samples = analysis.draws(len(test.index), test.prediction.shape[1])
+    return analysis.bootstrap(test, [metric], samples)[metric], intervals_note(test, samples)
 
 
-def _paired(finished: Results, metric: str) -> Section:
-    """Every run against the first, where both were tested on the same graphs."""
-    section = Section("Paired differences")
-    (first, run, _), label = finished[0], METRICS[metric].label
-    base = run.predictions.get("test")
-    if base is None:
-        section.text.append(f"{first} has no stored predictions to compare with.")
-        return section
-    samples = analysis.draws(len(base.index), base.prediction.shape[1])
-    rows = []
-    for name, other, _ in finished[1:]:
-        test: Predictions | None = other.predictions.get("test")
-        if test is None or not analysis.same_graphs([base, test]):
-            rows.append([name, "–", "other test graphs" if test else "no stored predictions", "–"])
+def _targets(finished: Sequence[Entry]) -> list[Table]:
+    """Each target's own scores, mean over the runs, where there are several targets."""
+    tables = []
+    for entry in finished:
+        found = [
+            {target: parts["test"] for target, parts in each["by_target"].items()}
+            for each in entry.metrics()
+            if each.get("by_target")
+        ]
+        if not found:
             continue
-        found = analysis.paired(base, test, metric, samples)
-        rows.append([name, f"{found.difference.value:+.4f}", bounds(found.difference), f"{found.better:.1%}"])
-    section.text.append(
-        f"How much better (positive) or worse than {first} the others are in test {label}, on the same graphs in each "
-        f"of {len(samples):,} bootstrap samples (seed 0). An interval that holds 0 tells of no difference."
+        names = list(next(iter(found[0].values())))
+        rows = [
+            [target, *(plus_minus(_over([each[target][name] for each in found])) for name in names)]
+            for target in list(found[0])[:MOST_TARGETS]
+        ]
+        head = ["target", *(METRICS[name].label for name in names)]
+        tables.append(Table(head, rows, f"Each target, test: {entry.name}"))
+    return tables
+
+
+def _over(values: Sequence[float | None]) -> analysis.Score | None:
+    known = [(place, value) for place, value in enumerate(values) if value is not None]
+    return analysis.score_runs(known) if known else None
+
+
+def _runs(entry: Entry, metric: str) -> Table:
+    label, rows = METRICS[metric].label, []
+    for run in entry.finished:
+        metrics = run.metrics or {}
+        best = f"{metrics['best_epoch']} of {metrics['epochs']}" if metrics["epochs"] else "–"
+        scores = [fixed(metrics[part][metric]) for part in ("valid", "test")]
+        numbers = [str(run.options.get(key, 0)) for key in ("seed", "fold")]
+        rows.append([run.name, *numbers, *scores, best, f"{metrics['minutes']:.2f}"])
+    head = ["run", "seed", "fold", f"valid {label}", f"test {label}", "best epoch", "training, min"]
+    return Table(head, rows, entry.name)
+
+
+# ------------------------------------------------------------------ differences
+
+
+def _paired(finished: Sequence[Entry], metric: str) -> Section:
+    """Every training against the first, run by run on the same test graphs."""
+    base, label = finished[0], METRICS[metric].label
+    section = Section(
+        "Paired differences",
+        [
+            f"By how much test {label} is better (positive) or worse than that of {base.name}: the mean over pairs of "
+            "runs on the same test graphs, fold by fold and seed by seed.",
+            "Over runs: 95 % interval by Student's t, which counts the chance in training; folds and random splits, "
+            "whose training graphs overlap, widen it (Nadeau and Bengio 2003). Over test graphs: bootstrap of the "
+            f"graphs that these runs were tested on, which counts the chance in those. Where one of both holds 0, "
+            f"{UNTOLD}.",
+        ],
     )
-    head = ["run", f"better by ({label})", "95 % interval", f"samples in which it beats {first}"]
-    section.tables.append(Table(head, rows))
-    return section
-
-
-def _differences(names: Sequence[str], records: Sequence[Record]) -> Section:
-    keys = dict.fromkeys(key for run in records for key in run.options if key != "out")
-    missing = object()
-    differing = [k for k in keys if len({repr(run.options.get(k, missing)) for run in records}) > 1]
-    section = Section("Configuration")
-    if not differing:
-        section.text.append("All options are the same.")
-        return section
-    section.text.append(f"Options that differ; the other {len(keys) - len(differing)} are the same in all runs.")
-    rows = [[key, *(option(run.options[key]) if key in run.options else "–" for run in records)] for key in differing]
-    section.tables.append(Table(["option", *names], rows, text=range(1, len(names) + 1)))
-    return section
-
-
-def _provenance(finished: Results) -> Section:
     rows = []
-    for name, _, metrics in finished:
-        versions = metrics.get("versions", {})
-        used = ", ".join(
-            f"{key} {versions[key]}" for key in ("plstm_graph", "torch", "torch_geometric") if key in versions
-        )
-        facts = [metrics.get(key) or "–" for key in ("command", "commit", "data_hash", "device")]
-        rows.append([name, *map(str, facts), used])
-    return Section(
-        "Provenance", tables=[Table(["run", "command", "commit", "data", "device", "versions"], rows, text=range(1, 6))]
+    for entry in finished[1:]:
+        pairs = [(one.predictions["test"], other.predictions["test"]) for one, other in matched(base, entry)]
+        if not pairs:
+            why = "other test graphs" if base.tests() and entry.tests() else "no stored predictions"
+            rows.append([entry.name, f"none: {why}", *["–"] * 4, "give both the same seeds, folds and --split-seed"])
+            continue
+        found = analysis.paired(pairs, metric, share=test_share(base))
+        verdict = {1: f"better than {base.name}", -1: f"worse than {base.name}", 0: UNTOLD}[found.sign]
+        cells = [
+            signed(found.over_runs.value),
+            bounds(found.over_runs),
+            bounds(found.over_graphs),
+            f"{found.better} of {found.pairs}",
+        ]
+        rows.append([entry.name, str(found.pairs), *cells, verdict])
+    head = ["training", "pairs", f"better by ({label})", "over runs", "over test graphs", "pairs won", "so"]
+    section.tables.append(Table(head, rows, text=[6]))
+    return section
+
+
+def _training(entries: Sequence[Entry], metric: str) -> list[Section]:
+    """One mean curve with its band a training; every run by itself where that is asked for."""
+    label = METRICS[metric].label
+    histories = {entry.name: [run.history for run in entry.runs if run.history] for entry in entries}
+    histories = {name: found for name, found in histories.items() if found}
+    if not histories:
+        return []
+    alt = f"Line charts by epoch for {', '.join(histories)}: train loss, valid loss and {label} of valid"
+    words = {"metric": metric, "label": label}
+    several = any(len(found) > 1 for found in histories.values())
+    caption = "Mean over the runs that reached the epoch, and one standard deviation." if several else ""
+    section = Section(
+        "Training",
+        figures=[figure(plots.curves_of_runs, histories, panels=True, alt=alt, caption=caption, **words)],
     )
+    if several:
+        every = figure(plots.curves_of_runs, histories, panels=True, alt=f"{alt}, each run", single=True, **words)
+        section.folded.append(Folded("Every run", figures=[every]))
+    return [section]
+
+
+def _told(section: Section, found: Mapping[str, Mapping[str, str]], what: str) -> Section:
+    """What the entries share once, what differs as a table."""
+    keys = list(dict.fromkeys(key for values in found.values() for key in values))
+    rows = {key: [values.get(key, "–") for values in found.values()] for key in keys}
+    differing = [[key, *cells] for key, cells in rows.items() if len(set(cells)) > 1]
+    shared = [(key, cells[0]) for key, cells in rows.items() if len(set(cells)) == 1]
+    if differing:
+        section.tables.append(Table([what, *found], differing, "What differs", text=range(1, len(found) + 1)))
+    if shared:
+        section.facts = shared
+    return section
+
+
+def _configuration(entries: Sequence[Entry]) -> Section:
+    found = {entry.name: {key: option(value) for key, value in entry.options().items()} for entry in entries}
+    return _told(Section("Configuration"), found, "option")
+
+
+def _provenance(finished: Sequence[Entry]) -> Section:
+    found = {}
+    for entry in finished:
+        facts: dict[str, str] = {"command": entry.command} if entry.command else {}
+        for metrics in entry.metrics():
+            values = {key: metrics.get(key) for key in ("command", "commit", "data_hash", "device")}
+            for key, value in (values | metrics.get("versions", {})).items():
+                known = facts.get(key)
+                text = "–" if value is None else str(value)
+                facts[key] = text if known is None or text in known else f"{known}; {text}"
+        found[entry.name] = facts
+    return _told(Section("Provenance"), found, "fact")

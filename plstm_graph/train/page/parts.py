@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from plstm_graph.train.analysis import Interval
+from plstm_graph.train.analysis import Interval, Score
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,18 @@ class Card:
     figure: Figure | None = None
 
 
+@dataclass(frozen=True)
+class Folded:
+    """What is shown when a reader asks for it."""
+
+    title: str
+    figures: Sequence[Figure] = ()
+    tables: Sequence[Table] = ()
+
+
 @dataclass
 class Section:
-    """A heading and what stands below it, in this order: words, figures, code, facts, tables, cards.
+    """A heading and what stands below it, in this order: words, figures, code, facts, tables, cards, folded parts.
 
     ``facts`` are pairs of name and value.
     """
@@ -56,6 +65,7 @@ class Section:
     facts: Sequence[tuple[str, str]] = ()
     tables: list[Table] = field(default_factory=list)
     cards: list[Card] = field(default_factory=list)
+    folded: list[Folded] = field(default_factory=list)
 
     @property
     def anchor(self) -> str:
@@ -97,17 +107,47 @@ def number(value: Any) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
     if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) >= 1000 or 0 < abs(value) < 0.01 else f"{value:.4f}".rstrip("0").rstrip(".")
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+        short = f"{value:.4f}".rstrip("0").rstrip(".")
+        return _minus(f"{value:.4g}" if abs(value) >= 1000 or 0 < abs(value) < 0.01 else short)
+    return _minus(f"{value:,}") if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def fixed(value: float | None, digits: int = 4) -> str:
     """A number of a column in which all have as many digits."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+    return "–" if value is None or not math.isfinite(value) else _minus(f"{value:.{digits}f}")
+
+
+def signed(value: float | None, digits: int = 4) -> str:
+    """A difference, with its sign."""
+    return "–" if value is None or not math.isfinite(value) else _minus(f"{value:+.{digits}f}")
+
+
+def plus_minus(score: Score | None, digits: int = 4) -> str:
+    """Mean ± unbiased standard deviation; the value alone for a single run."""
+    if score is None:
+        return "–"
+    return fixed(score.mean, digits) + (f" ± {fixed(score.deviation, digits)}" if score.runs > 1 else "")
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """``0-9, 12`` for sorted numbers, as ``--seeds`` takes them."""
+    parts: list[list[int]] = []
+    for each in numbers:
+        if parts and each == parts[-1][-1] + 1:
+            parts[-1].append(each)
+        else:
+            parts.append([each])
+    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−", 1) if text.startswith("-") else text.replace("e-", "e−")
 
 
 def bounds(interval: Interval, digits: int = 4) -> str:
     """The interval as [low, high]."""
+    if not math.isfinite(interval.low):
+        return "–"
     return f"[{fixed(interval.low, digits)}, {fixed(interval.high, digits)}]"
 
 

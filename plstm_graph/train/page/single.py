@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from plstm_graph import plots
-from plstm_graph.tasks import METRICS
+from plstm_graph.tasks import METRICS, TASKS
 from plstm_graph.train import analysis
 from plstm_graph.train.page.parts import Page, Section, Table, bounds, count, figure, fixed, number, option
 from plstm_graph.train.page.tested import calibration, predictions, worst_graphs
@@ -117,13 +117,16 @@ def intervals_note(test: Predictions, samples: np.ndarray) -> str:
 
 def _by_target(metrics: dict[str, Any], test: Predictions, samples: np.ndarray) -> Table:
     name, targets, rows = metrics["metric"], metrics["targets"], []
+    metric_names = TASKS[metrics["task"]].metrics
     for column, target in enumerate(targets[:MOST_TARGETS]):
         one = replace(test, target=test.target[:, [column]], prediction=test.prediction[:, [column]])
         interval = analysis.bootstrap(one, [name], samples)[name]
         labels = int((~np.isnan(one.target)).sum())
-        rows.append([target, number(labels), fixed(interval.value), bounds(interval)])
+        scores = [fixed(analysis.scored(one, each)) for each in metric_names]
+        rows.append([target, number(labels), *scores, bounds(interval)])
     rest = f"; the first {MOST_TARGETS} of {len(targets)}" if len(targets) > MOST_TARGETS else ""
-    return Table(["target", "labels", METRICS[name].label, "95 % interval"], rows, f"Each target, test{rest}")
+    head = ["target", "labels", *(METRICS[each].label for each in metric_names)]
+    return Table([*head, f"{METRICS[name].label}, 95 % interval"], rows, f"Each target, test{rest}")
 
 
 def _data(record: Record, metrics: dict[str, Any]) -> Section:

@@ -26,7 +26,7 @@ def predictions(metrics: dict[str, Any], found: Mapping[str, Predictions]) -> Se
     if not task.chances:
         shown = targets[: plots.MOST_PANELS]
         alt = f"Predicted against measured {', '.join(shown)} for {', '.join(arrays)}; {score}"
-        caption = "A point is a graph; on the line the prediction is perfect."
+        caption = f"A point is a {_thing(test)}; on the line the prediction is perfect."
         panels = len(shown) > 1
         section.figures = [figure(plots.parity, arrays, alt=alt, caption=caption, panels=panels, targets=targets)]
         return section
@@ -39,6 +39,10 @@ def predictions(metrics: dict[str, Any], found: Mapping[str, Predictions]) -> Se
         caption = f"{name}, test part."
         section.figures.append(figure(draw, arrays, alt=f"{name}; {score}", caption=caption, targets=targets))
     return section
+
+
+def _thing(test: Predictions) -> str:
+    return "molecule" if all(test.smiles) else "graph"
 
 
 def calibration(metrics: dict[str, Any], test: Predictions) -> Section:
@@ -54,7 +58,7 @@ def calibration(metrics: dict[str, Any], test: Predictions) -> Section:
             "Quantiles on the line say that predictions are spread as the labels are; flatter than it, that they "
             "shrink towards the mean. Errors with a mean other than 0 say that there is a bias."
         )
-        words = {"alt": alt, "caption": caption, "targets": metrics["targets"]}
+        words = {"alt": alt, "caption": caption, "targets": metrics["targets"], "things": f"{_thing(test)}s"}
         section.figures = [figure(plots.residuals, test.prediction, test.target, panels=True, **words)]
         return section
     bins = analysis.reliability(test)
@@ -73,7 +77,9 @@ def calibration(metrics: dict[str, Any], test: Predictions) -> Section:
         "Above the line the model is too careful, below it too sure." if chosen else "The line is a calibrated model."
     )
     arguments = bins.confidence, bins.frequency, bins.counts
-    section.figures = [figure(plots.reliability, *arguments, alt=alt, caption=caption, labels=labels)]
+    section.figures = [
+        figure(plots.reliability, *arguments, alt=alt, caption=caption, labels=labels, bins=analysis.BINS)
+    ]
     return section
 
 
