@@ -386,6 +386,7 @@ def explain(
     _check_places(atoms, pairs, table=True)
     check_checkpoint(checkpoint)
 
+    from plstm_graph.explain import told
     from plstm_graph.train import explain as run
 
     found = run(checkpoint, smiles, target=target, steps=steps)
@@ -395,9 +396,10 @@ def explain(
     what = found.explanation
     first = target is None and len(found.choices) > 1
     also = f" (the first; --target chooses among {', '.join(found.choices)})" if first else ""
-    _say(f"{found.unit}: {what.value:.4f}{also}", *places)
-    _say(f"= {what.blank:.4f} blank {what.scores.sum():+.4f} atoms and bonds {what.gap:+.1e} gap", *places)
-    _say(f"= {what.silent:.4f} silent {what.pairs().sum():+.4f} pLSTM layers {what.flow_gap:+.1e} gap", *places)
+    _say(f"{found.unit}: {what.value:.4f}{also}".replace(": -", ": −"), *places)
+    _say(told(what.value, what.blank, what.gap, "blank", "atoms and bonds", places=4), *places)
+    _say(told(what.value, what.silent, what.flow_gap, "silent", "pLSTM layers", places=4), *places)
+    _say("blank: the same skeleton without encodings; silent: no pLSTM layer delivers; gap: error of the sum", *places)
     written = [str(path) for path in places if path is not None]
     _say(f"wrote {', '.join(written)}" if written else "nothing written; give --out, --atoms or --pairs", *places)
 

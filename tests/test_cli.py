@@ -411,11 +411,14 @@ def test_explain(run: Path, tmp_path: Path, invoke: Invoke) -> None:
     words = ["explain", "--checkpoint", run, "--smiles", "CCO"]
     found = invoke(*words, "--out", files[0], "--atoms", files[1], "--pairs", files[2])
     assert found.exit_code == 0, found.output
-    value, whole, carried, wrote = found.stdout.splitlines()
+    value, whole, carried, words, wrote = found.stdout.splitlines()
     assert value.startswith("y: ")
     for line in (whole, carried):
-        base, added, gap = (float(line.split()[place]) for place in (1, 3, -2))
-        assert base + added + gap == pytest.approx(float(value.split()[1]), abs=2e-4)
+        terms = re.findall(r"([+−]?) ?(?:[a-zA-Z]+ )+(−?[\d.]+)", line.partition("=")[0])
+        sums = [float(size.replace("−", "-")) * (-1 if sign == "−" else 1) for sign, size in terms]
+        assert 2 <= len(sums) <= 3
+        assert f"{sum(sums):.4f}".replace("-", "−") == line.split("= ")[1] == value.split()[1]
+    assert all(word in words for word in ("blank: ", "silent: ", "gap: "))
     assert wrote == f"wrote {', '.join(map(str, files))}"
     assert "<svg" in files[0].read_text()
     assert [row["symbol"] for row in csv.DictReader(files[1].open())] == ["C", "C", "O"]

@@ -11,7 +11,7 @@ from plstm_graph.data.features import ATOM_SIZES, BOND_SIZES, FeatureSpec
 from plstm_graph.data.inputs import prepare
 from plstm_graph.data.molecules import smiles_to_data
 from plstm_graph.errors import BackendUnavailable, ConfigError
-from plstm_graph.explain import Explanation, explain, parts
+from plstm_graph.explain import Explanation, explain, parts, told
 from plstm_graph.model_config import ModelConfig
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.testing import DAGS
@@ -175,3 +175,16 @@ def test_a_model_without_plstm_layers_is_refused(name: str) -> None:
 def test_no_steps() -> None:
     with pytest.raises(ConfigError, match="at least one step, got 0"):
         explained(graph_model(), steps=0)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ((2.87, 6.86, -0.0949), "blank 6.86 − atoms 3.90 − gap 0.09 = 2.87"),
+        ((2.874, 6.855, 1e-5), "blank 6.86 − atoms 3.99 = 2.87"),
+        ((-0.00123, 0.002, 0.0001), "blank 0.00200 − atoms 0.00333 + gap 0.00010 = −0.00123"),
+        ((1234.0, -1000.4, 0.6), "blank −1000 + atoms 2233 + gap 1 = 1234"),
+    ],
+)
+def test_a_sum_on_paper_is_right(numbers: tuple[float, float, float], text: str) -> None:
+    assert told(*numbers, "blank", "atoms") == text

@@ -12,7 +12,7 @@ from plstm_graph.draw import marks
 from plstm_graph.draw.marks import BOTH, INK, MUTED, NOTE
 from plstm_graph.draw.molecule import draw_bonds, turned
 from plstm_graph.errors import ShapeError
-from plstm_graph.explain import Explanation
+from plstm_graph.explain import Explanation, told
 from plstm_graph.plots import CYCLE, _figure
 
 LOWER, HIGHER = CYCLE[0], CYCLE[3]  # blue and orange: readers who see fewer colours tell them apart, too
@@ -22,9 +22,10 @@ FAINTEST = 0.05  # of the strongest arrow: weaker ones are left out
 
 # Lengths on paper, in inch.
 DISC, GAP, BULGE, BOND_SCALE, LARGEST_SCALE = 0.135, 0.07, 0.26, 0.35, 1.0  # the last two in inch per Å
-MARGIN, HEAD, FOOT, BAR = 0.15, 0.46, 0.6, 1.5
+MARGIN, HEAD, FOOT, BAR = 0.15, 0.46, 0.86, 1.5
 NARROWEST, LOWEST, WIDE = 3.3, 0.8, 8.0
 LONGEST_UNIT = 24  # letters
+BENDS, CLEAR = (0.3, 0.45, 0.6, 0.8, 1.0), 1.15  # tried in turn; room that an arrow leaves to an atom, in radii
 
 
 class Page(NamedTuple):
@@ -84,21 +85,24 @@ def _drawn(explanation: Explanation, smiles: str, unit: str) -> Page:
     unit = unit if len(unit) <= LONGEST_UNIT else unit[: LONGEST_UNIT - 1] + "…"
 
     scores = explanation.scores.numpy()
-    note = _sum(explanation.value, explanation.blank, explanation.gap, "blank", "atoms and bonds")
+    note = told(explanation.value, explanation.blank, explanation.gap, "blank", "atoms and bonds")
     marks.title(page.large[0], page.zoom, "Whole model", note)
     limit = _limit(scores)
     _atoms(page, page.large[0], scores / limit, "atom")
-    _legend(page, page.large[0], limit, f"{unit}: atoms, each with half of its bonds")
+    notes = "blank: the same skeleton, nothing on it", "gap: error of the integral; more --steps, less gap"
+    _legend(page, page.large[0], limit, f"{unit}: atoms, each with half of its bonds", *notes)
 
     whole = explanation.pairs().numpy()
     apart = {reading: explanation.pairs(*reading).numpy() for reading in readings}
     limit = _limit(*(flows.sum(0) for flows in (whole, *apart.values())))
     strongest = _limit(*(_between(flows) for flows in (whole, *apart.values())))
     name = "pLSTM layers" if page.small else "{} layers, {}".format(*readings[0])
-    note = _sum(explanation.value, explanation.silent, explanation.flow_gap, "silent", "flows")
+    note = told(explanation.value, explanation.silent, explanation.flow_gap, "silent", "flows")
     marks.title(page.large[1], page.zoom, name, note)
     _flows(page, page.large[1], whole, limit, strongest, "")
-    _legend(page, page.large[1], limit, f"{unit}: what an atom sent", _key(whole, strongest))
+    notes = _key(whole, strongest), "silent: no pLSTM layer delivers anything"
+    same = ["small panels: the same scale of colours and arrows"] if page.small else []
+    _legend(page, page.large[1], limit, f"{unit}: what an atom sent", *notes, *same)
     for axes, (mode, direction) in zip(page.small, readings, strict=bool(page.small)):
         flows = apart[mode, direction]
         axes.set_title(
@@ -154,8 +158,9 @@ def _legend(page: Page, panel: Any, limit: float, *notes: str) -> None:
     bar = page.figure.add_axes((left / width, bottom / height, long / width, thick / height))
     bar.set_axis_off()
     bar.set(xlim=(-1, 1), ylim=(0, 1))
-    edges = np.linspace(-1, 1, 42)
-    bar.pcolormesh(edges, [0, 1], (edges[1:] + edges[:-1])[None] / 2, cmap=_colours(), vmin=-1, vmax=1)
+    edges = np.linspace(-1, 1, 130)
+    values = (edges[1:] + edges[:-1])[None] / 2
+    bar.pcolormesh(edges, [0, 1], values, cmap=_colours(), vmin=-1, vmax=1, edgecolors="face", lw=0.4)  # no seams
     style = {"size": NOTE * zoom, "va": "center_baseline", "parse_math": False}
     for side, align in ((-1, "right"), (1, "left")):
         bar.text(side * (1 + 0.12 * zoom / long), 0.5, _signed(side * limit), ha=align, color=INK, **style)
@@ -192,21 +197,43 @@ def _atoms(page: Page, axes: Any, values: np.ndarray, name: str) -> list[Any]:
 def _flows(page: Page, axes: Any, flows: np.ndarray, limit: float, strongest: float, prefix: str) -> None:
     """Arrows over atoms that are coloured by what they sent."""
     discs = _atoms(page, axes, flows.sum(0) / limit, f"{prefix}sent")
-    part = 1.0 if axes in page.large else 0.6
     for src, dst, value in _strongest(flows, strongest):
-        distance = float(np.hypot(*(page.points[src] - page.points[dst]))) * page.scale + 1e-6
         share = abs(value) / strongest
         marks.arrow(
             axes,
             discs[src],
             discs[dst],
-            head=(4 + 4 * share) * part,
+            head=4 + 4 * share,
             color=HIGHER if value > 0 else LOWER,
-            lw=(0.6 + 1.6 * share) * part,
+            lw=0.6 + 1.6 * share,
             linestyle="-" if value > 0 else (0, (2.5, 1.2)),
-            connectionstyle=f"arc3,rad={min(0.45, 2 * BULGE / distance):.4f}",
+            connectionstyle=f"arc3,rad={_bend(page, axes, src, dst):.4f}",
             gid=f"{prefix}flow-{src}-{dst}",
         )
+
+
+def _bend(page: Page, axes: Any, src: int, dst: int) -> float:
+    """Curvature of an arrow, the least at which it runs round the atoms between its ends, and within the panel."""
+    start, end = page.points[src], page.points[dst]
+    across = (end - start) @ np.array([[0, -1], [1, 0]])
+    distance = float(np.hypot(*across)) * page.scale + 1e-6
+    others = np.delete(page.points, [src, dst], axis=0)
+    least = min(0.45, 2 * BULGE / distance)
+    low, high = np.array([axes.get_xlim(), axes.get_ylim()]).T
+    place = np.linspace(0, 1, 41)[1:-1, None]
+    best, widest = least, -np.inf
+    for size in sorted({least, *(bend for bend in BENDS if bend > least)}):
+        for bend in (size, -size):
+            middle = (start + end) / 2 + bend * across
+            curve = (1 - place) ** 2 * start + 2 * place * (1 - place) * middle + place**2 * end
+            room = float(np.hypot(*(curve[:, None] - others[None]).transpose(2, 0, 1)).min(initial=np.inf))
+            if not ((curve > low) & (curve < high)).all():
+                continue
+            if room > CLEAR * DISC / page.scale:
+                return bend
+            if room > widest:
+                best, widest = bend, room
+    return best
 
 
 def _between(flows: np.ndarray) -> np.ndarray:
@@ -235,12 +262,3 @@ def _signed(value: float) -> str:
 def _limit(*values: np.ndarray) -> float:
     """The largest size there is; 1 where all are zero."""
     return max(float(np.abs(value).max(initial=0.0)) for value in values) or 1.0
-
-
-def _sum(value: float, base: float, gap: float, name: str, rest: str) -> str:
-    """What an output is the sum of, to three figures of its largest part."""
-    largest = max(abs(value), abs(base), abs(value - base), 1e-6)
-    places = max(0, 2 - int(np.floor(np.log10(largest))))
-    added = value - base - gap
-    sign = "+" if added >= 0 else "−"
-    return f"{name} {base:.{places}f} {sign} {rest} {abs(added):.{places}f} = {value:.{places}f} (gap {abs(gap):.0e})"

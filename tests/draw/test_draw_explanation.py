@@ -1,14 +1,18 @@
 from collections import Counter
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.patches import FancyArrowPatch
+from rdkit import Chem
 
 from plstm_graph.data.molecules import smiles_to_data
 from plstm_graph.draw import draw_explanation
-from plstm_graph.draw.explanation import ARROWS, HIGHER, LOWER, _drawn
+from plstm_graph.draw.explanation import ARROWS, DISC, HIGHER, LOWER, _drawn
 from plstm_graph.errors import ConfigError, DataError, ShapeError
 from plstm_graph.explain import Explanation, Flow
 
@@ -102,6 +106,29 @@ def test_atoms_do_not_overlap(smiles: str) -> None:
     page = _drawn(made_up(smiles), smiles, "y")
     points = torch.tensor(page.points) * page.scale
     assert torch.pdist(points).min() > 0.27  # twice the radius of a disc, inch
+
+
+@pytest.mark.parametrize("smiles", ["CCCC", ASPIRIN, CAFFEINE])
+def test_arrows_run_round_the_atoms_between(smiles: str) -> None:
+    """Else one between atoms two bonds apart would read as two arrows of other pairs."""
+    atoms = len(smiles_to_data(smiles).x)
+    shape, flows = (1, atoms, atoms), []
+    ends = Chem.GetDistanceMatrix(Chem.MolFromSmiles(smiles))
+    for src, dst in list(zip(*np.nonzero(ends == 2), strict=True))[::3]:
+        scores = torch.zeros(shape).double()
+        scores[0, dst, src] = 1.0
+        flows.append((int(src), int(dst), scores))
+    for src, dst, scores in flows:
+        page = _drawn(replace(made_up(smiles), flows=[Flow(0, "P", "along", scores)]), smiles, "y")
+        (arrow,) = [patch for patch in page.large[1].patches if isinstance(patch, FancyArrowPatch)]
+        corners = (
+            page.large[1]
+            .transData.inverted()
+            .transform(arrow.get_path_in_displaycoord()[0][0].interpolated(20).vertices)
+        )
+        others = np.delete(page.points, [src, dst], axis=0)
+        near = np.hypot(*(corners[:, None] - others[None]).transpose(2, 0, 1)).min()
+        assert near * page.scale > DISC
 
 
 @pytest.mark.parametrize("suffix", ["svg", "png"])
