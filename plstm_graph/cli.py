@@ -20,6 +20,7 @@ except ModuleNotFoundError as error:  # the console script exists even without t
 
 from plstm_graph.names import check_data_set, check_options
 from plstm_graph.options import CHOICES, WithDefaults, command_of, with_choices
+from plstm_graph.waiting import watched
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 PATIENCE_S = 5.0
@@ -267,9 +268,11 @@ def predict(
 
     from plstm_graph.data.tables import read_rows
     from plstm_graph.train import predict as run
+    from plstm_graph.train.progress import Waiting
 
     table, smiles = read_rows(input, smiles_column)
-    found = run(checkpoint, smiles, batch_size=batch_size, device=device, descriptors=descriptors or ())
+    with watched(Waiting()):
+        found = run(checkpoint, smiles, batch_size=batch_size, device=device, descriptors=descriptors or ())
     found.write(out, table)
     _say(f"{len(found.smiles)} rows, {len(found.rejected)} without a prediction (see column error); wrote {out}", out)
 
@@ -324,10 +327,12 @@ def evaluate(
         check_data_set(data, root)
 
     from plstm_graph.train import evaluate as run
+    from plstm_graph.train.progress import Waiting
 
     where: dict[str, Any] = {"root": root, "targets": target or None, "smiles_column": smiles_column}
     where |= {"split": split, "split_seed": split_seed, "fold": fold}
-    found = run(checkpoint, data, part=split_part, batch_size=batch_size, device=device, **where)
+    with watched(Waiting()):
+        found = run(checkpoint, data, part=split_part, batch_size=batch_size, device=device, **where)
     if out is not None:
         write_json(out, found)
     for note in found.pop("notes"):

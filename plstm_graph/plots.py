@@ -1,4 +1,6 @@
-"""Pictures of runs: curves, parity, ROC, calibration. Colours are Okabe and Ito's, which all readers can tell apart.
+"""Pictures of runs: curves, parity, ROC, calibration.
+
+Colours are Okabe and Ito's, some darkened, so that all readers can tell them apart and see each of them on white.
 
 Every function draws into ``out``: the path of an image, whose suffix chooses the format, or a stream that gets SVG.
 Those of several panels put as many side by side as ``columns`` says.
@@ -15,8 +17,8 @@ import numpy as np
 from plstm_graph.errors import PLSTMGraphError, missing_extra
 from plstm_graph.files import atomic_write
 
-COLOURS = {"train": "#8C8C8C", "valid": "#E69F00", "test": "#0072B2", "best": "#D55E00"}
-CYCLE = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
+COLOURS = {"train": "#8C8C8C", "valid": "#C48400", "test": "#0072B2", "best": "#A63D00"}
+CYCLE = ("#005A8F", "#A63D00", "#009A70", "#C48400", "#CC79A7", "#3797D3", "#000000")
 LINES = ("-", "--", ":", "-.")
 MARKERS = {"train": ".", "valid": "^", "test": "o"}
 GREY = "#767676"

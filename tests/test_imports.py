@@ -13,7 +13,7 @@ ROOT = Path(plstm_graph.__file__).parent
 
 # A module imports from its own group and from groups further left. ``testing`` is for tests: nothing imports it.
 GROUPS = (
-    ("errors", "files", "names", "model_config", "architectures"),
+    ("errors", "files", "names", "model_config", "architectures", "waiting"),
     ("tasks",),
     ("orient", "line_dag", "line_pairs", "plan", "prune", "dag", "origin", "transforms"),
     ("gates", "ops"),

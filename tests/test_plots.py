@@ -1,6 +1,7 @@
 import io
 import re
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -130,3 +131,43 @@ def test_roc_of_targets_and_of_classes(tmp_path: Path, monkeypatch: pytest.Monke
     assert is_png(tmp_path / "b.png")
     assert is_png(tmp_path / "m.png")
     assert seen == [("false positive rate", "true positive rate")] * 2
+
+
+# What eyes with two kinds of cones see, in linear RGB (Machado, Oliveira and Fernandes 2009, severity 1).
+EYES = {
+    "three kinds of cones": np.eye(3),
+    "no long ones": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "no middle ones": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "no short ones": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+
+
+def linear(colour: str) -> np.ndarray:
+    values = np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)]) / 255
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb: np.ndarray) -> np.ndarray:
+    """CIE L*a*b* under D65."""
+    matrix = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = matrix @ np.clip(rgb, 0, 1) / [0.9505, 1, 1.089]
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("colours", [plots.CYCLE, tuple(plots.COLOURS.values())])
+def test_colours_can_be_seen_and_told_apart(colours: tuple[str, ...]) -> None:
+    for colour in colours:  # WCAG 2.2, 1.4.11: 3 to 1 against white
+        assert 1.05 / (linear(colour) @ [0.2126, 0.7152, 0.0722] + 0.05) >= 3, colour
+    for name, eyes in EYES.items():
+        for first, second in combinations(colours, 2):
+            distance = np.linalg.norm(lab(eyes @ linear(first)) - lab(eyes @ linear(second)))
+            assert distance > 10, (name, first, second)

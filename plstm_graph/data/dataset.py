@@ -88,6 +88,8 @@ class GraphDataset:
         parts: the split that was published with the graphs, called "official".
         featuriser: how their SMILES became these graphs, one of ``molecules.FEATURISERS``; None where they are no
             molecules. By default that of :func:`plstm_graph.data.smiles_to_data` for graphs with ``smiles``.
+        rows: of the file, one a graph and from 1, as ``rejected`` counts them; empty where graphs have no rows.
+        ids: what the file calls them; empty where it has no column for that.
     """
 
     name: str
@@ -98,6 +100,8 @@ class GraphDataset:
     default_split: str = "random"
     parts: Split | None = None
     featuriser: str | None = None
+    rows: list[int] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.featuriser is None and self.graphs and "smiles" in self.graphs[0]:

@@ -9,6 +9,7 @@ from plstm_graph.data.features import laplacian_eigenvectors, rings
 from plstm_graph.model_config import AnyConfig, ModelConfig
 from plstm_graph.orient import CANONICAL, RANDOM
 from plstm_graph.transforms import OrientDAG
+from plstm_graph.waiting import told
 
 
 def prepare(graphs: list[Data], config: AnyConfig, *, walked: int = 0) -> list[Data]:
@@ -22,15 +23,17 @@ def prepare(graphs: list[Data], config: AnyConfig, *, walked: int = 0) -> list[D
         return list(graphs)
     if config.rwse > walked:
         walk = AddRandomWalkPE(config.rwse, attr_name="rwse")
-        graphs = [walk(graph) if graph.num_edges else _no_walk(graph, config.rwse) for graph in graphs]
+        work = told(graphs, f"walking {len(graphs):,} graphs")
+        graphs = [walk(graph) if graph.num_edges else _no_walk(graph, config.rwse) for graph in work]
     if config.lap_pe:
-        graphs = [_with_laplacian(graph, config.lap_pe) for graph in graphs]
+        graphs = [_with_laplacian(graph, config.lap_pe) for graph in told(graphs, f"encoding {len(graphs):,} graphs")]
     if config.rings:
-        graphs = [_with_rings(graph) for graph in graphs]
+        graphs = [_with_rings(graph) for graph in told(graphs, f"finding rings of {len(graphs):,} graphs")]
     if architecture(config.model).oriented and config.order != RANDOM:
         orient = OrientDAG(config.order)
         keep = config.order == CANONICAL
-        graphs = [graph if keep and "rank" in graph else orient(graph) for graph in graphs]
+        work = told(graphs, f"orienting {len(graphs):,} graphs")
+        graphs = [graph if keep and "rank" in graph else orient(graph) for graph in work]
     return graphs
 
 

@@ -15,6 +15,7 @@ from torch_geometric.data import Data
 
 from plstm_graph.data.features import BOND_SIZES
 from plstm_graph.errors import DataError, missing_extra
+from plstm_graph.waiting import told
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +37,14 @@ class UnreadableSMILES(DataError):
 class Rejected(NamedTuple):
     """A row of a file that did not become a graph.
 
-    ``row`` counts data rows from 1 (a header is not counted), ``text`` is the SMILES as written.
+    ``row`` counts data rows from 1 (a header is not counted), ``text`` is the SMILES as written, ``id`` what the file
+    calls the row, where it has a column for that.
     """
 
     row: int
     text: str
     reason: str
+    id: str = ""
 
 
 class Layout(NamedTuple):
@@ -94,7 +97,8 @@ def same_molecules(smiles: Iterable[str]) -> list[int]:
         except UnreadableSMILES:
             return text
 
-    return [numbers.setdefault(key(text), len(numbers)) for text in smiles]
+    texts = list(smiles)
+    return [numbers.setdefault(key(text), len(numbers)) for text in told(texts, f"comparing {len(texts):,} molecules")]
 
 
 def smiles_to_data(smiles: str, featuriser: str = CIP) -> Data:
@@ -146,7 +150,8 @@ def read_molecules(texts: Iterable[str], featuriser: str = CIP) -> tuple[list[tu
     _import("rdkit.Chem"), _ogb_features()  # a missing package is an error, not a reason to reject every row
     graphs: list[tuple[int, Data]] = []
     rejected: list[Rejected] = []
-    for row, text in enumerate(texts, start=1):
+    texts = list(texts)
+    for row, text in enumerate(told(texts, f"reading {len(texts):,} molecules"), start=1):
         try:
             graphs.append((row, smiles_to_data(text, featuriser)))
         except DataError as error:

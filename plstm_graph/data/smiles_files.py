@@ -36,7 +36,7 @@ def load_csv(
     asked = kind.from_table(targets, labels, table.path.name)
 
     molecules, rejected = read_molecules(texts, featuriser)
-    graphs = []
+    graphs, rows, ids = [], [], table.ids(taken=targets)
     for row, graph in molecules:
         label = labels[row - 1]
         if all(math.isnan(value) for value in label):
@@ -44,14 +44,23 @@ def load_csv(
             continue
         graph.y = asked.label(label)
         graphs.append(graph)
-    rejected.sort()
+        rows.append(row)
+    rejected = sorted(each._replace(id=ids[each.row - 1]) if ids else each for each in rejected)
     if not graphs:
         first = rejected[0]
         raise DataError(
             f"{table.path.name}: none of the {len(texts)} rows can be used; row {first.row}: {first.reason}"
         )
     return GraphDataset(
-        stem(table.path), graphs, asked, MOLECULE, rejected, default_split="random", featuriser=featuriser
+        stem(table.path),
+        graphs,
+        asked,
+        MOLECULE,
+        rejected,
+        default_split="random",
+        featuriser=featuriser,
+        rows=rows,
+        ids=[ids[row - 1] for row in rows] if ids else [],
     )
 
 

@@ -25,6 +25,7 @@ REPAIR = (
 )
 log = logging.getLogger(__name__)
 _PATTERN = re.compile(r"[*?\[]")
+_ID = re.compile(r"(^|[^a-z])(ids?|names?)$")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
@@ -62,6 +63,13 @@ class Table:
             f"{self.path.name} has no column named {' or '.join(SMILES_COLUMNS)}; its columns are "
             f"{listed(self.columns)}; say which one holds the SMILES (smiles_column, --smiles-column)"
         )
+
+    def ids(self, taken: Sequence[str] = ()) -> list[str]:
+        """Cells of the first column that is called an id or a name and is not ``taken``; empty where there is none."""
+        for place, name in enumerate(self.columns):
+            if _ID.search(name.casefold()) and name not in taken:
+                return [row[place] for row in self.rows]
+        return []
 
     def labels(self, targets: Sequence[str]) -> list[list[float]]:
         """Numbers of the target columns, row by row; NaN where a cell is empty.

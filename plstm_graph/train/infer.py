@@ -26,6 +26,7 @@ from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.module import Learner
 from plstm_graph.train.results import write_rows
 from plstm_graph.train.seen import part_to_score, same_source
+from plstm_graph.waiting import told
 
 PARTS = ("train", "valid", "test", "all")
 REASONS = 3
@@ -147,7 +148,9 @@ def outputs(learner: Learner, graphs: Graphs, batch_size: int = 256) -> Tensor:
     training = learner.training
     learner.eval()
     with memory_advice(batch_size):
-        found = [learner(batch.to(learner.device)).cpu() for batch in batches(graphs, batch_size)]
+        work = told(range(0, len(graphs), batch_size), f"scoring {len(graphs):,} graphs")
+        parts = zip(work, batches(graphs, batch_size), strict=True)
+        found = [learner(batch.to(learner.device)).cpu() for _, batch in parts]
     learner.train(training)
     return torch.cat(found) if found else torch.empty(0, learner.task.num_outputs)
 

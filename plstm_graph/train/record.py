@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,15 @@ class Predictions:
     """A part of ``predictions.csv``.
 
     ``index`` [n] counts graphs in the data set; ``target`` is [n, targets] with NaN where there is no label, or [n]
-    class numbers; ``prediction`` is [n, outputs]; ``smiles`` are empty for graphs that are no molecules, and nodes.
+    class numbers; ``prediction`` is [n, outputs]; ``smiles`` are empty for graphs that are no molecules, and nodes;
+    ``names`` say where each stands: its row and id in the file, or its place in the data set.
     """
 
     index: np.ndarray
     smiles: list[str]
     target: np.ndarray
     prediction: np.ndarray
+    names: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -142,17 +144,26 @@ def _predictions(path: Path, metrics: Mapping[str, Any]) -> dict[str, Prediction
         return {}
     with path.open(newline="", encoding="utf-8") as stream:
         header, *rows = list(csv.reader(stream)) or [[]]
-    told = "smiles" in header
+    first = next((place for place in range(2, len(header)) if header[place] not in ("row", "id")), 2) + 1
+    told, before = header[first - 1 : first] == ["smiles"], header[2 : first - 1]
     found = {}
     try:
         for part in ("train", "valid", "test"):
             chosen = [row for row in rows if row[0] == part]
             if not chosen:
                 continue
-            numbers = np.array([[float(cell or "nan") for cell in row[3:]] for row in chosen])
+            numbers = np.array([[float(cell or "nan") for cell in row[first:]] for row in chosen])
             target = numbers[:, 0].astype(int) if task.exclusive else numbers[:, :targets]
-            index, smiles = np.array([int(row[1]) for row in chosen]), [row[2] if told else "" for row in chosen]
-            found[part] = Predictions(index, smiles, target, numbers[:, targets:])
+            index, smiles = np.array([int(row[1]) for row in chosen]), [row[first - 1] * told for row in chosen]
+            names = [_place(row, before) for row in chosen]
+            found[part] = Predictions(index, smiles, target, numbers[:, targets:], names)
     except (ValueError, IndexError) as error:
         raise DataError(f"{path} is damaged ({error}); train again, or delete it to report without it") from error
     return found
+
+
+def _place(row: list[str], before: list[str]) -> str:
+    """Where a graph stands, in words: of the columns between its number and its SMILES."""
+    known = dict(zip(before, row[2:], strict=False))
+    words = [f"row {known['row']}"] if known.get("row") else [f"graph {row[1]}"]
+    return ", ".join([*words, *([known["id"]] if known.get("id") else [])])

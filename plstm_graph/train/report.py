@@ -1,6 +1,6 @@
 """What a run found: metrics of the best and the last epoch, and the files that show them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,10 +134,20 @@ def _write(run: Run, out: Path, found: Found, content: dict[str, Any]) -> None:
 
 
 def _columns(run: Run) -> list[str]:
-    """Header of ``predictions.csv``: labels are empty where missing, predictions as ``predict`` writes them."""
+    """Header of ``predictions.csv``: labels are empty where missing, predictions as ``predict`` writes them.
+
+    ``row`` and ``id`` are those of the file, ``row`` in the numbering of ``rejected.csv``.
+    """
     task = run.learner.task
     own = (f"{name}_predicted" if name in task.targets else name for name in task.outputs)
-    return ["part", "index", "smiles" if task.level == "graph" else task.level, *task.targets, *own]
+    return ["part", "index", *_known(run), "smiles" if task.level == "graph" else task.level, *task.targets, *own]
+
+
+def _known(run: Run) -> dict[str, Sequence[Any]]:
+    """What the file says of the place of its graphs, by the name of the column."""
+    found = {"row": getattr(run.dataset, "rows", ()), "id": getattr(run.dataset, "ids", ())}
+    count = len(run.dataset.examples)
+    return {name: values for name, values in found.items() if len(values) == count > 0}
 
 
 def _rows(run: Run, found: Found) -> Iterator[list[Any]]:
@@ -145,10 +155,10 @@ def _rows(run: Run, found: Found) -> Iterator[list[Any]]:
         if part == "train" and prediction.numel() > MOST_VALUES:
             continue
         known = target.unsqueeze(-1) if target.dim() == 1 else target
-        answers = _answers(run.split[part], run.parts[part], run.learner.task.level)
-        for answer, label, values in zip(answers, known.tolist(), prediction.tolist(), strict=True):
+        answers, columns = _answers(run.split[part], run.parts[part], run.learner.task.level), _known(run).values()
+        for (place, what), label, values in zip(answers, known.tolist(), prediction.tolist(), strict=True):
             numbers = ("" if value != value else f"{value:.7g}" for value in (*label, *values))
-            yield [part, *answer, *numbers]
+            yield [part, place, *(column[place] for column in columns), what, *numbers]
 
 
 def _answers(places: list[int], graphs: Any, level: str) -> Iterator[tuple[int, Any]]:

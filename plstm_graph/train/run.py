@@ -6,7 +6,7 @@ import re
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,10 @@ from plstm_graph.train.infer import outputs
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.module import Learner
 from plstm_graph.train.owner import Owner, owned
+from plstm_graph.train.progress import Waiting
 from plstm_graph.train.report import Run, report
 from plstm_graph.train.start import Start
+from plstm_graph.waiting import watched
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +108,8 @@ def _train(
     callbacks: Sequence[Callback],
 ) -> dict[str, Any]:
     """A run whose folder, if there is one, belongs to this process or to the first of several."""
-    with isolate_rng(), _quiet(), memory_advice(config.batch_size):
+    seen = watched(Waiting()) if progress and first_process() else nullcontext()
+    with isolate_rng(), _quiet(), memory_advice(config.batch_size), seen:
         dataset = dataset or load_data(config)
         fitted = architecture(config.model.model).fitted
         if config.ensemble > 1:

@@ -22,6 +22,7 @@ from plstm_graph.train.data import load_data
 from plstm_graph.train.folders import stored_series
 from plstm_graph.train.owner import owned
 from plstm_graph.train.pool import Failure, Row, Say, Status, outcomes, terminable, unseen
+from plstm_graph.train.progress import left
 from plstm_graph.train.results import ROWS, SERIES, SUMMARY
 from plstm_graph.train.run import train
 from plstm_graph.train.start import changes
@@ -334,6 +335,8 @@ class Display:
 
     def __init__(self, total: int, done: int) -> None:
         self.total, self.done = total, done
+        self._before, self._since = done, time.monotonic()
+        self._begun: dict[str, float] = {}
         self._progress: Any = None
         self._tasks: dict[str, Any] = {}
         self._said: dict[str, float] = {}
@@ -342,10 +345,10 @@ class Display:
         if self.done:
             self._print(f"{self.done} of {self.total} runs are finished already")
         if sys.stderr.isatty():
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.progress import BarColumn, Progress, TextColumn
 
-            columns = (TextColumn("{task.description}"), BarColumn(20), TimeRemainingColumn(compact=True))
-            self._progress = Progress(*columns, TextColumn("{task.fields[text]}"), console=progress_console())
+            columns = (TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[text]}"))
+            self._progress = Progress(*columns, console=progress_console())
             self._all = self._progress.add_task("all runs", total=self.total, completed=self.done, text="")
             self._progress.start()
         return self
@@ -357,10 +360,12 @@ class Display:
     def watch(self, job: Job, status: Status) -> None:
         """How far a run is."""
         epoch, epochs, text = status
+        self._begun.setdefault(job.name, time.monotonic())
         if self._progress:
             if job.name not in self._tasks:
                 self._tasks[job.name] = self._progress.add_task(job.name, total=epochs, text="")
-            self._progress.update(self._tasks[job.name], completed=epoch, text=text)
+            rest = left(time.monotonic() - self._begun[job.name], epoch, epochs)
+            self._progress.update(self._tasks[job.name], completed=epoch, text=f"{rest}  {text}")
         elif time.monotonic() - self._said.setdefault(job.name, time.monotonic()) > EVERY_S:
             self._said[job.name] = time.monotonic()
             self._print(f"{job.name}: epoch {epoch}/{epochs}  {text}")
@@ -371,7 +376,8 @@ class Display:
         if self._progress:
             if job.name in self._tasks:
                 self._progress.remove_task(self._tasks.pop(job.name))
-            self._progress.update(self._all, completed=self.done)
+            rest = left(time.monotonic() - self._since, self.done - self._before, self.total - self._before)
+            self._progress.update(self._all, completed=self.done, text=rest)
         where = f"[{self.done}/{self.total}] {job.name}"
         if isinstance(row, Failure):
             self._print(f"{where}: failed: {row.reason}" + ("" if row.foreseen else f"\n{row.trace}".rstrip()))

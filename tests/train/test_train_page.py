@@ -1,6 +1,7 @@
 """Pages of runs, as a parser reads them and as a browser shows them."""
 
 import base64
+import csv
 import hashlib
 import html
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from awkward import made_series
-from small_runs import small_config, small_dataset, three_classes
+from small_runs import small_config, small_dataset, three_classes, write_csv
 
 from plstm_graph.errors import ConfigError, TargetError
 from plstm_graph.train import train
@@ -102,8 +103,35 @@ def test_the_page_of_a_regression(runs: Path) -> None:
     shown = [picture["alt"] for picture in page.pictures]
     assert [text.split()[0] for text in shown[:3]] == ["Line", "Predicted", "Quantiles"]
     drawn = {text.removeprefix("Structure of ") for text in shown[3:]}
-    rows = [row.split(",") for row in (runs / "first" / "predictions.csv").read_text().splitlines()]
-    assert drawn == {row[2] for row in rows if row[0] == "test"}  # four test graphs: all are among the worst
+    with (runs / "first" / "predictions.csv").open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["part"] == "test"]
+    assert drawn == {row["smiles"] for row in rows}  # four test graphs: all are among the worst
+    assert all(f"row {row['row']}" in page.text for row in rows)
+
+
+def test_rows_and_ids_of_the_file_survive(tmp_path: Path) -> None:
+    lines = write_csv(tmp_path / "plain.csv").read_text().splitlines()
+    table = [f"{line},{'Compound ID' if not number else f'CH-{number}'}" for number, line in enumerate(lines)]
+    table[3] = "C1CC,1,1,CH-3"
+    (tmp_path / "my.csv").write_text("\n".join(table) + "\n")
+    train(small_config(data=tmp_path / "my.csv", targets="y", out=tmp_path / "run", epochs=1))
+    with (tmp_path / "run" / "predictions.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 39
+    for row in rows:  # in the numbering of rejected.csv
+        assert row["id"] == f"CH-{row['row']}"
+        assert row["smiles"] == table[int(row["row"])].split(",")[0]
+    assert (tmp_path / "run" / "rejected.csv").read_text().splitlines()[0] == "row,text,reason,id"
+    assert (tmp_path / "run" / "rejected.csv").read_text().endswith(",CH-3\n")
+    page = checked(write_page([tmp_path / "run"]))
+    tested = [row for row in rows if row["part"] == "test"]
+    for row in tested:
+        assert f"row {row['row']}, {row['id']}" in page.text
+        error = float(row["y_predicted"]) - float(row["y"])
+        assert (
+            f"{fixed(float(row['y']), 3)}, predicted {fixed(float(row['y_predicted']), 3)}, error {signed(error, 3)}"
+            in page.text
+        )
 
 
 def test_a_page_allows_nothing_from_outside(runs: Path, tmp_path: Path) -> None:

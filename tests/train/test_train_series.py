@@ -46,7 +46,7 @@ def without_times(row: dict[str, Any]) -> dict[str, Any]:
 def test_each_run_is_what_train_makes_of_it(tmp_path: Path, config: TrainConfig) -> None:
     found = train_series(config, seeds=[0, 2], command="plstm-graph train")
     names = ["seed-0", "seed-2"]
-    assert sorted(os.listdir(config.out)) == [*names, "runs.jsonl", "series.toml", "summary.json"]
+    assert sorted(os.listdir(config.out)) == ["runs.jsonl", *names, "series.toml", "summary.json"]
     rows = {row["run"]: row for row in read_lines(Path(config.out) / "runs.jsonl")}
     assert sorted(rows) == names
     for name, seed in zip(names, (0, 2), strict=True):
@@ -257,7 +257,7 @@ def test_failures_are_named_at_the_end(tmp_path: Path) -> None:
     data, out = write_csv(tmp_path / "small.csv"), tmp_path / "out"
     found = invoke("--data", data, "--target", "y", "--out", out, *SMALL, "--folds", "0-1", "--split", "random")
     assert found.exit_code == 1
-    assert "1 runs, 1 failed" in found.stdout
+    assert "1 run, 1 failed" in found.stdout
     reason = "fold-1_seed-0: ConfigError: fold 1 was asked for, but the random split has no folds"
     assert f"failed: {reason}" in found.stderr
     assert f"plstm-graph train --resume --out {out}" in found.stdout

@@ -145,8 +145,9 @@ def _data(record: Record, metrics: dict[str, Any]) -> Section:
     if record.rejected:
         shown = record.rejected[:MOST_REJECTED]
         caption = f"Rejected rows: {len(shown)} of {len(record.rejected)}"
-        cells = [[row["row"], row["text"], row["reason"]] for row in shown]
-        section.tables.append(Table(["row", "text", "reason"], cells, caption, text=[1, 2]))
+        names = [name for name in ("row", "id", "text", "reason") if name in shown[0]]
+        cells = [[row[name] for name in names] for row in shown]
+        section.tables.append(Table(names, cells, caption, text=range(1, len(names))))
     return section
 
 

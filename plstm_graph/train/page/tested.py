@@ -10,7 +10,7 @@ from plstm_graph.data.molecules import depict
 from plstm_graph.errors import DataError
 from plstm_graph.tasks import METRICS, TASKS, Task
 from plstm_graph.train import analysis
-from plstm_graph.train.page.parts import Card, Figure, Section, count, figure, fixed, number, svg
+from plstm_graph.train.page.parts import Card, Figure, Section, count, figure, fixed, signed, svg
 from plstm_graph.train.record import Predictions
 
 MOST_CARDS, MOST_LINES = 12, 4
@@ -114,10 +114,15 @@ def _card(metrics: dict[str, Any], test: Predictions, errors: np.ndarray, place:
         target = test.target[place]
         order = [k for k in np.argsort(-errors[place], kind="stable")[:MOST_LINES] if errors[place, k] >= 0]
         lines = [
-            (metrics["targets"][k], f"{number(float(target[k]))}, predicted {fixed(float(prediction[k]), 3)}")
+            (
+                metrics["targets"][k],
+                f"{fixed(target[k], 3)}, predicted {fixed(prediction[k], 3)}, "
+                f"error {signed(prediction[k] - target[k], 3)}",
+            )
             for k in order
         ]
-    return Card(f"graph {test.index[place]}", [*lines, *([("SMILES", smiles)] if smiles else [])], _drawing(smiles))
+    name = test.names[place] if test.names else f"graph {test.index[place]}"
+    return Card(name, [*lines, *([("SMILES", smiles)] if smiles else [])], _drawing(smiles))
 
 
 def _drawing(smiles: str) -> Figure | None:

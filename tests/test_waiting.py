@@ -1,0 +1,65 @@
+"""Work that says how far it is."""
+
+import sys
+import time
+
+import pytest
+
+from plstm_graph import waiting
+from plstm_graph.data.molecules import read_molecules
+from plstm_graph.train.progress import Waiting, left
+from plstm_graph.waiting import told, watched
+
+
+def test_nobody_watches_unless_asked() -> None:
+    assert list(told([1, 2, 3], "counting")) == [1, 2, 3]
+
+
+def test_work_has_a_name_and_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "EVERY_S", 0.0)
+    seen: list[tuple[str, int, int]] = []
+    with watched(lambda *said: seen.append(said)):
+        read_molecules(["CCO", "C1CC", "CC"])
+        work = told(range(5), "counting")
+        next(work)
+        work.close()
+    read_molecules(["CCO", "CC"])  # nobody watches any more
+    assert {what for what, *_ in seen} == {"reading 3 molecules", "counting"}
+    assert [done for what, done, _ in seen if what.startswith("reading")] == [0, 1, 2, 3]
+    assert seen[-1] == ("counting", 5, 5)  # no bar is left when work breaks off
+
+
+def test_without_a_terminal_there_are_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr("plstm_graph.train.progress.EVERY_S", 0.0)
+    bar = Waiting()
+    bar("scoring 9 graphs", 1, 9)
+    time.sleep(0.01)
+    bar("scoring 9 graphs", 4, 9)
+    bar("scoring 9 graphs", 9, 9)
+    assert capsys.readouterr().err == "scoring 9 graphs: 4 of 9\n"
+
+
+def test_on_a_terminal_there_is_a_bar_that_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plstm_graph.train.progress.PATIENCE_S", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    bar = Waiting()
+    bar("reading", 1, 3)
+    bar("reading", 2, 3)
+    assert bar._progress.tasks[0].description == "reading"
+    assert bar._progress.tasks[0].completed == 2
+    bar("reading", 3, 3)
+    assert bar._progress is None
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ((10, 0, 4), ""),
+        ((10, 1, 4), "30 s left"),
+        ((100, 1, 4), "5 min left"),
+        ((9000, 1, 3), "5.0 h left"),
+        ((9, 3, 3), ""),
+    ],
+)
+def test_how_long_is_left(numbers: tuple[float, int, int], text: str) -> None:
+    assert left(*numbers) == text
