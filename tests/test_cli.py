@@ -119,7 +119,7 @@ def test_resume_takes_the_options_of_the_run(run: Path, invoke: Invoke) -> None:
     before = json.loads((run / "metrics.json").read_text())
     assert invoke("train", "--resume", "--out", run, "--epochs", 2).exit_code == 0
     after = json.loads((run / "metrics.json").read_text())
-    assert {**before, "command": "", "minutes": 0} == {**after, "command": "", "minutes": 0}
+    assert {**before, "command": "", "minutes": 0, "date": ""} == {**after, "command": "", "minutes": 0, "date": ""}
     one_line(invoke("train", "--resume", "--out", run, "--epochs", 9), "epochs is 2, not 9")
     one_line(invoke("train", "--out", run, *SMALL), "is not empty; give --resume, --overwrite or another --out")
 
@@ -411,14 +411,14 @@ def test_explain(run: Path, tmp_path: Path, invoke: Invoke) -> None:
     words = ["explain", "--checkpoint", run, "--smiles", "CCO"]
     found = invoke(*words, "--out", files[0], "--atoms", files[1], "--pairs", files[2])
     assert found.exit_code == 0, found.output
-    value, whole, carried, words, wrote = found.stdout.splitlines()
+    value, whole, carried, meaning, wrote = found.stdout.splitlines()
     assert value.startswith("y: ")
     for line in (whole, carried):
         terms = re.findall(r"([+−]?) ?(?:[a-zA-Z]+ )+(−?[\d.]+)", line.partition("=")[0])
         sums = [float(size.replace("−", "-")) * (-1 if sign == "−" else 1) for sign, size in terms]
         assert 2 <= len(sums) <= 3
         assert f"{sum(sums):.4f}".replace("-", "−") == line.split("= ")[1] == value.split()[1]
-    assert all(word in words for word in ("blank: ", "silent: ", "gap: "))
+    assert all(word in meaning for word in ("blank: ", "silent: ", "gap: "))
     assert wrote == f"wrote {', '.join(map(str, files))}"
     assert "<svg" in files[0].read_text()
     assert [row["symbol"] for row in csv.DictReader(files[1].open())] == ["C", "C", "O"]

@@ -121,11 +121,9 @@ def test_arrows_run_round_the_atoms_between(smiles: str) -> None:
     for src, dst, scores in flows:
         page = _drawn(replace(made_up(smiles), flows=[Flow(0, "P", "along", scores)]), smiles, "y")
         (arrow,) = [patch for patch in page.large[1].patches if isinstance(patch, FancyArrowPatch)]
-        corners = (
-            page.large[1]
-            .transData.inverted()
-            .transform(arrow.get_path_in_displaycoord()[0][0].interpolated(20).vertices)
-        )
+        to_paper = page.large[1].transData
+        lines = to_paper.transform_path(arrow.get_path()).to_polygons(closed_only=False)  # curves in short steps
+        corners = to_paper.inverted().transform(np.concatenate(lines))
         others = np.delete(page.points, [src, dst], axis=0)
         near = np.hypot(*(corners[:, None] - others[None]).transpose(2, 0, 1)).min()
         assert near * page.scale > DISC
