@@ -117,7 +117,11 @@ def _metrics(
     return {
         "metric": METRICS[task],
         **scores,
-        **({"by_target": dict.fromkeys(targets, {"valid": each_target, "test": each_target})} if len(targets) > 1 else {}),
+        **(
+            {"by_target": {name: {"valid": each_target, "test": each_target} for name in targets}}
+            if len(targets) > 1
+            else {}
+        ),
         "test_last_epoch": scores["test"],
         "best_epoch": max(0, epochs - 1) or epochs,
         "epochs": epochs,
