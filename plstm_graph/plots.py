@@ -325,7 +325,7 @@ def reliability(
 
 @_styled
 def intervals(
-    rows: Sequence[tuple[str, float, float, float, Sequence[float]]], out: Out, *, label: str, columns: int = 1
+    rows: Sequence[tuple[str, float, float, float, Sequence[float]]], out: Out, *, label: str, columns: int = 2
 ) -> None:
     """A dot with its interval for each name, one below the other, and small dots for what it is the mean of.
 
@@ -333,11 +333,11 @@ def intervals(
         rows: name, value, lower and upper end (NaN for none), single values.
         out: image file or stream.
         label: of the values.
-        columns: not used: there is one panel.
+        columns: 1 for a narrow picture.
     """
     names = [_lines(name, 22) for name, *_ in rows]
     high = sum(0.24 + 0.18 * (1 + name.count("\n")) for name in names)
-    figure, (axes,) = _figure(1, 1, width=6.4, height=0.9 + high)
+    figure, (axes,) = _figure(1, 1, width=6.4 if columns > 1 else 4.2, height=0.9 + high)
     for place, ((_, value, low, up, single), style) in enumerate(zip(rows, _styles(), strict=False)):
         axes.plot([low, up], [place, place], color=style["color"], lw=2.4, solid_capstyle="round")
         axes.plot(single, np.full(len(single), place), "o", ms=3.5, mew=0, color=GREY, alpha=0.8)

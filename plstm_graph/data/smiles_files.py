@@ -14,6 +14,8 @@ from plstm_graph.tasks import TASKS, Binary, Regression, Task, yes_or_no
 
 log = logging.getLogger(__name__)
 
+MOST_DECADES = 4
+"""Of labels; beyond, they were better logarithms."""
 MOST_CLASSES = 10
 """Whole numbers from -1 on and below it may well be classes."""
 
@@ -74,7 +76,20 @@ def _guess(targets: Sequence[str], labels: list[list[float]], where: str) -> typ
                 f"{where}: {kinds} in column {name!r} are taken as quantities; if they are classes, "
                 "number them 0, 1, ... and give the task: binary or multiclass"
             )
+        if decades := _decades(column):
+            log.warning(
+                f"{where}: labels of column {name!r} run over {decades} decades, so that the largest decide all; take "
+                "logarithms, for example pIC50 = 9 - log10(IC50 in nM)"
+            )
     return Regression
+
+
+def _decades(column: Sequence[float]) -> int:
+    """How many powers of ten positive labels run over; 0 for few, and where they are signed."""
+    known = [value for value in column if not math.isnan(value)]
+    if not known or min(known) <= 0 or max(known) / min(known) < 10**MOST_DECADES:
+        return 0
+    return math.floor(math.log10(max(known) / min(known)))
 
 
 def _like_classes(column: Sequence[float]) -> str:

@@ -210,3 +210,15 @@ def test_decimal_commas(csv_file, cells: dict[int, str], delimiter: str, expecte
     values = {len(graph.smiles) - 1: graph.y.item() for graph in data.graphs}
     assert {row: values.get(row) for row in expected} == expected
     assert [bad.row for bad in data.rejected] == [row for row, value in expected.items() if value is None]
+
+
+@pytest.mark.parametrize(
+    ("labels", "hint"), [((0.4, 12.0, 90_000.0), True), ((3.0, 5.5, 9.0), False), ((-4.0, 2.0, 90_000.0), False)]
+)
+def test_labels_over_many_decades_get_the_hint_to_take_logarithms(
+    labels: tuple[float, ...], hint: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = zip(("C", "CC", "CCO"), labels, strict=True)
+    (tmp_path / "ic50.csv").write_text("smiles,IC50\n" + "".join(f"{text},{value}\n" for text, value in rows))
+    load(str(tmp_path / "ic50.csv"), targets=("IC50",))
+    assert ("take logarithms" in caplog.text) == hint

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from awkward import made_series
+from awkward import made_run, made_series
 from small_runs import small_config, small_dataset, three_classes, write_csv
 
 from plstm_graph.errors import ConfigError, TargetError
@@ -211,6 +211,15 @@ def test_a_series_is_one_row_and_two_are_paired_fold_by_fold(tmp_path: Path) -> 
     alone = checked(write_page(folders[:1], tmp_path / "one.html"))
     assert "best on validation" not in alone.text
     assert "--folds 0-3 --out runs/a" in alone.text
+
+
+def test_a_forest_has_neither_epochs_nor_parameters(tmp_path: Path) -> None:
+    forest = made_run(tmp_path / "forest", model="fingerprint", epochs=0)
+    pages = [write_page([forest]), write_page([forest, made_run(tmp_path / "net")], tmp_path / "both.html")]
+    for page in map(checked, pages):
+        assert "0 of 0" not in page.text
+        assert not re.search(r"\bparameters\s+0\b|epoch 0\b|\b0 parameters", page.text)
+    assert "last epoch" not in checked(pages[0]).text
 
 
 def test_what_a_leaderboard_asks_for_stands_in_one_place(tmp_path: Path) -> None:

@@ -156,7 +156,9 @@ def _results(finished: Sequence[Entry], metric: str) -> Section:
         what = f"test {label}" + ("" if alone else ": runs, and mean ± standard deviation")
         alt = f"{what}: " + ", ".join(f"{name} {value:.3f}" for name, value, *_ in dots)
         caption = "" if alone else "A small dot is a run; the large one their mean, with one standard deviation."
-        section.figures.append(figure(plots.intervals, dots, alt=alt, caption=caption, label=f"test {label}"))
+        section.figures.append(
+            figure(plots.intervals, dots, panels=True, alt=alt, caption=caption, label=f"test {label}")
+        )
     section.tables += _targets(finished)
     several = [entry for entry in finished if entry.several]
     if several:

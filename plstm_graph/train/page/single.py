@@ -67,11 +67,11 @@ def _notes(record: Record) -> Iterator[str]:
 def _tiles(metrics: dict[str, Any], found: dict[str, analysis.Interval]) -> list[tuple[str, str, str]]:
     name, label = metrics["metric"], METRICS[metrics["metric"]].label
     interval = f"95 % interval {bounds(found[name], 3)}" if name in found else ""
-    best = f"epoch {metrics['best_epoch']} of {metrics['epochs']}, the best"
+    best = f"epoch {metrics['best_epoch']} of {metrics['epochs']}, the best" if metrics["epochs"] else ""
     return [
         (f"test {label}", fixed(metrics["test"][name], 3), interval),
         (f"valid {label}", fixed(metrics["valid"][name], 3), best),
-        ("parameters", number(metrics["parameters"]), ""),
+        *([("parameters", number(metrics["parameters"]), "")] if metrics["parameters"] else []),
         ("training", f"{metrics['minutes']:.1f} min", f"on {metrics['device']}"),
     ]
 
@@ -97,7 +97,11 @@ def _metrics(
     for name in metrics["test"]:
         cells = [fixed(metrics[part].get(name)) for part in PARTS] + ([bounds(found[name])] if found else [])
         rows.append([METRICS[name].label, *cells, fixed(metrics["test_last_epoch"].get(name))])
-    section = Section("Metrics", ["Of the weights of the best validation epoch, but for the last column."])
+    if not metrics["epochs"]:  # a model that is fitted at once
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    section = Section("Metrics")
+    if metrics["epochs"]:
+        section.text.append("Of the weights of the best validation epoch, but for the last column.")
     section.tables.append(Table(head, rows))
     if test is None:
         return section
