@@ -84,7 +84,7 @@ def open_folder(
     for path in [*(out / name for name in FILES), *(out / "checkpoints" / name for name in CHECKPOINTS)]:
         path.unlink(missing_ok=True)  # of an earlier run; nothing else in the folder is touched
     if rejected:
-        named = any(row.id for row in rejected)
+        named = any(any(row[3:]) for row in rejected)
         names, rows = ["row", "text", "reason", "id"], ((*row[:3], *row[3 : 3 + named]) for row in rejected)
         write_rows(out / REJECTED, names[: 3 + named], rows)
     begin(out)
