@@ -460,7 +460,9 @@ def datasets(
 def draw(
     smiles: Annotated[str, typer.Argument(help="Molecule.")],
     out: Annotated[Path, typer.Option("--out", help="Picture to write (.svg or .png).")],
-    order: Annotated[str, typer.Option(help="How bonds are oriented.")] = "canonical",
+    order: Annotated[
+        str, typer.Option(help="How bonds are oriented: canonical, index, bfs, dfs, degree or random.")
+    ] = "canonical",
     debug: Debug = False,
 ) -> None:
     """Draw a molecule, its DAG and its line graph, coloured by level."""
