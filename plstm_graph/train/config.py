@@ -193,12 +193,13 @@ def override(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
 
 
 def _as(config: AnyConfig, model: str) -> AnyConfig:
-    """The config of another architecture, with those of its fields that ``config`` has as well."""
+    """The config of another architecture, with what was chosen of those of its fields that ``config`` has as well."""
     kind = architecture(model).config
     if kind is type(config):
         return config
-    shared = {item.name: getattr(config, item.name) for item in fields(kind) if hasattr(config, item.name)}
-    return kind(**shared | {"model": model})
+    usual = type(config)()
+    chosen = {item.name: getattr(config, item.name) for item in fields(kind) if hasattr(config, item.name)}
+    return kind(**{name: value for name, value in chosen.items() if value != getattr(usual, name)} | {"model": model})
 
 
 def from_dict(values: Mapping[str, Any], base: TrainConfig | None = None) -> TrainConfig:

@@ -10,9 +10,12 @@ from small_runs import small_dataset
 from plstm_graph.data import load
 from plstm_graph.data.dataset import Dataset
 from plstm_graph.data.examples import Arrays
+from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import DataError
+from plstm_graph.model_config import VisionConfig
 from plstm_graph.models.vision import ImageModel, build
 from plstm_graph.nn.captured import Captured
+from plstm_graph.tasks import Multiclass
 from plstm_graph.train import evaluate, train
 from plstm_graph.train.config import TrainConfig, default_config, override
 from plstm_graph.train.module import Learner
@@ -46,6 +49,24 @@ def test_a_network_learns_digits(network: str, digits: Dataset, tmp_path: Path) 
     whole = evaluate(tmp_path / "run", data="digits", part="all")
     assert whole["graphs"] == 1797
     assert whole["accuracy"] > 0.5
+
+
+def test_arrows_are_learnt_by_the_model_of_the_paper() -> None:
+    found = default_config("arrow")
+    assert (found.epochs, found.batch_size, found.lr, found.weight_decay, found.warmup_epochs) == (
+        50,
+        128,
+        1e-4,
+        0.05,
+        1,
+    )
+    with torch.device("meta"):
+        model = build(found.model, FeatureSpec(image=(3, 192, 192)), Multiclass(("hit",), classes=2))
+    assert sum(weight.numel() for weight in model.parameters()) == pytest.approx(5.55e6, rel=0.01)
+    # What belongs to graphs alone, and was not chosen, does not come along to another kind of model.
+    assert override(TrainConfig(), {"model.model": "vit"}).model == VisionConfig(model="vit")
+    chosen = override(override(TrainConfig(), {"model.layers": 3}), {"model.model": "vit"})
+    assert chosen.model == VisionConfig(model="vit", layers=3)
 
 
 def test_graphs_are_no_images(tmp_path: Path) -> None:
