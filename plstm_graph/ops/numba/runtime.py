@@ -1,10 +1,13 @@
 """What all loops share: how they are compiled, on how many threads they run, and tensors as numpy's arrays."""
 
+import hashlib
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -13,13 +16,43 @@ from numba import njit
 from numba.core.event import Event, Listener, register
 from torch import Tensor
 
+from plstm_graph import gates
+
 log = logging.getLogger(__name__)
 
-# Sums may be reordered for SIMD and products fused into them.
-_fast = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy", "cache": True}
-parallel = njit(parallel=True, **_fast)
+
+def sources() -> str:
+    """SHA-256 of all files that loops take functions and constants from."""
+    digest = hashlib.sha256()
+    for path in (*sorted(Path(__file__).parent.glob("*.py")), Path(gates.__file__)):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+_sources = sources()
+
+
+def _loop(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Compiles what it decorates, and keeps that on disk until any of these files changes.
+
+    Numba itself compares only the file of the function: what was inlined from others would stay as it was.
+    """
+    # Sums may be reordered for SIMD and products fused into them.
+    compile = njit(fastmath={"reassoc", "contract"}, error_model="numpy", cache=True, **options)
+
+    def compiled(function: Callable[..., Any]) -> Any:
+        found = compile(function)
+        if hasattr(found, "_cache"):  # NUMBA_DISABLE_JIT leaves a function as it is
+            file = found._cache._cache_file
+            file._source_stamp = file._source_stamp, _sources
+        return found
+
+    return compiled
+
+
+parallel = _loop(parallel=True)
 """A loop over work items that share nothing they write."""
-part = njit(forceinline=True, **_fast)
+part = _loop(forceinline=True)
 """A part of such a loop."""
 exact = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
 """Options of a function whose sums are to be taken as they are written."""

@@ -1,7 +1,7 @@
 """The loops by themselves; what gates and norm compute is tested in tests/ops/triton, beside the kernels."""
 
 from collections.abc import Iterator
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -123,6 +123,33 @@ def test_activations_in_float32():
     digits = 4 * torch.finfo(torch.float32).eps
     torch.testing.assert_close(gates.transition.double(), raw.double().tanh(), rtol=digits, atol=0)
     torch.testing.assert_close(gates.direct[:1].double(), raw.double().sigmoid(), rtol=digits, atol=1e-37)
+
+
+LOOP = """
+from plstm_graph.ops.numba.runtime import part
+
+@part
+def times(x):
+    return FACTOR * x
+"""
+
+
+@pytest.mark.parametrize(("sources", "result"), [("old", 2.0), ("new", 3.0)])
+def test_what_is_kept_on_disk_is_of_these_sources(tmp_path, monkeypatch, sources, result):
+    """Numba compares the file of a function alone: what that takes from other files would stay as it was."""
+    path = tmp_path / "loop.py"
+    path.write_text(LOOP)
+
+    def times(factor: float) -> float:
+        module = ModuleType("loop")
+        module.__dict__.update(FACTOR=factor, __file__=str(path))
+        exec(compile(LOOP, path, "exec"), module.__dict__)
+        return module.times(1.0)
+
+    monkeypatch.setattr(runtime, "_sources", "old")
+    assert times(2.0) == 2.0
+    monkeypatch.setattr(runtime, "_sources", sources)
+    assert times(3.0) == result
 
 
 def test_compiling_is_announced_once(caplog):
