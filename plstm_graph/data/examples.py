@@ -48,7 +48,7 @@ class Graphs(list[Data]):
 
     @property
     def digest(self) -> str:
-        """Twelve hex digits of the graphs in order, with features, labels and SMILES."""
+        """Twelve hex digits of the graphs in order, with features, descriptors, labels and SMILES."""
         return digest_of(self)
 
     def batch(self, indices: Indices) -> Batch:
@@ -147,10 +147,10 @@ def batches(examples: "Examples | Iterable[Data]", batch_size: int) -> Iterator[
 
 
 def digest_of(graphs: Iterable[Data], *, smiles: bool = True) -> str:
-    """Twelve hex digits that name graphs in order, with features, labels and, if wanted, SMILES."""
+    """Twelve hex digits that name graphs in order, with features, descriptors, labels and, if wanted, SMILES."""
     digest = hashlib.sha256()
     for graph in graphs:
-        for name in ("x", "edge_index", "edge_attr", "y"):
+        for name in ("x", "edge_index", "edge_attr", "y", "descriptors"):
             value = graph.get(name)
             if value is not None:
                 digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())

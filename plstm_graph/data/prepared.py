@@ -285,9 +285,10 @@ def decode(stored: dict[str, Any]) -> Tensor:
 def packed(rows: Tensor) -> dict[str, Any]:
     """``rows`` [n, columns] without loss: what is not zero, where that takes less room. A fingerprint has 2,048 columns
     and some 50 that are not."""
-    row, column = rows.nonzero(as_tuple=True)
+    row, column = _bits(rows).nonzero(as_tuple=True)
     values = rows[row, column]
-    values = values.long() if bool((values == values.round()).all()) and values.numel() else values
+    whole = values.long()
+    values = whole if torch.equal(_bits(whole.float()), _bits(values)) and values.numel() else values
     few = {
         "columns": rows.size(1),
         "counts": narrow(torch.bincount(row, minlength=len(rows))),
@@ -296,6 +297,11 @@ def packed(rows: Tensor) -> dict[str, Any]:
     }
     size = sum(part.nbytes for part in few.values() if isinstance(part, Tensor))
     return few if size < rows.nbytes else {"rows": rows}
+
+
+def _bits(values: Tensor) -> Tensor:
+    """By which -0.0 is not zero, and a NaN is equal to itself."""
+    return values.contiguous().view(torch.int32)
 
 
 def unpacked(stored: dict[str, Any]) -> Tensor:

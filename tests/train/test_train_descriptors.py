@@ -65,3 +65,16 @@ def test_other_descriptors_are_other_runs(run: Path, tmp_path: Path) -> None:
         train(config, resume=True)
     with pytest.raises(ConfigError, match="morgan"):
         train(small_config(data=run.parent / "small.csv", targets="y", descriptors="morgen"))
+
+
+def test_a_run_does_not_go_on_with_other_descriptors(run: Path, own: Path, tmp_path: Path) -> None:
+    """Nor are data the ones it was trained on, where their molecules are described otherwise."""
+    data, kind = write_csv(tmp_path / "small.csv"), tmp_path / "own.csv"
+    kind.write_text(own.read_text())
+    config = small_config(out=tmp_path / "run", data=data, targets="y", descriptors=(str(kind),))
+    train(config)
+    assert evaluate(tmp_path / "run")["part"] == "test"
+    kind.write_text(own.read_text().replace(",7", ",8"))
+    with pytest.raises(ConfigError, match="began with other data"):
+        train(config, resume=True)
+    assert evaluate(tmp_path / "run")["part"] == "all"
