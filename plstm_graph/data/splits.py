@@ -1,6 +1,7 @@
 """Which graphs are for training, validation and test: every split is a function of the data and a seed."""
 
 from collections.abc import Hashable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -56,8 +57,10 @@ def make_split(
     if kind == OFFICIAL:
         if official is None:
             raise ConfigError("these graphs have no official split; use random, scaffold or folds")
-        if sum(map(len, official.values())) != len(graphs):
-            raise DataError(f"the official split must hold all {len(graphs)} graphs; are the files of one release?")
+        if sorted(chain.from_iterable(official.values())) != list(range(len(graphs))):
+            raise DataError(
+                f"the official split must hold each of {len(graphs)} graphs once; are the files of one release?"
+            )
         return official
     if kind == "random":
         return _expanded(random_split(len(together), seed=seed), together)

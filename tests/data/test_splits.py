@@ -144,7 +144,9 @@ def test_the_official_split_is_given() -> None:
     assert make_split("official", graphs, Regression(("y",)), official=parts) is parts
     with pytest.raises(ConfigError, match="no official split; use random"):
         make_split("official", graphs, Regression(("y",)))
-    with pytest.raises(DataError, match="must hold all 4 graphs"):
+    with pytest.raises(DataError, match="must hold each of 4 graphs once"):
         make_split("official", [*graphs, object()], Regression(("y",)), official=parts)
+    with pytest.raises(DataError, match="must hold each of 3 graphs once"):
+        make_split("official", graphs, Regression(("y",)), official={"train": [0], "valid": [1], "test": [1]})
     with pytest.raises(ConfigError, match="the official split has no folds"):
         make_split("official", graphs, Regression(("y",)), official=parts, fold=1)
