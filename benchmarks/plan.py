@@ -10,7 +10,7 @@ import records
 
 from plstm_graph.architectures import FINGERPRINT, architecture
 from plstm_graph.errors import ConfigError, unknown
-from plstm_graph.train.config import TrainConfig, config_hash, from_dict, to_dict
+from plstm_graph.train.config import TrainConfig, config_hash, default_config, from_dict, to_dict
 from plstm_graph.train.series import READ_FROM
 
 # What a forest reads of a config; the rest is for networks.
@@ -63,10 +63,10 @@ class Plan(NamedTuple):
 def read_plan(path: Path, root: str | None = None) -> Plan:
     """Runs of a config file.
 
-    ``[data]`` has ``name``, ``split``, ``seeds`` and ``folds``; ``[train]`` settings of all entries; each ``[[entry]]``
-    a ``name`` and what it changes (``model.local = "none"``, ``lr = 3e-4``). With ``[[set]]`` tables, each a ``name``
-    and what it changes (``data = "esol.pt"``), every entry is run on each of them, or on those of its own ``sets``, and
-    is called ``set: entry``. Prepared data may lie in the folder of ``root``.
+    ``[data]`` has ``name``, ``split``, ``seeds`` and ``folds``; ``[train]`` settings of all entries, else those usual
+    for the data; each ``[[entry]]`` a ``name`` and what it changes (``model.local = "none"``, ``lr = 3e-4``). With
+    ``[[set]]`` tables, each a ``name`` and what it changes (``data = "esol.pt"``), every entry is run on each of them,
+    or on those of its own ``sets``, and is called ``set: entry``. Prepared data may lie in the folder of ``root``.
 
     Raises:
         ConfigError: not TOML, an unknown setting, two entries of one name.
@@ -80,12 +80,16 @@ def read_plan(path: Path, root: str | None = None) -> Plan:
     except KeyError as error:
         raise ConfigError(f"{path.name} needs [data] with a name, and [[entry]] tables; {error} is missing") from error
     seeds, folds = data.pop("seeds", [0]), data.pop("folds", [0])
-    base = from_dict(content.get("train", {}), from_dict({**data, **({"root": root} if root else {})}))
+    where = {"root": root} if root else {}
+
+    def base(name: str) -> TrainConfig:
+        return from_dict(content.get("train", {}), from_dict({**data, **where, "data": name}, default_config(name)))
+
     entries = [pair for entry in entries for pair in _on_each(entry, content.get("set", []))]
     jobs = [
         Job(name, replace(chosen, seed=seed, fold=fold))
         for name, changes in entries
-        for chosen in [from_dict(changes, base)]
+        for chosen in [from_dict(changes, base(changes.get("data", data["data"])))]
         for seed in seeds
         for fold in folds
     ]

@@ -47,7 +47,8 @@ class VisionModel(nn.Module):
     Shapes: images [B, channels, height, width] -> [B, num_classes].
 
     Raises:
-        ConfigError: an unknown position or read-out. ShapeError: images that are no multiples of patches.
+        ConfigError: an unknown position or read-out.
+        ShapeError: images of other channels, or that are no multiples of patches.
     """
 
     def __init__(
@@ -117,6 +118,12 @@ class Patches(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, channels, height, width] -> [B, Y, X, width]"""
+        channels = self.project.in_channels
+        if images.dim() != 4 or images.size(1) != channels:
+            raise ShapeError(
+                f"images must be [B, {channels}, height, width], got {list(images.shape)}; "
+                "channels stand before height and width, and their number is the argument `channels`"
+            )
         self._grid(*images.shape[-2:])
         x = self.project(images)
         if self.position is not None:

@@ -1,6 +1,7 @@
 """Leaderboards: what a config asks for, what is skipped, how runs are summarised."""
 
 import json
+from dataclasses import replace
 from itertools import product
 
 import leaderboard
@@ -11,6 +12,7 @@ from small_runs import write_csv
 from tables import leaderboard_table
 
 from plstm_graph.errors import ConfigError
+from plstm_graph.train.config import default_config
 from plstm_graph.train.series import shared_dataset
 
 CONFIG = """
@@ -207,6 +209,15 @@ def test_the_committed_configs_keep_their_protocols():
         assert {job.config.split for job in jobs} == {"folds"}
     for plan in plans.values():
         assert len({job.key for job in plan.jobs}) == len(plan.jobs)
+
+
+def test_entries_begin_with_what_is_usual_for_their_data(tmp_path):
+    path = tmp_path / "usual.toml"
+    sets = '[[set]]\nname = "near"\ndata = "transfer-line"\n[[set]]\nname = "far"\n'
+    path.write_text(f'[data]\nname = "digits"\n[train]\nepochs = 3\n{sets}[[entry]]\nname = "a"\n')
+    near, far = (job.config for job in read_plan(path).jobs)
+    assert near == replace(default_config("transfer-line"), epochs=3)
+    assert far == replace(default_config("digits"), epochs=3)
 
 
 def test_the_command_line(config, tmp_path, capsys):

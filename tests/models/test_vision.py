@@ -66,6 +66,9 @@ def test_corners_read_every_patch() -> None:
 def test_what_is_refused() -> None:
     with pytest.raises(ShapeError, match="multiples of the patch size 8, got 30 x 32"):
         small(PLSTMVision)(torch.randn(1, 3, 30, 32))
+    for images in (torch.randn(1, 1, 32, 32), torch.randn(3, 32, 32)):
+        with pytest.raises(ShapeError, match=r"images must be \[B, 3, height, width\], got \["):
+            small(PLSTMVision)(images)
     with pytest.raises(ConfigError, match="read-out"):
         small(ViT, read_out="corner")
     with pytest.raises(ConfigError, match="width must be a multiple of heads"):
