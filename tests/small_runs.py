@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from plstm_graph.data import load
 from plstm_graph.data.dataset import GraphDataset
@@ -52,9 +52,9 @@ def small_config(**values: Any) -> TrainConfig:
     return override(small, given)
 
 
-def passes_in_place(passes: nn.Module, inputs: tuple[()], allow_unused_input: bool) -> nn.Module:
+def passes_in_place(passes: nn.Module, inputs: tuple[Tensor, ...], allow_unused_input: bool) -> nn.Module:
     """The passes themselves, after as many to warm up as a recording takes."""
     assert not torch.is_autocast_cache_enabled() or not torch.is_autocast_enabled("cpu")
     for _ in range(3):
-        torch.autograd.grad(passes().sum(), list(passes.parameters()), allow_unused=allow_unused_input)
+        torch.autograd.grad(passes(*inputs).sum(), list(passes.parameters()), allow_unused=allow_unused_input)
     return passes

@@ -50,13 +50,13 @@ class Captured:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self._run: Callable[..., Tensor] | None = None
-        self._shape = torch.Size()
+        self._made_for: tuple[torch.Size, torch.dtype, torch.device] | None = None
         self._inputs: dict[torch.dtype, list[Tensor]] = {}
 
     def __call__(self, batch: Batch | Arrays) -> Tensor:
         """Output of a filled batch without its filler, [graphs, outputs]; of any other as the model gives it.
 
-        Batches of arrays (images) need no filler: those of the first one's shape are captured."""
+        Batches of arrays (images) need no filler: those of the first one's shape and dtype are captured."""
         if isinstance(batch, Arrays):
             return self._of_arrays(batch)
         if not getattr(batch, "_filled", False):
@@ -80,29 +80,28 @@ class Captured:
         if not self.model.training:
             return self.model(batch)
         if self._run is None:
-            kind, x = batch.x.device.type, batch.x.clone()
-            with torch.autocast(
-                kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), cache_enabled=False
-            ):
-                run: Any = torch.cuda.make_graphed_callables(_OfArrays(self.model, batch.y), (x,))
-            self._run, self._shape = run, x.shape
-        found: Tensor = self._run(batch.x) if self._run and batch.x.shape == self._shape else self.model(batch)
-        return found
+            self._run = self._recorded(_OfArrays(self.model, batch.y), (batch.x.clone(),), batch.x.device)
+            self._made_for = _kind(batch.x)
+        run: Callable[..., Tensor] = self._run
+        return run(batch.x) if _kind(batch.x) == self._made_for else self.model(batch)
 
     def _capture(self, batch: Batch) -> Callable[[], Tensor]:
-        """The graph, recorded after three passes that leave no trace: neither in buffers nor in random numbers."""
-        device = batch.batch.device
-        kind = device.type
         batch = _changed(batch, Tensor.clone)
         self._inputs = _tensors(batch)
+        passes = _Passes(self.model, batch)
+        run = self._recorded(passes, (), batch.batch.device)
+        passes.let_go()
+        return run
+
+    def _recorded(self, passes: nn.Module, inputs: tuple[Tensor, ...], device: torch.device) -> Callable[..., Tensor]:
+        """The graph, recorded after three passes that leave no trace: neither in buffers nor in random numbers."""
+        kind = device.type
         before = [buffer.clone() for buffer in self.model.buffers()]
         with (
             torch.random.fork_rng([device] if kind == "cuda" else []),
             torch.autocast(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), cache_enabled=False),
         ):
-            passes = _Passes(self.model, batch)
-            run: Any = torch.cuda.make_graphed_callables(passes, (), allow_unused_input=True)
-        passes.let_go()
+            run: Any = torch.cuda.make_graphed_callables(passes, inputs, allow_unused_input=True)
         with torch.no_grad():
             for buffer, old in zip(self.model.buffers(), before, strict=True):
                 buffer.copy_(old)
@@ -142,6 +141,10 @@ class _Passes(nn.Module):
         with counted(self.model, nodes, nodes[batch.edge_index[0]], graphs):
             self.output = self.model(batch)[: self.graphs].clone()
         return self.output
+
+
+def _kind(x: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
+    return x.shape, x.dtype, x.device
 
 
 def _tensors(batch: Batch) -> dict[torch.dtype, list[Tensor]]:

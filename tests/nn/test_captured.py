@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 from small_runs import passes_in_place
-from torch import Tensor
+from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from plstm_graph.data import PackedGraphs
+from plstm_graph.data.examples import Arrays
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import ShapeError
 from plstm_graph.model_config import ModelConfig
@@ -178,3 +179,37 @@ def test_lengths_that_coincide(device: str) -> None:
     packed, model = PackedGraphs.from_data_list(same).to(device).with_filler(63), build(CONFIG, device)
     want = copy.deepcopy(model)(packed.batch(range(63)))
     torch.testing.assert_close(Captured(model)(packed.batch(range(63), filled=True)), want, rtol=1e-4, atol=1e-5)
+
+
+class OfArrays(nn.Module):
+    """A model of images with all that a pass may leave behind, and a weight that none reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 2))
+        self.unread = nn.Parameter(torch.zeros(3))
+
+    def forward(self, batch: Arrays) -> Tensor:
+        return self.layers(batch.x.float())
+
+
+def test_recording_arrays_leaves_no_trace(device: str) -> None:
+    """Neither in running statistics nor in random numbers; arrays of another dtype go as they are."""
+    model = OfArrays().to(device).train()
+    twin = copy.deepcopy(model)
+    captured, found = Captured(model), []
+    batch = Arrays(torch.randn(6, 5), torch.zeros(6, 2)).to(device)
+    for _ in range(2):
+        torch.manual_seed(3)
+        found.append([captured(batch).detach().clone() for _ in range(2)])
+        for _ in range(2):
+            twin(batch)
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two)
+    for (key, value), other in zip(twin.state_dict().items(), model.state_dict().values(), strict=True):
+        torch.testing.assert_close(other, value, msg=lambda text, key=key: f"{key}: {text}")
+    whole = replace(batch, x=batch.x.double())
+    torch.manual_seed(4)
+    want = twin(whole)
+    torch.manual_seed(4)
+    torch.testing.assert_close(captured(whole), want)

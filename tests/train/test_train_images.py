@@ -93,7 +93,7 @@ def test_weight_decay_leaves_norms_biases_and_positions_alone(digits: Dataset) -
 def test_batches_of_one_shape_are_captured(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def graphed(passes: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.nn.Module:
+    def graphed(passes: torch.nn.Module, inputs: tuple[torch.Tensor, ...], **rest: bool) -> torch.nn.Module:
         calls.append(inputs[0].shape)
         return passes
 
