@@ -1,12 +1,14 @@
 """The registry of models: how each is called, configured and built, and what it can. It imports no torch.
 
 A network that reads a graph's nodes and edges is an entry with a ``stack``; any other model brings a ``build`` and a
-config of its own. A new one, also from outside the package: ``MODELS["mine"] = Architecture(...)``.
+config of its own. A new one, also from outside the package: ``MODELS["mine"] = Architecture(...)``. For the command
+line an installed package has an entry point ``mine`` in the group ``plstm_graph.models`` that leads to the Architecture.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any
 
 from plstm_graph.errors import ConfigError, unknown
@@ -90,11 +92,13 @@ NETWORKS = tuple(name for name, kind in MODELS.items() if kind.config is ModelCo
 
 
 def architecture(name: str) -> Architecture:
-    """The entry of :data:`MODELS`.
+    """The entry of :data:`MODELS`, also of another package that brings it.
 
     Raises:
         ConfigError: there is none.
     """
+    if name not in MODELS:
+        MODELS.update({point.name: point.load() for point in entry_points(group="plstm_graph.models", name=name)})
     if name not in MODELS:
         raise ConfigError(unknown("model", name, MODELS))
     return MODELS[name]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from plstm_graph.architectures import architecture
 from plstm_graph.errors import ConfigError, DataError, unknown
 from plstm_graph.files import expanded
 
@@ -109,9 +110,15 @@ OPTIONS = {
 
 
 def check_options(values: Mapping[str, Any]) -> None:
-    """Raise ConfigError unless all values, by flat name of their field, are among :data:`OPTIONS`."""
+    """Raise ConfigError unless all values, by flat name of their field, are among :data:`OPTIONS`.
+
+    A model has to be in the registry instead, to which other packages may add.
+    """
     for field, (kind, names) in OPTIONS.items():
         value = values.get(field)
+        if field == "model.model" and value is not None:
+            architecture(value)
+            continue
         for name in value.split("+") if field == "model.pooling" and value else [value]:  # poolings may be joined
             if name is not None and name not in names:
                 raise ConfigError(unknown(kind, name, names))
