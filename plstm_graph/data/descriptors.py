@@ -55,7 +55,10 @@ def _from_file(path: Path, smiles: Sequence[str]) -> Tensor:
     chosen = np.isfinite(cells).any(0) if len(cells) else np.zeros(0, dtype=bool)
     if not chosen.any():
         raise DataError(f"{path} has no column of numbers beside the SMILES")
-    known = {_key(text): row for text, row in zip(texts, cells[:, chosen].clip(-LARGEST, LARGEST), strict=True)}
+    known: dict[str, np.ndarray] = {}
+    for text, row in zip(texts, cells[:, chosen].clip(-LARGEST, LARGEST), strict=True):
+        if not np.array_equal(known.setdefault(_key(text), row), row, equal_nan=True):
+            raise DataError(f"{path} must have one row a molecule, but {text} has two that differ; leave one out")
     none = np.full(int(chosen.sum()), np.nan)
     found = [known.get(_key(text)) for text in smiles]
     if smiles and not any(row is not None for row in found):

@@ -51,6 +51,11 @@ def test_what_cannot_be_used_is_told(tmp_path):
     (tmp_path / "own.csv").write_text("smiles,a\nCCO,1\n")
     with pytest.raises(DataError, match="none of 1 molecules"):
         describe(str(tmp_path / "own.csv"), [BENZENE])
+    (tmp_path / "own.csv").write_text(f"smiles,a,b\n{ETHANOL},1,\n{SAME},1,\n")
+    assert describe(str(tmp_path / "own.csv"), [ETHANOL])[0, 0] == 1
+    (tmp_path / "own.csv").write_text(f"smiles,a\n{ETHANOL},1\n{SAME},2\n")
+    with pytest.raises(DataError, match="two that differ"):
+        describe(str(tmp_path / "own.csv"), [ETHANOL])
 
 
 @pytest.mark.parametrize(
