@@ -2,7 +2,7 @@
 
 A network that reads a graph's nodes and edges is an entry with a ``stack``; any other model brings a ``build`` and a
 config of its own. A new one, also from outside the package: ``MODELS["mine"] = Architecture(...)``. For the command
-line an installed package has an entry point ``mine`` in the group ``plstm_graph.models`` that leads to the Architecture.
+line an installed package has an entry point ``mine`` in the group ``plstm_graph.models`` that leads to it.
 """
 
 from collections.abc import Callable
