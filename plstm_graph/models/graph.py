@@ -10,7 +10,7 @@ from torch_geometric.nn import aggr
 
 from plstm_graph.architectures import architecture
 from plstm_graph.data.features import FeatureSpec
-from plstm_graph.errors import ConfigError, ShapeError, unknown
+from plstm_graph.errors import ConfigError, DataError, ShapeError, unknown
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.model_config import ModelConfig
 from plstm_graph.nn.encoders import DescriptorEncoder, FeatureEncoder
@@ -194,5 +194,11 @@ class GraphModel(nn.Module):
 
 
 def build(config: ModelConfig, features: FeatureSpec, task: Task) -> GraphModel:
-    """A graph model that answers a task."""
+    """A graph model that answers a task.
+
+    Raises:
+        DataError: the data are images.
+    """
+    if features.image:
+        raise DataError(f"model {config.model!r} reads graphs, and these data are images; try --model plstm-vision")
     return GraphModel(features, task.num_outputs, config, level=task.level)

@@ -186,7 +186,8 @@ def override(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
     for key, value in values.items():
         nested = key.startswith("model.")
         if key not in names:
-            raise ConfigError(unknown("option", key, [name for name in names if name.startswith("model.") == nested]))
+            message = unknown("option", key, [name for name in names if name.startswith("model.") == nested])
+            raise ConfigError(f"model {config.model.model!r}: {message}" if nested else message)
         name = key.removeprefix("model.")
         (model if nested else own)[name] = convert(key, value, hints[nested][name])
     return replace(config, **own, model=replace(config.model, **model))

@@ -19,6 +19,7 @@ from plstm_graph.data.tables import Table
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, unknown
 from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.models.graph import GraphModel
+from plstm_graph.models.vision import ImageModel
 from plstm_graph.train.checkpoint import Meta, locate, read, read_meta, restore_model
 from plstm_graph.train.config import TrainConfig, override
 from plstm_graph.train.data import Graphs, labels, load_data, split_of
@@ -104,8 +105,7 @@ def restore_for_molecules(checkpoint: str | PathLike[str], device: str = "auto")
     learner, meta = restore(checkpoint, device)
     if meta.featuriser not in FEATURISERS:
         raise CheckpointError(
-            f"{checkpoint} was trained on the graphs of {meta.train_config.data!r}, not on molecules given as SMILES; "
-            "use evaluate"
+            f"{checkpoint} was trained on {meta.train_config.data!r}, not on molecules given as SMILES; use evaluate"
         )
     if learner.task.level != "graph":
         raise CheckpointError(f"{checkpoint} answers for each {learner.task.level}, not for a molecule; use evaluate")
@@ -116,10 +116,12 @@ def network(learner: Learner, checkpoint: str | PathLike[str]) -> GraphModel:
     """The model of a restored learner, where what follows needs a network.
 
     Raises:
-        CheckpointError: it is a forest of fingerprints, or an ensemble.
+        CheckpointError: it is an ensemble, a network of images, or a forest of fingerprints.
     """
     if isinstance(learner.model, Ensemble):
         raise CheckpointError(f"{checkpoint} holds several networks; give one of them, in the folder members")
+    if isinstance(learner.model, ImageModel):
+        raise CheckpointError(f"{checkpoint} holds a network of images, not of graphs; use evaluate")
     if not isinstance(learner.model, GraphModel):
         raise CheckpointError(f"{checkpoint} holds a forest of fingerprints, no network; use predict or evaluate")
     return learner.model

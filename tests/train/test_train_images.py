@@ -11,12 +11,12 @@ from plstm_graph.data import load
 from plstm_graph.data.dataset import Dataset
 from plstm_graph.data.examples import Arrays
 from plstm_graph.data.features import FeatureSpec
-from plstm_graph.errors import DataError
+from plstm_graph.errors import CheckpointError, ConfigError, DataError
 from plstm_graph.model_config import VisionConfig
 from plstm_graph.models.vision import ImageModel, build
 from plstm_graph.nn.captured import Captured
 from plstm_graph.tasks import Multiclass
-from plstm_graph.train import evaluate, train
+from plstm_graph.train import evaluate, export, train
 from plstm_graph.train.config import TrainConfig, default_config, override
 from plstm_graph.train.module import Learner
 
@@ -49,6 +49,18 @@ def test_a_network_learns_digits(network: str, digits: Dataset, tmp_path: Path) 
     whole = evaluate(tmp_path / "run", data="digits", part="all")
     assert whole["graphs"] == 1797
     assert whole["accuracy"] > 0.5
+    with pytest.raises(CheckpointError, match="holds a network of images, not of graphs; use evaluate"):
+        export(tmp_path / "run", tmp_path / "x.pt2")
+
+
+def test_a_network_of_graphs_says_that_it_reads_no_images(digits: Dataset) -> None:
+    with pytest.raises(DataError, match="'gine' reads graphs, and these data are images; try --model plstm-vision"):
+        train(override(default_config("digits"), {"model.model": "gine", "accelerator": "cpu"}), digits)
+
+
+def test_an_option_of_graphs_is_refused_in_the_name_of_the_model() -> None:
+    with pytest.raises(ConfigError, match=r"^model 'plstm-vision': unknown option 'model\.order'; choose one of"):
+        config(**{"model.order": "bfs"})
 
 
 def test_arrows_are_learnt_by_the_model_of_the_paper() -> None:
