@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from plstm_graph.data.examples import Arrays
 from plstm_graph.data.features import FeatureSpec
-from plstm_graph.errors import ConfigError, DataError, ShapeError, unknown
+from plstm_graph.errors import ConfigError, DataError, PLSTMGraphError, ShapeError, unknown
 from plstm_graph.model_config import VisionConfig
 from plstm_graph.nn import MultiHeadRMSNorm, PLSTMImage
 from plstm_graph.tasks import Task
@@ -266,12 +266,14 @@ def efficientnet(num_classes: int) -> nn.Module:
     """EfficientNet-B0 of torchvision, untrained.
 
     Raises:
-        ImportError: torchvision is not installed; take the build that belongs to your torch.
+        PLSTMGraphError: torchvision is not installed.
     """
     try:
         from torchvision.models import efficientnet_b0
     except ImportError as error:
-        raise ImportError("torchvision is not installed; install the build that belongs to your torch") from error
+        raise PLSTMGraphError(
+            "efficientnet needs torchvision, which is not installed; take the build that belongs to your torch"
+        ) from error
     return efficientnet_b0(num_classes=num_classes)
 
 

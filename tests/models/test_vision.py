@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from plstm_graph.errors import ConfigError, ShapeError
+from plstm_graph.errors import ConfigError, PLSTMGraphError, ShapeError
 from plstm_graph.models.vision import PLSTMVision, VisionModel, ViT, efficientnet
 
 
@@ -81,7 +81,7 @@ def test_efficientnet_comes_from_torchvision() -> None:
     try:
         from torchvision.models import EfficientNet
     except ImportError:
-        with pytest.raises(ImportError, match="torchvision"):
+        with pytest.raises(PLSTMGraphError, match="efficientnet needs torchvision"):
             efficientnet(2)
     else:
         assert isinstance(efficientnet(2), EfficientNet)
