@@ -55,9 +55,12 @@ def fit_width(features: FeatureSpec, num_outputs: int, config: Any, budget: str)
         budget: as for :func:`parse_budget`.
 
     Raises:
-        ConfigError: the closest is off by more than :data:`TOLERANCE`; the message names its neighbours.
+        ConfigError: the closest is off by more than :data:`TOLERANCE`; the message names its neighbours. Or the model
+            is none of graphs.
     """
     wanted = parse_budget(budget)
+    if not isinstance(config, ModelConfig):
+        raise ConfigError(f"a budget sets the width of networks of graphs; of {config.model!r} choose it by --width")
     sizes = _around(features, num_outputs, config, wanted)
     width = min(sizes, key=lambda width: abs(sizes[width] - wanted))
     if abs(sizes[width] - wanted) <= TOLERANCE * wanted:

@@ -8,7 +8,7 @@ import torch
 from plstm_graph.architectures import NETWORKS, architecture
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import ConfigError
-from plstm_graph.model_config import ModelConfig
+from plstm_graph.model_config import ModelConfig, VisionConfig
 from plstm_graph.models.budget import TOLERANCE, count_parameters, fit_width, parse_budget
 from plstm_graph.models.graph import GraphModel
 
@@ -67,3 +67,8 @@ def test_too_small() -> None:
         fit_width(FEATURES, 1, replace(SMALL, model="gps", heads=2), "50")
     with pytest.raises(ConfigError, match="at least 1"):
         fit_width(FEATURES, 1, replace(SMALL, heads=0), "50k")
+
+
+def test_networks_of_images_are_refused():
+    with pytest.raises(ConfigError, match="networks of graphs; of 'plstm-vision' choose it by --width"):
+        fit_width(FeatureSpec(image=(1, 8, 8)), 10, VisionConfig(), "300k")
