@@ -56,7 +56,7 @@ def test_a_layer(form, options, dtype, columns):
     for batch in (plain, filled):
         x = batch.x.to(dtype).requires_grad_()
         edge_attr = batch.edge_attr.to(dtype).requires_grad_() if conv.lin_edge else None
-        assert conv._as_one(x) == "triton"
+        assert conv._as_one(x, batch.line_dag) == "triton"
         output = conv(x, batch.edge_index, edge_attr, dag=batch.line_dag)
         grad = padded(output.detach()[: plain.num_nodes].sin(), len(output))
         leaves = [x, *([] if edge_attr is None else [edge_attr]), *conv.parameters()]

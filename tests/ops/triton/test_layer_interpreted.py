@@ -31,7 +31,7 @@ def test_equals_the_steps_and_itself(form, options, columns):
     conv = PLSTMConv(5, 3, heads=2, backend="triton", **options).double()
     x = torch.randn(8, 5, dtype=torch.float64, requires_grad=True)
     edge_attr = torch.randn(columns.size(1), 3, dtype=torch.float64, requires_grad=True) if conv.lin_edge else None
-    assert conv._as_one(x) == "triton"
+    assert conv._as_one(x, LineDAG.from_edge_index(columns, 8)) == "triton"
     leaves = [x, *conv.parameters(), *([] if edge_attr is None else [edge_attr])]
 
     def outcome() -> list[torch.Tensor]:
