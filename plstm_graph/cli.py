@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from plstm_graph import __version__
-from plstm_graph.errors import ConfigError, DataError, Diverged, PLSTMGraphError, TargetError, missing_extra
+from plstm_graph.errors import ConfigError, DataError, Diverged, PLSTMGraphError, TargetError, missing_extra, said
 from plstm_graph.files import check_target, is_stdout, stem
 
 try:
@@ -65,7 +65,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
         except (PLSTMGraphError, OSError) as error:
             if kwargs.get("debug"):
                 raise
-            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            typer.echo(f"error: {said(error)}", err=True)
             raise typer.Exit(FAILED if isinstance(error, Diverged) else USAGE) from error
         except KeyboardInterrupt as error:
             if kwargs.get("debug"):

@@ -1,7 +1,19 @@
 """Errors a caller may want to catch. Every message says what must hold, what came, and the likely fix."""
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+_REASONS = {
+    errno.ENOENT: "it is not there; check the path",
+    errno.EISDIR: "it is a folder, and a file belongs there; give another path, or move it away",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; check the path",
+    errno.EACCES: "there is no permission; check who owns it, or give another path",
+    errno.EPERM: "it may not be changed; give another path",
+    errno.EROFS: "the disk is read-only; give another path",
+    errno.ENOSPC: "the disk is full; free some room, what was there before is kept",
+    errno.EDQUOT: "the disk quota is used up; free some room, what was there before is kept",
+}
 
 
 class PLSTMGraphError(Exception):
@@ -61,6 +73,14 @@ def unknown(kind: str, name: object, choices: Iterable[object]) -> str:
         return f"unknown {kind} {name!r}; did you mean {close[0]!r}?"
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return f"unknown {kind} {name!r}; choose one of {listed(names)}{hint}"
+
+
+def said(error: Exception) -> str:
+    """The message of an error on one line; of one of the operating system, which path it was about and what to do."""
+    number, path = getattr(error, "errno", None), getattr(error, "filename", None)
+    if not isinstance(error, PLSTMGraphError) and number in _REASONS and path is not None:
+        return f"cannot use {path}: {_REASONS[number]}"
+    return " ".join(str(error).split())
 
 
 def missing_extra(package: str, extra: str) -> str:

@@ -1,4 +1,5 @@
 import csv
+import errno
 import gzip
 import json
 import os
@@ -21,9 +22,11 @@ from plstm_graph import __version__
 from plstm_graph.architectures import MODELS
 from plstm_graph.cli import app
 from plstm_graph.data import DATASETS, arrow, paths
+from plstm_graph.errors import TargetError, said
 from plstm_graph.model_config import VisionConfig
 from plstm_graph.options import CHOICES
 from plstm_graph.train.config import TrainConfig, flat
+from plstm_graph.train.results import FILES
 
 Invoke = Callable[..., Any]
 SMALL = ["--epochs", 2, "--batch-size", 8, "--accelerator", "cpu"]
@@ -515,3 +518,32 @@ def test_export(run: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.M
     found = invoke("export", "--checkpoint", run, "--out", tmp_path / "m.pt2")
     assert found.exit_code == 0, found.output
     assert found.stdout == f"x          int64 [graphs, nodes, features]\nwrote {tmp_path / 'm.pt2'}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "a/b.csv"), "a/b.csv: it is not there"),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "r/metrics.csv"), "r/metrics.csv: it is a folder"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "a.csv/b"), "a.csv/b: a part of the path is a file"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), "x: there is no permission"),
+        (OSError(errno.EROFS, "Read-only file system", "x"), "x: the disk is read-only"),
+        (OSError(errno.ENOSPC, "No space left on device", "x"), "x: the disk is full"),
+    ],
+)
+def test_errors_of_the_system_say_what_to_do(error: OSError, words: str) -> None:
+    assert said(error).startswith(f"cannot use {words}")
+    assert "[Errno" not in said(error)
+    assert said(OSError("odd\n words")) == "odd words"  # nothing is known of it
+    assert said(TargetError("as it is")) == "as it is"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_folder_in_the_place_of_a_result_is_said_before_anything_is_lost(
+    name: str, tmp_path: Path, invoke: Invoke
+) -> None:
+    (tmp_path / "run" / name).mkdir(parents=True)
+    (tmp_path / "run" / "config.toml.old").write_text("mine")
+    found = invoke("train", "--out", tmp_path / "run", "--overwrite", "--epochs", 1)
+    one_line(found, f"{name} is a folder where a file of the run belongs")
+    assert (tmp_path / "run" / "config.toml.old").read_text() == "mine"

@@ -57,6 +57,8 @@ def check_folder(config: TrainConfig, *, resume: bool = False, overwrite: bool =
         out.mkdir(parents=True, exist_ok=True)
         if not (resume or overwrite) and not all(map(is_owner_file, out.iterdir())):
             raise ConfigError(f"output folder {out} is not empty; give --resume, --overwrite or another --out")
+        if taken := next((name for name in FILES if (out / name).is_dir()), None):
+            raise ConfigError(f"{out / taken} is a folder where a file of the run belongs; move it away")
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
