@@ -141,7 +141,7 @@ def test_whole_numbers_take_the_narrowest_type() -> None:
 def outcome(config, dataset=None):
     """Everything a run found, weights as well, and none of where its data lay or how long it took."""
     found = train(config, dataset)
-    left = {key: value for key, value in found.items() if key not in ("minutes", "config_hash")}
+    left = {key: value for key, value in found.items() if key not in ("minutes", "date", "config_hash")}
     return left, read(Path(config.out) / "checkpoints" / "last.ckpt")["state_dict"]
 
 
