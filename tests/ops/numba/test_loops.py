@@ -9,6 +9,7 @@ from flat_gates import fold, joined
 from torch import Tensor
 
 pytest.importorskip("numba")
+import numba
 from numba.core.event import Event, EventStatus
 
 from plstm_graph import LineDAG
@@ -146,6 +147,8 @@ def test_what_is_kept_on_disk_is_of_these_sources(tmp_path, monkeypatch, sources
         exec(compile(LOOP, path, "exec"), module.__dict__)
         return module.times(1.0)
 
+    # Numba reads its settings again, and refuses another number of threads once there are some.
+    monkeypatch.setenv("NUMBA_NUM_THREADS", str(numba.config.NUMBA_NUM_THREADS))
     monkeypatch.setattr(runtime, "_sources", "old")
     assert times(2.0) == 2.0
     monkeypatch.setattr(runtime, "_sources", sources)
