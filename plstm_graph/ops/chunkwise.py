@@ -26,7 +26,7 @@ SWEEPS = 6
 """Levels inside a chunk cost about so many times what a chunk costs."""
 
 
-DEEP, NARROW = 1000, 64
+DEEP, NARROW = 1000, 8
 """Levels from which on, and edges a level up to which, ``"auto"`` takes this form on a GPU: there a level takes as long
 with few edges as with many. A CPU waits for no launch, and computes less level by level."""
 
