@@ -23,7 +23,7 @@ fuzz: $(STAMP)  ## 10,000 random inputs, where the suite has 200; records the ru
 	$(BIN)/python benchmarks/reliability.py fuzz --cases 10000
 
 coverage: $(STAMP)  ## of the core; loops that numba compiled are out of sight, so here they stay Python
-	NUMBA_DISABLE_JIT=1 $(BIN)/pytest -n auto tests/ops $(wildcard tests/test_[gilopt]*.py) --cov --cov-report=term-missing
+	NUMBA_DISABLE_JIT=1 $(BIN)/pytest -n auto tests/line_dag tests/ops $(wildcard tests/test_[got]*.py) --cov --cov-report=term-missing
 
 docs: $(STAMP)  ## pages in site/; a broken link fails
 	$(BIN)/mkdocs build --strict

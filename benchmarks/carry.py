@@ -20,7 +20,7 @@ from plstm_graph.data.peptides import read as read_peptides
 from plstm_graph.data.splits import Split
 from plstm_graph.data.stacked import Stacked
 from plstm_graph.errors import DataError
-from plstm_graph.files import atomic_write
+from plstm_graph.io.files import atomic_write
 
 MOLHIV, PEPTIDES, CIRCUITS = "ogbg-molhiv", "peptides-func", "circuits"
 PARTS = ("train", "valid", "test")

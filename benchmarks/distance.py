@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
+from plstm_graph.config.models import ModelConfig
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.paths import NODES, SHARES, Paths, carry
-from plstm_graph.files import atomic_write
-from plstm_graph.model_config import ModelConfig
+from plstm_graph.io.files import atomic_write
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.nn.dagnn import DAGNN
 from plstm_graph.train.config import default_config

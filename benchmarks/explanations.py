@@ -2,8 +2,8 @@
 
 Molecules whose label counts a group of atoms (see ``planted.py``): on test molecules that have some, the area under the
 ROC curve of atom scores against the atoms of the groups, averaged over molecules. Beside the scores of
-``plstm_graph.explain`` and what atoms sent in pLSTM layers: PyG's GNNExplainer on the same model, with node and edge
-masks of its own over encoded nodes and edges.
+``plstm_graph.models.explain`` and what atoms sent in pLSTM layers: PyG's GNNExplainer on the same model, with node and
+edge masks of its own over encoded nodes and edges.
 """
 
 import argparse
@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.explain import Explainer, GNNExplainer
 
+from plstm_graph.config.models import ModelConfig
 from plstm_graph.data import GraphDataset
 from plstm_graph.data.inputs import prepare
-from plstm_graph.explain import explain
-from plstm_graph.model_config import ModelConfig
+from plstm_graph.models.explain import explain
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import labels, split_of

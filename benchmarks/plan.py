@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import records
 
-from plstm_graph.architectures import FINGERPRINT, architecture
+from plstm_graph.config.architectures import FINGERPRINT, architecture
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.train.config import TrainConfig, config_hash, default_config, from_dict, to_dict
 from plstm_graph.train.series import READ_FROM

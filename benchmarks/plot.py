@@ -7,7 +7,7 @@ from typing import Any
 
 from tables import latest
 
-from plstm_graph.files import atomic_write
+from plstm_graph.io.files import atomic_write
 
 FAMILY = "molecules of 20 to 30 atoms"
 # Colours that the colour-blind can tell apart (Okabe and Ito), and a marker for each.

@@ -20,11 +20,11 @@ from timing import wait
 from torch import Tensor
 from torch_geometric.data import Batch
 
-from plstm_graph.architectures import architecture
+from plstm_graph.config.architectures import architecture
+from plstm_graph.config.models import AnyConfig
 from plstm_graph.data import PackedGraphs
 from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.errors import ConfigError
-from plstm_graph.model_config import AnyConfig
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import Graphs, labels, load_data, pack, split_of, train_loader
 from plstm_graph.train.infer import pick_device

@@ -249,7 +249,7 @@ def answer(times: int, seed: int, folder: Path) -> dict[str, Any]:
     seconds = []
     for _ in range(times):
         before = os.times()
-        words = [sys.executable, "-m", "plstm_graph.cli", "train", "--splitt", "x"]
+        words = [sys.executable, "-m", "plstm_graph", "train", "--splitt", "x"]
         if subprocess.run(words, cwd=folder, capture_output=True, check=False).returncode != 2:
             raise Different("a wrong option was not refused")
         after = os.times()

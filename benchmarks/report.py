@@ -28,7 +28,7 @@ from tables import (
 )
 
 from plstm_graph.errors import ConfigError, unknown
-from plstm_graph.files import atomic_write
+from plstm_graph.io.files import atomic_write
 
 READMES = (records.ROOT / "README.md", records.ROOT / "benchmarks" / "README.md", records.ROOT / "docs" / "recipes.md")
 GROUPS = ("operator", "layer", "block", "step", "epoch", "line-dag", "circuit", "random", "grid", "chain")

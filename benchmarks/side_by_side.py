@@ -24,7 +24,7 @@ from leaderboard import placed, row_of, trained
 from plan import Job, read_plan, stored
 from tables import leaderboard_table
 
-from plstm_graph.architectures import architecture
+from plstm_graph.config.architectures import architecture
 from plstm_graph.errors import ConfigError
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import load_data

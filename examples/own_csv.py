@@ -10,7 +10,7 @@ import csv
 import tempfile
 from pathlib import Path
 
-from plstm_graph.model_config import ModelConfig
+from plstm_graph.config.models import ModelConfig
 from plstm_graph.train import TrainConfig, predict, train
 
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from plstm_graph import orient
 from plstm_graph.errors import CycleError, ShapeError
-from plstm_graph.line_pairs import line_pairs
+from plstm_graph.line_dag.pairs import line_pairs
+from plstm_graph.line_dag.prune import MAX_EDGES, multitree_pairs
 from plstm_graph.orient import check_edge_index, positions
-from plstm_graph.prune import MAX_EDGES, multitree_pairs
 
 
 def topological_levels(edge_index: Tensor, num_nodes: int | None = None) -> Tensor:

@@ -13,6 +13,7 @@ from torch_geometric.utils import to_edge_index, to_undirected
 from plstm_graph.dag import line_graph, to_multitree, topological_levels
 from plstm_graph.errors import DataError, ShapeError
 from plstm_graph.line_dag import LineDAG
+from plstm_graph.line_dag.origin import check_edges, check_rank
 from plstm_graph.orient import (
     CANONICAL,
     RANDOM,
@@ -23,7 +24,6 @@ from plstm_graph.orient import (
     rank_nodes,
     search_rank,
 )
-from plstm_graph.origin import check_edges, check_rank
 
 log = logging.getLogger(__name__)
 

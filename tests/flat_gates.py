@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from plstm_graph.line_dag.plan import Plan
 from plstm_graph.ops.flat import places, unfold
-from plstm_graph.plan import Plan
 from plstm_graph.testing import Inputs
 
 

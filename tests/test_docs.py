@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from test_imports import GROUP
 
+from plstm_graph.cli.options import CHOICES
 from plstm_graph.data import DATASETS
 from plstm_graph.grid import CHAIN_FORMS, FORMS, dispatch, matrix
 from plstm_graph.ops import BACKENDS
-from plstm_graph.options import CHOICES
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -55,7 +55,7 @@ def test_tables_of_backends_and_of_modules_are_complete():
     assert set(named) == set(BACKENDS)
     table = (DOCS / "architecture.md").read_text()
     modules = {path.name + "/" * path.is_dir() for path in (ROOT / "plstm_graph").iterdir() if path.suffix != ".typed"}
-    hidden = {"__init__.py", "__pycache__/", "errors.py", "files.py", "ops/"}
+    hidden = {"__init__.py", "__main__.py", "__pycache__/", "errors.py", "ops/"}
     assert [name for name in modules - hidden if f"`{name}`" not in table] == []
 
 

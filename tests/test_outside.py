@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.nn import SAGEConv
 
-from plstm_graph.architectures import MODELS, Architecture, architecture
+from plstm_graph.config.architectures import MODELS, Architecture, architecture
+from plstm_graph.config.models import AnyConfig, ModelConfig
+from plstm_graph.config.names import check_options
 from plstm_graph.data.dataset import Dataset
 from plstm_graph.data.examples import Arrays, Examples, Graphs, Part
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import CheckpointError, ConfigError
-from plstm_graph.model_config import AnyConfig, ModelConfig
-from plstm_graph.names import check_options
 from plstm_graph.nn import PLSTMChain, PLSTMConv
 from plstm_graph.ops import compiled, dispatch
 from plstm_graph.tasks import Binary, Task
@@ -56,14 +56,14 @@ def test_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_network_of_another_package_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "others.py").write_text(
-        "from plstm_graph.architectures import Architecture\nsage = Architecture('test_outside:Sage')\n"
+        "from plstm_graph.config.architectures import Architecture\nsage = Architecture('test_outside:Sage')\n"
     )
     info = tmp_path / "others-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: others\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[plstm_graph.models]\nothers-sage = others:sage\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("plstm_graph.architectures.MODELS", dict(MODELS))
+    monkeypatch.setattr("plstm_graph.config.architectures.MODELS", dict(MODELS))
     with pytest.raises(ConfigError, match="unknown model 'others-sagen'; choose one of plstm"):
         check_options({"model.model": "others-sagen"})
     check_options({"model.model": "others-sage"})

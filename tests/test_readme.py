@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import plstm_graph
-from plstm_graph import dag, padded, transforms
+from plstm_graph import dag, transforms
+from plstm_graph.models import padded
 from plstm_graph.nn import conv, grid, stack
 
 README = Path(__file__).resolve().parents[1] / "README.md"

@@ -15,9 +15,9 @@ from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 
 from groups.layers import HEAD, TOLERANCE, exact
+from plstm_graph.config.models import ModelConfig
 from plstm_graph.data import PackedGraphs
 from plstm_graph.data.dataset import MOLECULE
-from plstm_graph.model_config import ModelConfig
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.nn import Captured
 from plstm_graph.transforms import AddLineDAG, line_dag

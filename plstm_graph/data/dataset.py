@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from plstm_graph.config.models import AnyConfig
 from plstm_graph.data import source as files
 from plstm_graph.data.descriptors import check_kinds, describe, described
 from plstm_graph.data.examples import Examples, Graphs, Part, digest_of
@@ -18,7 +19,6 @@ from plstm_graph.data.molecules import CIP, Rejected, same_molecules
 from plstm_graph.data.source import Fill
 from plstm_graph.data.splits import GROUPED, Split, make_split
 from plstm_graph.errors import DataError
-from plstm_graph.model_config import AnyConfig
 from plstm_graph.tasks import Task, task_of
 
 MOLECULE = FeatureSpec(node_sizes=ATOM_SIZES, edge_sizes=BOND_SIZES)

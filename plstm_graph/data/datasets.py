@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from plstm_graph.config.names import AIG_PREFIX, check_data_set
 from plstm_graph.data import (
     aiger,
     arrow,
@@ -27,8 +28,7 @@ from plstm_graph.data.prepared import SUFFIX, read_prepared
 from plstm_graph.data.smiles_files import load_csv
 from plstm_graph.data.tables import SMI
 from plstm_graph.errors import ConfigError, DataError, unknown
-from plstm_graph.files import expanded, kind
-from plstm_graph.names import AIG_PREFIX, check_data_set
+from plstm_graph.io.files import expanded, kind
 
 FAMILIES = (nav17, ogbg, peptides, zinc, moleculenet, tu, dvae, nasbench, circuits, aiger, paths, arrow, digits)
 DATASETS: dict[str, DatasetInfo] = {row.name: row for family in FAMILIES for row in family.ROWS}

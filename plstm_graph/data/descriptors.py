@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from plstm_graph.config.names import DESCRIPTORS
 from plstm_graph.data.molecules import UnreadableSMILES, canonical, fingerprints, rdkit_descriptors
 from plstm_graph.data.tables import read_rows
 from plstm_graph.errors import ConfigError, DataError, unknown
-from plstm_graph.files import expanded
-from plstm_graph.names import DESCRIPTORS
+from plstm_graph.io.files import expanded
 
 
 def check_kinds(kinds: Sequence[str]) -> None:
-    """Raise ConfigError unless each is one of :data:`plstm_graph.names.DESCRIPTORS` or a file, and none comes twice."""
+    """Raise ConfigError unless each is in ``plstm_graph.config.names.DESCRIPTORS`` or a file, and none comes twice."""
     for kind in kinds:
         if kind not in DESCRIPTORS and not expanded(kind).is_file():
             raise ConfigError(f"{unknown('descriptors', kind, DESCRIPTORS)} There is no such file, either")
@@ -30,8 +30,8 @@ def describe(kind: str, smiles: Sequence[str]) -> Tensor:
     """Descriptors of one kind, float32 [molecules, columns]; NaN where there is none.
 
     Args:
-        kind: one of :data:`plstm_graph.names.DESCRIPTORS`, or the path of a CSV file with SMILES (in any spelling) and
-            columns of numbers.
+        kind: one of :data:`plstm_graph.config.names.DESCRIPTORS`, or the path of a CSV file with SMILES (in any
+            spelling) and columns of numbers.
         smiles: of the molecules.
 
     Raises:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from plstm_graph.data.packing import NODES, Attribute, Table
 from plstm_graph.errors import DataError
-from plstm_graph.plan import Host, Work, members, room_of, size_class
+from plstm_graph.line_dag.plan import Host, Work, members, room_of, size_class
 
 SPREAD = 4.0
 """Room for so many standard deviations of a sum over a batch: of a normal one, 1 in 30,000 has more."""

@@ -4,12 +4,12 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.transforms import AddRandomWalkPE
 
-from plstm_graph.architectures import architecture
+from plstm_graph.config.architectures import architecture
+from plstm_graph.config.models import AnyConfig, ModelConfig
 from plstm_graph.data.features import laplacian_eigenvectors, rings
-from plstm_graph.model_config import AnyConfig, ModelConfig
+from plstm_graph.io.waiting import told
 from plstm_graph.orient import CANONICAL, RANDOM
 from plstm_graph.transforms import OrientDAG
-from plstm_graph.waiting import told
 
 
 def prepare(graphs: list[Data], config: AnyConfig, *, walked: int = 0) -> list[Data]:

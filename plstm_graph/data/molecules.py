@@ -15,7 +15,7 @@ from torch_geometric.data import Data
 
 from plstm_graph.data.features import BOND_SIZES
 from plstm_graph.errors import DataError, missing_extra
-from plstm_graph.waiting import told
+from plstm_graph.io.waiting import told
 
 log = logging.getLogger(__name__)
 

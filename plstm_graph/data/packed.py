@@ -27,7 +27,7 @@ from plstm_graph.data.packing import (
 )
 from plstm_graph.errors import DataError
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.plan import Edge, Graph, Pair, Plan, classify
+from plstm_graph.line_dag.plan import Edge, Graph, Pair, Plan, classify
 
 
 class Chosen(NamedTuple):

@@ -10,7 +10,7 @@ from torch_geometric.data import Batch, Data
 
 from plstm_graph.errors import DataError
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.plan import Graph, make_plan
+from plstm_graph.line_dag.plan import Graph, make_plan
 from plstm_graph.transforms import line_dag
 
 Sizes = list[np.ndarray]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from plstm_graph.config.models import AnyConfig, ModelConfig
 from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.data.descriptors import check_kinds
 from plstm_graph.data.features import FeatureSpec
@@ -24,8 +25,7 @@ from plstm_graph.data.molecules import Rejected, scaffold
 from plstm_graph.data.source import read_bytes
 from plstm_graph.data.splits import Split, group_split
 from plstm_graph.errors import DataError
-from plstm_graph.files import PACKED, atomic_write, expanded, free_memory
-from plstm_graph.model_config import AnyConfig, ModelConfig
+from plstm_graph.io.files import PACKED, atomic_write, expanded, free_memory
 from plstm_graph.tasks import restore
 
 FORMAT = 3  # 1: nothing tells repeats of a molecule; 2: the task in several fields

@@ -9,7 +9,7 @@ from plstm_graph.data.dataset import MOLECULE, GraphDataset
 from plstm_graph.data.molecules import CIP, Rejected, read_molecules
 from plstm_graph.data.tables import read_table
 from plstm_graph.errors import ConfigError, DataError, listed, unknown
-from plstm_graph.files import stem
+from plstm_graph.io.files import stem
 from plstm_graph.tasks import TASKS, Binary, Regression, Task, yes_or_no
 
 log = logging.getLogger(__name__)

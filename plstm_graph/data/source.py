@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from plstm_graph.errors import DataError
-from plstm_graph.files import atomic_write, expanded, free_memory
+from plstm_graph.io.files import atomic_write, expanded, free_memory
 
 log = logging.getLogger(__name__)
 

@@ -12,13 +12,13 @@ from torch.nn.functional import one_hot
 from torch_geometric.data import Data
 from torch_geometric.datasets import TUDataset
 
+from plstm_graph.config.names import ATTRIBUTES, TU_COLLECTION, TU_PREFIX, tu_folder
 from plstm_graph.data import source
 from plstm_graph.data.dataset import DatasetInfo, GraphDataset
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.stacked import Stacked
 from plstm_graph.errors import DataError
-from plstm_graph.files import expanded
-from plstm_graph.names import ATTRIBUTES, TU_COLLECTION, TU_PREFIX, tu_folder
+from plstm_graph.io.files import expanded
 
 EDGES = "_A.txt"
 

@@ -11,9 +11,9 @@ from plstm_graph.data.molecules import Layout, layout
 from plstm_graph.draw import marks
 from plstm_graph.draw.marks import BOTH, INK, MUTED, NOTE
 from plstm_graph.draw.molecule import draw_bonds, turned
+from plstm_graph.draw.plots import CYCLE, _figure
 from plstm_graph.errors import ShapeError
-from plstm_graph.explain import Explanation, told
-from plstm_graph.plots import CYCLE, _figure
+from plstm_graph.models.explain import Explanation, told
 
 LOWER, HIGHER = CYCLE[0], CYCLE[3]  # blue and orange: readers who see fewer colours tell them apart, too
 ARROWS = 8
@@ -53,7 +53,7 @@ def draw_explanation(explanation: Explanation, smiles: str, path: str | PathLike
     ``P-along-flow-0-1``, ...
 
     Args:
-        explanation: of the molecule, from :func:`plstm_graph.train.explain` or :func:`plstm_graph.explain.explain`.
+        explanation: of the molecule, from ``explain`` of ``plstm_graph.train`` or of ``plstm_graph.models.explain``.
         smiles: the molecule.
         path: file to write, ``.svg`` or ``.png``.
         unit: of the output, for the legends.

@@ -12,9 +12,9 @@ from plstm_graph.data.molecules import Layout, canonical_rank, layout
 from plstm_graph.draw import marks
 from plstm_graph.draw.marks import BOTH, FAINT, INK, MUTED, NOTE, TYPE, count
 from plstm_graph.draw.molecule import CHARGES, ELEMENTS, draw_bonds, turned
+from plstm_graph.draw.plots import _figure
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.orient import CANONICAL, check_order
-from plstm_graph.plots import _figure
 
 DASHES = (0, (1.8, 1.3))
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from plstm_graph.errors import ConfigError
-from plstm_graph.files import atomic_write
+from plstm_graph.io.files import atomic_write
 
 SUFFIXES = (".svg", ".png")
 INK, MUTED, FAINT = "#222222", "#555555", "#e4e4e4"

@@ -8,7 +8,7 @@ import numpy as np
 
 from plstm_graph.data.molecules import Layout
 from plstm_graph.draw.marks import INK
-from plstm_graph.plots import CYCLE
+from plstm_graph.draw.plots import CYCLE
 
 CHARGES = "⁺⁻²³⁴⁵⁶⁷⁸⁹"
 ELEMENTS = {"N": CYCLE[0], "O": CYCLE[3], "S": "#8a6d00", "P": "#8a4f00"}

@@ -13,8 +13,8 @@ from torch_geometric.nn import (
 )
 from torch_geometric.utils import scatter
 
+from plstm_graph.config.models import ModelConfig
 from plstm_graph.errors import ConfigError, unknown
-from plstm_graph.model_config import ModelConfig
 from plstm_graph.nn.block import PLSTMBlock, norm_layer
 from plstm_graph.nn.directed import DirectedMessages
 from plstm_graph.nn.onehop import LOCALS, check_heads, gat, gine

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from plstm_graph.architectures import architecture
+from plstm_graph.config.architectures import architecture
+from plstm_graph.config.models import ModelConfig
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import ConfigError
-from plstm_graph.model_config import ModelConfig
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.nn.block import DIRECTIONS
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from plstm_graph.config.models import ForestConfig
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.molecules import fingerprints
 from plstm_graph.errors import ConfigError, DataError
-from plstm_graph.model_config import ForestConfig
 from plstm_graph.tasks import Task
 
 ROWS = 256

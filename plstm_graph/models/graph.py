@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import aggr
 
-from plstm_graph.architectures import architecture
+from plstm_graph.config.architectures import architecture
+from plstm_graph.config.models import ModelConfig
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import ConfigError, DataError, ShapeError, unknown
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.model_config import ModelConfig
 from plstm_graph.nn.encoders import DescriptorEncoder, FeatureEncoder
 from plstm_graph.nn.stack import PLSTM
 from plstm_graph.orient import RANDOM

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from plstm_graph.config.models import VisionConfig
 from plstm_graph.data.examples import Arrays
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import ConfigError, DataError, PLSTMGraphError, ShapeError, unknown
-from plstm_graph.model_config import VisionConfig
 from plstm_graph.nn import MultiHeadRMSNorm, PLSTMImage
 from plstm_graph.tasks import Task
 

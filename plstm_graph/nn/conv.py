@@ -10,6 +10,8 @@ from torch_geometric.utils import is_sparse, to_edge_index
 from plstm_graph.errors import ConfigError, ShapeError, unknown
 from plstm_graph.gates import Gates, activate, check_mode, check_transition, initial_gate_bias, view
 from plstm_graph.line_dag import LineDAG
+from plstm_graph.line_dag.origin import check_edges
+from plstm_graph.line_dag.plan import served_classes
 from plstm_graph.nn.dropin import LAYER, LAYER_CALL, NoMessages, refuse_arguments, refuse_bipartite, refuse_options
 from plstm_graph.nn.linear import EdgeLinear, NodeLinear
 from plstm_graph.nn.norm import OUTPUT_NORMS, MultiHeadRMSNorm
@@ -19,8 +21,6 @@ from plstm_graph.ops.dispatch import check_backend, compiled_backend
 from plstm_graph.ops.functional import transforming
 from plstm_graph.ops.layer import Inputs, Setting, layer
 from plstm_graph.orient import check_order
-from plstm_graph.origin import check_edges
-from plstm_graph.plan import served_classes
 
 
 class PLSTMConv(NoMessages):
@@ -272,7 +272,7 @@ class PLSTMConv(NoMessages):
             raise ConfigError(
                 "explain is on, but no edge mask was set: pLSTM carries states along paths, so it has no messages that "
                 "GraphMaskExplainer could replace; use an algorithm that masks edges or features (GNNExplainer, "
-                "PGExplainer, CaptumExplainer), or plstm_graph.explain"
+                "PGExplainer, CaptumExplainer), or plstm_graph.models.explain"
             )
         return self._edge_mask.sigmoid() if self._apply_sigmoid else self._edge_mask
 

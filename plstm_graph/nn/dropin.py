@@ -23,7 +23,7 @@ LAYER = {
 LAYER_CALL = {
     "edge_weight": WEIGHTS,
     "size": "it reads one graph, with as many nodes as x has rows",
-    "return_attention_weights": "there are none; see plstm_graph.explain",
+    "return_attention_weights": "there are none; see plstm_graph.models.explain",
 }
 """Arguments with which PyG's layers are called; None is taken for not given."""
 

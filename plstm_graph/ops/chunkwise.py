@@ -15,7 +15,7 @@ from torch import Tensor
 from plstm_graph.errors import BackendUnavailable
 from plstm_graph.gates import Gates
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.line_pairs import LevelPlan, level_plan
+from plstm_graph.line_dag.pairs import LevelPlan, level_plan
 from plstm_graph.ops.scatter import recurrent, sweep
 
 MAX_BYTES = 2**33

@@ -1,8 +1,8 @@
 """The operator as one registered op, forward and backward, for the backends that are compiled: Triton's and numba's.
 
-Both read tables (:class:`plstm_graph.plan.Plan`) rather than a LineDAG and save nothing for the backward pass but their
-inputs and a ``call`` that spares it some work; without one, states are found again. ``torch.compile`` sees two opaque
-ops with known shapes.
+Both read tables (:class:`plstm_graph.line_dag.plan.Plan`) rather than a LineDAG and save nothing for the backward pass
+but their inputs and a ``call`` that spares it some work; without one, states are found again. ``torch.compile`` sees
+two opaque ops with known shapes.
 """
 
 from collections.abc import Callable
@@ -16,10 +16,10 @@ from torch import Tensor
 from plstm_graph.errors import BackendUnavailable, missing_extra
 from plstm_graph.gates import Gates
 from plstm_graph.line_dag import LineDAG
+from plstm_graph.line_dag.plan import Plan, served_classes
 from plstm_graph.ops import functional
 from plstm_graph.ops.flat import Norm
 from plstm_graph.ops.functional import NO_SECOND, Reverse, transforming
-from plstm_graph.plan import Plan, served_classes
 
 
 class Compiled(Protocol):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from plstm_graph.gates import Gates
-from plstm_graph.plan import Plan
+from plstm_graph.line_dag.plan import Plan
 
 LINE = 16
 """Every part begins at a multiple of so many numbers."""

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from plstm_graph.line_dag.plan import Plan
 from plstm_graph.ops.compiled import Compiled, compiled, in_dtype, once_differentiable
 from plstm_graph.ops.flat import GATES, Norm, places
 from plstm_graph.ops.functional import Reverse
-from plstm_graph.plan import Plan
 
 
 class Setting(NamedTuple):

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from plstm_graph.gates import Gates
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.line_pairs import LevelPlan
+from plstm_graph.line_dag.pairs import LevelPlan
 from plstm_graph.ops.functional import as_heads, transforming
 
 

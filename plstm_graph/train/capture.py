@@ -5,13 +5,13 @@ import random
 import torch
 from torch import nn
 
-from plstm_graph.architectures import architecture
+from plstm_graph.config.architectures import architecture
 from plstm_graph.data.packed import PackedGraphs
 from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.line_dag.plan import TILES, served_classes
 from plstm_graph.nn.conv import PLSTMConv
 from plstm_graph.ops.compiled import HOMES
 from plstm_graph.ops.dispatch import compiled_backend
-from plstm_graph.plan import TILES, served_classes
 from plstm_graph.tasks import Task
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import Graphs

@@ -12,11 +12,11 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from plstm_graph import __version__
-from plstm_graph.architectures import MODELS, architecture
+from plstm_graph.config.architectures import MODELS, architecture
+from plstm_graph.config.models import AnyConfig
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import CheckpointError, ConfigError, PLSTMGraphError
-from plstm_graph.files import atomic_write
-from plstm_graph.model_config import AnyConfig
+from plstm_graph.io.files import atomic_write
 from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.tasks import Task, restore
 from plstm_graph.train.config import TrainConfig, from_dict

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from plstm_graph.architectures import architecture
+from plstm_graph.config.architectures import architecture
 from plstm_graph.data.packed import PackedGraphs
 from plstm_graph.errors import ConfigError
 from plstm_graph.ops.compiled import HOMES

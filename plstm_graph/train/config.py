@@ -11,11 +11,11 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from plstm_graph.architectures import architecture
+from plstm_graph.config.architectures import architecture
+from plstm_graph.config.models import AnyConfig, ModelConfig
+from plstm_graph.config.names import AIG_PREFIX, DATA_SETS, DESCRIPTORS, placed
 from plstm_graph.errors import ConfigError, unknown
-from plstm_graph.files import atomic_write, expanded
-from plstm_graph.model_config import AnyConfig, ModelConfig
-from plstm_graph.names import AIG_PREFIX, DATA_SETS, DESCRIPTORS, placed
+from plstm_graph.io.files import atomic_write, expanded
 
 MAX_SEED = 2**32 - 1  # numpy's
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 from torch_geometric.data import Batch, Data
 
-from plstm_graph.architectures import architecture
+from plstm_graph.config.architectures import architecture
 from plstm_graph.data.dataset import AnyDataset, GraphDataset
 from plstm_graph.data.datasets import load
 from plstm_graph.data.examples import Examples, batches, examples_of

@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch_geometric.data import Data
 
-from plstm_graph.architectures import architecture
+from plstm_graph.config.architectures import architecture
 from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.errors import ConfigError
 from plstm_graph.models.ensemble import Ensemble

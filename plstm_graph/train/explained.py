@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from plstm_graph import explain as core
 from plstm_graph.data.inputs import prepare
 from plstm_graph.data.molecules import layout, smiles_to_data
 from plstm_graph.draw import draw_explanation
+from plstm_graph.models import explain as core
 from plstm_graph.train.infer import as_trained, network, restore_for_molecules
 from plstm_graph.train.results import write_rows
 
@@ -22,7 +22,7 @@ class Explained:
         smiles: as given.
         unit: of the output: the name of the target (regression) or ``log-odds of ...`` (classes).
         choices: names by which a target (or class) is chosen, in the order of the model's outputs.
-        explanation: see :class:`plstm_graph.explain.Explanation`; node i is atom i as written.
+        explanation: see :class:`plstm_graph.models.explain.Explanation`; node i is atom i as written.
     """
 
     smiles: str
@@ -63,7 +63,7 @@ class Explained:
 def explain(
     checkpoint: str | PathLike[str], smiles: str, *, target: str | None = None, steps: int = core.STEPS
 ) -> Explained:
-    """What a prediction for a molecule is made of; see :func:`plstm_graph.explain.explain`.
+    """What a prediction for a molecule is made of; see :func:`plstm_graph.models.explain.explain`.
 
     Args:
         checkpoint: file, or folder of a run.

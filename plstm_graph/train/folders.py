@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from plstm_graph.errors import CheckpointError, ConfigError
-from plstm_graph.files import expanded
+from plstm_graph.io.files import expanded
 from plstm_graph.train.config import TrainConfig, from_dict, read_toml
 from plstm_graph.train.results import CONFIG, ROWS, SERIES
 

@@ -17,6 +17,7 @@ from plstm_graph.data.inputs import prepare
 from plstm_graph.data.molecules import FEATURISERS, Rejected, read_molecules
 from plstm_graph.data.tables import Table
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, unknown
+from plstm_graph.io.waiting import told
 from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.models.vision import ImageModel
@@ -27,7 +28,6 @@ from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.module import Learner
 from plstm_graph.train.results import write_rows
 from plstm_graph.train.seen import part_to_score, same_source
-from plstm_graph.waiting import told
 
 PARTS = ("train", "valid", "test", "all")
 REASONS = 3

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from plstm_graph import __version__
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import BackendUnavailable, CheckpointError
-from plstm_graph.files import atomic_write
+from plstm_graph.io.files import atomic_write
 from plstm_graph.models.graph import GraphModel
-from plstm_graph.padded import Padded, PaddedModel
+from plstm_graph.models.padded import Padded, PaddedModel
 from plstm_graph.train.infer import network, restore
 from plstm_graph.train.module import Learner
 
@@ -30,7 +30,7 @@ SHAPES = {
     "num_nodes": "[graphs]",
     "num_edges": "[graphs]",
 }
-"""Inputs of a program, as :class:`plstm_graph.padded.Padded` has them; named sizes are free, features are not."""
+"""Inputs of a program, as ``plstm_graph.models.padded.Padded`` has them; named sizes are free, features are not."""
 
 
 class Predictor(nn.Module):
@@ -45,15 +45,15 @@ class Predictor(nn.Module):
     def forward(
         self, x: Tensor, edge_index: Tensor, edge_attr: Tensor, rank: Tensor, num_nodes: Tensor, num_edges: Tensor
     ) -> Tensor:
-        """See :class:`plstm_graph.padded.Padded` for the shapes."""
+        """See :class:`plstm_graph.models.padded.Padded` for the shapes."""
         return self.learner.readable(self.model(x, edge_index, edge_attr, rank, num_nodes, num_edges))
 
 
 def export(checkpoint: str | PathLike[str], out: str | PathLike[str]) -> dict[str, Any]:
     """Write the model of a checkpoint as a ``torch.export`` program of torch's own operations.
 
-    ``torch.export.load(out).module()`` takes the six tensors of :class:`plstm_graph.padded.Padded`, for any number of
-    graphs, nodes and columns (at least one of each), and returns what :func:`plstm_graph.train.predict` does.
+    ``torch.export.load(out).module()`` takes the six tensors of :class:`plstm_graph.models.padded.Padded`, for any
+    number of graphs, nodes and columns (at least one of each), and returns what :func:`plstm_graph.train.predict` does.
 
     Args:
         checkpoint: file, or folder of a run.

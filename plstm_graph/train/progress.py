@@ -11,7 +11,7 @@ PATIENCE_S, EVERY_S = 1.0, 10.0
 
 
 class Waiting:
-    """A watch for :func:`plstm_graph.waiting.watched`: a bar on stderr with what is done, gone once it is."""
+    """A watch for :func:`plstm_graph.io.waiting.watched`: a bar on stderr with what is done, gone once it is."""
 
     def __init__(self) -> None:
         self._what, self._since, self._said = "", 0.0, 0.0

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from plstm_graph import plots
 from plstm_graph.data.dataset import AnyDataset
+from plstm_graph.draw import plots
 from plstm_graph.train import results
 from plstm_graph.train.callbacks import Keeper
 from plstm_graph.train.checkpoint import load_weights, read

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plstm_graph.errors import ConfigError
-from plstm_graph.files import TABBED, atomic_write, check_target, kind, remove_stale
+from plstm_graph.io.files import TABBED, atomic_write, check_target, kind, remove_stale
 from plstm_graph.train.config import TrainConfig, differences, from_dict, read_toml, write_toml
 from plstm_graph.train.owner import is_owner_file
 

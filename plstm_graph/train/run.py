@@ -18,11 +18,12 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch_geometric.data import Data
 
-from plstm_graph.architectures import architecture
+from plstm_graph.config.architectures import architecture
 from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.data.examples import take
 from plstm_graph.data.splits import OFFICIAL
 from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.io.waiting import watched
 from plstm_graph.models.budget import fit_width
 from plstm_graph.nn.encoders import DescriptorEncoder
 from plstm_graph.tasks import Task
@@ -48,7 +49,6 @@ from plstm_graph.train.owner import Owner, owned
 from plstm_graph.train.progress import Waiting
 from plstm_graph.train.report import Run, report
 from plstm_graph.train.start import Start
-from plstm_graph.waiting import watched
 
 log = logging.getLogger(__name__)
 

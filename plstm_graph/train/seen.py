@@ -8,7 +8,7 @@ from plstm_graph.data.datasets import DATASETS
 from plstm_graph.data.prepared import SUFFIX, read_prepared
 from plstm_graph.data.tables import SMILES_COLUMNS
 from plstm_graph.errors import DataError
-from plstm_graph.files import kind
+from plstm_graph.io.files import kind
 from plstm_graph.train.checkpoint import Meta
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import split_of

@@ -10,10 +10,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from plstm_graph.config.models import AnyConfig
 from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.errors import ConfigError, DataError
-from plstm_graph.files import atomic_write
-from plstm_graph.model_config import AnyConfig
+from plstm_graph.io.files import atomic_write
 from plstm_graph.train import results
 from plstm_graph.train.analysis import score_runs
 from plstm_graph.train.callbacks import Reporter, progress_console

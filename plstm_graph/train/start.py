@@ -7,7 +7,7 @@ from typing import Any
 
 from plstm_graph.data.examples import Examples
 from plstm_graph.errors import ConfigError
-from plstm_graph.files import atomic_write
+from plstm_graph.io.files import atomic_write
 from plstm_graph.train.results import START
 
 

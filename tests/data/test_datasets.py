@@ -8,8 +8,8 @@ import pandas
 import pytest
 from small_runs import small_config
 
-from plstm_graph import names
-from plstm_graph.architectures import MODELS
+from plstm_graph.config import names
+from plstm_graph.config.architectures import MODELS
 from plstm_graph.data import DATASETS, SPLITS, datasets, load, tu
 from plstm_graph.data.molecules import FEATURISERS
 from plstm_graph.errors import ConfigError, DataError

@@ -11,7 +11,7 @@ from torch_geometric.data import Batch, Data
 from plstm_graph.data import PackedGraphs
 from plstm_graph.data.filling import FILLER_NODES, Capacity
 from plstm_graph.errors import DataError
-from plstm_graph.plan import TILES, Graph, Host, Plan, Work, size_class
+from plstm_graph.line_dag.plan import TILES, Graph, Host, Plan, Work, size_class
 
 
 def molecule(nodes: int, seed: int) -> Data:

@@ -11,13 +11,13 @@ from torch.utils._pytree import tree_leaves
 from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.loader import DataLoader
 
+from plstm_graph.config.models import ModelConfig
 from plstm_graph.data import GraphDataset, PackedGraphs, PackedLoader, load
 from plstm_graph.data.inputs import prepare
 from plstm_graph.errors import ConfigError, DataError, ShapeError
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.model_config import ModelConfig
+from plstm_graph.line_dag.plan import Plan, make_plan
 from plstm_graph.models.graph import GraphModel
-from plstm_graph.plan import Plan, make_plan
 from plstm_graph.transforms import AddLineDAG, line_dag
 
 # ---------------------------------------------------------------------- graphs

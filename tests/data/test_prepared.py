@@ -13,10 +13,10 @@ from torch_geometric.data import Data
 from typer.testing import CliRunner
 
 from plstm_graph.cli import app
+from plstm_graph.config.models import ModelConfig
 from plstm_graph.data import load, read_prepared, write_prepared
 from plstm_graph.data.prepared import decode, encode, narrow
 from plstm_graph.errors import ConfigError, DataError, TargetError
-from plstm_graph.model_config import ModelConfig
 from plstm_graph.tasks import Tokens
 from plstm_graph.train import evaluate, train
 from plstm_graph.train.checkpoint import read

@@ -14,7 +14,7 @@ from plstm_graph.data.molecules import smiles_to_data
 from plstm_graph.draw import draw_explanation
 from plstm_graph.draw.explanation import ARROWS, DISC, HIGHER, LOWER, _drawn
 from plstm_graph.errors import ConfigError, DataError, ShapeError
-from plstm_graph.explain import Explanation, Flow
+from plstm_graph.models.explain import Explanation, Flow
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
 CAFFEINE = "Cn1cnc2c1c(=O)n(C)c(=O)n2C"

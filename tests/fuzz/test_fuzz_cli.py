@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from small_runs import write_csv
 from typer.testing import CliRunner
 
-from plstm_graph.architectures import MODELS
 from plstm_graph.cli import app
+from plstm_graph.config.architectures import MODELS
 
 NUMBERS = ["0", "1", "2", "3", "-1", "1.5", "x", "", "nan", "inf", "1e400", "99999999999999999999"]
 FEW = ["0", "1", "2", "-1", "x", "1.5"]

@@ -12,7 +12,7 @@ from fuzzing import fuzz, told
 from hypothesis import strategies as st
 
 from plstm_graph.errors import TargetError
-from plstm_graph.files import atomic_write
+from plstm_graph.io.files import atomic_write
 
 KINDS = ["none", "file", "closed", "folder", "fifo", "null", "full", "open", "pipe", "no/file"]
 SUFFIXES = ["", ".csv", ".json", ".svg", ".tar.x"]

@@ -8,11 +8,11 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import GPSConv, ResGatedGraphConv
 
-from plstm_graph.architectures import NETWORKS, architecture
+from plstm_graph.config.architectures import NETWORKS, architecture
+from plstm_graph.config.models import ModelConfig
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.inputs import prepare
 from plstm_graph.errors import ConfigError
-from plstm_graph.model_config import ModelConfig
 from plstm_graph.models.baselines import DMPNN
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.nn.directed import Returning

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from plstm_graph.architectures import NETWORKS, architecture
+from plstm_graph.config.architectures import NETWORKS, architecture
+from plstm_graph.config.models import ModelConfig, VisionConfig
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import ConfigError
-from plstm_graph.model_config import ModelConfig, VisionConfig
 from plstm_graph.models.budget import TOLERANCE, count_parameters, fit_width, parse_budget
 from plstm_graph.models.graph import GraphModel
 

@@ -12,11 +12,11 @@ import torch
 from small_runs import molecules, small_config, small_dataset, three_classes
 from torch_geometric.data import Batch, Data
 
-from plstm_graph.architectures import FINGERPRINT
+from plstm_graph.config.architectures import FINGERPRINT
+from plstm_graph.config.models import ForestConfig, ModelConfig
 from plstm_graph.data import GraphDataset, fingerprints
 from plstm_graph.data.dataset import MOLECULE
 from plstm_graph.errors import CheckpointError, ConfigError, DataError
-from plstm_graph.model_config import ForestConfig, ModelConfig
 from plstm_graph.models.forest import Forest
 from plstm_graph.tasks import Regression
 from plstm_graph.train import evaluate, predict, train

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch_geometric.data import Batch, Data
 
+from plstm_graph.config.models import ModelConfig
 from plstm_graph.data import PackedGraphs, smiles_to_data
 from plstm_graph.data.dataset import MOLECULE
 from plstm_graph.data.features import rings
 from plstm_graph.data.inputs import prepare
 from plstm_graph.errors import ConfigError
-from plstm_graph.model_config import ModelConfig
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.nn import PLSTMBlock
 from plstm_graph.nn.directed import DirectedMessages

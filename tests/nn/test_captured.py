@@ -11,11 +11,11 @@ from small_runs import passes_in_place
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from plstm_graph.config.models import ModelConfig
 from plstm_graph.data import PackedGraphs
 from plstm_graph.data.examples import Arrays
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import ShapeError
-from plstm_graph.model_config import ModelConfig
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.nn import Captured
 

@@ -7,9 +7,9 @@ from torch_geometric.data import Data
 from torch_geometric.utils import to_undirected
 
 from plstm_graph import PLSTM, LineDAG, PLSTMConv
+from plstm_graph.config.models import ModelConfig
 from plstm_graph.data import PackedGraphs
 from plstm_graph.data.features import FeatureSpec
-from plstm_graph.model_config import ModelConfig
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.ops.dispatch import has_compiled
 

@@ -9,12 +9,12 @@ from torch_geometric.nn import GCN, GATv2Conv, summary
 from torch_geometric.testing import assert_module
 
 from plstm_graph import PLSTM, LineDAG
-from plstm_graph.architectures import NETWORKS
+from plstm_graph.config.architectures import NETWORKS
+from plstm_graph.config.models import ModelConfig
 from plstm_graph.data import smiles_to_data
 from plstm_graph.data.features import ATOM_SIZES, BOND_SIZES, FeatureSpec
 from plstm_graph.data.inputs import prepare
 from plstm_graph.errors import ConfigError, ShapeError
-from plstm_graph.model_config import ModelConfig
 from plstm_graph.models.graph import POOLINGS, GraphModel
 from plstm_graph.transforms import AddLineDAG, LineDAGData
 

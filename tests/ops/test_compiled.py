@@ -4,8 +4,8 @@ import pytest
 import torch
 from backends import HERE, every
 
+from plstm_graph.line_dag.plan import served_classes
 from plstm_graph.ops.compiled import HOMES
-from plstm_graph.plan import served_classes
 from plstm_graph.testing import DAGS, VIEWS, random_inputs
 
 EVERY = every(*(place for place in HERE if place[0] in HOMES))

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from plstm_graph.gates import Gates
 from plstm_graph.line_dag import LineDAG
+from plstm_graph.line_dag.prune import multitree_pairs
 from plstm_graph.ops import scatter
-from plstm_graph.prune import multitree_pairs
 from plstm_graph.testing import LAWS, NAMES, Inputs, check_distribution, check_propagation
 
 

@@ -12,7 +12,7 @@ import pytest
 from awkward import gallery
 from matplotlib.text import Text
 
-from plstm_graph import plots
+from plstm_graph.draw import plots
 from plstm_graph.train.page import write_page
 
 NAMES = (

@@ -7,9 +7,9 @@ import pytest
 import torch
 from small_runs import small_config, small_dataset
 
+from plstm_graph.config.models import ModelConfig
 from plstm_graph.data.packed import PackedGraphs
 from plstm_graph.errors import ConfigError
-from plstm_graph.model_config import ModelConfig
 from plstm_graph.ops.dispatch import has_compiled
 from plstm_graph.train import evaluate, train
 from plstm_graph.train.checkpoint import read

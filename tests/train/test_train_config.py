@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from plstm_graph.config.models import ModelConfig
 from plstm_graph.errors import ConfigError
-from plstm_graph.model_config import ModelConfig
 from plstm_graph.train.config import (
     TrainConfig,
     config_hash,

@@ -8,9 +8,9 @@ from lightning_fabric.utilities.data import _set_sampler_epoch
 from small_runs import small_dataset
 from torch_geometric.data import Data
 
+from plstm_graph.config.models import ModelConfig
 from plstm_graph.data.inputs import prepare
 from plstm_graph.data.packed import PackedGraphs, PackedLoader
-from plstm_graph.model_config import ModelConfig
 from plstm_graph.train import data
 from plstm_graph.train.data import (
     Collated,

@@ -7,12 +7,12 @@ import pytest
 import torch
 from small_runs import small_dataset
 
+from plstm_graph.config.models import VisionConfig
 from plstm_graph.data import load
 from plstm_graph.data.dataset import Dataset
 from plstm_graph.data.examples import Arrays
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import CheckpointError, ConfigError, DataError
-from plstm_graph.model_config import VisionConfig
 from plstm_graph.models.vision import ImageModel, build
 from plstm_graph.nn.captured import Captured
 from plstm_graph.tasks import Multiclass

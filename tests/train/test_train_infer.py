@@ -14,7 +14,7 @@ import pytest
 import torch
 from small_runs import molecules, small_config, small_dataset, three_classes, write_csv
 
-from plstm_graph.architectures import NETWORKS
+from plstm_graph.config.architectures import NETWORKS
 from plstm_graph.data import load
 from plstm_graph.data.tables import read_rows
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, OutOfMemory

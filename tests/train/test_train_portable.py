@@ -11,7 +11,7 @@ from small_runs import molecules, small_config, write_csv
 
 from plstm_graph.data import smiles_to_data
 from plstm_graph.errors import BackendUnavailable, CheckpointError
-from plstm_graph.padded import Padded
+from plstm_graph.models.padded import Padded
 from plstm_graph.train import export, predict, train
 from plstm_graph.train.portable import DESCRIPTION, operators
 

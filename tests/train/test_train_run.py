@@ -291,7 +291,7 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path, monkeypatch: pytest.
     whole = train(small_config(), dataset)
     for name in ("metrics.csv", "last.ckpt", "curves.png", "metrics.json"):
         with monkeypatch.context() as patch:
-            patch.setattr("plstm_graph.files._sync", Full(name))
+            patch.setattr("plstm_graph.io.files._sync", Full(name))
             with pytest.raises((OSError, CheckpointError), match=rf"No space left on device.*{name}|{name}: No space"):
                 train(config, dataset, resume=(tmp_path / "run").exists())
         assert not [path for path in (tmp_path / "run").rglob("*") if ".tmp" in path.name]

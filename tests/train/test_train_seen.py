@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from small_runs import molecules, small_config, small_dataset, write_csv
 
+from plstm_graph.config.names import placed
 from plstm_graph.data import load, write_prepared
 from plstm_graph.errors import ConfigError
-from plstm_graph.names import placed
 from plstm_graph.train import evaluate, train
 from plstm_graph.train.config import TrainConfig, config_hash, differences, read_toml
 from plstm_graph.train.seen import same_source

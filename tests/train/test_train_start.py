@@ -13,9 +13,9 @@ from small_runs import small_config, write_csv
 from typer.testing import CliRunner
 
 from plstm_graph.cli import app
+from plstm_graph.cli.options import command_of
 from plstm_graph.data import load, read_prepared, read_smiles, write_prepared
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, Diverged
-from plstm_graph.options import command_of
 from plstm_graph.train import TrainConfig, evaluate, predict, train, train_series
 from plstm_graph.train.checkpoint import read
 from plstm_graph.train.module import Learner

@@ -11,11 +11,11 @@ from numba import prange
 from torch import Tensor
 
 from plstm_graph.gates import LEAK, SATURATED, SOURCE_SLOPE
+from plstm_graph.line_dag.plan import Edge, Node, Pair, Plan
 from plstm_graph.ops.flat import GATES, GRADIENTS, places, unfold
 from plstm_graph.ops.numba.activations import sigmoid, tanh
 from plstm_graph.ops.numba.lanes import LANES, add_row, get, load, plus, put, store
 from plstm_graph.ops.numba.runtime import arrays, flat, parallel, part, torch_threads
-from plstm_graph.plan import Edge, Node, Pair, Plan
 
 ROWS = 64
 """Nodes, or edges, of a block."""

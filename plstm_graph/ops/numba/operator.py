@@ -12,6 +12,7 @@ from numba import prange
 from torch import Tensor
 
 from plstm_graph.gates import Gates
+from plstm_graph.line_dag.plan import Edge, Graph, Pair, Plan
 from plstm_graph.ops.flat import GRADIENTS, Norm, places, unfold
 from plstm_graph.ops.numba.lanes import (
     LANES,
@@ -31,7 +32,6 @@ from plstm_graph.ops.numba.lanes import (
 )
 from plstm_graph.ops.numba.norm import backward_norm, forward_norm
 from plstm_graph.ops.numba.runtime import arrays, flat, parallel, part, torch_threads
-from plstm_graph.plan import Edge, Graph, Pair, Plan
 
 # ``vectors`` are query, key and value, flat; ``strides`` from node to node and from head to head of each; ``sizes`` H,
 # K and V. ``gates``, ``d_vectors`` and ``d_gates`` likewise. ``lines`` and ``graphs`` as in ``_tables``.

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from plstm_graph.gates import Gates
+from plstm_graph.line_dag.plan import TILES, Host, Plan, served_classes
 from plstm_graph.ops.flat import Norm, places
 from plstm_graph.ops.triton import attention, sweep, walk
 from plstm_graph.ops.triton.runtime import At, ceil_div, launch, power_of_2
 from plstm_graph.ops.triton.sweep import Vectors
-from plstm_graph.plan import TILES, Host, Plan, served_classes
 
 WALK_NUMBERS = 256
 """Numbers of the tile of a walk, which one warp holds: heads of a program times columns."""

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from plstm_graph.line_dag.plan import Plan
 from plstm_graph.ops import flat
 from plstm_graph.ops.triton import gates_back
 from plstm_graph.ops.triton.runtime import ceil_div, launch, power_of_2
@@ -32,7 +33,6 @@ from plstm_graph.ops.triton.terms import (
     there,
     transition_gate,
 )
-from plstm_graph.plan import Plan
 
 TILE = 256
 """Entries (rows times heads) of a program. Few: one that walks lists waits, and only other programs hide the wait."""

@@ -8,11 +8,11 @@ import triton
 from torch import Tensor
 
 from plstm_graph.gates import Gates
+from plstm_graph.line_dag.plan import LargeNode, Plan
 from plstm_graph.ops.flat import GRADIENTS, Norm, places
 from plstm_graph.ops.triton.call import Call, Ends, Layout
 from plstm_graph.ops.triton.norm import backward_norm, forward_norm, norm_parts
 from plstm_graph.ops.triton.runtime import INTERPRETED
-from plstm_graph.plan import LargeNode, Plan
 
 TRIED = (9,)
 """Major compute capabilities that the kernels have been run on."""

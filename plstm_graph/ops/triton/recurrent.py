@@ -10,8 +10,8 @@ edge leaves for its nodes. Every sum has one order, so a graph's numbers depend 
 import triton
 import triton.language as tl
 
+from plstm_graph.line_dag.plan import Edge, LargeEdge, LargeNode, Pair
 from plstm_graph.ops.triton.walk import gate
-from plstm_graph.plan import Edge, LargeEdge, LargeNode, Pair
 
 BY_DST = tl.constexpr(int(Edge.BY_DST))
 BY_SRC = tl.constexpr(int(Edge.BY_SRC))

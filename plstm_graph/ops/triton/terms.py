@@ -4,8 +4,8 @@ import triton
 import triton.language as tl
 
 from plstm_graph import gates as definition
+from plstm_graph.line_dag.plan import Edge, Node, Pair
 from plstm_graph.ops import flat
-from plstm_graph.plan import Edge, Node, Pair
 
 ARRIVING: tl.constexpr = tl.constexpr(int(Node.ARRIVING))
 ARRIVE: tl.constexpr = tl.constexpr(int(Node.ARRIVE))

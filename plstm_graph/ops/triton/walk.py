@@ -7,7 +7,7 @@ do not mix. No atomics, and a graph's numbers depend on nothing but the graph.
 import triton
 import triton.language as tl
 
-from plstm_graph.plan import TILES, Edge, Graph, Pair, Work
+from plstm_graph.line_dag.plan import TILES, Edge, Graph, Pair, Work
 
 UNIT = tl.constexpr(TILES[0])
 CLASSES = tl.constexpr(4)

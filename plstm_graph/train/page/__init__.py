@@ -9,7 +9,7 @@ from pathlib import Path
 
 from plstm_graph import __version__
 from plstm_graph.errors import PLSTMGraphError, missing_extra
-from plstm_graph.files import atomic_write, expanded
+from plstm_graph.io.files import atomic_write, expanded
 from plstm_graph.train.page.compare import compare
 from plstm_graph.train.page.entries import entries
 from plstm_graph.train.page.parts import Page

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from plstm_graph import plots
+from plstm_graph.draw import plots
 from plstm_graph.errors import ConfigError
 from plstm_graph.tasks import METRICS
 from plstm_graph.train import analysis

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from plstm_graph import plots
+from plstm_graph.draw import plots
 from plstm_graph.tasks import METRICS, TASKS
 from plstm_graph.train import analysis
 from plstm_graph.train.page.parts import Page, Section, Table, bounds, count, figure, fixed, number, option

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from plstm_graph import plots
 from plstm_graph.data.molecules import depict
+from plstm_graph.draw import plots
 from plstm_graph.errors import DataError
 from plstm_graph.tasks import METRICS, TASKS, Task
 from plstm_graph.train import analysis

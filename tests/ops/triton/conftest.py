@@ -7,7 +7,7 @@ import pytest
 import torch
 from forms import FORMS
 
-from plstm_graph import plan
+from plstm_graph.line_dag import plan
 
 
 @pytest.fixture(autouse=True)

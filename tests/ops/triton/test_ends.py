@@ -8,10 +8,11 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from plstm_graph import LineDAG, plan
+from plstm_graph import LineDAG
+from plstm_graph.line_dag import plan
+from plstm_graph.line_dag.plan import Host
 from plstm_graph.ops.flat import GATES, Norm, unfold
 from plstm_graph.ops.triton import operator
-from plstm_graph.plan import Host
 from plstm_graph.testing import DAGS
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -12,10 +12,10 @@ pytest.importorskip("triton")
 
 from plstm_graph import LineDAG, PLSTMConv
 from plstm_graph.gates import LEAK, TRANSITIONS, Gates, normalize_transition, view
+from plstm_graph.line_dag.plan import Plan
 from plstm_graph.ops.flat import GATES, GRADIENTS, unfold
 from plstm_graph.ops.triton.gates import TILE, backward_gates, forward_gates
 from plstm_graph.ops.triton.sums import SUM_ROWS
-from plstm_graph.plan import Plan
 from plstm_graph.testing import DAGS, grid_dag, random_dag
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -6,8 +6,9 @@ from torch_geometric.utils import to_undirected
 
 pytest.importorskip("triton")
 
-from plstm_graph import LineDAG, PLSTMConv, plan
-from plstm_graph.plan import Host
+from plstm_graph import LineDAG, PLSTMConv
+from plstm_graph.line_dag import plan
+from plstm_graph.line_dag.plan import Host
 from plstm_graph.testing import DAGS
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU runs tests/ops/test_layer.py")

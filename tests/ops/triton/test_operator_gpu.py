@@ -5,9 +5,10 @@ import pytest
 import torch
 from batches import check_close, check_same, join, molecule, probe, run, split, tame_inputs, triton
 
-from plstm_graph import LineDAG, plan
+from plstm_graph import LineDAG
+from plstm_graph.line_dag import plan
+from plstm_graph.line_dag.plan import Host
 from plstm_graph.ops import BACKENDS
-from plstm_graph.plan import Host
 from plstm_graph.testing import LAWS, NAMES, TOLERANCE, VIEWS, Inputs, outcome, random_dag
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -8,8 +8,9 @@ from forms import FORMS
 pytest.importorskip("triton")
 
 
-from plstm_graph import LineDAG, plan
-from plstm_graph.plan import Host
+from plstm_graph import LineDAG
+from plstm_graph.line_dag import plan
+from plstm_graph.line_dag.plan import Host
 from plstm_graph.testing import DAGS, NAMES, TOLERANCE, VIEWS, Inputs, outcome, path_sum, random_inputs
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has its own tests: test_operator_gpu.py")

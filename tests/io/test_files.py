@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from plstm_graph.errors import TargetError
-from plstm_graph.files import atomic_write, check_target, kind, remove_stale, stem
+from plstm_graph.io.files import atomic_write, check_target, kind, remove_stale, stem
 
 
 def test_a_finished_write_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_what_the_process_has_open_itself_is_added_to(tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["append", "truncate", "pipe"])
 def test_standard_output_keeps_what_was_in_it(tmp_path: Path, how: str) -> None:
     program = (
-        "import plstm_graph.files as f\nprint('first')\nwith f.atomic_write('/dev/stdout') as t: t.write_text('new')"
+        "import plstm_graph.io.files as f\nprint('first')\nwith f.atomic_write('/dev/stdout') as t: t.write_text('new')"
     )
     out = tmp_path / "a.csv"
     out.write_text("old\n")

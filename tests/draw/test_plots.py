@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib import rc_context
 
-from plstm_graph import plots
+from plstm_graph.draw import plots
 
 HISTORY = [{"epoch": e, "loss": 1 / (e + 1), "valid_loss": 1.0, "valid_r2": e / 10} for e in range(5)]
 PNG = b"\x89PNG"

@@ -5,13 +5,13 @@ import torch
 from torch_geometric.data import Batch, Data
 
 from plstm_graph import LineDAG
-from plstm_graph.architectures import NETWORKS
+from plstm_graph.config.architectures import NETWORKS
+from plstm_graph.config.models import ModelConfig
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.inputs import prepare
 from plstm_graph.errors import ConfigError, ShapeError
-from plstm_graph.model_config import ModelConfig
 from plstm_graph.models.graph import GraphModel
-from plstm_graph.padded import Padded, PaddedModel, _multitree, line_dag
+from plstm_graph.models.padded import Padded, PaddedModel, _multitree, line_dag
 
 FEATURES, EDGE_FEATURES = 4, 3
 

@@ -16,7 +16,7 @@ from torch_geometric.utils import to_torch_coo_tensor
 from plstm_graph import PLSTM, LineDAG, PLSTMBlock, PLSTMConv
 from plstm_graph.data import PackedGraphs, smiles_to_data
 from plstm_graph.errors import ShapeError
-from plstm_graph.origin import Origin
+from plstm_graph.line_dag.origin import Origin
 from plstm_graph.transforms import AddLineDAG, line_dag
 
 CHAIN = torch.tensor([[2, 0, 1], [3, 1, 2]])

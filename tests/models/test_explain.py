@@ -7,12 +7,12 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from plstm_graph import LineDAG, PLSTMConv
+from plstm_graph.config.models import ModelConfig
 from plstm_graph.data.features import ATOM_SIZES, BOND_SIZES, FeatureSpec
 from plstm_graph.data.inputs import prepare
 from plstm_graph.data.molecules import smiles_to_data
 from plstm_graph.errors import BackendUnavailable, ConfigError
-from plstm_graph.explain import Explanation, explain, parts, told
-from plstm_graph.model_config import ModelConfig
+from plstm_graph.models.explain import Explanation, explain, parts, told
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.testing import DAGS
 

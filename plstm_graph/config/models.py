@@ -11,7 +11,7 @@ class AnyConfig:
     """What every model's config has; plain values, so that it fits a command line and a checkpoint.
 
     Args:
-        model: name of the architecture, a key of :data:`plstm_graph.architectures.MODELS`.
+        model: name of the architecture, a key of :data:`plstm_graph.config.architectures.MODELS`.
     """
 
     model: str = ""

@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from plstm_graph import waiting
 from plstm_graph.data.molecules import read_molecules
+from plstm_graph.io import waiting
+from plstm_graph.io.waiting import told, watched
 from plstm_graph.train.progress import Waiting, left
-from plstm_graph.waiting import told, watched
 
 
 def test_nobody_watches_unless_asked() -> None:

@@ -19,12 +19,12 @@ from small_runs import molecules, write_csv
 from typer.testing import CliRunner
 
 from plstm_graph import __version__
-from plstm_graph.architectures import MODELS
 from plstm_graph.cli import app
+from plstm_graph.cli.options import CHOICES
+from plstm_graph.config.architectures import MODELS
+from plstm_graph.config.models import VisionConfig
 from plstm_graph.data import DATASETS, arrow, paths
 from plstm_graph.errors import TargetError, said
-from plstm_graph.model_config import VisionConfig
-from plstm_graph.options import CHOICES
 from plstm_graph.train.config import TrainConfig, flat
 from plstm_graph.train.results import FILES
 
@@ -368,7 +368,7 @@ def test_an_interruption_before_training_leaves_nothing(
 
 STRIKES = """
 import os, signal, sys, threading, time
-from plstm_graph import cli
+from plstm_graph.cli import commands as cli
 signal.signal(signal.SIGINT, signal.default_int_handler)
 def strike():
     time.sleep(0.1)
@@ -485,7 +485,7 @@ def in_a_process(words: list[str], folder: Path, **environment: str) -> Any:
         "sys.argv[0] = 'plstm-graph'\n"
         f"heavy = lambda: {heavy} & set(sys.modules) or time.process_time() > 1 or 'quick'\n"
         "atexit.register(lambda: print(heavy()))\n"
-        "from plstm_graph import cli\n"
+        "from plstm_graph.cli import commands as cli\n"
         "cli.main()"
     )
     command = [sys.executable, "-c", script, *words]

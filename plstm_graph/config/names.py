@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from plstm_graph.architectures import architecture
+from plstm_graph.config.architectures import architecture
 from plstm_graph.errors import ConfigError, DataError, unknown
-from plstm_graph.files import expanded
+from plstm_graph.io.files import expanded
 
 _DATA_SETS = """
 nav17 ogbg-molhiv ogbg-molpcba ogbg-molbace ogbg-molbbbp ogbg-molclintox ogbg-molmuv ogbg-molsider ogbg-moltox21

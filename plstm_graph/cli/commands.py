@@ -11,16 +11,16 @@ from typing import Annotated, Any
 
 from plstm_graph import __version__
 from plstm_graph.errors import ConfigError, DataError, Diverged, PLSTMGraphError, TargetError, missing_extra, said
-from plstm_graph.files import check_target, is_stdout, stem
+from plstm_graph.io.files import check_target, is_stdout, stem
 
 try:
     import typer
 except ModuleNotFoundError as error:  # the console script exists even without the extra
     raise SystemExit(missing_extra("typer", "train")) from error
 
-from plstm_graph.names import check_data_set, check_options
-from plstm_graph.options import CHOICES, WithDefaults, command_of, with_choices
-from plstm_graph.waiting import watched
+from plstm_graph.cli.options import CHOICES, WithDefaults, command_of, with_choices
+from plstm_graph.config.names import check_data_set, check_options
+from plstm_graph.io.waiting import watched
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 PATIENCE_S = 5.0
@@ -391,7 +391,7 @@ def explain(
     _check_places(atoms, pairs, table=True)
     check_checkpoint(checkpoint)
 
-    from plstm_graph.explain import told
+    from plstm_graph.models.explain import told
     from plstm_graph.train import explain as run
 
     found = run(checkpoint, smiles, target=target, steps=steps)
@@ -500,7 +500,3 @@ def main() -> None:
         if signal.getsignal(number) != signal.SIG_IGN:  # as in the background of a shell
             signal.signal(number, stop)
     app()
-
-
-if __name__ == "__main__":
-    main()

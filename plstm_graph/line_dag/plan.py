@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from plstm_graph.line_pairs import Edges, grouped
+from plstm_graph.line_dag.pairs import Edges, grouped
 
 TILES = (32, 64, 128, 256)
 """Widths of a gating matrix in the parallel form, each twice the one before: a graph takes the first one that holds its

@@ -3,10 +3,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plstm_graph import LineDAG, prune
+from plstm_graph import LineDAG
 from plstm_graph.errors import ShapeError
+from plstm_graph.line_dag import prune
+from plstm_graph.line_dag.prune import multitree_pairs
 from plstm_graph.ops import influence
-from plstm_graph.prune import multitree_pairs
 from plstm_graph.testing import check_distribution, grid_dag, path_counts, random_dag, random_inputs
 
 FEW = settings(max_examples=60, deadline=None, derandomize=True)
@@ -117,7 +118,7 @@ def test_a_union_of_pruned_graphs_is_pruned_already(monkeypatch, reverse):
     want = LineDAG.collate(dags).prune()
     for dag in dags:
         dag.prune()
-    monkeypatch.setattr("plstm_graph.line_dag.multitree_pairs", lambda *_: pytest.fail("pruned again"))
+    monkeypatch.setattr("plstm_graph.line_dag.dag.multitree_pairs", lambda *_: pytest.fail("pruned again"))
     got = LineDAG.collate(dags).prune()
     assert torch.equal(got.prev, want.prev)
     assert torch.equal(got.next, want.next)

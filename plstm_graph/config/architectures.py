@@ -11,8 +11,8 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
+from plstm_graph.config.models import AnyConfig, ForestConfig, ModelConfig, VisionConfig
 from plstm_graph.errors import ConfigError, unknown
-from plstm_graph.model_config import AnyConfig, ForestConfig, ModelConfig, VisionConfig
 
 Place = str | Callable[..., Any]
 """A function or class, or where it is: ``"module:name"``."""

@@ -10,7 +10,20 @@ import torch
 from torch import Tensor
 
 from plstm_graph.errors import BackendUnavailable, ShapeError, missing_extra
-from plstm_graph.line_pairs import LevelPlan, each, grouped, level_plan, line_pairs, move, on_the_host, owners, within
+from plstm_graph.line_dag.origin import Origin, check_columns
+from plstm_graph.line_dag.pairs import (
+    LevelPlan,
+    each,
+    grouped,
+    level_plan,
+    line_pairs,
+    move,
+    on_the_host,
+    owners,
+    within,
+)
+from plstm_graph.line_dag.plan import TILES, Edge, Node, Plan, make_plan, with_large
+from plstm_graph.line_dag.prune import multitree_pairs
 from plstm_graph.orient import (
     GIVEN,
     check_edge_index,
@@ -19,9 +32,6 @@ from plstm_graph.orient import (
     rank_nodes,
     topological_levels,
 )
-from plstm_graph.origin import Origin, check_columns
-from plstm_graph.plan import TILES, Edge, Node, Plan, make_plan, with_large
-from plstm_graph.prune import multitree_pairs
 
 if TYPE_CHECKING:
     import networkx
@@ -239,7 +249,7 @@ class LineDAG:
         """The line graph reduced to a multitree, for D mode: pairs go, edges and their order stay.
 
         At most one path is left between any two edges, so that |transition| ≤ 1 bounds the state. Maximal, and
-        independent of the column order, but reachability can shrink; see :func:`plstm_graph.prune.multitree_pairs`.
+        independent of the column order, but reachability can shrink; see :mod:`plstm_graph.line_dag.prune`.
         The reversed reading is pruned to the same pairs: ``dag.prune().reverse()`` equals ``dag.reverse().prune()``.
         """
         if self.pruned:

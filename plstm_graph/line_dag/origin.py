@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from plstm_graph.errors import ShapeError
-from plstm_graph.line_pairs import Edges
+from plstm_graph.line_dag.pairs import Edges
 from plstm_graph.orient import positions
 
 STALE = (

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch_geometric.data import Batch, Data
 
-from plstm_graph.architectures import architecture
+from plstm_graph.config.architectures import architecture
 from plstm_graph.errors import ConfigError, ShapeError
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.models.graph import GraphModel
@@ -92,7 +92,7 @@ class PaddedModel(nn.Module):
         >>> from torch_geometric.data import Data
         >>> from plstm_graph.data.features import FeatureSpec
         >>> from plstm_graph.models.graph import GraphModel
-        >>> from plstm_graph.model_config import ModelConfig
+        >>> from plstm_graph.config.models import ModelConfig
         >>> model = PaddedModel(GraphModel(FeatureSpec(node_dim=3), 2, ModelConfig(width=8, layers=1)))
         >>> chain = Data(x=torch.randn(3, 3), edge_index=torch.tensor([[0, 1], [1, 2]]))
         >>> model(*Padded.from_data_list([chain, chain])).shape
@@ -253,7 +253,7 @@ def line_dag(edge_index: Tensor, rank: Tensor, is_node: Tensor, *, prune: bool) 
 
 
 def _multitree(real: Tensor) -> Tensor:
-    """Which pairs stay, as :func:`plstm_graph.prune.multitree_pairs` decides, bool [G, M, M] (next, prev)."""
+    """Which pairs stay, as :func:`plstm_graph.line_dag.prune.multitree_pairs` decides, bool [G, M, M] (next, prev)."""
     graphs, size, _ = real.shape
     waiting = real.flatten(1)
     order = waiting.to(torch.uint8).argsort(dim=1, descending=True, stable=True)

@@ -15,7 +15,7 @@ from typing import IO, Any, ParamSpec
 import numpy as np
 
 from plstm_graph.errors import PLSTMGraphError, missing_extra
-from plstm_graph.files import atomic_write
+from plstm_graph.io.files import atomic_write
 
 COLOURS = {"train": "#8C8C8C", "valid": "#C48400", "test": "#0072B2", "best": "#A63D00"}
 CYCLE = ("#005A8F", "#A63D00", "#009A70", "#C48400", "#CC79A7", "#3797D3", "#000000")

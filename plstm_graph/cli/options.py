@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from plstm_graph.names import DATA_SETS, OPTIONS
+from plstm_graph.config.names import DATA_SETS, OPTIONS
 
 if TYPE_CHECKING:
     from plstm_graph.train.config import TrainConfig
@@ -174,7 +174,7 @@ class WithDefaults(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print it."""
-        from plstm_graph.model_config import VisionConfig
+        from plstm_graph.config.models import VisionConfig
         from plstm_graph.train.config import TrainConfig, flat
 
         defaults = flat(replace(TrainConfig(), model=VisionConfig())) | flat(TrainConfig())

@@ -1,0 +1,6 @@
+"""``python -m plstm_graph``, as torchrun starts it."""
+
+from plstm_graph.cli import main
+
+if __name__ == "__main__":
+    main()
