@@ -44,7 +44,7 @@ class Choice(NamedTuple):
 
 
 _MODELS = (
-    "plstm, gine, gcn, gin, gin-virtual, gat, gatedgcn, gps, dmpnn, lstm-gnn or fingerprint; "
+    "plstm, gine, gcn, gin, gin-virtual, gat, gatedgcn, gps, dmpnn, lstm-gnn, dagnn, dvae or fingerprint; "
     "of images plstm-vision, vit or efficientnet."
 )
 _DATA, _MODEL, _IMAGES, _FIT = "Data", "Model", "Models of images", "Training"
@@ -82,7 +82,7 @@ CHOICES = (
     Choice("--modes", str, _MODEL, "Mode of each block, repeated as needed: P, D, PD, ...", "model.modes"),
     Choice("--directions", str, _MODEL, "Reading: both, along, against or alternating.", "model.directions"),
     Choice("--transition", str, _MODEL, "tanh, or saturating: carries over any distance.", "model.transition"),
-    Choice("--output-norm", str, _MODEL, "Of every head of pLSTM: rms, soft or none.", "model.output_norm"),
+    Choice("--output-norm", str, _MODEL, "Of every head of pLSTM: rms, soft, log or none.", "model.output_norm"),
     Choice("--open-gates/--no-open-gates", bool, _MODEL, "Gates of pLSTM begin half open.", "model.open_gates"),
     Choice(
         "--local", str, _MODEL, "Local branch beside pLSTM: gine, gcn, gat, gatedgcn, dmpnn or none.", "model.local"
@@ -90,13 +90,23 @@ CHOICES = (
     Choice("--norm", str, _MODEL, "batch, rms, layer or none.", "model.norm"),
     Choice("--expansion", float, _MODEL, "Width of the feed-forward layers over --width; 0: none.", "model.expansion"),
     Choice("--dropout", float, _MODEL, "Dropout.", "model.dropout"),
-    Choice("--pooling", str, _MODEL, "mean, sum, max or attention over nodes, or several: mean+sum.", "model.pooling"),
+    Choice(
+        "--pooling",
+        str,
+        _MODEL,
+        "mean, sum, max or attention over nodes, mean of sources or sinks, or several: mean+sum.",
+        "model.pooling",
+    ),
+    Choice("--jk", str, _MODEL, "Read the last block, or all of them: last or cat.", "model.jk"),
     Choice("--edge-readout/--no-edge-readout", bool, _MODEL, "Read the answer off edges, too.", "model.edge_readout"),
     Choice("--output-gate/--no-output-gate", bool, _MODEL, "A sigmoid gate on each head.", "model.output_gate"),
     Choice("--rings/--no-rings", bool, _MODEL, "Sizes of rings as features.", "model.rings"),
     Choice("--rwse", int, _MODEL, "Steps of the random-walk encoding (RWSE); 0 for none.", "model.rwse"),
     Choice("--lap-pe", int, _MODEL, "Eigenvectors of the Laplacian as encoding (LapPE); 0 for none.", "model.lap_pe"),
     Choice("--bonds/--no-bonds", bool, _MODEL, "Read edge features.", "model.bonds"),
+    Choice(
+        "--both-ways/--no-both-ways", bool, _MODEL, "One-hop networks read edges against them, too.", "model.both_ways"
+    ),
     Choice(
         "--bond-values/--no-bond-values", bool, _MODEL, "Bonds reach the values, not only gates.", "model.bond_values"
     ),

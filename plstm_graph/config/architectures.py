@@ -77,6 +77,8 @@ MODELS: dict[str, Architecture] = {
     "gps": Architecture(f"{_BASELINES}:gps", heads=True, padded=False),
     "dmpnn": Architecture(f"{_BASELINES}:dmpnn"),
     "lstm-gnn": Architecture(f"{_BASELINES}:lstm_gnn"),
+    "dagnn": Architecture("plstm_graph.models.levels:dagnn", oriented=True, padded=False),
+    "dvae": Architecture("plstm_graph.models.levels:dvae", oriented=True, padded=False),
     **{
         name: Architecture(
             build="plstm_graph.models.vision:build", config=VisionConfig, padded=False, uncaptured=_free, fixed=True

@@ -94,12 +94,15 @@ class ModelConfig(AnyConfig):
         local: local branch of pLSTM, a name in :data:`plstm_graph.nn.onehop.LOCALS`.
         output_gate: as for :class:`plstm_graph.PLSTM`.
         pooling: over the nodes of a graph, names in :data:`plstm_graph.models.graph.POOLINGS` joined by ``+``.
+        jk: jumping knowledge: read the ``"last"`` block, or with ``"cat"`` all of them; some baselines refuse it.
         edge_readout: read the answer off the edges, too: a mean over them is joined to the pooling.
         rwse: steps of the random-walk encoding, 0 for none.
         lap_pe: eigenvectors of the Laplacian as encoding, 0 for none; their signs are flipped at random in training.
         degrees: add the sinusoidal degree encoding.
         rings: read the sizes of the smallest rings of nodes and edges.
         bonds: read edge features.
+        both_ways: networks that read edges as they are stored read each against its direction, too, and are told which
+            is which: for native DAGs.
         bond_values: let them reach pLSTM's values, not only its gates.
         virtual_node: as for :class:`plstm_graph.PLSTM`; some baselines refuse it.
         head_layers: layers of the perceptron behind the pooling.
@@ -126,12 +129,14 @@ class ModelConfig(AnyConfig):
     order: str = "canonical"
     output_gate: bool = False
     pooling: str = "mean"
+    jk: str = "last"
     edge_readout: bool = False
     rwse: int = 16
     lap_pe: int = 0
     degrees: bool = False
     rings: bool = False
     bonds: bool = True
+    both_ways: bool = False
     bond_values: bool = True
     virtual_node: bool = False
     head_layers: int = 2

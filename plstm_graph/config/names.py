@@ -69,6 +69,8 @@ OPTIONS = {
             "gps",
             "dmpnn",
             "lstm-gnn",
+            "dagnn",
+            "dvae",
             "fingerprint",
             "plstm-vision",
             "vit",
@@ -77,10 +79,11 @@ OPTIONS = {
     ),
     "model.directions": ("directions", ("both", "along", "against", "alternating")),
     "model.transition": ("transition", ("tanh", "saturating")),
-    "model.output_norm": ("output norm", ("rms", "soft", "none")),
+    "model.output_norm": ("output norm", ("rms", "soft", "log", "none")),
     "model.local": ("local branch", ("none", "gine", "gcn", "gat", "gatedgcn", "dmpnn")),
     "model.norm": ("norm", ("batch", "rms", "layer", "none")),
-    "model.pooling": ("pooling", ("mean", "sum", "max", "attention")),
+    "model.pooling": ("pooling", ("mean", "sum", "max", "attention", "sources", "sinks")),
+    "model.jk": ("jk", ("last", "cat")),
     "model.order": (
         "order",
         (

@@ -17,6 +17,7 @@ from plstm_graph.config.models import ModelConfig
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.nn.block import PLSTMBlock, norm_layer
 from plstm_graph.nn.directed import DirectedMessages
+from plstm_graph.nn.jumping import last_norm
 from plstm_graph.nn.onehop import LOCALS, check_heads, gat, gine
 from plstm_graph.nn.virtual import VirtualNode
 
@@ -27,7 +28,7 @@ class ConvStack(nn.Module):
     """Blocks of one-hop layers: embedding, blocks with norm, residual and feed-forward as pLSTM's, a last norm.
 
     Args:
-        config: width, layers, heads, norm, expansion, dropout, virtual_node.
+        config: width, layers, heads, norm, expansion, dropout, virtual_node, jk.
         edge_dim: width of the edge features, or None.
         conv: name in :data:`LOCALS`, or ``"gps"``: GPSConv, which brings its own norms, residuals and feed-forward.
 
@@ -40,7 +41,7 @@ class ConvStack(nn.Module):
         super().__init__()
         self.embed = nn.Linear(config.width, config.width)
         self.blocks = nn.ModuleList(_block(config, edge_dim, conv) for _ in range(config.layers))
-        self.norm = norm_layer(config.norm, config.width)
+        self.norm, self._jumps = last_norm(config.jk, config.norm, config.width, config.layers)
         self.content = nn.Linear(edge_dim, config.width, bias=False) if edge_dim and conv == "gcn" else None
         self.virtual = (
             VirtualNode(config.width, config.layers, config.norm, config.dropout) if config.virtual_node else None
@@ -59,6 +60,7 @@ class ConvStack(nn.Module):
         if self.content is not None and edge_attr is not None:
             x = x + self.content(scatter(edge_attr, edge_index[1], dim_size=x.size(0), reduce="mean"))
         state = self.virtual.start(batch, batch_size) if self.virtual else None
+        states = [x]
         for number, block in enumerate(self.blocks):
             if self.virtual and state is not None:
                 x = self.virtual.add(x, state, batch)
@@ -66,7 +68,8 @@ class ConvStack(nn.Module):
             x = block(x, edge_index, **arguments, **({"batch": batch} if isinstance(block, GPSConv) else {}))
             if self.virtual and state is not None:
                 state = self.virtual.update(number, x, state, batch)
-        return self.norm(x)
+            states.append(x)
+        return self.norm(states if self._jumps else x)
 
 
 def _block(config: ModelConfig, edge_dim: int | None, conv: str) -> nn.Module:
@@ -93,7 +96,7 @@ def _pyg_norm(config: ModelConfig) -> tuple[str | None, dict[str, bool] | None]:
 
 def gin(config: ModelConfig, edge_dim: int | None) -> nn.Module:
     """PyG's GIN with jumping knowledge, as the paper compares with: it reads no edge features."""
-    _without_virtual(config)
+    refuse(config, "virtual_node")  # jumping knowledge is its own
     norm, norm_kwargs = _pyg_norm(config)
     return GIN(
         *(config.width, config.width, config.layers),
@@ -183,16 +186,19 @@ gin_virtual = _stack("gine", virtual_node=True)
 
 def dmpnn(config: ModelConfig, edge_dim: int | None) -> nn.Module:
     """:class:`DMPNN`."""
-    _without_virtual(config)
+    refuse(config, "virtual_node", "jk")
     return DMPNN(config, edge_dim)
 
 
 def lstm_gnn(config: ModelConfig, edge_dim: int | None) -> nn.Module:
     """:class:`LSTMGNN`."""
-    _without_virtual(config)
+    refuse(config, "virtual_node", "jk")
     return LSTMGNN(config, edge_dim)
 
 
-def _without_virtual(config: ModelConfig) -> None:
-    if config.virtual_node:
-        raise ConfigError(f"model {config.model!r} takes no virtual node; leave out virtual_node")
+def refuse(config: ModelConfig, *names: str) -> None:
+    """Raise ConfigError for options that a model does not have and that are not at their defaults."""
+    plain = ModelConfig()
+    for name in names:
+        if getattr(config, name) != getattr(plain, name):
+            raise ConfigError(f"model {config.model!r} takes no {name.replace('_', ' ')}; leave out {name}")

@@ -35,6 +35,7 @@ def plstm(config: ModelConfig, edge_dim: int | None) -> nn.Module:
         expansion=config.expansion,
         virtual_node=config.virtual_node,
         output_gate=config.output_gate,
+        jk=config.jk,
         order=config.order,
         backend=config.backend,
         transition=config.transition,
@@ -43,13 +44,42 @@ def plstm(config: ModelConfig, edge_dim: int | None) -> nn.Module:
     )
 
 
-POOLINGS: dict[str, Callable[[int], aggr.Aggregation]] = {
+class Ends(nn.Module):
+    """Mean over the sources of a graph, or over its sinks: nodes that no edge enters, or leaves; 0 without any.
+
+    Args:
+        row: of the edges: 1 for sources, 0 for sinks.
+    """
+
+    def __init__(self, row: int) -> None:
+        super().__init__()
+        self.row, self.sum = row, aggr.SumAggregation()
+
+    def forward(
+        self, x: Tensor, index: Tensor | None = None, dim_size: int | None = None, *, edges: Sequence[Tensor]
+    ) -> Tensor:
+        """[N, width] -> [G, width]; ``edges``: src and dst nodes, [E] each."""
+        end = x.new_ones(x.size(0), 1).index_fill(0, edges[self.row], 0)
+        total = self.sum(torch.cat([x * end, end], 1), index, dim_size=dim_size)
+        return total[:, :-1] / total[:, -1:].clamp(min=1)
+
+
+POOLINGS: dict[str, Callable[[int], aggr.Aggregation | Ends]] = {
     "mean": lambda width: aggr.MeanAggregation(),
     "sum": lambda width: aggr.SumAggregation(),
     "max": lambda width: aggr.MaxAggregation(),
     "attention": lambda width: aggr.AttentionalAggregation(nn.Linear(width, 1)),
+    "sources": lambda width: Ends(1),
+    "sinks": lambda width: Ends(0),
 }
-"""Poolings by name, for a width: a mean weighted by attention, or one of the plain ones."""
+"""Poolings by name, for a width: a mean weighted by attention, one of the plain ones, or the ends of a DAG."""
+
+
+def _pooled(
+    pooling: nn.Module, x: Tensor, index: Tensor | None, dim_size: int | None, edges: Sequence[Tensor]
+) -> Tensor:
+    extra = {"edges": edges} if isinstance(pooling, Ends | Joined) else {}
+    return pooling(x, index, dim_size=dim_size, **extra)
 
 
 class Joined(nn.Module):
@@ -59,9 +89,11 @@ class Joined(nn.Module):
         super().__init__()
         self.parts = nn.ModuleList(POOLINGS[name](width) for name in names)
 
-    def forward(self, x: Tensor, index: Tensor | None = None, dim_size: int | None = None) -> Tensor:
-        """``index`` [N] says which graph a node is of."""
-        return torch.cat([part(x, index, dim_size=dim_size) for part in self.parts], -1)
+    def forward(
+        self, x: Tensor, index: Tensor | None = None, dim_size: int | None = None, *, edges: Sequence[Tensor]
+    ) -> Tensor:
+        """``index`` [N] says which graph a node is of; ``edges``: src and dst nodes, [E] each."""
+        return torch.cat([_pooled(part, x, index, dim_size, edges) for part in self.parts], -1)
 
 
 class EdgeReadout(nn.Module):
@@ -83,6 +115,23 @@ class EdgeReadout(nn.Module):
             found = found + self.content(edge_attr)
         graph = torch.zeros_like(src) if batch is None else batch.index_select(0, src)
         return self.mean(found.relu(), graph, dim_size=size or 1)
+
+
+class BothWays(nn.Module):
+    """Edges as they are stored and turned round, each with a learned vector that says which.
+
+    Shapes: edge_index [2, M], edge_attr [M, width] or None -> [2, 2 M] and [2 M, width].
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.way = nn.Parameter(torch.randn(2, width))
+
+    def forward(self, edge_index: Tensor, edge_attr: Tensor | None) -> tuple[Tensor, Tensor]:
+        """All columns along, then all against."""
+        way = self.way.unsqueeze(1).expand(-1, edge_index.size(1), -1)
+        way = way if edge_attr is None else way + edge_attr
+        return torch.cat([edge_index, edge_index.flip(0)], 1), way.flatten(0, 1)
 
 
 class EveryNode(nn.Module):
@@ -128,7 +177,10 @@ class GraphModel(nn.Module):
             rings=config.rings,
         )
         edge_dim = config.width if self.encoder.has_edges else None
-        self.stack = kind.stacked(config, edge_dim)
+        self.both_ways = BothWays(config.width) if config.both_ways else None
+        if config.both_ways and kind.oriented:
+            raise ConfigError(f"model {config.model!r} has directions of its own; leave out both_ways")
+        self.stack = kind.stacked(config, config.width if config.both_ways else edge_dim)
         self.order = config.order if kind.oriented else None
         whole = level == "graph"
         single = POOLINGS[poolings[0]](config.width) if len(poolings) == 1 else Joined(poolings, config.width)
@@ -162,8 +214,13 @@ class GraphModel(nn.Module):
         for arguments in self._readings(data):
             if isinstance(self.stack, PLSTM):
                 self.stack.prepare_dag(arguments["dag"])
-            read = self.stack(x, data.edge_index, edge_attr=edge_attr, batch=batch, batch_size=size, **arguments)
-            parts = [self.pool(read, batch, dim_size=size)]
+            columns, attributes = data.edge_index, edge_attr
+            if self.both_ways is not None:
+                columns, attributes = self.both_ways(columns, attributes)
+            read = self.stack(x, columns, edge_attr=attributes, batch=batch, batch_size=size, **arguments)
+            dag = arguments.get("dag")
+            edges = data.edge_index if dag is None else (dag.src, dag.dst)
+            parts = [_pooled(self.pool, read, batch, size, edges)]
             if self.edge_readout is not None:
                 parts.append(self.edge_readout(read, data.edge_index, edge_attr, batch, size))
             if self.descriptors is not None:

@@ -1,26 +1,26 @@
-"""DAGNN (Thost and Chen 2021), a rival on DAGs: attention over predecessors and a GRU, level by level."""
+"""Rivals on DAGs that walk level by level: a message from the predecessors, and a GRU. DAGNN, and D-VAE's encoder."""
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.utils import scatter, softmax
+from torch_geometric.utils import softmax
 
+from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.line_dag import LineDAG
+from plstm_graph.nn.block import DIRECTIONS
 from plstm_graph.ops.functional import transforming
+
+SMALL = 2**20
+"""Numbers that may be copied, all levels together, to save walking a second time in the backward pass."""
 
 
 class DAGNN(nn.Module):
-    r"""Layers of attention and gated recurrent units that walk along the topological order.
+    """Layers of gated recurrent units that walk along the topological order: ``h_v = GRU(x_v, m_v)``.
 
-    .. math::
-        m_v = \sum_{u \to v} \operatorname{softmax}_u(a^\top h_u + b^\top e_{uv}) \, h_u, \qquad
-        h_v = \operatorname{GRU}(x_v, m_v)
-
-    The input is what the layer before left at the node and the message is the unit's state. (The published attention
-    has a term of the reading node as well; a softmax over predecessors cancels it.) Both directions of a layer are
-    joined by a linear map.
+    The input is what the layer before left at the node, and the message ``m_v`` of the predecessors is the unit's
+    state. Both directions of a layer are joined by a linear map.
 
     Args:
         in_channels: width of the node features.
@@ -28,10 +28,13 @@ class DAGNN(nn.Module):
         num_layers: number of layers.
         edge_dim: width of the edge features, or None.
         directions: ``"both"``, ``"along"`` or ``"against"`` the edges.
+        dropout: on what each layer leaves.
+        message: a name in :data:`MESSAGES`: ``"attention"``, as in DAGNN, or ``"gated"``, as in D-VAE's encoder.
 
     Shapes: x [N, in_channels], dag, edge_attr [M, edge_dim] -> [N, hidden_channels].
 
-    Reference: Thost and Chen 2021, "Directed Acyclic Graph Neural Networks", eqs 2 to 6.
+    Reference: Thost and Chen 2021, "Directed Acyclic Graph Neural Networks", eqs 2 to 6; Zhang et al. 2019, "D-VAE: a
+    variational autoencoder for directed acyclic graphs", eqs 5 and 6.
     """
 
     def __init__(
@@ -42,29 +45,39 @@ class DAGNN(nn.Module):
         *,
         edge_dim: int | None = None,
         directions: str = "both",
+        dropout: float = 0.0,
+        message: str = "attention",
     ) -> None:
         super().__init__()
         self.embed = nn.Linear(in_channels, hidden_channels)
-        self.reverses = {"both": (False, True), "along": (False,), "against": (True,)}[directions]
-        self.walks = nn.ModuleList(LevelGRU(hidden_channels, edge_dim) for _ in range(num_layers * len(self.reverses)))
+        if directions not in DIRECTIONS:
+            raise ConfigError(unknown("directions", directions, DIRECTIONS))
+        self.reverses = DIRECTIONS[directions]
+        self.dropout = nn.Dropout(dropout)
+        self.walks = nn.ModuleList(
+            LevelGRU(hidden_channels, edge_dim, message) for _ in range(num_layers * len(self.reverses))
+        )
         self.joins = nn.ModuleList(
             nn.Linear(len(self.reverses) * hidden_channels, hidden_channels) for _ in range(num_layers)
         )
 
     def forward(self, x: Tensor, dag: LineDAG, edge_attr: Tensor | None = None) -> Tensor:
         """[N, in_channels] -> [N, hidden_channels]; ``dag`` is the plain line graph."""
+        return self.states(x, dag, edge_attr)[-1]
+
+    def states(self, x: Tensor, dag: LineDAG, edge_attr: Tensor | None = None) -> list[Tensor]:
+        """What was embedded and what each layer left, [N, hidden_channels] each."""
         x = self.embed(x)
+        found = [x]
         views = [dag.reverse() if reverse else dag for reverse in self.reverses]
         plans = [NodeLevels(view) for view in views]
         edges = [None if edge_attr is None else view.gather_edges(edge_attr) for view in views]
         for number, join in enumerate(self.joins):
             walks = self.walks[number * len(views) : (number + 1) * len(views)]
-            x = join(
-                torch.cat(
-                    [walk(x, *plan) for walk, plan in zip(walks, zip(plans, edges, strict=True), strict=True)], -1
-                )
-            )
-        return x
+            read = [walk(x, plan, edge) for walk, plan, edge in zip(walks, plans, edges, strict=True)]
+            x = self.dropout(join(torch.cat(read, -1)))
+            found.append(x)
+        return found
 
 
 class NodeLevels:
@@ -91,20 +104,66 @@ class NodeLevels:
         )
 
 
+class Attention(nn.Module):
+    r"""Mean of the predecessors, weighted by attention.
+
+    .. math:: m_v = \sum_{u \to v} \operatorname{softmax}_u(a^\top h_u + b^\top e_{uv}) \, h_u
+
+    The published attention has a term of the reading node as well; a softmax over predecessors cancels it.
+    """
+
+    terms = 1
+    """Numbers that an edge's features add to."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(channels, 1, bias=False)
+
+    def forward(self, read: Tensor, bias: Tensor | None, dst: Tensor, count: int) -> Tensor:
+        """States of predecessors [e, C], what their edges add [e, 1], places of their dst [e] -> [count, C]."""
+        score = self.score(read) if bias is None else self.score(read) + bias
+        weight = softmax(score, dst, num_nodes=count)
+        return read.new_zeros(count, read.size(1)).index_add(0, dst, weight * read)
+
+
+class GatedSum(nn.Module):
+    r"""Sum of the predecessors, each gated by itself.
+
+    .. math:: m_v = \sum_{u \to v} \sigma(A h_u + a + B e_{uv}) \odot M h_u
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.terms = channels
+        self.gate, self.map = nn.Linear(channels, channels), nn.Linear(channels, channels, bias=False)
+
+    def forward(self, read: Tensor, bias: Tensor | None, dst: Tensor, count: int) -> Tensor:
+        """States of predecessors [e, C], what their edges add [e, C], places of their dst [e] -> [count, C]."""
+        gate = self.gate(read) if bias is None else self.gate(read) + bias
+        return read.new_zeros(count, read.size(1)).index_add(0, dst, gate.sigmoid() * self.map(read))
+
+
+MESSAGES: dict[str, type[Attention] | type[GatedSum]] = {"attention": Attention, "gated": GatedSum}
+"""What a node hears of its predecessors, by name."""
+
+
 class LevelGRU(nn.Module):
     """One layer and direction of :class:`DAGNN`: x [N, C], levels, edges [E, edge_dim] -> [N, C]."""
 
-    def __init__(self, channels: int, edge_dim: int | None) -> None:
+    def __init__(self, channels: int, edge_dim: int | None, message: str = "attention") -> None:
         super().__init__()
+        if message not in MESSAGES:
+            raise ConfigError(unknown("message", message, MESSAGES))
         self.cell = nn.GRUCell(channels, channels)
-        self.score = nn.Linear(channels, 1, bias=False)
-        self.score_edge = nn.Linear(edge_dim, 1, bias=False) if edge_dim else None
+        self.message = MESSAGES[message](channels)
+        self.edge = nn.Linear(edge_dim, self.message.terms, bias=False) if edge_dim else None
 
     def forward(self, x: Tensor, plan: NodeLevels, edges: Tensor | None = None) -> Tensor:
         """[N, C] -> [N, C]"""
-        bias = None if self.score_edge is None or edges is None else self.score_edge(edges)
-        weights = [weight for name, weight in self.named_parameters() if not name.startswith("score_edge")]
-        if transforming():  # torch.func: its transforms go through each step, at the cost of more memory
+        bias = None if self.edge is None or edges is None else self.edge(edges)
+        weights = [*self.cell.parameters(), *self.message.parameters()]
+        # Transforms of torch.func go through each step; small graphs take less time so, and little more memory.
+        if transforming() or len(plan.levels) * x.numel() <= SMALL:
             return self._walk(plan, x, bias)
         return _Walk.apply(self.step, plan, x, bias, *weights)
 
@@ -118,9 +177,7 @@ class LevelGRU(nn.Module):
 
     def step(self, x: Tensor, read: Tensor, bias: Tensor | None, dst: Tensor) -> Tensor:
         """States of one level: inputs [n, C], states of predecessors [e, C], places of their dst [e] -> [n, C]."""
-        score = self.score(read) if bias is None else self.score(read) + bias
-        weight = softmax(score, dst, num_nodes=len(x))
-        return self.cell(x, scatter(weight * read, dst, dim_size=len(x), reduce="sum"))
+        return self.cell(x, self.message(read, bias, dst, len(x)))
 
 
 Step = Callable[[Tensor, Tensor, Tensor | None, Tensor], Tensor]

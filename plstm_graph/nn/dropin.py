@@ -32,7 +32,6 @@ STACK = {
     "act_first": "a block normalises first",
     "act_kwargs": "a block's feed-forward layer has GELU",
     "norm_kwargs": "norm is a name",
-    "jk": "the residual connections carry what each block adds",
     "concat": "heads stand side by side",
     "add_self_loops": LAYER["add_self_loops"],
 }

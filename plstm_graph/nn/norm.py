@@ -78,10 +78,32 @@ class HeadScale(nn.Module):
         return f"{self.weight.size(0)}, {self.weight.size(1)}"
 
 
+class LogNorm(HeadScale):
+    """Shrink every head to the logarithm of its root mean square: ``y / r * log(1 + r) * weight`` with r that of
+    ``y / sqrt(K)``. Small outputs keep their size, and twice as much, however much that is, still makes a difference.
+
+    Args:
+        heads, channels, keys: as for :class:`HeadScale`.
+
+    Shapes: [N, H, V] -> [N, H, V].
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, H, V] -> [N, H, V]"""
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        return (wide * self.scale(wide) * self.weight).to(x.dtype)
+
+    def scale(self, x: Tensor) -> Tensor:
+        """What each head is multiplied by, but for the weight: [N, H, V] -> [N, H, 1]."""
+        size = (self.root**2 * x.square().mean(-1, keepdim=True) + NORM_EPS).sqrt()
+        return self.root * size.log1p() / size
+
+
 # Dividing queries by √K and normalising the outputs is normalising with a K times larger eps.
 OUTPUT_NORMS: dict[str, Callable[[int, int, int], MultiHeadRMSNorm | HeadScale]] = {
     "rms": lambda heads, channels, keys: MultiHeadRMSNorm(heads, channels, eps=NORM_EPS * keys),
     "soft": lambda heads, channels, keys: MultiHeadRMSNorm(heads, channels, eps=float(keys)),
+    "log": LogNorm,
     "none": HeadScale,
 }
 """What follows the operator, by name, for H, V and K. A soft norm has an eps of 1: small outputs keep their size."""

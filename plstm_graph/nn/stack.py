@@ -9,9 +9,10 @@ from torch_geometric.nn.inits import reset
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.gates import check_mode, check_transition
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.nn.block import PLSTMBlock, edge_content, norm_layer
+from plstm_graph.nn.block import PLSTMBlock, edge_content
 from plstm_graph.nn.conv import PLSTMConv, check_dag
 from plstm_graph.nn.dropin import STACK, STACK_CALL, refuse_arguments, refuse_options
+from plstm_graph.nn.jumping import last_norm
 from plstm_graph.nn.onehop import LOCALS
 from plstm_graph.nn.virtual import VirtualNode
 from plstm_graph.ops.dispatch import check_backend
@@ -42,6 +43,7 @@ class PLSTM(nn.Module):
         virtual_node: join all nodes of a graph through one more node between the blocks; see :class:`VirtualNode`.
             Without ``batch`` all nodes are one graph to it.
         output_gate: as for :class:`PLSTMBlock`.
+        jk: what is read off a node: ``"last"`` or None for the last block, ``"cat"`` for all, see :class:`Jump`.
 
     Shapes: x [N, in_channels], edge_index [2, M], edge_attr [M, edge_dim] -> [N, out_channels].
 
@@ -78,6 +80,7 @@ class PLSTM(nn.Module):
         transition: str = "tanh",
         output_norm: str = "rms",
         open_gates: bool = False,
+        jk: str | None = None,
         **unsupported: Any,
     ) -> None:
         refuse_options("PLSTM", unsupported, STACK)
@@ -112,7 +115,7 @@ class PLSTM(nn.Module):
         )
         self._reads_content = any(block.content is not None for block in self.blocks)
         self.virtual = VirtualNode(hidden_channels, num_layers, norm, dropout) if virtual_node else None
-        self.norm = norm_layer(norm, hidden_channels)
+        self.norm, self._jumps = last_norm(jk, norm, hidden_channels, num_layers)
         self.lin = nn.Linear(hidden_channels, out_channels) if out_channels is not None else None
 
     def reset_parameters(self) -> None:
@@ -143,13 +146,15 @@ class PLSTM(nn.Module):
         if self._reads_content and dag is not None and edge_attr is not None and edge_attr.dim() == 2:
             content = edge_content(edge_attr, dag)
         state = self.virtual.start(batch, batch_size) if self.virtual else None
+        states = [x]
         for number, block in enumerate(self.blocks):
             if self.virtual and state is not None:
                 x = self.virtual.add(x, state, batch)
             x = block(x, edge_index, edge_attr, dag=dag, content=content)
             if self.virtual and state is not None:
                 state = self.virtual.update(number, x, state, batch)
-        x = self.norm(x)
+            states.append(x)
+        x = self.norm(states if self._jumps else x)
         return x if self.lin is None else self.lin(x)
 
     def prepare_dag(self, dag: LineDAG) -> None:

@@ -18,6 +18,7 @@ from plstm_graph.models.graph import POOLINGS
 from plstm_graph.models.vision import POSITIONS, READ_OUTS, SIZES
 from plstm_graph.nn.block import NORMS
 from plstm_graph.nn.grid import GATE_INPUTS
+from plstm_graph.nn.jumping import JUMPS
 from plstm_graph.nn.norm import OUTPUT_NORMS
 from plstm_graph.nn.onehop import LOCALS
 from plstm_graph.nn.stack import DIRECTIONS
@@ -64,6 +65,7 @@ def test_the_values_of_options_are_those_that_the_package_knows() -> None:
         "model.local": LOCALS,
         "model.norm": NORMS,
         "model.pooling": POOLINGS,
+        "model.jk": JUMPS,
         "model.order": (*ORDERS, GIVEN, CANONICAL, *SEARCHES),
         "model.size": SIZES,
         "model.chirality": ("alternating", "left", "right"),

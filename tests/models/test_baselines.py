@@ -115,7 +115,7 @@ def test_gradients_reach_every_parameter(model: str) -> None:
         assert parameter.grad.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize("model", [name for name in NETWORKS if name != "plstm"])
+@pytest.mark.parametrize("model", [name for name in NETWORKS if not architecture(name).oriented])
 def test_a_baseline_reads_its_neighbourhood_and_no_more(model: str) -> None:
     """Three layers see three bonds far: on a chain of six the fifth atom's features do not reach the first's output."""
     chosen = config(model, rwse=0, lap_pe=0)
@@ -168,6 +168,25 @@ def test_two_atoms_of_dmpnn_hear_nothing_of_themselves() -> None:
     assert torch.equal(state.grad, torch.zeros(2, WIDTH))
 
 
+@pytest.mark.parametrize("model", ["dagnn", "dvae"])
+def test_one_layer_of_a_walk_reads_the_whole_chain(model: str) -> None:
+    for directions, reached in (("along", [1, 1, 1, 0]), ("against", [0, 0, 1, 1]), ("both", [1, 1, 1, 1])):
+        torch.manual_seed(0)
+        stack = architecture(model).stacked(config(model, layers=1, directions=directions, norm="none"), None).eval()
+        x = torch.randn(4, WIDTH, requires_grad=True)
+        stack(x, torch.tensor([[0, 1, 2], [1, 2, 3]]))[2].sum().backward()
+        assert (x.grad.abs().sum(1) > 0).int().tolist() == reached
+
+
+def test_an_edge_of_the_only_predecessor_is_heard() -> None:
+    """The softmax of DAGNN leaves nothing of it, so it is added to the node."""
+    torch.manual_seed(0)
+    stack = architecture("dagnn").stacked(config("dagnn", norm="none"), 3).eval()
+    x, bond = torch.randn(3, WIDTH), torch.randn(2, 3, requires_grad=True)
+    stack(x, torch.tensor([[0, 1], [1, 2]]), bond)[2].sum().backward()
+    assert (bond.grad.abs().sum(1) > 0).all()
+
+
 def test_blocks_are_what_their_names_say() -> None:
     assert isinstance(architecture("gps").stacked(config("gps"), WIDTH).blocks[0], GPSConv)
     assert isinstance(architecture("gatedgcn").stacked(config("gatedgcn"), WIDTH).blocks[0].local, ResGatedGraphConv)
@@ -191,6 +210,9 @@ def test_every_local_branch_beside_plstm(local: str) -> None:
         ("gat", {"heads": 3}, "width must be a multiple of heads"),
         ("gin", {"virtual_node": True}, "'gin' takes no virtual node"),
         ("dmpnn", {"virtual_node": True}, "'dmpnn' takes no virtual node"),
+        ("lstm-gnn", {"jk": "cat"}, "'lstm-gnn' takes no jk"),
+        ("dagnn", {"virtual_node": True}, "'dagnn' takes no virtual node"),
+        ("dvae", {"directions": "alternating"}, "unknown directions 'alternating'"),
         ("gps", {"norm": "rms"}, "unknown norm of model 'gps' 'rms'"),
         ("gcn", {"norm": "rmss"}, "unknown norm 'rmss'.*did you mean 'rms'"),
         ("gatedgnc", {}, "unknown model.*did you mean 'gatedgcn'"),

@@ -9,10 +9,10 @@ from torch_geometric.data import Batch, Data
 from plstm_graph.config.models import ModelConfig
 from plstm_graph.data import PackedGraphs, smiles_to_data
 from plstm_graph.data.dataset import MOLECULE
-from plstm_graph.data.features import rings
+from plstm_graph.data.features import FeatureSpec, rings
 from plstm_graph.data.inputs import prepare
 from plstm_graph.errors import ConfigError
-from plstm_graph.models.graph import GraphModel
+from plstm_graph.models.graph import POOLINGS, GraphModel
 from plstm_graph.nn import PLSTMBlock
 from plstm_graph.nn.directed import DirectedMessages
 from plstm_graph.orient import SEARCHES, search_rank
@@ -20,7 +20,8 @@ from plstm_graph.orient import SEARCHES, search_rank
 SMALL = ModelConfig(width=16, layers=2, heads=4, rwse=0)
 OPTIONS = {
     "output_gate": True,
-    "pooling": "mean+sum+max",
+    "pooling": "mean+sum+max+sources+sinks",
+    "jk": "cat",
     "edge_readout": True,
     "rings": True,
     "local": "dmpnn",
@@ -58,6 +59,63 @@ def test_an_open_gate_is_no_gate():
     torch.nn.init.zeros_(block.gate.weight)
     torch.nn.init.constant_(block.gate.bias, 50.0)
     assert torch.allclose(block(x, edge_index), plain(x, edge_index))
+
+
+def test_ends_of_a_dag_by_hand():
+    """0 -> 1 -> 2 and 3 -> 2, 4 alone is both; 5 -> 6 in the second graph; the third has no nodes."""
+    edges = torch.tensor([[0, 1, 3, 5], [1, 2, 2, 6]])
+    x, batch = torch.arange(7.0)[:, None], torch.tensor([0, 0, 0, 0, 0, 1, 1])
+    assert POOLINGS["sources"](1)(x, batch, dim_size=2, edges=edges).flatten().tolist() == pytest.approx([7 / 3, 5])
+    assert POOLINGS["sinks"](1)(x, batch, dim_size=3, edges=edges).flatten().tolist() == [3, 6, 0]
+    ring = torch.tensor([[0, 1], [1, 0]])
+    assert POOLINGS["sinks"](1)(x[:2], None, dim_size=1, edges=ring).tolist() == [[0]]
+
+
+def test_ends_are_those_of_the_orientation():
+    """A chain that is stored both ways is read from the node that is ranked first; without ranks it has no end."""
+    columns = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+    chain = Data(x=torch.randn(3, 4), edge_index=columns, rank=torch.tensor([2, 1, 0]))
+    for model, dag_edges in (("plstm", [[1, 2], [0, 1]]), ("gine", columns.tolist())):
+        config = replace(SMALL, model=model, pooling="sources", head_layers=1)
+        found = GraphModel(FeatureSpec(node_dim=4), 1, config).eval()
+        seen = []
+        found.pool.register_forward_hook(lambda _, __, kwargs, ___, seen=seen: seen.append(kwargs), with_kwargs=True)
+        found(chain)
+        pairs = sorted(zip(*(end.tolist() for end in seen[0]["edges"]), strict=True))
+        assert pairs == sorted(zip(*(dag_edges if model == "gine" else [[2, 1], [1, 0]]), strict=True))
+
+
+@pytest.mark.parametrize("model", ["plstm", "gine", "dagnn"])
+def test_all_blocks_are_read(model):
+    """With jumping knowledge an answer may hang on what the first blocks left, and not on the last."""
+    config = replace(SMALL, model=model, local="none", jk="cat", layers=3, order="index")
+    stack = GraphModel(FeatureSpec(node_dim=4), 1, config).stack.eval()
+    assert stack.norm.lin.in_features == 4 * SMALL.width
+    torch.nn.init.zeros_(stack.norm.lin.weight[:, -SMALL.width :])  # nothing of the last block
+    x = torch.randn(3, SMALL.width, requires_grad=True)
+    stack(x, torch.tensor([[0, 1], [1, 2]])).sum().backward()
+    assert x.grad.abs().sum() > 0
+    with pytest.raises(ConfigError, match="unknown jk 'lstm'"):
+        model_of(replace(config, jk="lstm"))
+
+
+def test_both_ways_hears_what_comes_after():
+    chain = Data(x=torch.randn(3, 4), edge_index=torch.tensor([[0, 1], [1, 2]]))
+    config = replace(SMALL, model="gine", head_layers=1)
+    heard = {}
+    for both in (False, True):
+        torch.manual_seed(0)
+        model = GraphModel(FeatureSpec(node_dim=4), 1, replace(config, both_ways=both), level="node").eval()
+        chain.x = chain.x.detach().requires_grad_()
+        heard[both] = torch.autograd.grad(model(chain)[0], chain.x)[0].abs().sum(1) > 0
+    assert heard[False].tolist() == [True, False, False]
+    assert heard[True].all()
+    along, against = model.both_ways.way.unbind()
+    columns, attributes = model.both_ways(chain.edge_index, torch.ones(2, 16))
+    assert columns.tolist() == [[0, 1, 1, 2], [1, 2, 0, 1]]
+    assert torch.equal(attributes, torch.stack([along, along, against, against]) + 1)
+    with pytest.raises(ConfigError, match="'dagnn' has directions of its own; leave out both_ways"):
+        model_of(replace(SMALL, model="dagnn", both_ways=True))
 
 
 def test_unknown_poolings_are_told():

@@ -5,7 +5,7 @@ import torch
 from torch_geometric.data import Batch, Data
 
 from plstm_graph import LineDAG
-from plstm_graph.config.architectures import NETWORKS
+from plstm_graph.config.architectures import NETWORKS, architecture
 from plstm_graph.config.models import ModelConfig
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.inputs import prepare
@@ -46,10 +46,11 @@ def trained(**changes: object) -> GraphModel:
 @pytest.mark.parametrize(
     "changes",
     [
-        *({"model": model} for model in NETWORKS if model != "gps"),
+        *({"model": model} for model in NETWORKS if architecture(model).padded),
         {"modes": "P", "local": "none", "directions": "against", "pooling": "max", "norm": "layer"},
         {"modes": "D", "degrees": True, "rwse": 0, "pooling": "sum", "order": "bfs"},
-        {"order": "index"},
+        {"order": "index", "pooling": "mean+sources+sinks", "jk": "cat"},
+        {"model": "gine", "pooling": "sinks", "both_ways": True},
     ],
     ids=str,
 )

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from plstm_graph.errors import ConfigError
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.nn.dagnn import DAGNN, LevelGRU, NodeLevels
+from plstm_graph.nn import dagnn
+from plstm_graph.nn.dagnn import DAGNN, Attention, LevelGRU, NodeLevels
 
 
 def by_hand(layer: LevelGRU, x: torch.Tensor, dag: LineDAG, edges: torch.Tensor | None) -> torch.Tensor:
@@ -19,23 +21,28 @@ def by_hand(layer: LevelGRU, x: torch.Tensor, dag: LineDAG, edges: torch.Tensor 
             message = torch.zeros_like(x[node])
             if before:
                 read = torch.stack([states[u] for u, _ in before])
-                score = layer.score(read).squeeze(-1)
-                if edges is not None and layer.score_edge is not None:
-                    score = score + torch.stack([layer.score_edge(edges[number]) for _, number in before]).squeeze(-1)
-                message = score.softmax(0) @ read
+                add = 0 if edges is None else torch.stack([layer.edge(edges[number]) for _, number in before])
+                if isinstance(layer.message, Attention):
+                    message = (layer.message.score(read) + add).squeeze(-1).softmax(0) @ read
+                else:
+                    message = ((layer.message.gate(read) + add).sigmoid() * layer.message.map(read)).sum(0)
             states[node] = layer.cell(x[node][None], message[None])[0]
             waiting.remove(node)
     return torch.stack([states[node] for node in range(dag.num_nodes)])
 
 
+@pytest.mark.parametrize("small", [True, False], ids=["copying", "walking twice"])
 @pytest.mark.parametrize("edge_dim", [None, 3])
-@pytest.mark.parametrize("reverse", [False, True])
-def test_against_its_equations(edge_dim: int | None, reverse: bool) -> None:
+@pytest.mark.parametrize(("reverse", "message"), [(False, "attention"), (True, "attention"), (True, "gated")])
+def test_against_its_equations(
+    edge_dim: int | None, reverse: bool, message: str, small: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dagnn, "SMALL", 2**20 if small else 0)
     torch.manual_seed(0)
     edge_index = torch.tensor([[0, 0, 1, 2, 0, 5, 5, 3], [1, 2, 3, 3, 3, 6, 4, 4]])  # diamonds, a jump, node 7 alone
     plain = LineDAG.from_edge_index(edge_index, 8, order="given")
     dag = plain.reverse() if reverse else plain
-    layer = LevelGRU(4, edge_dim).double()
+    layer = LevelGRU(4, edge_dim, message).double()
     x = torch.randn(8, 4, dtype=torch.double, requires_grad=True)
     attr = torch.randn(8, 3, dtype=torch.double, requires_grad=True) if edge_dim else None
     edges = dag.gather_edges(attr) if attr is not None else None
@@ -60,6 +67,13 @@ def test_both_directions_see_the_whole_chain() -> None:
     DAGNN(3, 8, 2, directions="along")(x, chain)[2].sum().backward()
     assert x.grad is not None
     assert x.grad[3:].abs().sum() == 0
+
+
+def test_names_are_checked() -> None:
+    with pytest.raises(ConfigError, match=r"unknown directions 'boht'.*did you mean 'both'"):
+        DAGNN(3, 4, 1, directions="boht")
+    with pytest.raises(ConfigError, match=r"unknown message 'gate'.*did you mean 'gated'"):
+        DAGNN(3, 4, 1, message="gate")
 
 
 def test_no_nodes_and_no_edges() -> None:

@@ -387,7 +387,7 @@ def test_unknown_names_and_missing_encodings() -> None:
 
 
 def test_options_of_other_stacks_are_refused_by_name() -> None:
-    for name in ("act", "act_first", "act_kwargs", "norm_kwargs", "jk", "concat", "add_self_loops"):
+    for name in ("act", "act_first", "act_kwargs", "norm_kwargs", "concat", "add_self_loops"):
         with pytest.raises(ConfigError, match=f"PLSTM has no option '{name}': (?!unknown)"):
             PLSTM(4, 8, 1, **{name: None})
     with pytest.raises(ConfigError, match="'hidden': unknown keyword argument"):

@@ -59,6 +59,8 @@ def test_output_norms_of_a_layer():
     made = {name: make(2, 4, 16) for name, make in OUTPUT_NORMS.items()}
     for name in ("soft", "none"):
         torch.testing.assert_close(made[name](small), small / 4, rtol=1e-5, atol=0)
+    torch.testing.assert_close(made["log"](small), small / 4, rtol=2e-3, atol=0)
+    torch.testing.assert_close(made["log"](large), torch.full((1, 2, 4), 1e6 / 4).log1p())
     for name in ("rms", "soft"):
         torch.testing.assert_close(made[name](large), torch.ones(1, 2, 4))
     torch.testing.assert_close(made["none"](large), large / 4)
@@ -86,3 +88,4 @@ def test_a_layer_without_a_norm_tells_how_many_paths_arrive():
     assert read["none"] == pytest.approx(2, rel=1e-4)
     assert read["rms"] < 1.1
     assert 1.3 < read["soft"] <= 2.0001
+    assert 1.3 < read["log"] <= 2.0001
