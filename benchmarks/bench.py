@@ -119,7 +119,7 @@ class Bench:
         took = 0.0
         try:
             for _ in range(2):
-                given = case.prepare()
+                given = case.set_up()
                 start = time.perf_counter()
                 case.run(given)
                 wait(self.device)

@@ -23,7 +23,7 @@ from torch_geometric.explain import Explainer, GNNExplainer
 
 from plstm_graph.config.models import ModelConfig
 from plstm_graph.data import GraphDataset
-from plstm_graph.data.inputs import prepare
+from plstm_graph.data.encodings import add_encodings
 from plstm_graph.models.explain import explain
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.train.config import TrainConfig
@@ -80,7 +80,7 @@ def run(group: str, name: str, config: TrainConfig, *, molecules: int, tested: i
     areas: dict[str, list[float]] = {}
     seconds = {"explain": 0.0, "GNNExplainer": 0.0}
     gaps: list[float] = []
-    for graph in prepare(chosen[:tested], config.model):
+    for graph in add_encodings(chosen[:tested], config.model):
         start = time.perf_counter()
         found = explain(model, graph, output)
         middle = time.perf_counter()

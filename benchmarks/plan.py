@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import records
 
 from plstm_graph.config.architectures import FINGERPRINT, architecture
+from plstm_graph.config.models import RENAMED
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.train.config import TrainConfig, config_hash, default_config, from_dict, to_dict
 from plstm_graph.train.series import READ_FROM
@@ -16,9 +17,6 @@ from plstm_graph.train.series import READ_FROM
 # What a forest reads of a config; the rest is for networks.
 FOREST_READS = ("data", "targets", "smiles_column", "task", "metric", "split", "split_seed", "seed", "fold")
 FOREST_MODEL = ("model", "trees", "radius", "bits", "counts")
-
-
-RENAMED = {"walks": "rwse", "eigenvectors": "lap_pe"}  # settings of rows from before
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def rows(config: TrainConfig, device: str, steps: int) -> Iterable[dict[str, Any
     """A row for each way to get batches."""
     dataset = load_data(config)
     chosen = split_of(config, dataset)["train"][: steps * config.batch_size]
-    graphs = dataset.prepared(config.model, chosen)
+    graphs = dataset.encoded(config.model, chosen)
     packed = pack(graphs, config.model, torch.device(device))
     if not isinstance(packed, PackedGraphs):
         raise ConfigError(f"the graphs of {dataset.name} cannot be packed on {device}; profile fewer --steps")

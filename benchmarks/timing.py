@@ -30,10 +30,10 @@ class Disagreement(SystemExit):
 
 @dataclass(frozen=True)
 class Case:
-    """Something to time: ``run(prepare())``, of which only ``run`` counts. It returns all that it leaves behind."""
+    """Something to time: ``run(set_up())``, of which only ``run`` counts. It returns all that it leaves behind."""
 
     run: Callable[[Any], Any]
-    prepare: Callable[[], Any] = lambda: None
+    set_up: Callable[[], Any] = lambda: None
 
 
 def agree(what: str, got: Mapping[str, Tensor], want: Mapping[str, Tensor], tolerance: float) -> float:
@@ -71,14 +71,14 @@ def measure(
     times: dict[str, list[float]] = {name: [] for name in cases}
     for case in cases.values():
         for _ in range(2):
-            case.run(case.prepare())
+            case.run(case.set_up())
     begin = time.perf_counter()
     for called in range(0, rounds, TURN):
         if called >= min(5, rounds) and time.perf_counter() - begin > seconds:
             break
         for name, case in cases.items():
             for _ in range(min(TURN, rounds - called)):
-                given = case.prepare()
+                given = case.set_up()
                 wait(device)
                 start = time.perf_counter()
                 case.run(given)
@@ -106,11 +106,11 @@ def device_costs(case: Case, device: str, calls: int) -> dict[str, float]:
         return {}
     wait(device)
     torch.cuda.reset_peak_memory_stats(device)
-    kept = case.run(case.prepare())
+    kept = case.run(case.set_up())
     wait(device)
     peak, after = torch.cuda.max_memory_allocated(device), torch.cuda.memory_allocated(device)
     del kept
-    given = [case.prepare() for _ in range(calls)]
+    given = [case.set_up() for _ in range(calls)]
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
     for each in given:

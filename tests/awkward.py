@@ -140,7 +140,7 @@ def _metrics(
         "device": "cpu",
         "machine": {"cpu": "AMD EPYC", "cores": 2, "threads": 1, "device": "cpu", "devices": 1},
         "date": "2026-11-29T12:00:00+00:00",
-        "command": "plstm-graph train --data made.csv --target y --out runs/made",
+        "command": "plstm-graph train --data made.csv --targets y --out runs/made",
         "commit": "0" * 40,
         "versions": {"python": "3.12.1", "plstm_graph": "0.1.0", "torch": "2.13.0", "torch_geometric": "2.8.1"},
     }

@@ -1,5 +1,6 @@
 """What the pages show is what happens, and what they point to is there."""
 
+import ast
 import re
 import runpy
 import subprocess
@@ -12,9 +13,11 @@ import pytest
 from test_imports import GROUP
 
 from plstm_graph.cli.options import CHOICES
+from plstm_graph.config.models import RENAMED
 from plstm_graph.data import DATASETS
 from plstm_graph.grid import CHAIN_FORMS, FORMS, dispatch, matrix
 from plstm_graph.ops import BACKENDS
+from plstm_graph.train.config import TrainConfig, flat
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -75,7 +78,29 @@ def test_words_of_the_glossary_are_there_and_flags_are_fields():
         module, _, name = place.rpartition(".")
         assert hasattr(import_module(module), name), place
     named = {choice.name: (choice.field or choice.name).rpartition(".")[2] for choice in CHOICES}
-    assert {name: field for name, field in named.items() if field != name} == {"target": "targets"}  # one at a time
+    assert {name: field for name, field in named.items() if field != name} == {}
+
+
+def renamed_on_the_way(source: str) -> set[tuple[str, str]]:
+    """Fields of a config that are given to a keyword of another name."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    words = [word for call in calls for word in call.keywords]
+    given = [(str(word.arg), word.value) for word in words if isinstance(word.value, ast.Attribute)]
+    return {(arg, field.attr) for arg, field in given if ast.unparse(field.value) == "config" and arg != field.attr}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "plstm_graph" / "models").glob("*.py")), ids=lambda path: path.stem)
+def test_fields_of_models_are_keywords(path):
+    assert renamed_on_the_way(path.read_text(encoding="utf-8")) == set()
+    assert renamed_on_the_way("PLSTM(edge_values=config.bond_values, norm=config.norm)") == {
+        ("edge_values", "bond_values")
+    }
+
+
+def test_earlier_names_are_no_more():
+    fields = {name.rpartition(".")[2] for name in flat(TrainConfig())}
+    assert not RENAMED.keys() & fields
+    assert set(RENAMED.values()) <= fields
 
 
 def test_tables_of_forms_are_complete_and_say_what_auto_takes():

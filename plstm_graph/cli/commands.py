@@ -50,7 +50,7 @@ def _as_in_train(flag: str) -> Any:
 
 
 Root = Annotated[str | None, _as_in_train("--root")]
-Target = Annotated[list[str] | None, _as_in_train("--target")]
+Targets = Annotated[list[str] | None, _as_in_train("--targets")]
 SmilesColumn = Annotated[str | None, _as_in_train("--smiles-column")]
 Task = Annotated[str | None, _as_in_train("--task")]
 
@@ -225,7 +225,7 @@ def prepare(
     out: Annotated[Path, typer.Option("--out", help="File to write, for example molhiv.pt.")],
     data: Annotated[str, _option("--data", "Data set or CSV file (default: nav17).")] = "nav17",
     root: Root = None,
-    target: Target = None,
+    targets: Targets = None,
     smiles_column: SmilesColumn = None,
     task: Task = None,
     rwse: Annotated[int, typer.Option(min=0, help="Steps of the random-walk encoding to keep.")] = 0,
@@ -240,7 +240,7 @@ def prepare(
 
     from plstm_graph.data import load_graphs, write_prepared
 
-    found = load_graphs(data, root=root, targets=target or None, smiles_column=smiles_column, task=task)
+    found = load_graphs(data, root=root, targets=targets or None, smiles_column=smiles_column, task=task)
     digest = write_prepared(out, found, rwse=rwse, smiles=smiles, descriptors=descriptors or ())
     size = out.stat().st_size / 1e6
     _say(f"{found.name}: {len(found.graphs):,} graphs, {size:.1f} MB, digest {digest[:12]}; wrote {out}", out)
@@ -305,7 +305,7 @@ def evaluate(
     checkpoint: Checkpoint,
     data: Annotated[str | None, _option("--data", "Data set or CSV file (default: that of the training).")] = None,
     root: Root = None,
-    target: Target = None,
+    targets: Targets = None,
     smiles_column: SmilesColumn = None,
     split: Annotated[str | None, _option("--split", "Another split than that of the training.")] = None,
     split_seed: Annotated[int | None, _option("--split-seed", "Its seed.")] = None,
@@ -329,7 +329,7 @@ def evaluate(
     from plstm_graph.train import evaluate as run
     from plstm_graph.train.progress import Waiting
 
-    where: dict[str, Any] = {"root": root, "targets": target or None, "smiles_column": smiles_column}
+    where: dict[str, Any] = {"root": root, "targets": targets or None, "smiles_column": smiles_column}
     where |= {"split": split, "split_seed": split_seed, "fold": fold}
     with watched(Waiting()):
         found = run(checkpoint, data, part=split_part, batch_size=batch_size, device=device, **where)

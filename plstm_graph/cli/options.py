@@ -51,13 +51,7 @@ _DATA, _MODEL, _IMAGES, _FIT = "Data", "Model", "Models of images", "Training"
 CHOICES = (
     Choice("--data", str, _DATA, "A name (see datasets), a CSV file, or what prepare wrote."),
     Choice("--root", str, _DATA, "Folder with public data, as root/TUDataset/NAME/raw; only read."),
-    Choice(
-        "--target",
-        list[str],
-        _DATA,
-        "Label column, or pattern: NR-*, * (all), !id (not this); repeat.",
-        "targets",
-    ),
+    Choice("--targets", list[str], _DATA, "Label column, or pattern: NR-*, * (all), !id (not this); repeat."),
     Choice("--smiles-column", str, _DATA, "Column of the CSV with the molecules."),
     Choice("--task", str, _DATA, "regression, binary or multiclass (default: from the labels)."),
     Choice("--featuriser", str, _DATA, "Of SMILES: cip-molecule, or ogb-molecule with OGB's chirality tags."),
@@ -103,12 +97,16 @@ CHOICES = (
     Choice("--rings/--no-rings", bool, _MODEL, "Sizes of rings as features.", "model.rings"),
     Choice("--rwse", int, _MODEL, "Steps of the random-walk encoding (RWSE); 0 for none.", "model.rwse"),
     Choice("--lap-pe", int, _MODEL, "Eigenvectors of the Laplacian as encoding (LapPE); 0 for none.", "model.lap_pe"),
-    Choice("--bonds/--no-bonds", bool, _MODEL, "Read edge features.", "model.bonds"),
+    Choice("--edge-features/--no-edge-features", bool, _MODEL, "Read features of edges.", "model.edge_features"),
     Choice(
         "--both-ways/--no-both-ways", bool, _MODEL, "One-hop networks read edges against them, too.", "model.both_ways"
     ),
     Choice(
-        "--bond-values/--no-bond-values", bool, _MODEL, "Bonds reach the values, not only gates.", "model.bond_values"
+        "--edge-values/--no-edge-values",
+        bool,
+        _MODEL,
+        "Edge features reach values, not only gates.",
+        "model.edge_values",
     ),
     Choice(
         "--virtual-node/--no-virtual-node", bool, _MODEL, "One more node, joined to all others.", "model.virtual_node"

@@ -5,6 +5,9 @@ from typing import Any
 
 from plstm_graph.errors import ConfigError
 
+RENAMED = {"walks": "rwse", "eigenvectors": "lap_pe", "bonds": "edge_features", "bond_values": "edge_values"}
+"""Fields by the name that earlier configs have: read where they are stored, refused where they are asked for."""
+
 
 @dataclass(frozen=True)
 class AnyConfig:
@@ -100,10 +103,10 @@ class ModelConfig(AnyConfig):
         lap_pe: eigenvectors of the Laplacian as encoding, 0 for none; their signs are flipped at random in training.
         degrees: add the sinusoidal degree encoding.
         rings: read the sizes of the smallest rings of nodes and edges.
-        bonds: read edge features.
+        edge_features: read them.
         both_ways: networks that read edges as they are stored read each against its direction, too, and are told which
             is which: for native DAGs.
-        bond_values: let them reach pLSTM's values, not only its gates.
+        edge_values: let edge features reach pLSTM's values, not only its gates.
         virtual_node: as for :class:`plstm_graph.PLSTM`; some baselines refuse it.
         head_layers: layers of the perceptron behind the pooling.
         backend: of the operator.
@@ -135,9 +138,9 @@ class ModelConfig(AnyConfig):
     lap_pe: int = 0
     degrees: bool = False
     rings: bool = False
-    bonds: bool = True
+    edge_features: bool = True
     both_ways: bool = False
-    bond_values: bool = True
+    edge_values: bool = True
     virtual_node: bool = False
     head_layers: int = 2
     backend: str = "auto"

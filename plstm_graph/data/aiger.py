@@ -133,7 +133,7 @@ def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
     return data
 
 
-ROWS = [
+SETS = [
     DatasetInfo(
         "epfl",
         5,

@@ -251,7 +251,7 @@ def _row(name: str, size: int, parts: dict[str, tuple[int, int]]) -> DatasetInfo
     )
 
 
-ROWS = [
+SETS = [
     _row("arrow", 192, {"train": (100_000, 42), "valid": (5120, 100042), "test": (10_240, 200042)}),
     _row("arrow-384", 384, {"valid": (5120, 100043), "test": (10_240, 200043)}),
 ]

@@ -194,7 +194,7 @@ def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
     return GraphDataset(info.name, graphs, task, FEATURES, default_split=OFFICIAL, parts=parts)
 
 
-ROWS = [
+SETS = [
     DatasetInfo(
         "circuits",
         None,

@@ -12,9 +12,9 @@ from torch_geometric.data import Data
 from plstm_graph.config.models import AnyConfig
 from plstm_graph.data import source as files
 from plstm_graph.data.descriptors import check_kinds, describe, described
+from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.examples import Examples, Graphs, Part, digest_of
 from plstm_graph.data.features import ATOM_SIZES, BOND_SIZES, FeatureSpec
-from plstm_graph.data.inputs import prepare
 from plstm_graph.data.molecules import CIP, Rejected, same_molecules
 from plstm_graph.data.source import Fill
 from plstm_graph.data.splits import GROUPED, Split, make_split
@@ -69,7 +69,7 @@ class Dataset:
         rows = [Data(y=y) for y in self.examples.y.split(1)]
         return make_split(kind or self.default_split, rows, self.task, seed=seed, fold=fold, official=self.parts)
 
-    def prepared(self, model: AnyConfig, chosen: Sequence[int] | None = None) -> Examples:
+    def encoded(self, model: AnyConfig, chosen: Sequence[int] | None = None) -> Examples:
         """The examples, or those chosen by number."""
         return self.examples if chosen is None else Part(self.examples, chosen)
 
@@ -156,9 +156,9 @@ class GraphDataset:
         groups = self.molecules() if group_repeats and kind in GROUPED else None
         return make_split(kind, self.graphs, self.task, seed=seed, fold=fold, official=self.parts, groups=groups)
 
-    def prepared(self, model: AnyConfig, chosen: Sequence[int] | None = None) -> list[Data]:
-        """The graphs, or those chosen by number, with all that a model reads; see ``data.inputs.prepare``."""
-        return prepare(self.graphs if chosen is None else [self.graphs[number] for number in chosen], model)
+    def encoded(self, model: AnyConfig, chosen: Sequence[int] | None = None) -> list[Data]:
+        """The graphs, or those chosen by number, with all that a model reads; see ``data.encodings``."""
+        return add_encodings(self.graphs if chosen is None else [self.graphs[number] for number in chosen], model)
 
 
 AnyDataset = Dataset | GraphDataset

@@ -31,7 +31,7 @@ from plstm_graph.errors import ConfigError, DataError, unknown
 from plstm_graph.io.files import expanded, kind
 
 FAMILIES = (nav17, ogbg, peptides, zinc, moleculenet, tu, dvae, nasbench, circuits, aiger, paths, arrow, digits)
-DATASETS: dict[str, DatasetInfo] = {row.name: row for family in FAMILIES for row in family.ROWS}
+DATASETS: dict[str, DatasetInfo] = {row.name: row for family in FAMILIES for row in family.SETS}
 
 
 def reads_smiles(name: str) -> bool:

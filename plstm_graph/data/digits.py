@@ -24,7 +24,7 @@ def load(info: DatasetInfo, root: str | Path | None = None) -> Dataset:
     return Dataset(info.name, examples, task, FeatureSpec(image=(1, 8, 8)), default_split=info.split)
 
 
-ROWS = [
+SETS = [
     DatasetInfo(
         "digits",
         1797,

@@ -66,7 +66,7 @@ def read(path: Path) -> Stacked:
     return Stacked(torch.tensor(nodes), torch.tensor(columns), *stack)
 
 
-ROWS = [
+SETS = [
     DatasetInfo(
         "dvae",
         19020,

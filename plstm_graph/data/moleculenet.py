@@ -56,7 +56,7 @@ def _row(key: str, rows: int, task: str = "binary", metric: str = "rocauc") -> D
     )
 
 
-ROWS = [
+SETS = [
     _row("esol", 1128, "regression", "rmse"),
     _row("freesolv", 642, "regression", "rmse"),
     _row("lipo", 4200, "regression", "rmse"),

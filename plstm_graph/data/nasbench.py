@@ -99,4 +99,4 @@ _ROW = DatasetInfo(
     load,
     {"share": 1.0},
 )
-ROWS = [_ROW, *(replace(_ROW, name=f"nasbench201-{part}", options={"share": part / 100}) for part in (1, 5, 10, 50))]
+SETS = [_ROW, *(replace(_ROW, name=f"nasbench201-{part}", options={"share": part / 100}) for part in (1, 5, 10, 50))]

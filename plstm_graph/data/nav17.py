@@ -34,7 +34,7 @@ def load_nav17(info: DatasetInfo, root: str | Path | None = None) -> GraphDatase
     return info.dataset(found, ("pIC50",), MOLECULE, rejected=rejected, featuriser=info.options["featuriser"])
 
 
-ROWS = [
+SETS = [
     DatasetInfo(
         "nav17",
         1017,

@@ -245,7 +245,7 @@ def _row(
     )
 
 
-ROWS = [
+SETS = [
     _row("molhiv", "hiv", 41127, 1, "binary", "rocauc", 2.1),
     _row("molpcba", "pcba", 437929, 128, "binary", "ap"),
     _row("molbace", "bace", 1513, 1, "binary", "rocauc", 0.1),

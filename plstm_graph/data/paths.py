@@ -178,5 +178,5 @@ def _row(name: str, family: str, kind: str) -> DatasetInfo:
     )
 
 
-ROWS = [_row(f"carry-{kind}" if kind != "tree" else "carry", "carry", kind) for kind in CARRIES]
-ROWS += [_row(f"transfer-{kind}", "transfer", kind) for kind in TRANSFERS]
+SETS = [_row(f"carry-{kind}" if kind != "tree" else "carry", "carry", kind) for kind in CARRIES]
+SETS += [_row(f"transfer-{kind}", "transfer", kind) for kind in TRANSFERS]

@@ -97,7 +97,7 @@ def _row(
 
 _FUNCTIONS_FILE = (FUNCTION_FILE, "701eb743e899f4d793f0e13c8fa5a1b4", 0.9)
 _STRUCTURE_FILE = ("peptide_structure_dataset.csv.gz", "9786061a34298a0684150f2e4ff13f47", None)
-ROWS = [
+SETS = [
     _row("peptides-func", "binary", "ap", "ol2v01usvaxbsr8", _FUNCTIONS_FILE, _functions, FUNCTIONS),
     _row("peptides-struct", "regression", "mae", "464u3303eu2u4zp", _STRUCTURE_FILE, _properties, PROPERTIES),
 ]

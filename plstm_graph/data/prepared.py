@@ -19,8 +19,8 @@ from torch_geometric.data import Data
 from plstm_graph.config.models import AnyConfig, ModelConfig
 from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.data.descriptors import check_kinds
+from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.features import FeatureSpec
-from plstm_graph.data.inputs import prepare
 from plstm_graph.data.molecules import Rejected, scaffold
 from plstm_graph.data.source import read_bytes
 from plstm_graph.data.splits import Split, group_split
@@ -73,7 +73,7 @@ class PreparedDataset(GraphDataset):
             return group_split(self.scaffolds, seed=seed)
         return super().split(kind, seed, fold, group_repeats=group_repeats)
 
-    def prepared(self, model: AnyConfig, chosen: Sequence[int] | None = None) -> list[Data]:
+    def encoded(self, model: AnyConfig, chosen: Sequence[int] | None = None) -> list[Data]:
         """As of the source, computing only what is not here already."""
         graphs = [copy(self.graphs[number]) for number in (range(len(self.graphs)) if chosen is None else chosen)]
         steps = getattr(model, "rwse", 0)
@@ -82,7 +82,7 @@ class PreparedDataset(GraphDataset):
                 graph.rwse = graph.rwse[:, :steps]
             else:
                 del graph.rwse
-        return prepare(graphs, model, walked=self.rwse)
+        return add_encodings(graphs, model, rwse=self.rwse)
 
 
 def write_prepared(
@@ -111,7 +111,7 @@ def write_prepared(
         OSError: the file cannot be written.
     """
     check_kinds(descriptors)
-    graphs = prepare(dataset.graphs, ModelConfig(rwse=rwse))  # in canonical order; others need no source
+    graphs = add_encodings(dataset.graphs, ModelConfig(rwse=rwse))  # in canonical order; others need no source
     own = replace(dataset.features, descriptors=0)  # they are kept by kind, not graph by graph
     content: dict[str, Any] = {
         "name": dataset.name,

@@ -203,7 +203,7 @@ def _row(name: str, graphs: int | None, size: float | None = None) -> DatasetInf
     )
 
 
-ROWS = [
+SETS = [
     _row("MUTAG", 188, 0.1),
     _row("PTC_FM", 349, 0.1),
     _row("ENZYMES", 600, 0.5),

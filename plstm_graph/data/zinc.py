@@ -55,7 +55,7 @@ def _fetch(folder: Path) -> Path:
     return raw
 
 
-ROWS = [
+SETS = [
     DatasetInfo(
         "ZINC",
         12000,

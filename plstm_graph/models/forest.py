@@ -18,7 +18,7 @@ from plstm_graph.data.molecules import fingerprints
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.tasks import Task
 
-ROWS = 256
+AT_ONCE = 256
 """Molecules that walk through all trees at a time."""
 
 
@@ -109,7 +109,7 @@ class Forest(nn.Module):
 
     def answers(self, features: Tensor) -> Tensor:
         """Values, or probabilities, [molecules, outputs]."""
-        return torch.cat([self._walk(rows) for rows in features.split(ROWS)])
+        return torch.cat([self._walk(rows) for rows in features.split(AT_ONCE)])
 
     def _walk(self, features: Tensor) -> Tensor:
         """All molecules go down all trees at once, until the last has come to its leaf."""

@@ -29,7 +29,7 @@ def plstm(config: ModelConfig, edge_dim: int | None) -> nn.Module:
         modes=config.modes,
         directions=config.directions,
         edge_dim=edge_dim,
-        edge_values=config.bond_values,
+        edge_values=config.edge_values,
         local=config.local,
         norm=config.norm,
         expansion=config.expansion,
@@ -151,7 +151,7 @@ class GraphModel(nn.Module):
         config: see :class:`ModelConfig`.
         level: ``"graph"``, an answer a graph, or ``"node"``, one a node, without pooling.
 
-    Shapes: a PyG batch of G graphs and N nodes, or one graph (prepared by :func:`prepare`) -> [G, num_outputs], or
+    Shapes: a PyG batch of G graphs and N nodes, or one graph (prepared by ``add_encodings``) -> [G, num_outputs], or
     [N, num_outputs].
     """
 
@@ -167,7 +167,7 @@ class GraphModel(nn.Module):
                 raise ConfigError(unknown("pooling", name, POOLINGS))
         if config.test_orientations < 1:
             raise ConfigError(f"test_orientations must be at least 1, got {config.test_orientations}")
-        if not config.bonds:
+        if not config.edge_features:
             features = replace(features, edge_sizes=(), edge_dim=0)
         self.encoder = FeatureEncoder(
             *(features, config.width),

@@ -74,7 +74,7 @@ class DegreeEncoder(nn.Module):
         return self.encoding(degree(edge_index[1], num_nodes))
 
 
-class WalkEncoder(nn.Module):
+class RWSEEncoder(nn.Module):
     """Random-walk return probabilities (RWSE, Dwivedi et al. 2022) to a vector, [N, steps] -> [N, channels].
 
     The probabilities come from PyG's ``AddRandomWalkPE`` as ``data.rwse``.
@@ -87,12 +87,12 @@ class WalkEncoder(nn.Module):
         self.norm = nn.BatchNorm1d(steps, eps=0.1)
         self.lin = nn.Linear(steps, channels)
 
-    def forward(self, walks: Tensor) -> Tensor:
+    def forward(self, rwse: Tensor) -> Tensor:
         """[N, steps] -> [N, channels]"""
-        return self.lin(self.norm(walks) if walks.size(0) > 1 or not self.training else walks)
+        return self.lin(self.norm(rwse) if rwse.size(0) > 1 or not self.training else rwse)
 
 
-class EigenvectorEncoder(nn.Module):
+class LapPEEncoder(nn.Module):
     """Eigenvectors of the Laplacian (Dwivedi et al. 2020) to a vector, [N, count] -> [N, channels].
 
     An eigenvector has no sign: in training each graph flips each of its own at random.
@@ -170,6 +170,9 @@ def count_graphs(batch: Tensor | None, num_graphs: int | None = None) -> int:
     return 1 if batch is None else int(batch.max()) + 1 if batch.numel() else 0
 
 
+_FIRST = "apply plstm_graph.data.encodings.add_encodings to the data first"
+
+
 class FeatureEncoder(nn.Module):
     """All node features, and all edge features, of a data set as one vector each.
 
@@ -198,8 +201,8 @@ class FeatureEncoder(nn.Module):
         self.edge = _encoder(features.edge_sizes, features.edge_dim, channels)
         if self.node is None:
             raise ConfigError("a data set needs node features (a constant column will do)")
-        self.walk = WalkEncoder(rwse, channels) if rwse else None
-        self.eigenvectors = EigenvectorEncoder(lap_pe, channels) if lap_pe else None
+        self.rwse = RWSEEncoder(rwse, channels) if rwse else None
+        self.lap_pe = LapPEEncoder(lap_pe, channels) if lap_pe else None
         self.degree = DegreeEncoder(channels) if degrees else None
         self.ring_nodes = CategoricalEncoder(RING_SIZES, channels) if rings else None
         self.ring_edges = CategoricalEncoder(RING_SIZES[:1], channels) if rings else None
@@ -224,21 +227,21 @@ class FeatureEncoder(nn.Module):
         """Node vectors [N, channels] and edge vectors [M, channels] or None."""
         assert self.node is not None
         node = self.node(x)
-        if self.walk is not None:
+        if self.rwse is not None:
             if rwse is None:
-                raise ShapeError("the model was built with random-walk encodings: apply prepare() to the data first")
-            node = node + self.walk(rwse)
-        if self.eigenvectors is not None:
+                raise ShapeError(f"the model was built with random-walk encodings: {_FIRST}")
+            node = node + self.rwse(rwse)
+        if self.lap_pe is not None:
             if lap_pe is None:
-                raise ShapeError("the model was built with Laplacian eigenvectors: apply prepare() to the data first")
-            node = node + self.eigenvectors(lap_pe, batch, num_graphs)
+                raise ShapeError(f"the model was built with Laplacian eigenvectors: {_FIRST}")
+            node = node + self.lap_pe(lap_pe, batch, num_graphs)
         if self.degree is not None:
             node = node + self.degree(edge_index, x.size(0))
         edge = self.edge(edge_attr) if self.edge is not None and edge_attr is not None else None
         if self.ring_nodes is not None and self.ring_edges is not None:
             of_nodes, of_edges = rings
             if of_nodes is None or of_edges is None:
-                raise ShapeError("the model was built to read rings: apply prepare() to the data first")
+                raise ShapeError(f"the model was built to read rings: {_FIRST}")
             node, ring = node + self.ring_nodes(of_nodes), self.ring_edges(of_edges.unsqueeze(-1))
             edge = ring if edge is None else edge + ring
         return node, edge

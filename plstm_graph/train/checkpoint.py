@@ -13,7 +13,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from plstm_graph import __version__
 from plstm_graph.config.architectures import MODELS, architecture
-from plstm_graph.config.models import AnyConfig
+from plstm_graph.config.models import RENAMED, AnyConfig
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import CheckpointError, ConfigError, PLSTMGraphError
 from plstm_graph.io.files import atomic_write
@@ -22,7 +22,10 @@ from plstm_graph.tasks import Task, restore
 from plstm_graph.train.config import TrainConfig, from_dict
 from plstm_graph.train.folders import locate, missing
 
-FORMAT, META = 3, "plstm_graph"  # 1: a layer's nodes had two linear maps; 2: the task in several fields
+FORMAT, META = 4, "plstm_graph"  # 1: a layer's nodes had two linear maps; 2: the task in several fields
+RENAMED_FORMAT = 3  # as today, but for names
+WEIGHTS = {".encoder.walk.": ".encoder.rwse.", ".encoder.eigenvectors.": ".encoder.lap_pe."}
+"""Parts of the names of weights then and now."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,20 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise CheckpointError(f"{where} is truncated, or not a checkpoint of plstm-graph ({kind})") from error
     if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in (META, "state_dict")):
         raise CheckpointError(f"{where} was not written by plstm-graph; give best.ckpt or last.ckpt of a run")
-    return content
+    number = content[META].get("format")
+    return _renamed(content) if isinstance(number, int) and number == RENAMED_FORMAT else content
+
+
+def _renamed(content: dict[str, Any]) -> dict[str, Any]:
+    """With the names of today for options and weights."""
+    meta, state = content[META], content["state_dict"]
+    config = meta.get("config")
+    if isinstance(config, dict) and isinstance(config.get("model"), dict):
+        model = {RENAMED.get(name, name): value for name, value in config["model"].items()}
+        meta = meta | {"config": config | {"model": model}}
+    for then, now in WEIGHTS.items():
+        state = {str(name).replace(then, now): value for name, value in state.items()}
+    return content | {META: meta | {"format": FORMAT}, "state_dict": state}
 
 
 def read_training(path: str | os.PathLike[str]) -> dict[str, Any]:

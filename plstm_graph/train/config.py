@@ -12,7 +12,7 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from plstm_graph.config.architectures import architecture
-from plstm_graph.config.models import AnyConfig, ModelConfig
+from plstm_graph.config.models import RENAMED, AnyConfig, ModelConfig
 from plstm_graph.config.names import AIG_PREFIX, DATA_SETS, DESCRIPTORS, placed
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.io.files import atomic_write, expanded
@@ -185,6 +185,8 @@ def override(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
     hints = get_type_hints(TrainConfig), get_type_hints(type(config.model))
     for key, value in values.items():
         nested = key.startswith("model.")
+        if nested and key.removeprefix("model.") in RENAMED:
+            raise ConfigError(f"{key} is called model.{RENAMED[key.removeprefix('model.')]} now: write that")
         if key not in names:
             message = unknown("option", key, [name for name in names if name.startswith("model.") == nested])
             raise ConfigError(f"model {config.model.model!r}: {message}" if nested else message)

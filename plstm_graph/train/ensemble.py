@@ -110,7 +110,7 @@ def member(config: TrainConfig, number: int) -> TrainConfig:
 
 def _found(config: TrainConfig) -> dict[str, Any] | None:
     """What a finished member found."""
-    path = Path(str(config.out)) / results.METRICS
+    path = Path(str(config.out)) / results.SCORES
     return results.read_json(path) if config.out and path.is_file() else None
 
 

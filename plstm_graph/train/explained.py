@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from plstm_graph.data.inputs import prepare
+from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.molecules import layout, smiles_to_data
 from plstm_graph.draw import draw_explanation
 from plstm_graph.models import explain as core
@@ -80,7 +80,7 @@ def explain(
     learner, meta = restore_for_molecules(checkpoint, "cpu")
     model = network(learner, checkpoint)
     output, unit = learner.task.chosen(target)
-    (graph,) = prepare(as_trained([smiles_to_data(smiles, str(meta.featuriser))], meta), meta.model_config)
+    (graph,) = add_encodings(as_trained([smiles_to_data(smiles, str(meta.featuriser))], meta), meta.model_config)
     return Explained(smiles, unit, learner.task.choices, core.explain(model, graph, output, steps=steps))
 
 

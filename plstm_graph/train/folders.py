@@ -7,7 +7,7 @@ from pathlib import Path
 from plstm_graph.errors import CheckpointError, ConfigError
 from plstm_graph.io.files import expanded
 from plstm_graph.train.config import TrainConfig, from_dict, read_toml
-from plstm_graph.train.results import CONFIG, ROWS, SERIES
+from plstm_graph.train.results import CONFIG, RUN_ROWS, SERIES
 
 INSTEAD = "give best.ckpt or the folder that train was given as --out"
 _WHOLE = re.compile("[0-9]+")
@@ -22,7 +22,7 @@ def locate(path: str | os.PathLike[str]) -> Path:
 def missing(path: str | os.PathLike[str]) -> str:
     """What to give instead of a path that led to no checkpoint."""
     folder, where, runs = Path(path), locate(path), _runs(Path(path))
-    if not runs and not any((folder / name).is_file() for name in (ROWS, SERIES)):
+    if not runs and not any((folder / name).is_file() for name in (RUN_ROWS, SERIES)):
         return f"cannot read checkpoint {where}: No such file or directory; {INSTEAD}"
     ready = next((run for run in runs if locate(run).is_file()), None)
     return f"{folder} is a series; " + (

@@ -12,8 +12,8 @@ from torch_geometric.data import Data
 from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.data.datasets import is_table, reads_smiles
 from plstm_graph.data.descriptors import with_descriptors
+from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.examples import batches
-from plstm_graph.data.inputs import prepare
 from plstm_graph.data.molecules import FEATURISERS, Rejected, read_molecules
 from plstm_graph.data.tables import Table
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, unknown
@@ -218,7 +218,7 @@ def evaluate(
     if part is None:
         part, why = part_to_score(config, meta, dataset, in_hand=isinstance(data, AnyDataset))
     chosen = range(len(dataset.examples)) if part == "all" else split_of(config, dataset)[part]
-    graphs = dataset.prepared(meta.model_config, chosen)
+    graphs = dataset.encoded(meta.model_config, chosen)
     if not len(graphs):
         raise DataError(f"the {part} part of {dataset.name} is empty; give another --split-part")
     answers, known = outputs(learner, graphs, batch_size), labels(graphs)
@@ -310,7 +310,7 @@ def predict(
         columns = [*columns, *(f"{name}_std" for name in task.outputs)]
     values = torch.full((len(smiles), len(columns)), torch.nan)
     if read_rows:
-        graphs = prepare(as_trained([graph for _, graph in read_rows], meta, descriptors), meta.model_config)
+        graphs = add_encodings(as_trained([graph for _, graph in read_rows], meta, descriptors), meta.model_config)
         found = task.table(outputs(learner, graphs, batch_size))
         spread = spreads(learner, graphs, batch_size)
         whole = found if spread is None else torch.cat([found, spread.to(found.dtype)], 1)

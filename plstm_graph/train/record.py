@@ -93,7 +93,7 @@ def read_run(folder: str | PathLike[str]) -> Record:
     """
     path = expanded(folder)
     check_run(path)
-    metrics = _metrics(path / results.METRICS)
+    metrics = _metrics(path / results.SCORES)
     return Record(
         path,
         _flat(read_toml(path / results.CONFIG)),

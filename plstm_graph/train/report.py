@@ -130,7 +130,7 @@ def _write(run: Run, out: Path, found: Found, content: dict[str, Any]) -> None:
     if task.picture:
         getattr(plots, task.picture)(arrays, out / f"{task.picture}.png", targets=task.targets, note=note)
     results.write_rows(out / results.PREDICTIONS, _columns(run), _rows(run, found))
-    results.write_json(out / results.METRICS, content)
+    results.write_json(out / results.SCORES, content)
 
 
 def _columns(run: Run) -> list[str]:

@@ -25,12 +25,12 @@ from plstm_graph.train.owner import is_owner_file
 if TYPE_CHECKING:
     from plstm_graph.data.molecules import Rejected
 
-CONFIG, METRICS, HISTORY, PREDICTIONS = "config.toml", "metrics.json", "metrics.csv", "predictions.csv"
+CONFIG, SCORES, HISTORY, PREDICTIONS = "config.toml", "metrics.json", "metrics.csv", "predictions.csv"
 REJECTED, PAGE = "rejected.csv", "report.html"
 START = "start.json"
-FILES = (CONFIG, METRICS, HISTORY, PREDICTIONS, "curves.png", "parity.png", "roc.png", REJECTED, PAGE, START)
+FILES = (CONFIG, SCORES, HISTORY, PREDICTIONS, "curves.png", "parity.png", "roc.png", REJECTED, PAGE, START)
 CHECKPOINTS = ("best.ckpt", "last.ckpt")
-ROWS, SUMMARY, SERIES = "runs.jsonl", "summary.json", "series.toml"  # of a series, beside the folders of its runs
+RUN_ROWS, SUMMARY, SERIES = "runs.jsonl", "summary.json", "series.toml"  # of a series, beside the folders of its runs
 PACKAGES = (
     *("plstm-graph", "torch", "torch-geometric", "torch-scatter", "pytorch-lightning", "torchmetrics", "numpy"),
     *("rdkit", "ogb"),

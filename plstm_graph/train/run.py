@@ -234,7 +234,7 @@ def _assemble(
 def _parts(
     config: TrainConfig, dataset: AnyDataset, split: dict[str, list[int]], graphs: Sequence[Data] | None
 ) -> dict[str, Any]:
-    prepared = dataset.prepared(config.model) if graphs is None else graphs
+    prepared = dataset.encoded(config.model) if graphs is None else graphs
     parts = {name: take(prepared, chosen) for name, chosen in split.items()}
     for name in ("train", "valid"):
         if not len(parts[name]):

@@ -23,7 +23,7 @@ from plstm_graph.train.folders import stored_series
 from plstm_graph.train.owner import owned
 from plstm_graph.train.pool import Failure, Row, Say, Status, outcomes, terminable, unseen
 from plstm_graph.train.progress import left
-from plstm_graph.train.results import ROWS, SERIES, SUMMARY
+from plstm_graph.train.results import RUN_ROWS, SERIES, SUMMARY
 from plstm_graph.train.run import train
 from plstm_graph.train.start import changes
 
@@ -62,7 +62,7 @@ def _data_hash(source: TrainConfig) -> str:
 
 @lru_cache(maxsize=1)
 def _prepared(source: TrainConfig, model: AnyConfig) -> Any:
-    return _dataset(source).prepared(model)
+    return _dataset(source).encoded(model)
 
 
 # ---------------------------------------------------------------------- a series of the command line
@@ -84,7 +84,7 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        return (Path(str(self.config.out)) / results.METRICS).is_file()
+        return (Path(str(self.config.out)) / results.SCORES).is_file()
 
 
 def train_series(
@@ -168,7 +168,7 @@ def _train_series(
     _open(out, config, {"seeds": seeds, "folds": folds, "data_hash": data_hash}, overwrite)
     if jobs > 1:  # the runs have processes of their own
         _dataset.cache_clear()
-    kept = {row["run"]: row for row in results.read_lines(out / ROWS)}
+    kept = {row["run"]: row for row in results.read_lines(out / RUN_ROWS)}
     todo = [run for run in runs if not (run.resume and run.finished)]
     there = [run for run in members if run not in todo and (run.finished or run.name in kept)]
     rows = {run.name: kept.get(run.name) or _stored_row(run, out) for run in there}
@@ -184,7 +184,7 @@ def _train_series(
                     failed[run.name] = row.reason
                 else:
                     rows[run.name] = row
-                    results.append_line(out / ROWS, row)
+                    results.append_line(out / RUN_ROWS, row)
                 if display:
                     display.end(run, row)
     summary = summarise([rows[run.name] for run in members if run.name in rows], failed)
@@ -265,8 +265,8 @@ def _row(job: Job, found: dict[str, Any]) -> Row:
 
 def _stored_row(job: Job, out: Path) -> Row:
     """The row of a run that ended just before its line was written."""
-    row = _row(job, results.read_json(Path(str(job.config.out)) / results.METRICS))
-    results.append_line(out / ROWS, row)
+    row = _row(job, results.read_json(Path(str(job.config.out)) / results.SCORES))
+    results.append_line(out / RUN_ROWS, row)
     return row
 
 
@@ -275,7 +275,7 @@ def _open(out: Path, config: TrainConfig, series: dict[str, Any], overwrite: boo
 
     out.mkdir(parents=True, exist_ok=True)
     if overwrite:
-        for name in (ROWS, SUMMARY):
+        for name in (RUN_ROWS, SUMMARY):
             (out / name).unlink(missing_ok=True)
     with atomic_write(out / SERIES) as temp:
         temp.write_text(tomli_w.dumps({"series": series, **to_dict(config)}), "utf-8")

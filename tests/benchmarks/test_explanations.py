@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from plstm_graph.data.dataset import MOLECULE
-from plstm_graph.data.inputs import prepare
+from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.molecules import smiles_to_data
 from plstm_graph.models.graph import GraphModel
 
@@ -52,7 +52,7 @@ def test_the_atoms_that_a_label_counts_score_highest(
 
 def test_what_gnnexplainer_masks_is_the_model() -> None:
     model = GraphModel(MOLECULE, 1, explanations.MODEL).eval()
-    (graph,) = prepare([smiles_to_data("CC(=O)O")], model.config)
+    (graph,) = add_encodings([smiles_to_data("CC(=O)O")], model.config)
     x, edge_attr = model.encoder(graph.x, graph.edge_index, graph.edge_attr, None)
     out = explanations.Encoded(model, graph)(x, graph.edge_index, edge_attr)
     torch.testing.assert_close(out, model(graph))

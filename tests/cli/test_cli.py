@@ -43,7 +43,7 @@ def invoke() -> Invoke:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
     data = write_csv(folder / "my.csv")
-    words = ["train", "--data", data, "--target", "y", "--out", folder / "run", *SMALL, "--set", "model.head_layers=1"]
+    words = ["train", "--data", data, "--targets", "y", "--out", folder / "run", *SMALL, "--set", "model.head_layers=1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["/anywhere/plstm-graph", *map(str, words)])
         found = CliRunner().invoke(app, [str(word) for word in words])
@@ -71,12 +71,12 @@ def test_every_option_sets_a_field_of_the_config() -> None:
 
 def test_a_switch_goes_both_ways_and_a_budget_sets_the_width(tmp_path: Path, invoke: Invoke) -> None:
     data = write_csv(tmp_path / "my.csv")
-    words = ["train", "--data", data, "--target", "y", "--quiet", "--epochs", 1, "--accelerator", "cpu", "--rwse", 0]
-    words += ["--model", "gcn", "--layers", 1, "--no-bonds", "--virtual-node", "--budget", "20k"]
+    words = ["train", "--data", data, "--targets", "y", "--quiet", "--epochs", 1, "--accelerator", "cpu", "--rwse", 0]
+    words += ["--model", "gcn", "--layers", 1, "--no-edge-features", "--virtual-node", "--budget", "20k"]
     found = invoke(*words, "--out", tmp_path / "run")
     assert (found.exit_code, found.output) == (0, "")
     config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
-    assert (config["model"]["bonds"], config["model"]["virtual_node"], config["budget"]) == (False, True, "20k")
+    assert (config["model"]["edge_features"], config["model"]["virtual_node"], config["budget"]) == (False, True, "20k")
     stored = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert stored["parameters"] == pytest.approx(20_000, rel=0.1)
     assert config["model"]["width"] != 64
@@ -153,15 +153,15 @@ def test_wrong_options_are_one_line(
 
 def test_wrong_data_is_one_line(tmp_path: Path, invoke: Invoke) -> None:
     data = write_csv(tmp_path / "my.csv")
-    one_line(invoke("train", "--data", data, "--target", "yy", "--out", tmp_path / "run"), "unknown column 'yy'")
-    one_line(invoke("train", "--data", data, "--target", "y", "--out", data / "run"), "cannot write to output folder")
+    one_line(invoke("train", "--data", data, "--targets", "yy", "--out", tmp_path / "run"), "unknown column 'yy'")
+    one_line(invoke("train", "--data", data, "--targets", "y", "--out", data / "run"), "cannot write to output folder")
     assert not (tmp_path / "run").exists()
 
 
 def test_rejected_rows_are_kept_and_counted(tmp_path: Path, invoke: Invoke) -> None:
     data = write_csv(tmp_path / "my.csv")
     data.write_text(data.read_text() + "C1CC,1,2\nCCCCO,,\n")
-    found = invoke("train", "--data", data, "--target", "y", "--out", tmp_path / "run", *SMALL)
+    found = invoke("train", "--data", data, "--targets", "y", "--out", tmp_path / "run", *SMALL)
     assert found.exit_code == 0, found.output
     assert "2 rows rejected, see rejected.csv" in found.stdout
     rows = list(csv.DictReader((tmp_path / "run" / "rejected.csv").open()))
@@ -200,7 +200,7 @@ OUTS = {
     "explain": ["--checkpoint", "run", "--smiles", "CCO", "--atoms"],
     "export": ["--checkpoint", "run", "--out"],
     "report": ["run", "--out"],
-    "prepare": ["--data", "my.csv", "--target", "y", "--out"],
+    "prepare": ["--data", "my.csv", "--targets", "y", "--out"],
     "draw": ["CCO", "--out"],
 }
 
@@ -272,14 +272,14 @@ def test_evaluate(run: Path, tmp_path: Path, invoke: Invoke) -> None:
     assert "part       valid: as asked\n" in found.stdout
     assert (found.stderr, result["part"], result["notes"]) == ("", "valid", [])
     one_line(invoke("evaluate", "--checkpoint", run, "--data", "MUTAGG"), "unknown data set")
-    words = ["--data", run.parent / "my.csv", "--target", "y", "--target", "z"]
+    words = ["--data", run.parent / "my.csv", "--targets", "y", "--targets", "z"]
     one_line(invoke("evaluate", "--checkpoint", run, *words), "number of outputs 2 instead of 1")
 
 
 def test_evaluate_on_other_data(run: Path, tmp_path: Path, invoke: Invoke) -> None:
     path = write_csv(tmp_path / "other.csv", count=16)
     path.write_text(path.read_text() + "C1CC,1,2\n")
-    words = ["evaluate", "--checkpoint", run, "--data", path, "--target", "z"]
+    words = ["evaluate", "--checkpoint", run, "--data", path, "--targets", "z"]
     found = invoke(*words)
     assert found.exit_code == 0, found.output
     assert "part       all: not the data it was trained on\ngraphs     16\nrejected   1\n" in found.stdout
@@ -330,7 +330,7 @@ def test_datasets_that_are_on_disk(invoke: Invoke, tmp_path: Path, cache: Path) 
         lines = invoke("datasets", *words).stdout.splitlines()[1:]
         return {line.split()[0] for line in lines if "yes" in line.split()}
 
-    always = {"nav17", "digits", *(row.name for row in (*paths.ROWS, *arrow.ROWS))}
+    always = {"nav17", "digits", *(row.name for row in (*paths.SETS, *arrow.SETS))}
     assert here() == always
     (tmp_path / "root" / "ogb" / "ogbg_molhiv").mkdir(parents=True)
     (tmp_path / "root" / "MUTAG" / "raw").mkdir(parents=True)

@@ -32,7 +32,7 @@ SMALL = ("MUTAG", "ENZYMES+attr", "ogbg-molfreesolv")
 
 
 def test_every_row_of_the_table_is_consistent() -> None:
-    assert len(DATASETS) == sum(len(family.ROWS) for family in datasets.FAMILIES)  # no name twice, whatever the case
+    assert len(DATASETS) == sum(len(family.SETS) for family in datasets.FAMILIES)  # no name twice, whatever the case
     assert len({name.casefold() for name in DATASETS}) == len(DATASETS)
     for name, info in DATASETS.items():
         assert info.name == name

@@ -24,7 +24,7 @@ def root(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_set_of_pygs_loader_has_a_row() -> None:
-    assert {row.name for row in moleculenet.ROWS} == set(MoleculeNet.names)
+    assert {row.name for row in moleculenet.SETS} == set(MoleculeNet.names)
 
 
 def test_molecules_labels_and_rejected_rows(root: Path) -> None:

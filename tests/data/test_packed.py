@@ -13,7 +13,7 @@ from torch_geometric.loader import DataLoader
 
 from plstm_graph.config.models import ModelConfig
 from plstm_graph.data import GraphDataset, PackedGraphs, PackedLoader, load
-from plstm_graph.data.inputs import prepare
+from plstm_graph.data.encodings import add_encodings
 from plstm_graph.errors import ConfigError, DataError, ShapeError
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.line_dag.plan import Plan, make_plan
@@ -192,7 +192,7 @@ def test_real_graphs(name: str, prune: bool, request: pytest.FixtureRequest) -> 
         dataset = request.getfixturevalue("nav17")
     else:
         dataset = load(name, root=request.getfixturevalue("shared_data"))
-    graphs = prepare(dataset.graphs, ModelConfig(rwse=4))
+    graphs = add_encodings(dataset.graphs, ModelConfig(rwse=4))
     packed = PackedGraphs.from_data_list(graphs, prune=prune)
     assert len(packed) == len(graphs)
     for seed in range(4):
@@ -251,7 +251,7 @@ class Watch(TorchDispatchMode):
 
 
 def test_a_batch_waits_for_nothing_and_takes_few_operations(nav17: GraphDataset) -> None:
-    packed = PackedGraphs.from_data_list(prepare(nav17.graphs, ModelConfig()), exclude_keys=["smiles"]).to("meta")
+    packed = PackedGraphs.from_data_list(add_encodings(nav17.graphs, ModelConfig()), exclude_keys=["smiles"]).to("meta")
     with Watch() as seen:
         batch = packed.batch(some(len(packed), 100, 0))
     assert packed.device == batch.x.device == batch.line_dag.src.device == torch.device("meta")
@@ -292,7 +292,7 @@ def test_nothing_reads_values_on_the_cpu_either() -> None:
 @pytest.mark.parametrize("model", ["plstm", "gin"])
 def test_models_cannot_tell(nav17: GraphDataset, model: str) -> None:
     config = ModelConfig(model=model, width=16, layers=2, heads=4, rwse=4, dropout=0.0, modes="PD")
-    graphs = prepare(nav17.graphs[:60], config)
+    graphs = add_encodings(nav17.graphs[:60], config)
     packed = PackedGraphs.from_data_list(graphs, order=config.order if model == "plstm" else None)
     network = GraphModel(nav17.features, 1, config)
     chosen = some(60, 24, 1)

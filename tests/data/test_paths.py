@@ -83,7 +83,7 @@ def test_trained_by_name():
     """An answer a node, with what suits such data by default, through the trainer of all others."""
     config = default_config("Carry")
     assert (config.model.transition, config.model.local, config.model.order) == ("saturating", "none", "canonical")
-    assert set(DEFAULTS) >= {row.name for row in paths.ROWS}
+    assert set(DEFAULTS) >= {row.name for row in paths.SETS}
     small = {"epochs": 1, "accelerator": "cpu"} | {f"model.{key}": value for key, value in SMALL_MODEL.items()}
     found = train(override(config, small))
     assert found["graphs"] == paths.COUNTS

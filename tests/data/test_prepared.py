@@ -47,8 +47,8 @@ def test_every_model_reads_the_same_graphs(tmp_path: Path, rwse: int) -> None:
         assert getattr(found, name) == getattr(dataset, name), name
     models = [{"rwse": 0}, {"rwse": 4}, {"rwse": 6}, {"rwse": 9}, {"order": "bfs"}, {"model": "gin"}]
     for model in (ModelConfig(**values) for values in models):
-        assert_same(dataset.prepared(model), found.prepared(model))
-        assert_same(dataset.prepared(model, [7, 2]), found.prepared(model, [7, 2]))
+        assert_same(dataset.encoded(model), found.encoded(model))
+        assert_same(dataset.encoded(model, [7, 2]), found.encoded(model, [7, 2]))
 
 
 def test_a_packed_file_is_read_as_the_plain_one(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_packed_file_is_read_as_the_plain_one(tmp_path: Path) -> None:
     assert len(digests) == 1
     assert (tmp_path / "b.pt.gz").stat().st_size < (tmp_path / "a.pt").stat().st_size
     for name in ("b.pt.gz", "c.PT"):
-        assert_same(load(str(tmp_path / name)).graphs, dataset.prepared(ModelConfig(rwse=0)))
+        assert_same(load(str(tmp_path / name)).graphs, dataset.encoded(ModelConfig(rwse=0)))
     (tmp_path / "b.pt.gz").write_bytes((tmp_path / "b.pt.gz").read_bytes()[:-20])
     with pytest.raises(DataError, match="cannot read"):
         load(str(tmp_path / "b.pt.gz"))
@@ -201,7 +201,7 @@ def test_training_needs_neither_rdkit_nor_ogb(nav17: Path, tmp_path: Path) -> No
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "parity.png").exists()
-    command[-len(words) :] = ["train", "--data", "small.csv", "--target", "y", "--out", "other"]  # and it is blocked
+    command[-len(words) :] = ["train", "--data", "small.csv", "--targets", "y", "--out", "other"]  # and it is blocked
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "rdkit is not installed" in done.stderr

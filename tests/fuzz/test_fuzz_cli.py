@@ -29,7 +29,7 @@ VALUES = {
     **dict.fromkeys(("--data", "--config", "--out", "--checkpoint", "--input", "--atoms", "--pairs", "--root"), FILES),
     **dict.fromkeys(("--width", "--layers", "--heads", "--rwse", "--lap-pe", "--expansion"), SIZES),
     **dict.fromkeys(("--epochs", "--steps", "--test-orientations"), FEW),
-    "--target": ["y", "z", "smiles", "", "Y"],
+    "--targets": ["y", "z", "smiles", "", "Y"],
     "--model": [*MODELS, "x"],
     "--smiles-column": ["smiles", "y", ""],
     "--smiles": ["CCO", "C1CC", "", "C", "not one"],
@@ -52,8 +52,8 @@ VALUES = {
 LEFT_OUT = ("--debug", "--compile")  # a traceback is asked for; a minute each
 USUAL = {
     "train": "--epochs 1 --batch-size 16 --width 8 --layers 1 --heads 4 --rwse 0 --accelerator cpu "
-    "--data small.csv --target y --overwrite",
-    "prepare": "--data small.csv --target y --out x.pt",
+    "--data small.csv --targets y --overwrite",
+    "prepare": "--data small.csv --targets y --out x.pt",
     "predict": "--checkpoint run --input in.smi --out p.csv --device cpu",
     "evaluate": "--checkpoint run --data small.csv --device cpu",
     "report": "run --out p.html",

@@ -10,8 +10,8 @@ from torch_geometric.nn import GPSConv, ResGatedGraphConv
 
 from plstm_graph.config.architectures import NETWORKS, architecture
 from plstm_graph.config.models import ModelConfig
+from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.features import FeatureSpec
-from plstm_graph.data.inputs import prepare
 from plstm_graph.errors import ConfigError
 from plstm_graph.models.baselines import DMPNN
 from plstm_graph.models.graph import GraphModel
@@ -52,12 +52,12 @@ def network(chosen: ModelConfig, features: FeatureSpec = FEATURES, outputs: int 
     return GraphModel(features, outputs, chosen)
 
 
-@pytest.mark.parametrize("bonds", [True, False])
+@pytest.mark.parametrize("edge_features", [True, False])
 @pytest.mark.parametrize("model", NETWORKS)
-def test_any_graph_with_and_without_bonds(model: str, bonds: bool) -> None:
-    chosen = config(model, bonds=bonds)
+def test_any_graph_with_and_without_bonds(model: str, edge_features: bool) -> None:
+    chosen = config(model, edge_features=edge_features)
     found = network(chosen)
-    ready = prepare(graphs(), chosen)
+    ready = add_encodings(graphs(), chosen)
     for batch in (ready, ready[2:3], ready[2:], ready[3:]):
         out = found(Batch.from_data_list(batch))
         assert out.shape == (len(batch), 2)
@@ -65,20 +65,22 @@ def test_any_graph_with_and_without_bonds(model: str, bonds: bool) -> None:
     assert all(p.grad is None or p.grad.isfinite().all() for p in found.parameters())
     # A data set without bond features builds the same network as one whose bonds are not to be read.
     plain = network(config(model), BONDS)
-    assert (sum(p.numel() for p in plain.parameters()) == sum(p.numel() for p in found.parameters())) == (not bonds)
+    assert (sum(p.numel() for p in plain.parameters()) == sum(p.numel() for p in found.parameters())) == (
+        not edge_features
+    )
 
 
 @pytest.mark.parametrize("model", NETWORKS)
 def test_bonds_matter_where_they_are_read(model: str) -> None:
     chosen = config(model)
-    ready = prepare(graphs()[:2], chosen)
+    ready = add_encodings(graphs()[:2], chosen)
     other = [item.clone() for item in ready]
     for item in other:
         item.edge_attr = item.edge_attr + 1
     found = network(chosen).eval()
     same = torch.allclose(found(Batch.from_data_list(ready)), found(Batch.from_data_list(other)), atol=1e-6)
     assert same == (model in NO_BONDS)
-    blind = network(replace(chosen, bonds=False)).eval()
+    blind = network(replace(chosen, edge_features=False)).eval()
     assert torch.equal(blind(Batch.from_data_list(ready)), blind(Batch.from_data_list(other)))
 
 
@@ -94,7 +96,7 @@ def test_renumbered_graphs_give_the_same_output(model: str) -> None:
     moved = Data(x=item.x[back], edge_index=place[item.edge_index], edge_attr=item.edge_attr, rank=item.rank[back])
     out = []
     for graph in (item, moved):
-        ready = prepare([graph], replace(chosen, model="gine"))[0]  # encodings without other ranks
+        ready = add_encodings([graph], replace(chosen, model="gine"))[0]  # encodings without other ranks
         ready.rwse = ready.rwse.double()
         out.append(found(ready))
     torch.testing.assert_close(out[1], out[0], rtol=1e-9, atol=1e-9)
@@ -104,7 +106,7 @@ def test_renumbered_graphs_give_the_same_output(model: str) -> None:
 def test_gradients_reach_every_parameter(model: str) -> None:
     chosen = config(model, virtual_node=model in HAS_VIRTUAL, pooling="attention")
     found = network(chosen).eval()  # in training a batch norm takes away the bias of the layer before it
-    batch = Batch.from_data_list(prepare(graphs()[:2], chosen))
+    batch = Batch.from_data_list(add_encodings(graphs()[:2], chosen))
     (found(batch) * torch.randn(2, 2)).sum().backward()
     for name, parameter in found.named_parameters():
         if model in NO_BONDS and name.startswith("encoder.edge"):
@@ -122,8 +124,8 @@ def test_a_baseline_reads_its_neighbourhood_and_no_more(model: str) -> None:
     stack = architecture(model).stacked(chosen, WIDTH).double().eval()
     chain = graph([(i, i + 1) for i in range(5)], 6)
     x = torch.randn(6, WIDTH, dtype=torch.double, requires_grad=True)
-    bonds = torch.randn(chain.edge_index.size(1), WIDTH, dtype=torch.double)
-    stack(x, chain.edge_index, edge_attr=bonds, batch=torch.zeros(6, dtype=torch.long), batch_size=1)[
+    edge_features = torch.randn(chain.edge_index.size(1), WIDTH, dtype=torch.double)
+    stack(x, chain.edge_index, edge_attr=edge_features, batch=torch.zeros(6, dtype=torch.long), batch_size=1)[
         0
     ].sum().backward()
     reached = x.grad.abs().sum(1) > 0
@@ -140,13 +142,13 @@ def pairs_without_return(edge_index: Tensor) -> list[tuple[int, int]]:
 def test_dmpnn_never_passes_a_message_straight_back(directed: bool) -> None:
     """States are those of the sum over pairs of edges that do not return; a ring closes on itself, a bond does not."""
     item = graphs()[0]
-    edge_index, bonds = item.edge_index, torch.randn(10, WIDTH).double()
+    edge_index, edge_features = item.edge_index, torch.randn(10, WIDTH).double()
     if directed:  # some columns without their opposite, one of them twice
         keep = torch.tensor([0, 1, 2, 3, 4, 5, 5, 8])
-        edge_index, bonds = edge_index[:, keep], bonds[keep]
+        edge_index, edge_features = edge_index[:, keep], edge_features[keep]
     model = DMPNN(config("dmpnn", layers=4), WIDTH).double().eval()
     x = torch.randn(5, WIDTH).double()
-    first = model.input(torch.cat([x[edge_index[0]], bonds], 1))
+    first = model.input(torch.cat([x[edge_index[0]], edge_features], 1))
     state = first.relu()
     for _ in range(3):
         message = torch.zeros_like(state)
@@ -155,7 +157,7 @@ def test_dmpnn_never_passes_a_message_straight_back(directed: bool) -> None:
         state = (first + model.pass_on(message)).relu()
     reached = torch.zeros(5, WIDTH).double().index_add(0, edge_index[1], state)
     want = model.norm(model.output(torch.cat([x, reached], 1)).relu())
-    torch.testing.assert_close(model(x, edge_index, bonds), want, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(model(x, edge_index, edge_features), want, rtol=1e-9, atol=1e-9)
 
 
 def test_two_atoms_of_dmpnn_hear_nothing_of_themselves() -> None:
@@ -200,7 +202,7 @@ def test_every_local_branch_beside_plstm(local: str) -> None:
     chosen = config("plstm", local=local)
     found = network(chosen)
     assert (found.stack.blocks[0].local is None) == (local == "none")
-    assert found(Batch.from_data_list(prepare(graphs(), chosen))).isfinite().all()
+    assert found(Batch.from_data_list(add_encodings(graphs(), chosen))).isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from torch_geometric.data import Data
 
 from plstm_graph import LineDAG, PLSTMConv
 from plstm_graph.config.models import ModelConfig
+from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.features import ATOM_SIZES, BOND_SIZES, FeatureSpec
-from plstm_graph.data.inputs import prepare
 from plstm_graph.data.molecules import smiles_to_data
 from plstm_graph.errors import BackendUnavailable, ConfigError
 from plstm_graph.models.explain import Explanation, explain, parts, told
@@ -39,7 +39,7 @@ def graph_model(**options: Any) -> GraphModel:
 
 
 def explained(model: GraphModel, smiles: str = ASPIRIN, **options: Any) -> Explanation:
-    return explain(model, prepare([smiles_to_data(smiles)], model.config)[0], first, **options)
+    return explain(model, add_encodings([smiles_to_data(smiles)], model.config)[0], first, **options)
 
 
 # ------------------------------------------------------------------ one layer
@@ -98,7 +98,7 @@ def test_a_graph_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_sums_come_out(options: dict[str, Any], smiles: str) -> None:
     model = graph_model(**options)
     found = explained(model, smiles, steps=256)
-    (graph,) = prepare([smiles_to_data(smiles)], model.config)
+    (graph,) = add_encodings([smiles_to_data(smiles)], model.config)
     assert found.value == pytest.approx(model(graph)[0, 0].item(), abs=1e-5)
     scale = max(abs(found.value - found.blank), float(found.scores.abs().max()))
     assert abs(found.gap) < 0.02 * scale  # kinks of ReLU and norms near zero: not exact
@@ -123,7 +123,7 @@ def test_one_linear_readout_makes_flows_the_gradient() -> None:
     for conv in model.stack.blocks[0].convs:
         conv.backend = "scatter"
     found = explained(model, steps=1)
-    (graph,) = prepare([smiles_to_data(ASPIRIN)], model.config)
+    (graph,) = add_encodings([smiles_to_data(ASPIRIN)], model.config)
     graph.rwse = graph.rwse.double()
     outs: list[Tensor] = []
     convs = list(model.stack.blocks[0].convs)

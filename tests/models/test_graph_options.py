@@ -9,8 +9,8 @@ from torch_geometric.data import Batch, Data
 from plstm_graph.config.models import ModelConfig
 from plstm_graph.data import PackedGraphs, smiles_to_data
 from plstm_graph.data.dataset import MOLECULE
+from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.features import FeatureSpec, rings
-from plstm_graph.data.inputs import prepare
 from plstm_graph.errors import ConfigError
 from plstm_graph.models.graph import POOLINGS, GraphModel
 from plstm_graph.nn import PLSTMBlock
@@ -38,7 +38,7 @@ def model_of(config: ModelConfig, seed: int = 0) -> GraphModel:
 @pytest.mark.parametrize("name", [*OPTIONS, "all"])
 def test_an_option_counts_and_a_spelling_does_not(name):
     config = replace(SMALL, **(OPTIONS if name == "all" else {name: OPTIONS[name]}))
-    graphs = prepare([smiles_to_data(text) for text in (*SPELLINGS, "CCO")], config)
+    graphs = add_encodings([smiles_to_data(text) for text in (*SPELLINGS, "CCO")], config)
     model, plain = model_of(config), model_of(SMALL)
     out = model(Batch.from_data_list(graphs))
     assert torch.allclose(out[:3], out[:1].expand(3, -1), atol=1e-9)
@@ -180,7 +180,7 @@ def test_no_message_returns():
 def test_descriptors_join_the_answer():
     features = replace(MOLECULE, descriptors=3)
     model = GraphModel(features, 1, SMALL).eval()
-    graphs = prepare([smiles_to_data(text) for text in ("CCO", "CCO")], SMALL)
+    graphs = add_encodings([smiles_to_data(text) for text in ("CCO", "CCO")], SMALL)
     for graph, value in zip(graphs, (0.0, 1.0), strict=True):
         graph.descriptors = torch.full((1, 3), value)
     first, second = model(Batch.from_data_list(graphs))
@@ -195,13 +195,13 @@ def test_graph_without_edges():
         rank=torch.zeros(1, dtype=torch.long),
     )
     graph.edge_attr = torch.empty(0, 3, dtype=torch.long)
-    assert model_of(config)(Batch.from_data_list(prepare([graph], config))).isfinite().all()
+    assert model_of(config)(Batch.from_data_list(add_encodings([graph], config))).isfinite().all()
 
 
 def test_a_filled_batch_says_the_same():
     """What CUDA graphs need: the options read nothing of the graph that fills a batch up."""
     config = replace(SMALL, **OPTIONS | {"local": "gine"})
-    graphs = prepare([smiles_to_data(text) for text in (*SPELLINGS, "CCO", "c1ccccc1", "CN")], config)
+    graphs = add_encodings([smiles_to_data(text) for text in (*SPELLINGS, "CCO", "c1ccccc1", "CN")], config)
     for number, graph in enumerate(graphs):
         graph.descriptors = torch.full((1, 3), float(number))
         del graph.smiles

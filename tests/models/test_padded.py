@@ -7,8 +7,8 @@ from torch_geometric.data import Batch, Data
 from plstm_graph import LineDAG
 from plstm_graph.config.architectures import NETWORKS, architecture
 from plstm_graph.config.models import ModelConfig
+from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.features import FeatureSpec
-from plstm_graph.data.inputs import prepare
 from plstm_graph.errors import ConfigError, ShapeError
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.models.padded import Padded, PaddedModel, _multitree, line_dag
@@ -56,7 +56,7 @@ def trained(**changes: object) -> GraphModel:
 )
 def test_equals_the_model(changes: dict) -> None:
     model = trained(**changes)
-    prepared = prepare(graphs(), model.config)
+    prepared = add_encodings(graphs(), model.config)
     padded = PaddedModel(model)
     for chosen in (prepared, prepared[1:2], prepared[2:4]):
         want = model(Batch.from_data_list(chosen))
@@ -65,7 +65,7 @@ def test_equals_the_model(changes: dict) -> None:
 
 def test_what_lies_in_the_padding_plays_no_part() -> None:
     model = PaddedModel(trained())
-    plain = Padded.from_data_list(prepare(graphs(), model.model.config))
+    plain = Padded.from_data_list(add_encodings(graphs(), model.model.config))
     nodes = torch.arange(plain.x.size(1)) >= plain.num_nodes.unsqueeze(1)
     columns = torch.arange(plain.edge_index.size(2)) >= plain.num_edges.unsqueeze(1)
     assert nodes.any()
@@ -155,7 +155,7 @@ def test_shapes_and_refusals() -> None:
 def test_the_model_is_left_as_it_is() -> None:
     model = trained().train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    PaddedModel(model)(*Padded.from_data_list(prepare(graphs(), model.config)))
+    PaddedModel(model)(*Padded.from_data_list(add_encodings(graphs(), model.config)))
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert {module.backend for module in model.modules() if hasattr(module, "backend")} == {"auto"}

@@ -17,9 +17,9 @@ from plstm_graph.nn.encoders import (
     CategoricalEncoder,
     DegreeEncoder,
     DescriptorEncoder,
-    EigenvectorEncoder,
     FeatureEncoder,
-    WalkEncoder,
+    LapPEEncoder,
+    RWSEEncoder,
 )
 
 
@@ -82,13 +82,13 @@ def test_walks_are_return_probabilities() -> None:
     path = Data(edge_index=torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]), num_nodes=3)
     walks = AddRandomWalkPE(3, attr_name="rwse")(path).rwse
     torch.testing.assert_close(walks, torch.tensor([[0, 0.5, 0], [0, 1, 0], [0, 0.5, 0]]))
-    assert WalkEncoder(3, 8)(walks).shape == (3, 8)
+    assert RWSEEncoder(3, 8)(walks).shape == (3, 8)
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("nodes", [0, 1, 2])
 def test_walk_encoder_takes_any_number_of_nodes(nodes: int, training: bool) -> None:
-    encoder = WalkEncoder(4, 8).train(training)
+    encoder = RWSEEncoder(4, 8).train(training)
     out = encoder(torch.rand(nodes, 4))
     assert out.shape == (nodes, 8)
     assert out.isfinite().all()
@@ -124,7 +124,7 @@ def test_eigenvectors_of_small_graphs_are_padded(nodes: int) -> None:
 
 
 def test_signs_flip_in_training_one_for_each_graph_and_vector() -> None:
-    encoder = EigenvectorEncoder(3, 3)
+    encoder = LapPEEncoder(3, 3)
     torch.nn.init.eye_(encoder.lin.weight)
     torch.nn.init.zeros_(encoder.lin.bias)
     vectors, batch = torch.rand(40, 3) + 0.1, torch.arange(20).repeat_interleave(2)
@@ -144,13 +144,13 @@ def test_feature_encoder_adds_its_parts() -> None:
     vectors = torch.rand(2, 2)
     node, edge = encoder(x, edge_index, torch.rand(2, 3), walks, lap_pe=vectors)
     assert encoder.has_edges
-    parts = (encoder.node(x), encoder.walk(walks), encoder.eigenvectors(vectors), encoder.degree(edge_index, 2))
+    parts = (encoder.node(x), encoder.rwse(walks), encoder.lap_pe(vectors), encoder.degree(edge_index, 2))
     torch.testing.assert_close(node, sum(parts))
     assert edge.shape == (2, 8)
     assert encoder(x, edge_index, None, walks, lap_pe=vectors)[1] is None
-    with pytest.raises(ShapeError, match=r"random-walk.*prepare\(\)"):
+    with pytest.raises(ShapeError, match=r"random-walk.*encode"):
         encoder(x, edge_index, None, None, lap_pe=vectors)
-    with pytest.raises(ShapeError, match=r"eigenvectors.*prepare\(\)"):
+    with pytest.raises(ShapeError, match=r"eigenvectors.*encode"):
         encoder(x, edge_index, None, walks)
 
 

@@ -12,8 +12,8 @@ from plstm_graph import PLSTM, LineDAG
 from plstm_graph.config.architectures import NETWORKS
 from plstm_graph.config.models import ModelConfig
 from plstm_graph.data import smiles_to_data
+from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.features import ATOM_SIZES, BOND_SIZES, FeatureSpec
-from plstm_graph.data.inputs import prepare
 from plstm_graph.errors import ConfigError, ShapeError
 from plstm_graph.models.graph import POOLINGS, GraphModel
 from plstm_graph.transforms import AddLineDAG, LineDAGData
@@ -252,7 +252,7 @@ def molecules() -> list[Data]:
 def test_molecules_without_bonds(model: str, pooling: str, training: bool) -> None:
     chosen = config(model=model, pooling=pooling, lap_pe=3)
     network = GraphModel(MOLECULES, 2, chosen).train(training)
-    graphs = prepare(molecules(), chosen)
+    graphs = add_encodings(molecules(), chosen)
     for batch in (graphs, graphs[2:3], graphs[4:], graphs[2:4]):
         out = network(Batch.from_data_list(batch))
         assert out.shape == (len(batch), 2)
@@ -268,7 +268,7 @@ def test_molecules_without_bonds(model: str, pooling: str, training: bool) -> No
 def test_batch_equals_graphs_one_by_one(model: str, order: str) -> None:
     chosen = config(model=model, order=order)
     network = GraphModel(MOLECULES, 2, chosen).eval()
-    graphs = prepare(molecules(), chosen)
+    graphs = add_encodings(molecules(), chosen)
     together = network(Batch.from_data_list(graphs))
     single = torch.cat([network(Batch.from_data_list([graph])) for graph in graphs])
     torch.testing.assert_close(together, single, rtol=1e-4, atol=1e-5)
@@ -278,7 +278,7 @@ def test_batch_equals_graphs_one_by_one(model: str, order: str) -> None:
 def test_random_orientations_are_drawn_anew_in_training_and_averaged_outside() -> None:
     chosen = config(order="random", test_orientations=3, dropout=0.0, norm="layer", rwse=0)
     network = GraphModel(FeatureSpec(node_dim=FEATURES), 2, chosen)
-    data = prepare([Data(x=inputs()[0], edge_index=EDGE_INDEX) for _ in range(2)], chosen)
+    data = add_encodings([Data(x=inputs()[0], edge_index=EDGE_INDEX) for _ in range(2)], chosen)
     assert "rank" not in data[0]
     batch = Batch.from_data_list(data)
     single = []
@@ -299,16 +299,16 @@ def test_the_canonical_order_is_the_rank_that_graphs_come_with() -> None:
     """So that a native DAG keeps its directions, and molecules are not parsed again."""
     dag = Data(x=torch.ones(3, 1), edge_index=torch.tensor([[2, 1], [1, 0]]), rank=torch.tensor([2, 1, 0]))
     bare = Data(x=dag.x, edge_index=dag.edge_index)
-    assert prepare([dag], config(rwse=0))[0].rank.tolist() == [2, 1, 0]
-    assert prepare([bare], config(rwse=0))[0].rank.tolist() != [2, 1, 0]
-    assert prepare([dag], config(rwse=0, order="index"))[0].rank.tolist() == [0, 1, 2]
+    assert add_encodings([dag], config(rwse=0))[0].rank.tolist() == [2, 1, 0]
+    assert add_encodings([bare], config(rwse=0))[0].rank.tolist() != [2, 1, 0]
+    assert add_encodings([dag], config(rwse=0, order="index"))[0].rank.tolist() == [0, 1, 2]
     assert "rank" not in bare
 
 
 def test_stored_line_graphs_change_nothing() -> None:
     chosen = config()
     network = GraphModel(MOLECULES, 1, chosen).eval()
-    graphs = prepare(molecules(), chosen)
+    graphs = add_encodings(molecules(), chosen)
     stored = [AddLineDAG(prune=True)(graph) for graph in graphs]
     assert all(isinstance(graph, LineDAGData) for graph in stored)
     want = network(Batch.from_data_list(graphs))
@@ -326,7 +326,7 @@ def test_prediction_does_not_depend_on_how_the_molecule_is_written(local: str) -
     for text in ("CC(=O)Oc1ccccc1C(=O)O", "CN1C=NC2=C1C(=O)N(C(=O)N2C)C", "C1CC2CCC1CC2", "F/C=C/F", "CCO.[Na+].[Cl-]"):
         written = [text, *Chem.MolToRandomSmilesVect(Chem.MolFromSmiles(text), 8, 7)]
         assert len(set(written)) > 2
-        out = network(Batch.from_data_list(prepare([smiles_to_data(w) for w in written], chosen)))
+        out = network(Batch.from_data_list(add_encodings([smiles_to_data(w) for w in written], chosen)))
         torch.testing.assert_close(out, out[:1].expand_as(out), rtol=1e-5, atol=1e-6)
 
 
@@ -341,14 +341,14 @@ def test_chirality_tags_alone_depend_on_the_writing() -> None:
     graphs = [smiles_to_data(w) for w in (text, *Chem.MolToRandomSmilesVect(Chem.MolFromSmiles(text), 8, 7))]
     for graph in graphs:
         graph.x[:, 1] = 0
-    out = network(Batch.from_data_list(prepare(graphs, chosen)))
+    out = network(Batch.from_data_list(add_encodings(graphs, chosen)))
     torch.testing.assert_close(out, out[:1].expand_as(out), rtol=1e-5, atol=1e-6)
 
 
 def test_prepare_leaves_its_input_alone() -> None:
     graphs = molecules()  # with encodings of every kind
     before = [{key: value.clone() if isinstance(value, Tensor) else value for key, value in g} for g in graphs]
-    prepared = prepare(graphs, config(order="degree", rwse=4, lap_pe=2))
+    prepared = add_encodings(graphs, config(order="degree", rwse=4, lap_pe=2))
     for graph, kept, new in zip(graphs, before, prepared, strict=True):
         assert set(graph.keys()) == set(kept)
         assert all(torch.equal(graph[key], value) for key, value in kept.items() if isinstance(value, Tensor))
@@ -361,7 +361,7 @@ def test_edge_features_are_optional() -> None:
     """The default model on a data set without edge features, as PROTEINS is."""
     chosen = config(order="index", degrees=True)
     network = GraphModel(FeatureSpec(node_dim=FEATURES), 2, chosen)
-    graphs = prepare([Data(x=inputs()[0], edge_index=EDGE_INDEX) for _ in range(3)], chosen)
+    graphs = add_encodings([Data(x=inputs()[0], edge_index=EDGE_INDEX) for _ in range(3)], chosen)
     assert network(Batch.from_data_list(graphs)).shape == (3, 2)
 
 
@@ -383,7 +383,7 @@ def test_unknown_names_and_missing_encodings() -> None:
     with pytest.raises(ShapeError, match="prepare"):
         GraphModel(MOLECULES, 1, config())(Batch.from_data_list(molecules()))
     with pytest.raises(ConfigError, match="unknown order"):
-        prepare(molecules(), config(order="canonic"))
+        add_encodings(molecules(), config(order="canonic"))
 
 
 def test_options_of_other_stacks_are_refused_by_name() -> None:

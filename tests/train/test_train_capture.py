@@ -58,7 +58,7 @@ def test_what_cannot_be_captured_says_so(tmp_path: Path, monkeypatch: pytest.Mon
     dataset = small_dataset(tmp_path)
     with pytest.raises(ConfigError, match="capture needs a GPU, not cpu; leave capture out"):
         train(small_config(capture=True), dataset)
-    packed = PackedGraphs.from_data_list(dataset.prepared(small_config().model), exclude_keys=["smiles"])
+    packed = PackedGraphs.from_data_list(dataset.encoded(small_config().model), exclude_keys=["smiles"])
 
     without = PackedGraphs.from_data_list(dataset.graphs, order=None, exclude_keys=["smiles"])
     chain = torch.arange(300)

@@ -44,7 +44,7 @@ def test_a_compiled_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_what_cannot_be_compiled_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, model = small_dataset(tmp_path), ModelConfig(rwse=0)
-    packed = PackedGraphs.from_data_list(dataset.prepared(model), exclude_keys=["smiles"])
+    packed = PackedGraphs.from_data_list(dataset.encoded(model), exclude_keys=["smiles"])
     with pytest.raises(ConfigError, match="these graphs cannot be packed"):
         check_compile(model, dataset.graphs, CPU)
     with pytest.raises(ConfigError, match="needs the backend 'numba'"):

@@ -9,7 +9,7 @@ from small_runs import small_dataset
 from torch_geometric.data import Data
 
 from plstm_graph.config.models import ModelConfig
-from plstm_graph.data.inputs import prepare
+from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.packed import PackedGraphs, PackedLoader
 from plstm_graph.train import data
 from plstm_graph.train.data import (
@@ -106,7 +106,7 @@ def test_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_does_not_fit_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    graphs = prepare(small_dataset(tmp_path).graphs, ModelConfig())
+    graphs = add_encodings(small_dataset(tmp_path).graphs, ModelConfig())
     packed = pack(graphs, ModelConfig(), CPU)
     assert isinstance(packed, PackedGraphs)
     stored = sum(value.nbytes for graph in graphs for value in graph.to_dict().values() if torch.is_tensor(value))

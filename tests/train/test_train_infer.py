@@ -15,6 +15,7 @@ import torch
 from small_runs import molecules, small_config, small_dataset, three_classes, write_csv
 
 from plstm_graph.config.architectures import NETWORKS
+from plstm_graph.config.models import RENAMED
 from plstm_graph.data import load
 from plstm_graph.data.tables import read_rows
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, OutOfMemory
@@ -202,11 +203,26 @@ def test_bad_checkpoints(run: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="was not written by plstm-graph"):
         predict(bad, ["CCO"])
     torch.save(read(run) | {"plstm_graph": {"format": 99}}, bad)
-    with pytest.raises(CheckpointError, match="has checkpoint format 99, this version reads 3"):
+    with pytest.raises(CheckpointError, match="has checkpoint format 99, this version reads 4"):
         predict(bad, ["CCO"])
     (tmp_path / "folder.ckpt" / "checkpoints" / "best.ckpt").mkdir(parents=True)
     with pytest.raises(CheckpointError, match=r"cannot read checkpoint .*best.ckpt: Is a directory"):
         predict(tmp_path / "folder.ckpt", ["CCO"])
+
+
+def test_names_of_the_last_format_are_read(tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "small.csv")
+    sizes = {"model_rwse": 4, "model_lap_pe": 2}
+    train(small_config(data=data, targets="y", epochs=1, out=tmp_path / "run", model_edge_values=False, **sizes))
+    content = read(tmp_path / "run")
+    model = content["plstm_graph"]["config"]["model"]
+    model |= {then: model.pop(now) for then, now in RENAMED.items()}
+    weights = {".encoder.rwse.": ".encoder.walk.", ".encoder.lap_pe.": ".encoder.eigenvectors."}
+    for now, then in weights.items():
+        content["state_dict"] = {name.replace(now, then): value for name, value in content["state_dict"].items()}
+    content["plstm_graph"]["format"] = 3
+    torch.save(content, tmp_path / "old.ckpt")
+    assert torch.equal(predict(tmp_path / "old.ckpt", ["CCO"]).values, predict(tmp_path / "run", ["CCO"]).values)
 
 
 def changed(run: Path, change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:

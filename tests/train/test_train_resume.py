@@ -212,7 +212,7 @@ cli.main()
 @pytest.mark.parametrize("strike", [signal.SIGINT, signal.SIGTERM])  # SIGKILL: tests/benchmarks/test_reliability.py
 def test_a_process_that_is_struck_down(tmp_path: Path, strike: signal.Signals) -> None:
     data, out = write_csv(tmp_path / "small.csv"), tmp_path / "cut"
-    words = ["train", "--data", data, "--target", "y", "--out", out, "--epochs", EPOCHS, "--batch-size", 8, "--quiet"]
+    words = ["train", "--data", data, "--targets", "y", "--out", out, "--epochs", EPOCHS, "--batch-size", 8, "--quiet"]
     words += ["--width", 8, "--layers", 1, "--heads", 4, "--rwse", 0, "--accelerator", "cpu", "--lr", 0.01]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "STRIKE": str(int(strike))}
     run = [sys.executable, "-c", SCRIPT, *map(str, words)]

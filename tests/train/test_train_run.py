@@ -13,8 +13,8 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 from small_runs import small_config, small_dataset, three_classes
 
+from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.examples import digest_of
-from plstm_graph.data.inputs import prepare
 from plstm_graph.data.packed import PackedGraphs
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, OutOfMemory
 from plstm_graph.train import train
@@ -40,7 +40,7 @@ def test_a_run_without_folder_writes_nothing_and_repeats_itself(
     state = torch.get_rng_state()
     first = train(small_config(), dataset)
     torch.rand(3)
-    second = train(small_config(), dataset, graphs=prepare(dataset.graphs, small_config().model))
+    second = train(small_config(), dataset, graphs=add_encodings(dataset.graphs, small_config().model))
     assert same(first, second)
     assert not same(first, train(small_config(seed=1, split_seed=0), dataset))
     assert os.listdir(empty) == []

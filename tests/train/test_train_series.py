@@ -24,7 +24,7 @@ from plstm_graph.train.analysis import score_runs
 from plstm_graph.train.checkpoint import read
 from plstm_graph.train.config import TrainConfig, write_toml
 from plstm_graph.train.folders import numbers, stored_series
-from plstm_graph.train.results import METRICS, append_line, read_lines
+from plstm_graph.train.results import SCORES, append_line, read_lines
 
 SMALL = ["--epochs", 2, "--batch-size", 8, "--accelerator", "cpu"]
 SMALL += ["--width", 8, "--layers", 1, "--heads", 4, "--rwse", 0]
@@ -51,7 +51,7 @@ def test_each_run_is_what_train_makes_of_it(tmp_path: Path, config: TrainConfig)
     assert sorted(rows) == names
     for name, seed in zip(names, (0, 2), strict=True):
         alone = train(small_config(**vars_of(config), seed=seed, out=tmp_path / f"alone-{seed}", devices="1"))
-        stored = json.loads((Path(config.out) / name / METRICS).read_text())
+        stored = json.loads((Path(config.out) / name / SCORES).read_text())
         assert without_times(stored) == without_times(alone)
         states = [read(folder)["state_dict"] for folder in (Path(config.out) / name, tmp_path / f"alone-{seed}")]
         assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
@@ -79,7 +79,7 @@ def test_resuming_runs_what_is_missing_and_what_was_cut_short(
     train_series(config, seeds=[0, 1, 2])
     out = Path(config.out)
     rows = {row["run"]: without_times(row) for row in read_lines(out / "runs.jsonl")}
-    (out / "seed-1" / METRICS).unlink()  # as if it had been killed before its results
+    (out / "seed-1" / SCORES).unlink()  # as if it had been killed before its results
     lines = (out / "runs.jsonl").read_text().splitlines()
     (out / "runs.jsonl").write_text(lines[0] + "\n" + lines[2][:50])  # and the last line had been cut short
     ran: list[tuple[str, bool]] = []
@@ -172,7 +172,7 @@ def test_a_joined_series_is_resumed_as_one(config: TrainConfig, monkeypatch: pyt
         }
         found |= dict.fromkeys(("best_epoch", "parameters", "minutes", "device", "commit", "versions", "command"), 1)
         Path(job.config.out).mkdir(parents=True)
-        (Path(job.config.out) / METRICS).write_text(json.dumps(found))
+        (Path(job.config.out) / SCORES).write_text(json.dumps(found))
         write_toml(job.config, Path(job.config.out) / "config.toml")
         return series._row(job, found)
 
@@ -255,7 +255,7 @@ def test_the_command_line(tmp_path: Path, shared_data: Path) -> None:
 
 def test_failures_are_named_at_the_end(tmp_path: Path) -> None:
     data, out = write_csv(tmp_path / "small.csv"), tmp_path / "out"
-    found = invoke("--data", data, "--target", "y", "--out", out, *SMALL, "--folds", "0-1", "--split", "random")
+    found = invoke("--data", data, "--targets", "y", "--out", out, *SMALL, "--folds", "0-1", "--split", "random")
     assert found.exit_code == 1
     assert "1 run, 1 failed" in found.stdout
     reason = "fold-1_seed-0: ConfigError: fold 1 was asked for, but the random split has no folds"
@@ -292,7 +292,7 @@ def anyone(group: int) -> bool:
 
 def test_interrupted_it_stops_its_children_and_is_resumed(tmp_path: Path) -> None:
     data, out = write_csv(tmp_path / "small.csv"), tmp_path / "out"
-    words = ["train", "--data", data, "--target", "y", "--out", out, *SMALL, "--epochs", 12, "--seeds", "0-1"]
+    words = ["train", "--data", data, "--targets", "y", "--out", out, *SMALL, "--epochs", 12, "--seeds", "0-1"]
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from plstm_graph import cli; "
     command = [sys.executable, "-c", code + "cli.main()", *map(str, words), "--jobs", "2"]
     run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)

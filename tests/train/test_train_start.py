@@ -147,7 +147,18 @@ def test_data_that_change_while_a_series_runs(tmp_path: Path, monkeypatch: pytes
 
 def test_the_command_of_a_resumed_run_makes_it_from_nothing(tmp_path: Path) -> None:
     data, out = write_csv(tmp_path / "my data.csv"), tmp_path / "run"
-    words = ["--data", data, "--target", "y", "--out", out, *SMALL, "--no-bonds", "--set", "model.head_layers=1"]
+    words = [
+        "--data",
+        data,
+        "--targets",
+        "y",
+        "--out",
+        out,
+        *SMALL,
+        "--no-edge-features",
+        "--set",
+        "model.head_layers=1",
+    ]
     step, calls = Learner.training_step, [0]
 
     def stopped(self: Learner, *args: Any) -> Any:
@@ -173,7 +184,7 @@ def test_the_command_of_a_resumed_run_makes_it_from_nothing(tmp_path: Path) -> N
 
 def test_the_command_of_a_series_names_all_that_joined_it(tmp_path: Path) -> None:
     data, out = write_csv(tmp_path / "my.csv"), tmp_path / "series"
-    words = ["--data", data, "--target", "y", "--out", out, *SMALL, "--epochs", 1]
+    words = ["--data", data, "--targets", "y", "--out", out, *SMALL, "--epochs", 1]
     for more in (["--seeds", "0-1"], ["--seeds", "3"], ["--resume"]):
         assert invoke(*(["--out", out, "--quiet"] if more == ["--resume"] else words), *more).exit_code == 0
         command = json.loads((out / "summary.json").read_text())["command"]
@@ -224,7 +235,7 @@ def test_a_training_that_diverges_stops_there_and_keeps_what_was_good(
         return loss(self, *args) * (float("nan") if bad else 1)
 
     monkeypatch.setattr(Learner, "loss", spoilt)
-    found = invoke("--data", data, "--target", "y", "--out", out, *SMALL)
+    found = invoke("--data", data, "--targets", "y", "--out", out, *SMALL)
     assert (found.exit_code, found.stdout) == (1, "")
     kept = "checkpoints are those of epoch 2" if epoch == 3 else "there is no checkpoint"
     assert found.stderr == f"error: the training diverged: {name} of epoch {epoch} is nan; {kept}; lower --lr\n"
@@ -238,7 +249,7 @@ def test_a_training_that_diverges_stops_there_and_keeps_what_was_good(
 
 def test_a_learning_rate_that_is_far_too_high(tmp_path: Path) -> None:
     data, out = write_csv(tmp_path / "my.csv"), tmp_path / "run"
-    words = ["--data", data, "--target", "y", *SMALL, "--lr", "1e30", "--set", "model.norm=none"]
+    words = ["--data", data, "--targets", "y", *SMALL, "--lr", "1e30", "--set", "model.norm=none"]
     found = invoke(*words, "--out", out)
     assert found.exit_code == 1
     assert found.stderr.startswith("error: the training diverged: ")

@@ -12,19 +12,19 @@ from plstm_graph.orient import CANONICAL, RANDOM
 from plstm_graph.transforms import OrientDAG
 
 
-def prepare(graphs: list[Data], config: AnyConfig, *, walked: int = 0) -> list[Data]:
+def add_encodings(graphs: list[Data], config: AnyConfig, *, rwse: int = 0) -> list[Data]:
     """What a model needs from each graph, once per data set: encodings and ranks. Returns new Data objects.
 
     The canonical order is that of the ``rank`` a graph comes with, where it has one: data sets store there what is
-    canonical for a molecule, or the directions of a native DAG. ``walked`` is for how many steps the graphs have walks
-    already.
+    canonical for a molecule, or the directions of a native DAG. ``rwse`` is for how many steps the graphs have
+    random-walk encodings already.
     """
     if not isinstance(config, ModelConfig):
         return list(graphs)
-    if config.rwse > walked:
+    if config.rwse > rwse:
         walk = AddRandomWalkPE(config.rwse, attr_name="rwse")
         work = told(graphs, f"walking {len(graphs):,} graphs")
-        graphs = [walk(graph) if graph.num_edges else _no_walk(graph, config.rwse) for graph in work]
+        graphs = [walk(graph) if graph.num_edges else _without_walks(graph, config.rwse) for graph in work]
     if config.lap_pe:
         graphs = [_with_laplacian(graph, config.lap_pe) for graph in told(graphs, f"encoding {len(graphs):,} graphs")]
     if config.rings:
@@ -37,7 +37,7 @@ def prepare(graphs: list[Data], config: AnyConfig, *, walked: int = 0) -> list[D
     return graphs
 
 
-def _no_walk(graph: Data, steps: int) -> Data:
+def _without_walks(graph: Data, steps: int) -> Data:
     """A graph without edges has no walk; PyG's transform would fail on it."""
     graph = graph.clone()
     graph.rwse = torch.zeros(graph.num_nodes, steps)
