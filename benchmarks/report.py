@@ -1,4 +1,4 @@
-"""Fill the tables of READMEs and recipes from rows, draw cost against size: ``python benchmarks/report.py [--check]``.
+"""Fill tables of README, recipes and benchmarks from rows, draw cost against size: ``benchmarks/report.py [--check]``.
 
 A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; NAME is a config of ``configs/``, a group of
 ``speed.py`` after ``speed-``, a data set after ``trials-``, or one of the files of rows that have a table of their own
@@ -30,7 +30,11 @@ from tables import (
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.io.files import atomic_write
 
-READMES = (records.ROOT / "README.md", records.ROOT / "benchmarks" / "README.md", records.ROOT / "docs" / "recipes.md")
+PAGES = (
+    records.ROOT / "README.md",
+    records.ROOT / "docs" / "recipes.md",
+    *sorted((records.ROOT / "benchmarks").glob("*.md")),
+)
 GROUPS = ("operator", "layer", "block", "step", "epoch", "line-dag", "circuit", "random", "grid", "chain")
 OTHERS = {
     "notes": notes_table,
@@ -101,9 +105,9 @@ def fill(text: str, found: Tables) -> str:
 
 @records.guarded
 def main(arguments: list[str] | None = None) -> int:
-    """Writes the READMEs, or with ``--check`` says which of them are stale."""
+    """Writes the pages, or with ``--check`` says which of them are stale."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="*", type=Path, default=list(READMES))
+    parser.add_argument("files", nargs="*", type=Path, default=list(PAGES))
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a table is stale")
     parser.add_argument("--results", type=Path, default=records.RESULTS)
     parser.add_argument("--merge", type=Path, nargs="+", default=[], help="rows for the file of that name in --results")

@@ -1,5 +1,7 @@
 """Tables from rows, and README files from tables."""
 
+import re
+
 import plot
 import pytest
 import records
@@ -161,10 +163,18 @@ def test_rows_to_readme_and_stale(tmp_path, capsys):
     assert report.main([str(tmp_path / "none.md")]) == 1
 
 
-def test_the_committed_readmes_name_tables_that_exist():
+def test_the_committed_pages_name_tables_that_exist():
     found = report.tables()
-    for path in report.READMES:
+    for path in report.PAGES:
         report.fill(path.read_text(), dict.fromkeys(found, lambda: ""))
+
+
+def test_every_page_is_in_the_list_and_links_lead_somewhere():
+    pages = [path for path in report.PAGES if path.parent.name == "benchmarks"]
+    links = {path: re.findall(r"\]\((?!http|#)([^)#]+)", path.read_text(encoding="utf-8")) for path in pages}
+    assert [link for path, found in links.items() for link in found if not (path.parent / link).exists()] == []
+    (index,) = (path for path in pages if path.name == "README.md")
+    assert {path.name for path in pages} - {"README.md"} == set(links[index])
 
 
 def test_a_command_names_no_place_on_this_machine():

@@ -148,9 +148,9 @@ def test_feature_encoder_adds_its_parts() -> None:
     torch.testing.assert_close(node, sum(parts))
     assert edge.shape == (2, 8)
     assert encoder(x, edge_index, None, walks, lap_pe=vectors)[1] is None
-    with pytest.raises(ShapeError, match=r"random-walk.*encode"):
+    with pytest.raises(ShapeError, match=r"random-walk.*add_encodings"):
         encoder(x, edge_index, None, None, lap_pe=vectors)
-    with pytest.raises(ShapeError, match=r"eigenvectors.*encode"):
+    with pytest.raises(ShapeError, match=r"eigenvectors.*add_encodings"):
         encoder(x, edge_index, None, walks)
 
 

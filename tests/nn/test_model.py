@@ -380,7 +380,7 @@ def test_unknown_names_and_missing_encodings() -> None:
         GraphModel(MOLECULES, 1, config(model="plst"))
     with pytest.raises(ConfigError, match="unknown pooling"):
         GraphModel(MOLECULES, 1, config(pooling="men"))
-    with pytest.raises(ShapeError, match="prepare"):
+    with pytest.raises(ShapeError, match="add_encodings"):
         GraphModel(MOLECULES, 1, config())(Batch.from_data_list(molecules()))
     with pytest.raises(ConfigError, match="unknown order"):
         add_encodings(molecules(), config(order="canonic"))

@@ -198,7 +198,7 @@ def test_the_command_of_a_series_names_all_that_joined_it(tmp_path: Path) -> Non
         {},
         {"targets": ("a b", "c")},
         {"budget": "300k", "model_width": 72, "model_heads": 4},
-        {"compile": True, "model_bonds": False, "model_virtual_node": True, "split_seed": 3},
+        {"compile": True, "model_edge_features": False, "model_virtual_node": True, "split_seed": 3},
         {"model_model": "fingerprint", "model_trees": 7},
         {"lr": 3e-4, "split": "scaffold", "metric": "mae", "model_order": "random", "root": "/a b"},
     ],
