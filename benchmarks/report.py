@@ -17,6 +17,7 @@ from plan import read_plan, stored
 from plot import draw
 from tables import (
     data_table,
+    devices_table,
     explanations_table,
     leaderboard_table,
     notes_table,
@@ -44,6 +45,7 @@ OTHERS = {
     "reach": reach_table,
     "explanations": explanations_table,
     "reliability": reliability_table,
+    "devices": devices_table,
 }
 PLOTS = {"operator": "cost_against_size.png", "grid": "grids_against_size.png"}
 OPEN, CLOSE = re.compile(r"^<!-- table: (\S+) -->$"), "<!-- end -->"

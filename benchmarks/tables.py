@@ -157,6 +157,26 @@ def reliability_table(rows: list[Row]) -> str:
     return "\n\n".join(["\n".join(_line(line) for line in lines), _where(rows)]) if rows else "No rows yet."
 
 
+def devices_table(rows: list[Row]) -> str:
+    """What several devices are worth, and whether they train as one does."""
+    lines = [["what", "data", "devices", "result"], ["---", "---", "---:", "---"]]
+    for row in rows:
+        what, data = row["what"], row["data"]
+        if what == "curve":
+            text = "losses of {} epochs at most {:.0e} from those of one"
+            lines += [["same batches", data, n, text.format(row["epochs"], x)] for n, x in row["apart"].items()]
+        elif what == "strike":
+            text = f"one killed, resumed: scores {row['apart']:.0e} from the undisturbed run's"
+            lines.append(["a process dies", data, "2", text])
+        elif what == "throughput":
+            for case in row["cases"]:
+                text = f"{case['per_second']:,.0f} examples a second, efficiency {case['efficiency']:.2f}"
+                lines.append([f"batches of {case['batch_size']} each", data, str(case["devices"]), text])
+        else:
+            lines.append(["seeds side by side", data, str(row["seeds"]), f"{row['ratio']:.2f} × the time of one"])
+    return "\n\n".join(["\n".join(_line(line) for line in lines), _where(rows)]) if rows else "No rows yet."
+
+
 def data_table(rows: list[Row]) -> str:
     """What of a training step goes into getting its batch."""
     heads = ["data", "how", "graphs a batch", "batch", "step", "share of the time for data"]
