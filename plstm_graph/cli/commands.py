@@ -216,7 +216,7 @@ def _summary(found: Mapping[str, Any], out: str) -> None:
 
 
 _DESCRIPTORS = "To keep, for --descriptors in trainings: rdkit2d, morgan, morgan-counts or a CSV file; repeat."
-_INSTEAD = "In place of those of the training: a CSV file with the same columns for these molecules."
+_INSTEAD = "In place of those of the training: a CSV file with columns of the same names, for these molecules."
 
 
 @app.command()
@@ -307,6 +307,7 @@ def evaluate(
     root: Root = None,
     targets: Targets = None,
     smiles_column: SmilesColumn = None,
+    descriptors: Annotated[list[str] | None, _option("--descriptors", _INSTEAD)] = None,
     split: Annotated[str | None, _option("--split", "Another split than that of the training.")] = None,
     split_seed: Annotated[int | None, _option("--split-seed", "Its seed.")] = None,
     fold: Annotated[int | None, _option("--fold", "Its fold.")] = None,
@@ -330,7 +331,7 @@ def evaluate(
     from plstm_graph.train.progress import Waiting
 
     where: dict[str, Any] = {"root": root, "targets": targets or None, "smiles_column": smiles_column}
-    where |= {"split": split, "split_seed": split_seed, "fold": fold}
+    where |= {"descriptors": descriptors or None, "split": split, "split_seed": split_seed, "fold": fold}
     with watched(Waiting()):
         found = run(checkpoint, data, part=split_part, batch_size=batch_size, device=device, **where)
     if out is not None:

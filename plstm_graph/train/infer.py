@@ -1,7 +1,8 @@
 """From a checkpoint to numbers: evaluate on a data set, predict for molecules."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from copy import copy
+from dataclasses import asdict, dataclass, replace
 from os import PathLike, fspath
 from typing import Any
 
@@ -9,14 +10,14 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from plstm_graph.data.dataset import AnyDataset
+from plstm_graph.data.dataset import AnyDataset, GraphDataset
 from plstm_graph.data.datasets import is_table, reads_smiles
 from plstm_graph.data.descriptors import with_descriptors
 from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.examples import batches
 from plstm_graph.data.molecules import FEATURISERS, Rejected, read_molecules
 from plstm_graph.data.tables import Table
-from plstm_graph.errors import CheckpointError, ConfigError, DataError, unknown
+from plstm_graph.errors import CheckpointError, ConfigError, DataError, listed, unknown
 from plstm_graph.io.waiting import told
 from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.models.graph import GraphModel
@@ -192,8 +193,8 @@ def evaluate(
             trained on, told by their content and wherever they are, and "all" for others.
         batch_size: graphs at once.
         device: "auto", "cpu", "cuda", ...
-        options: fields of TrainConfig that say what to load (``root``, ``targets``, ``smiles_column``, ``task``) and
-            how to split it (``split``, ``split_seed``, ``fold``).
+        options: fields of TrainConfig that say what to load (``root``, ``targets``, ``smiles_column``, ``task``,
+            ``descriptors``) and how to split it (``split``, ``split_seed``, ``fold``).
 
     Returns:
         Name of the ``data``, ``part`` and ``why`` this one, how many ``graphs`` were scored and rows ``rejected``,
@@ -212,7 +213,8 @@ def evaluate(
         config = _pointed_at(data, meta)
     own = {"featuriser": meta.featuriser if reads_smiles(config.data) else None}
     config = override(config, own | {key: value for key, value in options.items() if value is not None})
-    dataset = data if isinstance(data, AnyDataset) else load_data(config)
+    dataset = data if isinstance(data, AnyDataset) else load_data(config, meta.spec)
+    dataset = _in_order(dataset, meta)
     _check_same_kind(dataset, meta)
     why = "as asked"
     if part is None:
@@ -246,6 +248,17 @@ def _pointed_at(data: str, meta: Meta) -> TrainConfig:
     return override(meta.train_config, {"data": data, "smiles_column": None, **own})  # what has a name brings its own
 
 
+def _in_order(dataset: AnyDataset, meta: Meta) -> AnyDataset:
+    """With the targets of the training in its order, where they are the same: a file may have them in another one."""
+    asked, trained = dataset.task.targets, meta.asked.targets
+    if asked == trained or sorted(asked) != sorted(trained) or not isinstance(dataset, GraphDataset):
+        return dataset
+    graphs = [copy(graph) for graph in dataset.graphs]
+    for graph in graphs:
+        graph.y = graph.y[..., [asked.index(name) for name in trained]]
+    return replace(dataset, graphs=graphs, task=replace(dataset.task, targets=trained))
+
+
 def _notes(dataset: AnyDataset, meta: Meta) -> list[str]:
     notes, targets = [], dataset.task.targets
     if targets != meta.asked.targets:
@@ -261,8 +274,14 @@ def _notes(dataset: AnyDataset, meta: Meta) -> list[str]:
 
 def _check_same_kind(dataset: AnyDataset, meta: Meta) -> None:
     featuriser = dataset.featuriser if dataset.featuriser and meta.featuriser else meta.featuriser  # None: not known
+    columns, wanted = dataset.features.descriptor_names, meta.spec.descriptor_names
+    if columns and wanted and columns != wanted:
+        raise DataError(
+            f"{dataset.name} has the descriptors {listed(columns)}, and the checkpoint reads {listed(wanted)}, in that "
+            "order; give the name or path of the data, or with_descriptors the features of the training"
+        )
     asked, trained = (
-        (task.name, task.level, task.num_outputs, asdict(features), made)
+        (task.name, task.level, task.num_outputs, asdict(replace(features, descriptor_names=())), made)
         for task, features, made in (
             (dataset.task, dataset.features, featuriser),
             (meta.asked, meta.spec, meta.featuriser),
@@ -278,7 +297,7 @@ def _check_same_kind(dataset: AnyDataset, meta: Meta) -> None:
 
 def as_trained(graphs: Sequence[Data], meta: Meta, kinds: Sequence[str] = ()) -> list[Data]:
     """Molecules with the descriptors of the training; ``kinds`` of them from other files, say, if given."""
-    return with_descriptors(graphs, kinds or meta.train_config.descriptors, meta.spec.descriptors)
+    return with_descriptors(graphs, kinds or meta.train_config.descriptors, meta.spec)
 
 
 def predict(
@@ -296,7 +315,7 @@ def predict(
         smiles: the molecules.
         batch_size: of them at once.
         device: "auto", "cpu", "cuda", ...
-        descriptors: in place of those of the training, for instance another file with the same columns.
+        descriptors: in place of those of the training, for instance another file with columns of the same names.
 
     Raises:
         CheckpointError: the file cannot be used, or its model was not trained on molecules.

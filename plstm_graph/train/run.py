@@ -130,7 +130,7 @@ def _train(
         guards = [Guard(owner)] if owner else []
         run, trainer, loader = _assemble(config, dataset, graphs, progress, start, [*callbacks, *guards])
         if config.init_from and not (resume and results.last_checkpoint(str(config.out))):
-            count = begin_from(run.learner.model, run.learner.task, config.init_from)
+            count = begin_from(run.learner.model, run.learner.task, config.init_from, dataset.features)
             log.info("%d numbers of the model come from %s", count, config.init_from)
         run.learner.to(trainer.strategy.root_device)
         outputs(run.learner, take(run.parts["valid"], [0]))  # a backend may refuse the model

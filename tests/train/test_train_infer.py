@@ -368,3 +368,17 @@ def test_predictions_that_find_no_room_leave_the_old_ones(run: Path, tmp_path: P
         found.write(path)
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["p.csv"]
+
+
+@pytest.mark.parametrize(
+    ("header", "asked"), [("smiles,z,y", ["*"]), ("smiles,y,z", ["z", "y"]), ("z,smiles,y", ["y", "z"])]
+)
+def test_targets_are_joined_by_name(run: Path, tmp_path: Path, header: str, asked: list[str]) -> None:
+    rows = list(csv.DictReader((run.parent / "small.csv").open()))
+    names = header.split(",")
+    (tmp_path / "other.csv").write_text("\n".join([header, *(",".join(row[name] for name in names) for row in rows)]))
+    found = evaluate(run, tmp_path / "other.csv", targets=asked)
+    assert found["by_target"] == evaluate(run)["by_target"]
+    assert (found["part"], found["notes"]) == ("test", [])
+    data = load(str(tmp_path / "other.csv"), targets=asked)
+    assert evaluate(run, data)["by_target"] == found["by_target"]
