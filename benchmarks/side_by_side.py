@@ -22,7 +22,7 @@ import records
 import torch
 from leaderboard import placed, row_of, trained
 from plan import Job, read_plan, stored
-from tables import leaderboard_table
+from tables import board
 
 from plstm_graph.config.architectures import architecture
 from plstm_graph.errors import ConfigError
@@ -200,7 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
     workers = {GPU: options.gpu, CPU: options.cpu}  # the GPU's first: it has the largest to choose from
     failed = run_all(staff, path, workers, begun + 60 * options.minutes, options.commit)
     rows = stored(plan, path)
-    print(f"\n{len(rows) - len(done)} new rows, {len(failed)} runs failed\n\n{leaderboard_table(plan, rows)}")
+    print(f"\n{len(rows) - len(done)} new rows, {len(failed)} runs failed\n\n{board(plan, rows)}")
     return 1 if failed else 0
 
 

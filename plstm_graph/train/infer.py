@@ -15,6 +15,7 @@ from plstm_graph.data.datasets import is_table, reads_smiles
 from plstm_graph.data.descriptors import with_descriptors
 from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.examples import batches
+from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.molecules import FEATURISERS, Rejected, read_molecules
 from plstm_graph.data.tables import Table
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, listed, unknown
@@ -22,6 +23,7 @@ from plstm_graph.io.waiting import told
 from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.models.vision import ImageModel
+from plstm_graph.tasks import Task
 from plstm_graph.train.checkpoint import Meta, locate, read, read_meta, restore_model
 from plstm_graph.train.config import TrainConfig, override
 from plstm_graph.train.data import Graphs, labels, load_data, split_of
@@ -215,7 +217,7 @@ def evaluate(
     config = override(config, own | {key: value for key, value in options.items() if value is not None})
     dataset = data if isinstance(data, AnyDataset) else load_data(config, meta.spec)
     dataset = _in_order(dataset, meta)
-    _check_same_kind(dataset, meta)
+    check_same_kind(dataset, meta.asked, meta.spec, meta.featuriser)
     why = "as asked"
     if part is None:
         part, why = part_to_score(config, meta, dataset, in_hand=isinstance(data, AnyDataset))
@@ -272,27 +274,32 @@ def _notes(dataset: AnyDataset, meta: Meta) -> list[str]:
     return notes
 
 
-def _check_same_kind(dataset: AnyDataset, meta: Meta) -> None:
-    featuriser = dataset.featuriser if dataset.featuriser and meta.featuriser else meta.featuriser  # None: not known
-    columns, wanted = dataset.features.descriptor_names, meta.spec.descriptor_names
+def check_same_kind(dataset: AnyDataset, task: Task, features: FeatureSpec, featuriser: str | None) -> None:
+    """Raise DataError unless a model of this task and these features can be scored on a data set.
+
+    Images may have another height and width.
+    """
+    columns, wanted = dataset.features.descriptor_names, features.descriptor_names
     if columns and wanted and columns != wanted:
         raise DataError(
             f"{dataset.name} has the descriptors {listed(columns)}, and the checkpoint reads {listed(wanted)}, in that "
             "order; give the name or path of the data, or with_descriptors the features of the training"
         )
+    made = dataset.featuriser if dataset.featuriser and featuriser else featuriser  # None: not known
     asked, trained = (
-        (task.name, task.level, task.num_outputs, asdict(replace(features, descriptor_names=())), made)
-        for task, features, made in (
-            (dataset.task, dataset.features, featuriser),
-            (meta.asked, meta.spec, meta.featuriser),
-        )
+        (each.name, each.level, each.num_outputs, asdict(_without_sizes(spec)), reader)
+        for each, spec, reader in ((dataset.task, dataset.features, made), (task, features, featuriser))
     )
     if asked != trained:
         names = ("task", "level", "number of outputs", "features", "featuriser")
         differing = [
             f"{n} {new} instead of {old}" for n, new, old in zip(names, asked, trained, strict=True) if new != old
         ]
-        raise DataError(f"{dataset.name} does not suit the checkpoint: {'; '.join(differing)}")
+        raise DataError(f"{dataset.name} does not suit the model: {'; '.join(differing)}")
+
+
+def _without_sizes(spec: FeatureSpec) -> FeatureSpec:
+    return replace(spec, descriptor_names=(), image=spec.image[:1])
 
 
 def as_trained(graphs: Sequence[Data], meta: Meta, kinds: Sequence[str] = ()) -> list[Data]:

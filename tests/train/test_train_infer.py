@@ -155,7 +155,7 @@ def test_every_model_comes_back_from_its_checkpoint(tmp_path: Path, model: str) 
 def test_evaluate_refuses_what_does_not_suit(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown part of the split 'tset'.*did you mean 'test'"):
         evaluate(run, part="tset")
-    with pytest.raises(DataError, match="does not suit the checkpoint: task binary instead of regression"):
+    with pytest.raises(DataError, match="does not suit the model: task binary instead of regression"):
         evaluate(run, small_dataset(tmp_path, "binary", ("y", "z")))
     with pytest.raises(DataError, match="number of outputs 1 instead of 2"):
         evaluate(run, small_dataset(tmp_path))
