@@ -45,7 +45,7 @@ class Choice(NamedTuple):
 
 _MODELS = (
     "plstm, gine, gcn, gin, gin-virtual, gat, gatedgcn, gps, dmpnn, lstm-gnn, dagnn, dvae or fingerprint; "
-    "of images plstm-vision, vit or efficientnet."
+    "of images plstm-vision, vit, cnn or efficientnet."
 )
 _DATA, _MODEL, _IMAGES, _FIT = "Data", "Model", "Models of images", "Training"
 CHOICES = (

@@ -83,7 +83,7 @@ MODELS: dict[str, Architecture] = {
         name: Architecture(
             build="plstm_graph.models.vision:build", config=VisionConfig, padded=False, uncaptured=_free, fixed=True
         )
-        for name in ("plstm-vision", "vit", "efficientnet")
+        for name in ("plstm-vision", "vit", "cnn", "efficientnet")
     },
     FINGERPRINT: Architecture(build="plstm_graph.models.forest:Forest", config=ForestConfig, fitted=True),
 }

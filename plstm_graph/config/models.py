@@ -54,7 +54,8 @@ class VisionConfig(AnyConfig):
     """A network of images, see :mod:`plstm_graph.models.vision`.
 
     Args:
-        model: ``"plstm-vision"``, ``"vit"`` or ``"efficientnet"``, which reads nothing else.
+        model: ``"plstm-vision"``, ``"vit"``, ``"cnn"`` (reads width and layers alone) or ``"efficientnet"`` (reads
+            nothing else).
         size: width and heads: ``"tiny"``, ``"small"`` or ``"base"``.
         width, heads: instead of those of the size; 0 for those.
         layers: blocks.

@@ -74,6 +74,7 @@ OPTIONS = {
             "fingerprint",
             "plstm-vision",
             "vit",
+            "cnn",
             "efficientnet",
         ),
     ),

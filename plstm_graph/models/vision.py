@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from plstm_graph.config.models import VisionConfig
 from plstm_graph.data.examples import Arrays
 from plstm_graph.data.features import FeatureSpec
-from plstm_graph.errors import ConfigError, DataError, PLSTMGraphError, ShapeError, unknown
+from plstm_graph.errors import ConfigError, DataError, ShapeError, unknown
+from plstm_graph.models.convolution import CNN, WIDTH, efficientnet
 from plstm_graph.nn import MultiHeadRMSNorm, PLSTMImage
 from plstm_graph.tasks import Task
 
@@ -266,21 +267,6 @@ class ViT(VisionModel):
         super().__init__(num_classes, mixers, width=width, layer_scale=1.0, **rest)
 
 
-def efficientnet(num_classes: int) -> nn.Module:
-    """EfficientNet-B0 of torchvision, untrained.
-
-    Raises:
-        PLSTMGraphError: torchvision is not installed.
-    """
-    try:
-        from torchvision.models import efficientnet_b0
-    except ImportError as error:
-        raise PLSTMGraphError(
-            "efficientnet needs torchvision, which is not installed; take the build that belongs to your torch"
-        ) from error
-    return efficientnet_b0(num_classes=num_classes)
-
-
 class ImageModel(nn.Module):
     """A network of images as a trainer sees it: batches of examples in, outputs out."""
 
@@ -322,6 +308,8 @@ def build(config: VisionConfig, features: FeatureSpec, task: Task) -> ImageModel
     outputs = task.num_outputs
     if config.model == "efficientnet":
         return ImageModel(efficientnet(outputs))
+    if config.model == "cnn":
+        return ImageModel(CNN(outputs, width=config.width or WIDTH, layers=config.layers, channels=channels))
     common: dict[str, Any] = {
         "size": config.size,
         "width": config.width or None,

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from plstm_graph.errors import ConfigError, PLSTMGraphError, ShapeError
-from plstm_graph.models.vision import PLSTMVision, VisionModel, ViT, efficientnet
+from plstm_graph.models.convolution import CNN, efficientnet
+from plstm_graph.models.vision import PLSTMVision, VisionModel, ViT
 
 
 def parameters(model: nn.Module) -> float:
@@ -75,6 +76,14 @@ def test_what_is_refused() -> None:
         PLSTMVision(2, width=10, heads=4)
     with pytest.raises(ConfigError, match="size"):
         ViT(2, size="huge")
+
+
+def test_a_small_convolutional_network() -> None:
+    network = CNN(10, width=8, layers=4, channels=1)
+    assert sum(isinstance(layer, nn.MaxPool2d) for layer in network.layers) == 1
+    for size in ((8, 8), (5, 1)):
+        assert network(torch.randn(2, 1, *size)).shape == (2, 10)
+    assert CNN(3, layers=0)(torch.ones(1, 3, 4, 4)).shape == (1, 3)
 
 
 def test_efficientnet_comes_from_torchvision() -> None:
