@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from plstm_graph.estimators import MoleculeClassifier, MoleculeRegressor
     from plstm_graph.gates import Gates
     from plstm_graph.line_dag import LineDAG
     from plstm_graph.models.vision import PLSTMVision
@@ -19,6 +20,8 @@ __all__ = [
     "PLSTM",
     "Gates",
     "LineDAG",
+    "MoleculeClassifier",
+    "MoleculeRegressor",
     "PLSTMBlock",
     "PLSTMChain",
     "PLSTMConv",
@@ -31,6 +34,8 @@ __all__ = [
 _HOME = {
     "Gates": "gates",
     "LineDAG": "line_dag",
+    "MoleculeClassifier": "estimators",
+    "MoleculeRegressor": "estimators",
     "PLSTM": "nn",
     "PLSTMBlock": "nn",
     "PLSTMChain": "nn",

@@ -23,6 +23,7 @@ GROUPS = (
     ("models",),
     ("draw",),
     ("train",),
+    ("estimators",),
     ("cli", "__main__", "graphgym"),
 )
 GROUP = {name: place for place, names in enumerate(GROUPS) for name in names}
@@ -32,7 +33,14 @@ HOMES = {
     "ogb": ("data/molecules.py",),
     "pytorch_lightning": ("train/",),
     "lightning": (),
-    "sklearn": ("tasks/metrics.py", "data/splits.py", "data/digits.py", "draw/plots.py", "models/forest.py"),
+    "sklearn": (
+        "tasks/metrics.py",
+        "data/splits.py",
+        "data/digits.py",
+        "draw/plots.py",
+        "models/forest.py",
+        "estimators.py",
+    ),
     "matplotlib": ("draw/",),
     "jinja2": ("train/page/__init__.py",),
     "typer": ("cli/",),

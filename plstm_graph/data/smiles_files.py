@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from plstm_graph.data.dataset import MOLECULE, GraphDataset
@@ -37,12 +37,45 @@ def load_csv(
     kind = tabular[task] if task else _guess(targets, labels, table.path.name)
     asked = kind.from_table(targets, labels, table.path.name)
 
+    ids = table.ids(taken=targets)
+    return from_smiles(
+        texts, labels, asked, stem(table.path), where=table.path.name, unusable=unusable, ids=ids, featuriser=featuriser
+    )
+
+
+def from_smiles(
+    texts: Sequence[str],
+    labels: Sequence[Sequence[float]],
+    asked: Task,
+    name: str,
+    *,
+    where: str = "",
+    unusable: Mapping[int, str] | None = None,
+    ids: Sequence[str] = (),
+    featuriser: str = CIP,
+) -> GraphDataset:
+    """Molecules with labels, in order; rows that cannot be used are in ``rejected``.
+
+    Args:
+        texts: SMILES.
+        labels: numbers of each, one a target, NaN where there is none.
+        asked: the task.
+        name: of the data set.
+        where: what errors call it.
+        unusable: why a row, from 1, has no label at all.
+        ids: what the rows are called, if they are.
+        featuriser: how a SMILES becomes a graph.
+
+    Raises:
+        DataError: no row can be used.
+    """
     molecules, rejected = read_molecules(texts, featuriser)
-    graphs, rows, ids = [], [], table.ids(taken=targets)
+    graphs, rows = [], []
     for row, graph in molecules:
         label = labels[row - 1]
         if all(math.isnan(value) for value in label):
-            rejected.append(Rejected(row, texts[row - 1], unusable.get(row, f"no label in {listed(targets)}")))
+            reason = (unusable or {}).get(row, f"no label in {listed(asked.targets)}")
+            rejected.append(Rejected(row, texts[row - 1], reason))
             continue
         graph.y = asked.label(label)
         graphs.append(graph)
@@ -50,11 +83,9 @@ def load_csv(
     rejected = sorted(each._replace(id=ids[each.row - 1]) if ids else each for each in rejected)
     if not graphs:
         first = rejected[0]
-        raise DataError(
-            f"{table.path.name}: none of the {len(texts)} rows can be used; row {first.row}: {first.reason}"
-        )
+        raise DataError(f"{where or name}: none of the {len(texts)} rows can be used; row {first.row}: {first.reason}")
     return GraphDataset(
-        stem(table.path),
+        name,
         graphs,
         asked,
         MOLECULE,

@@ -11,7 +11,6 @@ from plstm_graph.grid.gates import (
     GridGates,
     d_gates,
     general_gates,
-    p_code_gates,
     p_gates,
 )
 
@@ -32,7 +31,6 @@ __all__ = [
     "general_gates",
     "grid_dag",
     "image",
-    "p_code_gates",
     "p_gates",
     "step",
 ]

@@ -191,6 +191,8 @@ class GraphModel(nn.Module):
             raise ConfigError(f"descriptors are of a molecule, and this task asks about each {level}; leave them out")
         joined = len(poolings) if whole else 1
         width = config.width * (joined + sum(part is not None for part in (self.edge_readout, self.descriptors)))
+        self.channels = width
+        """What the head reads, and :meth:`embed` gives."""
         layers: list[nn.Module] = []
         for _ in range(config.head_layers - 1):
             layers += [nn.Linear(width, config.width), nn.GELU(), nn.Dropout(config.dropout)]
@@ -201,6 +203,16 @@ class GraphModel(nn.Module):
 
     def forward(self, data: Data) -> Tensor:
         """[G, num_outputs], or [N, num_outputs]"""
+        found = [self.head(read) for read in self._read(data)]
+        return found[0] if len(found) == 1 else torch.stack(found).mean(0)
+
+    def embed(self, data: Data) -> Tensor:
+        """What the head reads of each graph, [G, channels], or of each node."""
+        found = list(self._read(data))
+        return found[0] if len(found) == 1 else torch.stack(found).mean(0)
+
+    def _read(self, data: Data) -> Iterator[Tensor]:
+        """Pooled nodes, edges and descriptors side by side, once for each reading."""
         batch = data.get("batch")
         size = data.num_graphs if isinstance(data, Batch) else None  # graphs without nodes count, too
         x, edge_attr = self.encoder(
@@ -210,7 +222,6 @@ class GraphModel(nn.Module):
             batch=batch,
             num_graphs=size,
         )
-        found = []
         for arguments in self._readings(data):
             if isinstance(self.stack, PLSTM):
                 self.stack.prepare_dag(arguments["dag"])
@@ -225,8 +236,7 @@ class GraphModel(nn.Module):
                 parts.append(self.edge_readout(read, data.edge_index, edge_attr, batch, size))
             if self.descriptors is not None:
                 parts.append(self.descriptors(self._described(data)))
-            found.append(self.head(torch.cat(parts, -1) if parts[1:] else parts[0]))
-        return found[0] if len(found) == 1 else torch.stack(found).mean(0)
+            yield torch.cat(parts, -1) if parts[1:] else parts[0]
 
     def _described(self, data: Data) -> Tensor:
         if "descriptors" not in data:

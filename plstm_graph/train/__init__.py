@@ -11,18 +11,19 @@ from plstm_graph.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from plstm_graph.train.explained import explain
-    from plstm_graph.train.infer import evaluate, predict
+    from plstm_graph.train.infer import embed, evaluate, predict
     from plstm_graph.train.portable import export
     from plstm_graph.train.run import train
     from plstm_graph.train.series import train_series
 
-__all__ = ["TrainConfig", "evaluate", "explain", "export", "predict", "train", "train_series"]
+__all__ = ["TrainConfig", "embed", "evaluate", "explain", "export", "predict", "train", "train_series"]
 
 _HOME = {
     "train": "run",
     "train_series": "series",
     "evaluate": "infer",
     "predict": "infer",
+    "embed": "infer",
     "explain": "explained",
     "export": "portable",
 }
@@ -34,6 +35,6 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
     except ModuleNotFoundError as error:
-        if error.name and error.name.split(".")[0] in {"pytorch_lightning", "torchmetrics", "rich"}:
+        if error.name and error.name.split(".")[0] in {"pytorch_lightning", "torchmetrics", "tomli_w", "rich"}:
             raise PLSTMGraphError(missing_extra(error.name, "train")) from error
         raise

@@ -23,7 +23,7 @@ from plstm_graph.train.data import labels
 from plstm_graph.train.infer import outputs, spreads
 from plstm_graph.train.module import Learner
 from plstm_graph.train.owner import Owner
-from plstm_graph.train.report import Run, report
+from plstm_graph.train.report import Run, Trained, report
 from plstm_graph.train.start import Start
 
 Train = Callable[..., dict[str, Any]]
@@ -49,7 +49,7 @@ def fit_members(
     resume: bool,
     progress: bool,
     callbacks: Sequence[Callback],
-) -> dict[str, Any]:
+) -> Trained:
     """Trains the members one after the other, each on the same split, and reports on what they answer together.
 
     A member is a run of its own, in ``members/NUMBER`` of the folder. When the whole is resumed, finished members stay

@@ -1,8 +1,7 @@
 """From a checkpoint to numbers: evaluate on a data set, predict for molecules."""
 
-from collections.abc import Sequence
-from copy import copy
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from os import PathLike, fspath
 from typing import Any
 
@@ -10,20 +9,18 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from plstm_graph.data.dataset import AnyDataset, GraphDataset
+from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.data.datasets import is_table, reads_smiles
 from plstm_graph.data.descriptors import with_descriptors
 from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.examples import batches
-from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.molecules import FEATURISERS, Rejected, read_molecules
 from plstm_graph.data.tables import Table
-from plstm_graph.errors import CheckpointError, ConfigError, DataError, listed, unknown
+from plstm_graph.errors import CheckpointError, ConfigError, DataError, unknown
 from plstm_graph.io.waiting import told
 from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.models.vision import ImageModel
-from plstm_graph.tasks import Task
 from plstm_graph.train.checkpoint import Meta, locate, read, read_meta, restore_model
 from plstm_graph.train.config import TrainConfig, override
 from plstm_graph.train.data import Graphs, labels, load_data, split_of
@@ -93,9 +90,13 @@ def restore(checkpoint: str | PathLike[str], device: str = "auto") -> tuple[Lear
         CheckpointError: missing, truncated or foreign file.
         ConfigError: there is no such device here.
     """
-    content = read(checkpoint)
-    meta = read_meta(content, locate(checkpoint))
-    learner = Learner(restore_model(content, meta, locate(checkpoint)), meta.asked, meta.plain())
+    return restored(read(checkpoint), locate(checkpoint), device)
+
+
+def restored(content: Mapping[str, Any], where: object, device: str = "auto") -> tuple[Learner, Meta]:
+    """As :func:`restore`, of what a checkpoint holds; ``where`` is for errors."""
+    meta = read_meta(content, where)
+    learner = Learner(restore_model(content, meta, where), meta.asked, meta.plain())
     return learner.to(pick_device(device)).eval(), meta
 
 
@@ -106,13 +107,18 @@ def restore_for_molecules(checkpoint: str | PathLike[str], device: str = "auto")
         CheckpointError: also where it was trained on graphs of another kind, or answers for each node.
     """
     learner, meta = restore(checkpoint, device)
+    check_reads_molecules(meta, checkpoint)
+    return learner, meta
+
+
+def check_reads_molecules(meta: Meta, checkpoint: object) -> None:
+    """Raise CheckpointError for a model of graphs of another kind, or one that answers for each node."""
     if meta.featuriser not in FEATURISERS:
         raise CheckpointError(
             f"{checkpoint} was trained on {meta.train_config.data!r}, not on molecules given as SMILES; use evaluate"
         )
-    if learner.task.level != "graph":
-        raise CheckpointError(f"{checkpoint} answers for each {learner.task.level}, not for a molecule; use evaluate")
-    return learner, meta
+    if meta.asked.level != "graph":
+        raise CheckpointError(f"{checkpoint} answers for each {meta.asked.level}, not for a molecule; use evaluate")
 
 
 def network(learner: Learner, checkpoint: str | PathLike[str]) -> GraphModel:
@@ -195,8 +201,8 @@ def evaluate(
             trained on, told by their content and wherever they are, and "all" for others.
         batch_size: graphs at once.
         device: "auto", "cpu", "cuda", ...
-        options: fields of TrainConfig that say what to load (``root``, ``targets``, ``smiles_column``, ``task``,
-            ``descriptors``) and how to split it (``split``, ``split_seed``, ``fold``).
+        options: fields of TrainConfig that say what to load (``root``, ``targets``, ``smiles_column``, ``task``) and
+            how to split it (``split``, ``split_seed``, ``fold``).
 
     Returns:
         Name of the ``data``, ``part`` and ``why`` this one, how many ``graphs`` were scored and rows ``rejected``,
@@ -215,9 +221,8 @@ def evaluate(
         config = _pointed_at(data, meta)
     own = {"featuriser": meta.featuriser if reads_smiles(config.data) else None}
     config = override(config, own | {key: value for key, value in options.items() if value is not None})
-    dataset = data if isinstance(data, AnyDataset) else load_data(config, meta.spec)
-    dataset = _in_order(dataset, meta)
-    check_same_kind(dataset, meta.asked, meta.spec, meta.featuriser)
+    dataset = data if isinstance(data, AnyDataset) else load_data(config)
+    _check_same_kind(dataset, meta)
     why = "as asked"
     if part is None:
         part, why = part_to_score(config, meta, dataset, in_hand=isinstance(data, AnyDataset))
@@ -225,10 +230,10 @@ def evaluate(
     graphs = dataset.encoded(meta.model_config, chosen)
     if not len(graphs):
         raise DataError(f"the {part} part of {dataset.name} is empty; give another --split-part")
-    answers, known = outputs(learner, graphs, batch_size), labels(graphs)
-    found = learner.task.scores(answers, known)
-    found |= learner.task.calibration(answers, known, spreads(learner, graphs, batch_size))
-    by_target = learner.task.by_target(answers, known)
+    found_outputs, known = outputs(learner, graphs, batch_size), labels(graphs)
+    found = learner.task.scores(found_outputs, known)
+    found |= learner.task.calibration(found_outputs, known, spreads(learner, graphs, batch_size))
+    by_target = learner.task.by_target(found_outputs, known)
     counts = {"graphs": len(graphs), "rejected": len(dataset.rejected)}
     return {
         "data": dataset.name,
@@ -250,17 +255,6 @@ def _pointed_at(data: str, meta: Meta) -> TrainConfig:
     return override(meta.train_config, {"data": data, "smiles_column": None, **own})  # what has a name brings its own
 
 
-def _in_order(dataset: AnyDataset, meta: Meta) -> AnyDataset:
-    """With the targets of the training in its order, where they are the same: a file may have them in another one."""
-    asked, trained = dataset.task.targets, meta.asked.targets
-    if asked == trained or sorted(asked) != sorted(trained) or not isinstance(dataset, GraphDataset):
-        return dataset
-    graphs = [copy(graph) for graph in dataset.graphs]
-    for graph in graphs:
-        graph.y = graph.y[..., [asked.index(name) for name in trained]]
-    return replace(dataset, graphs=graphs, task=replace(dataset.task, targets=trained))
-
-
 def _notes(dataset: AnyDataset, meta: Meta) -> list[str]:
     notes, targets = [], dataset.task.targets
     if targets != meta.asked.targets:
@@ -274,37 +268,26 @@ def _notes(dataset: AnyDataset, meta: Meta) -> list[str]:
     return notes
 
 
-def check_same_kind(dataset: AnyDataset, task: Task, features: FeatureSpec, featuriser: str | None) -> None:
-    """Raise DataError unless a model of this task and these features can be scored on a data set.
-
-    Images may have another height and width.
-    """
-    columns, wanted = dataset.features.descriptor_names, features.descriptor_names
-    if columns and wanted and columns != wanted:
-        raise DataError(
-            f"{dataset.name} has the descriptors {listed(columns)}, and the checkpoint reads {listed(wanted)}, in that "
-            "order; give the name or path of the data, or with_descriptors the features of the training"
-        )
-    made = dataset.featuriser if dataset.featuriser and featuriser else featuriser  # None: not known
+def _check_same_kind(dataset: AnyDataset, meta: Meta) -> None:
+    featuriser = dataset.featuriser if dataset.featuriser and meta.featuriser else meta.featuriser  # None: not known
     asked, trained = (
-        (each.name, each.level, each.num_outputs, asdict(_without_sizes(spec)), reader)
-        for each, spec, reader in ((dataset.task, dataset.features, made), (task, features, featuriser))
+        (task.name, task.level, task.num_outputs, asdict(features), made)
+        for task, features, made in (
+            (dataset.task, dataset.features, featuriser),
+            (meta.asked, meta.spec, meta.featuriser),
+        )
     )
     if asked != trained:
         names = ("task", "level", "number of outputs", "features", "featuriser")
         differing = [
             f"{n} {new} instead of {old}" for n, new, old in zip(names, asked, trained, strict=True) if new != old
         ]
-        raise DataError(f"{dataset.name} does not suit the model: {'; '.join(differing)}")
-
-
-def _without_sizes(spec: FeatureSpec) -> FeatureSpec:
-    return replace(spec, descriptor_names=(), image=spec.image[:1])
+        raise DataError(f"{dataset.name} does not suit the checkpoint: {'; '.join(differing)}")
 
 
 def as_trained(graphs: Sequence[Data], meta: Meta, kinds: Sequence[str] = ()) -> list[Data]:
     """Molecules with the descriptors of the training; ``kinds`` of them from other files, say, if given."""
-    return with_descriptors(graphs, kinds or meta.train_config.descriptors, meta.spec)
+    return with_descriptors(graphs, kinds or meta.train_config.descriptors, meta.spec.descriptors)
 
 
 def predict(
@@ -322,12 +305,24 @@ def predict(
         smiles: the molecules.
         batch_size: of them at once.
         device: "auto", "cpu", "cuda", ...
-        descriptors: in place of those of the training, for instance another file with columns of the same names.
+        descriptors: in place of those of the training, for instance another file with the same columns.
 
     Raises:
         CheckpointError: the file cannot be used, or its model was not trained on molecules.
     """
     learner, meta = restore_for_molecules(checkpoint, device)
+    return answers(learner, meta, smiles, batch_size=batch_size, descriptors=descriptors)
+
+
+def answers(
+    learner: Learner,
+    meta: Meta,
+    smiles: Sequence[str],
+    *,
+    batch_size: int = 256,
+    descriptors: Sequence[str] = (),
+) -> Predictions:
+    """As :func:`predict`, of a model that :func:`restore_for_molecules` gave: for more than one call."""
     assert meta.featuriser is not None
     read_rows, rejected = read_molecules(smiles, meta.featuriser)
     task = learner.task
@@ -342,3 +337,46 @@ def predict(
         whole = found if spread is None else torch.cat([found, spread.to(found.dtype)], 1)
         values[torch.tensor([row - 1 for row, _ in read_rows])] = whole.to(values.dtype)
     return Predictions(list(smiles), columns, values, rejected)
+
+
+def embed(
+    checkpoint: str | PathLike[str],
+    smiles: Sequence[str],
+    *,
+    batch_size: int = 256,
+    device: str = "auto",
+    descriptors: Sequence[str] = (),
+) -> Predictions:
+    """Learned fingerprints of molecules: what the last layers of a network read, member by member of an ensemble.
+
+    Arguments and errors are those of :func:`predict`; a forest has none.
+    """
+    learner, meta = restore_for_molecules(checkpoint, device)
+    return embeddings(learner, meta, smiles, batch_size=batch_size, descriptors=descriptors)
+
+
+@torch.inference_mode()
+def embeddings(
+    learner: Learner,
+    meta: Meta,
+    smiles: Sequence[str],
+    *,
+    batch_size: int = 256,
+    descriptors: Sequence[str] = (),
+) -> Predictions:
+    """As :func:`embed`, of a model that :func:`restore_for_molecules` gave."""
+    members: Any = learner.model.members if isinstance(learner.model, Ensemble) else [learner.model]
+    if not all(isinstance(member, GraphModel) for member in members):
+        raise CheckpointError("a forest has no learned fingerprints: it reads those of Morgan; give a network")
+    assert meta.featuriser is not None
+    read_rows, rejected = read_molecules(smiles, meta.featuriser)
+    graphs = add_encodings(as_trained([graph for _, graph in read_rows], meta, descriptors), meta.model_config)
+    learner.eval()
+    with memory_advice(batch_size):
+        moved = (batch.to(learner.device) for batch in batches(graphs, batch_size))
+        parts = [torch.cat([member.embed(batch).float() for member in members], -1).cpu() for batch in moved]
+    names = [f"embedding_{k}" for k in range(sum(member.channels for member in members))]
+    values = torch.full((len(smiles), len(names)), torch.nan)
+    if parts:
+        values[torch.tensor([row - 1 for row, _ in read_rows])] = torch.cat(parts)
+    return Predictions(list(smiles), names, values, rejected)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -24,8 +24,8 @@ from plstm_graph.train.start import Start
 class Run:
     """A run and its parts.
 
-    ``split`` holds the places of train, valid and test in the data set, ``parts`` their prepared graphs, and those of
-    further data sets that are scored, by their name; ``devices`` is how many train it together.
+    ``split`` holds the places of train, valid and test in the data set, ``parts`` their prepared graphs; ``devices`` is
+    how many train it together.
     """
 
     config: TrainConfig
@@ -39,14 +39,21 @@ class Run:
     devices: int = 1
 
 
+class Trained(NamedTuple):
+    """A learner with the weights of its best epoch, and what ``metrics.json`` says of it."""
+
+    learner: Learner
+    metrics: dict[str, Any]
+
+
 MOST_VALUES = 10_000_000
 """A training part with more predictions than this is left out of ``predictions.csv``."""
 
 Found = dict[str, tuple[Tensor, Tensor]]  # by part: prediction and target
 
 
-def report(run: Run, *, write: bool = True) -> dict[str, Any]:
-    """Scores the last and the best weights in float32, writes the folder if there is one, returns ``metrics.json``."""
+def report(run: Run, *, write: bool = True) -> Trained:
+    """Scores the last and the best weights in float32, and writes the folder if there is one."""
     run.learner.float()
     size = run.config.batch_size  # what training had memory for
     task = run.learner.task
@@ -56,7 +63,7 @@ def report(run: Run, *, write: bool = True) -> dict[str, Any]:
     content = _content(run, found, last_epoch)
     if run.out is not None and write:
         _write(run, run.out, found, content)
-    return content
+    return Trained(run.learner, content)
 
 
 def _best_state(run: Run) -> dict[str, Tensor]:
@@ -68,11 +75,9 @@ def _best_state(run: Run) -> dict[str, Tensor]:
 
 def _content(run: Run, found: Found, last_epoch: dict[str, float]) -> dict[str, Any]:
     config, dataset, keeper, task = run.config, run.dataset, run.keeper, run.learner.task
-    scores = {name: task.scores(prediction, target) for name, (prediction, target) in found.items()}
     return {
         "metric": task.metric,
-        **{name: scores[name] for name in run.split},
-        **_also(scores, run),
+        **{name: task.scores(prediction, target) for name, (prediction, target) in found.items()},
         "test_last_epoch": last_epoch,
         **_by_target(run, found),
         **_calibration(run, found),
@@ -97,12 +102,6 @@ def _content(run: Run, found: Found, last_epoch: dict[str, float]) -> dict[str, 
         "commit": results.commit(),
         "versions": results.versions(),
     }
-
-
-def _also(scores: dict[str, dict[str, float]], run: Run) -> dict[str, Any]:
-    """Scores on further data sets."""
-    further = {name: each for name, each in scores.items() if name not in run.split}
-    return {"also": further} if further else {}
 
 
 def _by_target(run: Run, found: Found) -> dict[str, Any]:
@@ -132,13 +131,12 @@ def _write(run: Run, out: Path, found: Found, content: dict[str, Any]) -> None:
             label=label,
             best_epoch=run.keeper.best_epoch,
         )
-    own = {name: found[name] for name in run.split}
-    arrays = {name: (prediction.numpy(), target.numpy()) for name, (prediction, target) in own.items() if len(target)}
+    arrays = {name: (prediction.numpy(), target.numpy()) for name, (prediction, target) in found.items() if len(target)}
     part = "test" if "test" in arrays else "valid"
     note = f"{run.dataset.name}: {part} {label} {content[part][task.metric]:.3f}"
     if task.picture:
         getattr(plots, task.picture)(arrays, out / f"{task.picture}.png", targets=task.targets, note=note)
-    results.write_rows(out / results.PREDICTIONS, _columns(run), _rows(run, own))
+    results.write_rows(out / results.PREDICTIONS, _columns(run), _rows(run, found))
     results.write_json(out / results.SCORES, content)
 
 

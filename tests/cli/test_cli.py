@@ -2,6 +2,7 @@ import csv
 import errno
 import gzip
 import json
+import math
 import os
 import re
 import shutil
@@ -127,15 +128,6 @@ def test_resume_takes_the_options_of_the_run(run: Path, invoke: Invoke) -> None:
     one_line(invoke("train", "--out", run, *SMALL), "is not empty; give --resume, --overwrite or another --out")
 
 
-def test_minutes_stop_a_run_that_goes_on(tmp_path: Path, invoke: Invoke) -> None:
-    words = ["--data", write_csv(tmp_path / "my.csv"), "--targets", "y", *SMALL, "--out", tmp_path / "run"]
-    stopped = invoke("train", *words, "--minutes", 1e-4)
-    assert stopped.exit_code == 130
-    assert "minutes are over after epoch 1 of 2, which is stored; resume with: plstm-graph train" in stopped.output
-    assert invoke("train", *words, "--minutes", 1e-4, "--resume").exit_code == 0
-    one_line(invoke("train", *words, "--minutes", 1, "--seeds", "0-1", "--overwrite"), "--minutes is for a single run")
-
-
 @pytest.mark.parametrize(
     ("words", "text"),
     [
@@ -259,6 +251,17 @@ def test_results_as_their_names_say(run: Path, tmp_path: Path, invoke: Invoke) -
     packed = gzip.decompress((tmp_path / "p.tsv.gz").read_bytes()).decode().splitlines()
     assert plain == list(csv.reader(packed, delimiter="\t"))
     assert [row[:2] for row in plain[1:]] == [["CCO", "ethanol"], ["c1ccccc1", "benzene"]]
+
+
+def test_embed(run: Path, tmp_path: Path, invoke: Invoke) -> None:
+    (tmp_path / "in.csv").write_text("id,smiles\na,CCO\nb,C1CC\n")
+    words = ["--checkpoint", run, "--input", tmp_path / "in.csv", "--out", tmp_path / "out.csv"]
+    assert invoke("embed", *words).stdout == f"2 rows of 8 channels; wrote {tmp_path / 'out.csv'}\n"
+    rows = (tmp_path / "out.csv").read_text().splitlines()
+    assert rows[0].startswith("id,smiles,embedding_0,")
+    assert rows[0].endswith(",embedding_7,error")
+    assert all(map(math.isfinite, map(float, rows[1].split(",")[2:10])))
+    assert rows[2].startswith("b,C1CC,,")
 
 
 def test_predict_from_csv_with_a_column_of_another_name(run: Path, tmp_path: Path, invoke: Invoke) -> None:
