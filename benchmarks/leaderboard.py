@@ -1,21 +1,25 @@
 """Train every entry of a config over its seeds and folds: ``python benchmarks/leaderboard.py CONFIG.toml --root DATA``.
 
-A run that is stored already is skipped, so that an interrupted leaderboard goes on where it stopped.
+A run that is stored already is skipped, so that an interrupted leaderboard goes on where it stopped. Runs that last
+longer than a machine can be had: ``--minutes 8 --runs FOLDER`` stops them after an epoch, and the next call goes on.
 """
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import records
 from plan import Job, read_plan, stored
-from tables import leaderboard_table
+from tables import board
 
-from plstm_graph.errors import ConfigError, DataError, PLSTMGraphError, unknown
+from plstm_graph.errors import ConfigError, DataError, PLSTMGraphError, TimeUp, unknown
+from plstm_graph.train import results
 from plstm_graph.train.callbacks import Reporter
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.pool import Failure, Say, outcomes
@@ -25,27 +29,50 @@ from plstm_graph.train.series import shared_dataset, shared_graphs
 OTHER_DATA = "the stored rows are of other data of this name"
 
 
-def run_job(job: Job, say: Say) -> dict[str, Any]:
-    """Trains one job and returns its row.
+BEGIN = 1.5
+"""With fewer minutes left no run is begun: compiling it and one epoch would take longer."""
+
+
+class Until(NamedTuple):
+    """When to stop, in seconds of ``time.time``, and the folder in which runs wait to go on."""
+
+    seconds: float
+    runs: Path
+
+
+def run_job(job: Job, say: Say, until: Until | None = None) -> dict[str, Any]:
+    """Trains one job and returns its row; if it has to wait, ``{"waits": why}``.
 
     Raises:
         DataError: the data are not those of the rows that are stored.
     """
-    return row_of(job, trained(job, placed(job.config), say))
+    config = placed(job.config)
+    if until is None:
+        return row_of(job, trained(job, config, say))
+    minutes = (until.seconds - time.time()) / 60
+    if minutes < BEGIN:
+        return {"waits": "there is no time to begin"}
+    out = until.runs / job.key
+    how = {"resume": (out / results.CONFIG).is_file(), "minutes": minutes}
+    try:
+        return row_of(job, trained(job, replace(config, out=str(out)), say, **how))
+    except TimeUp as pause:
+        return {"waits": str(pause)}
 
 
-def trained(job: Job, config: TrainConfig, say: Say) -> dict[str, Any]:
+def trained(job: Job, config: TrainConfig, say: Say, **how: Any) -> dict[str, Any]:
     """What a run found.
 
     Args:
         job: with the hash of the data that it has to read.
         config: how it is run here: what does not change its result may be another than the job's.
         say: told how far it is.
+        how: more for ``train``.
     """
     dataset = shared_dataset(config)
     if job.data_hash not in (None, dataset.examples.digest):
         raise DataError(f"{OTHER_DATA}; bring those back, or give another --results")
-    return train(config, dataset, graphs=shared_graphs(config), callbacks=[Reporter(say)])
+    return train(config, dataset, graphs=shared_graphs(config), callbacks=[Reporter(say)], **how)
 
 
 def placed(config: TrainConfig) -> TrainConfig:
@@ -66,6 +93,7 @@ def row_of(job: Job, found: dict[str, Any]) -> dict[str, Any]:
         "metric": found["metric"],
         "valid": found["valid"],
         "test": found["test"],
+        **({"also": found["also"]} if "also" in found else {}),
         "epoch": found["best_epoch"],
         "params": found["parameters"],
         "minutes": found["minutes"],
@@ -87,6 +115,9 @@ def run_all(
     with closing(outcomes(jobs, run, workers=workers)) as found:
         for done, (job, row) in enumerate(found, start=1):
             where = f"[{done}/{len(jobs)}] {job.entry} seed {job.config.seed} fold {job.config.fold}"
+            if isinstance(row, dict) and "waits" in row:
+                print(f"{where}: {row['waits']}", flush=True)
+                continue
             if not isinstance(row, Failure) and known.setdefault(job.source, row["data_hash"]) != row["data_hash"]:
                 row = Failure(OTHER_DATA)  # they changed meanwhile
             if isinstance(row, Failure):
@@ -104,6 +135,7 @@ def run_all(
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs what is missing and prints the table."""
+    begun = time.time()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument("--root", help="folder with public data (TUDataset/NAME/raw)")
@@ -111,8 +143,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", action="append", help="entry to run; may be repeated")
     parser.add_argument("--results", type=Path, default=records.RESULTS, help="folder for the rows")
     parser.add_argument("--commit", help="of these files, where git cannot tell")
+    parser.add_argument("--minutes", type=float, help="stop after so many; with --runs")
+    parser.add_argument("--runs", type=Path, help="folder in which runs that are stopped wait for the next call")
     parser.add_argument("--dry-run", action="store_true", help="say what would run, and print the table")
     options = parser.parse_args(arguments)
+    if (options.minutes is None) != (options.runs is None):
+        parser.error("--minutes and --runs go together: what is stopped has to wait somewhere")
     try:
         plan = read_plan(options.config, options.root)
         if missing := set(options.only or ()) - set(plan.entries):
@@ -126,8 +162,10 @@ def main(arguments: list[str] | None = None) -> int:
     jobs = [replace(job, data_hash=hashes.get(job.source)) for job in plan.jobs]
     todo = [job for job in jobs if job.key not in done and (not options.only or job.entry in options.only)]
     print(f"{plan.name}: {len(plan.jobs)} runs, {len(done)} done, {len(todo)} to do")
-    failed = [] if options.dry_run else run_all(todo, path, workers=options.jobs, commit=options.commit)
-    print("\n" + leaderboard_table(plan, stored(plan, path)))
+    until = Until(begun + 60 * options.minutes, options.runs.resolve()) if options.minutes else None
+    how: dict[str, Any] = {"workers": options.jobs, "commit": options.commit, "run": partial(run_job, until=until)}
+    failed = [] if options.dry_run else run_all(todo, path, **how)
+    print("\n" + board(plan, stored(plan, path)))
     return 1 if failed else 0
 
 

@@ -1,9 +1,10 @@
 """The runs that a config file asks for, and which of them are stored already."""
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import records
@@ -47,11 +48,12 @@ class Job:
 
 
 class Plan(NamedTuple):
-    """A config file: its name, what it is about, and its runs in order."""
+    """A config file: its name, what it is about, its runs in order, and numbers of others for entries."""
 
     name: str
     title: str
     jobs: list[Job]
+    published: Mapping[str, list[str]] = MappingProxyType({})
 
     @property
     def entries(self) -> list[str]:
@@ -62,9 +64,10 @@ def read_plan(path: Path, root: str | None = None) -> Plan:
     """Runs of a config file.
 
     ``[data]`` has ``name``, ``split``, ``seeds`` and ``folds``; ``[train]`` settings of all entries, else those usual
-    for the data; each ``[[entry]]`` a ``name`` and what it changes (``model.local = "none"``, ``lr = 3e-4``). With
-    ``[[set]]`` tables, each a ``name`` and what it changes (``data = "esol.pt"``), every entry is run on each of them,
-    or on those of its own ``sets``, and is called ``set: entry``. Prepared data may lie in the folder of ``root``.
+    for the data; each ``[[entry]]`` a ``name`` and what it changes (``model.local = "none"``, ``lr = 3e-4``);
+    ``[published]`` what others found, by entry. With ``[[set]]`` tables, each a ``name`` and what it changes
+    (``data = "esol.pt"``), every entry is run on each of them, or on those of its own ``sets``, and is called
+    ``set: entry``. Prepared data may lie in the folder of ``root``.
 
     Raises:
         ConfigError: not TOML, an unknown setting, two entries of one name.
@@ -91,7 +94,7 @@ def read_plan(path: Path, root: str | None = None) -> Plan:
         for seed in seeds
         for fold in folds
     ]
-    plan = Plan(path.stem, content.get("title", path.stem), jobs)
+    plan = Plan(path.stem, content.get("title", path.stem), jobs, content.get("published", {}))
     if len(plan.entries) < len(entries):
         raise ConfigError(f"{path.name}: every entry needs a name of its own (got {', '.join(plan.entries)})")
     return plan

@@ -16,10 +16,10 @@ import records
 from plan import read_plan, stored
 from plot import draw
 from tables import (
+    board,
     data_table,
     devices_table,
     explanations_table,
-    leaderboard_table,
     notes_table,
     reach_table,
     reliability_table,
@@ -56,9 +56,9 @@ Tables = Mapping[str, Callable[[], str]]
 def tables(configs: Path = records.CONFIGS, results: Path = records.RESULTS) -> Tables:
     """Every table there is, by name; made when called."""
 
-    def board(config: Path) -> str:
+    def from_config(config: Path) -> str:
         plan = read_plan(config)
-        return leaderboard_table(plan, stored(plan, results / f"{plan.name}.jsonl"))
+        return board(plan, stored(plan, results / f"{plan.name}.jsonl"))
 
     def speed(group: str) -> str:
         return speed_table(records.read(results / "speed.jsonl"), group)
@@ -69,7 +69,7 @@ def tables(configs: Path = records.CONFIGS, results: Path = records.RESULTS) -> 
     def other(name: str) -> str:
         return OTHERS[name](records.read(results / f"{name}.jsonl"))
 
-    boards = {config.stem: partial(board, config) for config in sorted(configs.glob("*.toml"))}
+    boards = {config.stem: partial(from_config, config) for config in sorted(configs.glob("*.toml"))}
     speeds = {f"speed-{group}": partial(speed, group) for group in GROUPS}
     return {
         **boards,

@@ -22,7 +22,7 @@ import records
 import torch
 from leaderboard import placed, row_of, trained
 from plan import Job, read_plan, stored
-from tables import leaderboard_table
+from tables import board
 
 from plstm_graph.config.architectures import architecture
 from plstm_graph.errors import ConfigError
@@ -31,41 +31,48 @@ from plstm_graph.train.data import load_data
 from plstm_graph.train.pool import Failure, Status
 
 CPU, GPU = "cpu", "gpu"
-SECONDS = {CPU: 5e-3, GPU: 1e-3}
+SECONDS = {CPU: 1e-3, GPU: 3e-4}
 """A guess of what a graph of an epoch takes, until the first run has ended."""
 MARGIN = 1.15
-"""A run is taken to need so much more than those of its kind have needed a graph."""
+"""A run is taken to need so much more than those of its model, or else of all, have needed a graph."""
 
 
 @dataclass
 class Staff:
-    """What waits, and how fast runs have been: seconds for a graph of an epoch, by kind of worker."""
+    """What waits, and how fast runs have been: seconds for a graph of an epoch, by kind of worker and model."""
 
     waiting: list[tuple[Job, float]]
-    rates: dict[str, list[float]] = field(default_factory=lambda: {CPU: [], GPU: []})
+    gpu: bool = False
+    rates: dict[str, list[tuple[str, float]]] = field(default_factory=lambda: {CPU: [], GPU: []})
 
-    def needs(self, kind: str, size: float) -> float:
+    def needs(self, kind: str, job: Job, size: float) -> float:
         """Seconds that a run is likely to take."""
         known = self.rates[kind]
-        return size * (MARGIN * statistics.median(known) if known else SECONDS[kind])
+        same = [rate for model, rate in known if model == job.config.model.model]
+        return size * (MARGIN * statistics.median(same or [rate for _, rate in known]) if known else SECONDS[kind])
 
     def next(self, kind: str, left: float) -> tuple[Job, float] | None:
         """A run that a worker of a kind can finish in time, taken off the list; None if there is none."""
         fits = [
             pair
             for pair in self.waiting
-            if self.needs(kind, pair[1]) <= left and (kind == CPU or capturable(pair[0].config))
+            if self.needs(kind, *pair) <= left and (kind == CPU or capturable(pair[0].config))
         ]
         if not fits:
             return None
-        sign = 1 if kind == CPU else -1
-        chosen = min(fits, key=lambda pair: (pair[0].config.seed, pair[0].config.ensemble, sign * pair[1]))
+
+        def turn(pair: tuple[Job, float]) -> tuple[float, ...]:
+            config, size = pair[0].config, pair[1]
+            wanted = self.gpu and kind == CPU and capturable(config)  # by the GPU: cores leave it what it can do
+            return config.seed, config.ensemble, wanted, size if kind == CPU else -size
+
+        chosen = min(fits, key=turn)
         self.waiting.remove(chosen)
         return chosen
 
-    def ended(self, kind: str, size: float, seconds: float) -> None:
+    def ended(self, kind: str, job: Job, size: float, seconds: float) -> None:
         """Learn from a run how long the next one will take."""
-        self.rates[kind].append(seconds / size)
+        self.rates[kind].append((job.config.model.model, seconds / size))
 
 
 def capturable(config: TrainConfig) -> bool:
@@ -74,14 +81,17 @@ def capturable(config: TrainConfig) -> bool:
 
 
 def sized(jobs: Iterable[Job]) -> list[tuple[Job, float]]:
-    """Each job with its graphs times epochs."""
-    counts: dict[tuple[str, ...], int] = {}
+    """Each job with the graphs that it trains on, times epochs."""
+    counts: dict[tuple[object, ...], int] = {}
     found = []
     for job in jobs:
-        if job.source not in counts:
-            plain = replace(placed(job.config), descriptors=())
-            counts[job.source] = len(load_data(plain).examples)
-        found.append((job, float(counts[job.source] * job.config.epochs * job.config.ensemble)))
+        config = job.config
+        key = *job.source, config.split, config.fold
+        if key not in counts:
+            dataset = load_data(replace(placed(config), descriptors=()))
+            seed = config.seed if config.split_seed is None else config.split_seed
+            counts[key] = len(dataset.split(config.split, seed, config.fold)["train"])
+        found.append((job, float(counts[key] * config.epochs * config.ensemble)))
     return found
 
 
@@ -153,7 +163,7 @@ def run_all(
                     failed.append((job, row.reason))
                     print(f"{job.entry} seed {job.config.seed}: failed: {row.reason}", file=sys.stderr, flush=True)
                 else:
-                    staff.ended(kind, size, time.monotonic() - begun)
+                    staff.ended(kind, job, size, time.monotonic() - begun)
                     records.append(path, row | ({"commit": commit, "dirty": False} if commit else {}))
                     name = row["metric"]
                     numbers = f"valid {row['valid'][name]:.4f} test {row['test'][name]:.4f}"
@@ -186,11 +196,11 @@ def main(arguments: list[str] | None = None) -> int:
     asked = [job for job in plan.jobs if not options.only or any(text in job.entry for text in options.only)]
     todo = [job for job in asked if job.key not in done]
     print(f"{plan.name}: {len(asked)} runs, {len(asked) - len(todo)} done, {len(todo)} to do", flush=True)
-    staff = Staff(sized(todo))
+    staff = Staff(sized(todo), gpu=options.gpu > 0)
     workers = {GPU: options.gpu, CPU: options.cpu}  # the GPU's first: it has the largest to choose from
     failed = run_all(staff, path, workers, begun + 60 * options.minutes, options.commit)
     rows = stored(plan, path)
-    print(f"\n{len(rows) - len(done)} new rows, {len(failed)} runs failed\n\n{leaderboard_table(plan, rows)}")
+    print(f"\n{len(rows) - len(done)} new rows, {len(failed)} runs failed\n\n{board(plan, rows)}")
     return 1 if failed else 0
 
 

@@ -6,10 +6,16 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from plan import Plan
+from scipy import stats
 
 from plstm_graph.train.analysis import score_runs
 
 Row = dict[str, Any]
+
+
+def board(plan: Plan, rows: dict[str, Row]) -> str:
+    """The table of a config: that of several test sets where runs are scored on some."""
+    return (sizes_table if any(job.config.also for job in plan.jobs) else leaderboard_table)(plan, rows)
 
 
 def leaderboard_table(plan: Plan, rows: dict[str, Row]) -> str:
@@ -40,6 +46,40 @@ def leaderboard_table(plan: Plan, rows: dict[str, Row]) -> str:
     what = f"{', '.join(metrics)}, mean ± standard error over runs" if metrics else "no runs yet"
     origin = [_where([rows[job.key] for job in plan.jobs if job.key in rows])] if metrics else []
     return "\n\n".join([f"{plan.title} ({what})", "\n".join(_line(line) for line in lines), *origin])
+
+
+def sizes_table(plan: Plan, rows: dict[str, Row]) -> str:
+    """Markdown: means over seeds of the test metric and on further data, with 90 % intervals, beside published numbers.
+
+    An entry appears with all its runs or not at all.
+    """
+    jobs = {entry: [job for job in plan.jobs if job.entry == entry] for entry in plan.entries}
+    done = {entry: [rows[job.key] for job in own] for entry, own in jobs.items() if all(job.key in rows for job in own)}
+    further = list(dict.fromkeys(name for job in plan.jobs for name in job.config.also))
+    names = [plan.jobs[0].config.data, *further]
+    heads = ["model", "parameters", *names, *(f"published, {name}" for name in names), "runs", "min/run"]
+    lines = [heads, ["---"] + ["---:"] * (len(heads) - 1)]
+    for entry, found in done.items():
+        scores = [[row["test"][row["metric"]] for row in found]]
+        scores += [[row["also"][name][row["metric"]] for row in found] for name in further]
+        published = plan.published.get(entry, ["-"] * len(names))
+        minutes = f"{statistics.median(row['minutes'] for row in found):.1f}"
+        sized = [f"{found[0]['params']:,}", *map(_interval, scores), *published]
+        lines.append([entry, *sized, str(len(found)), minutes])
+    waiting = [entry for entry in jobs if entry not in done]
+    notes = [f"Not all runs yet: {', '.join(waiting)}."] if waiting else []
+    origin = [_where([row for found in done.values() for row in found])] if done else []
+    title = f"{plan.title} (test accuracy, mean ± half of a 90 % interval over runs)"
+    return "\n\n".join([title, "\n".join(_line(line) for line in lines), *notes, *origin])
+
+
+def _interval(values: list[float]) -> str:
+    """Mean and half of the 90 % interval of Student's t."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return f"{mean:.3f}"
+    half = float(stats.t.ppf(0.95, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+    return f"{mean:.3f} ± {half:.3f}"
 
 
 def speed_table(rows: list[Row], group: str) -> str:

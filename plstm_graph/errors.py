@@ -52,6 +52,10 @@ class Diverged(PLSTMGraphError, RuntimeError):
     """A training's loss is not finite any more; what was stored before is untouched."""
 
 
+class TimeUp(PLSTMGraphError, RuntimeError):
+    """A training stopped after the minutes it was given; its last checkpoint is the last finished epoch."""
+
+
 class OutOfMemory(PLSTMGraphError, RuntimeError):
     """A batch does not fit into memory; the message names a size to try."""
 

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from plstm_graph import __version__
-from plstm_graph.errors import ConfigError, DataError, Diverged, PLSTMGraphError, TargetError, missing_extra, said
+from plstm_graph.errors import (
+    ConfigError,
+    DataError,
+    Diverged,
+    PLSTMGraphError,
+    TargetError,
+    TimeUp,
+    missing_extra,
+    said,
+)
 from plstm_graph.io.files import check_target, is_stdout, stem
 
 try:
@@ -103,6 +112,9 @@ def train(
     folds: Annotated[str | None, _option("--folds", "A series of runs, one for each fold (and seed).")] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs of a series at a time, on one device.")] = 1,
     settings: Annotated[list[str] | None, _option("--set", "Any other: --set model.head_layers=3; repeat.")] = None,
+    minutes: Annotated[
+        float | None, _option("--minutes", "Stop after so many, to --resume later (exit code 130).")
+    ] = None,
     quiet: Annotated[bool, _option("--quiet", "No progress bar and no summary.")] = False,
     debug: Debug = False,
     **given: Any,
@@ -127,11 +139,15 @@ def train(
 
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "progress": not quiet}
     how["command"] = command_of(chosen, _members(chosen, series, overwrite))
+    if minutes is not None:
+        if series:
+            raise ConfigError("--minutes is for a single run; a series is stopped by Ctrl-C and goes on with --resume")
+        how["minutes"] = minutes
     try:
         found = train_series(chosen, jobs=jobs, **series, **how) if series else run(chosen, **how)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, TimeUp) as stop:
         if first_process():
-            typer.echo(f"interrupted; {_advice(str(chosen.out))}", err=True)
+            typer.echo(f"{str(stop) or 'interrupted'}; {_advice(str(chosen.out))}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     if not quiet and first_process():
         _series_summary(found, str(chosen.out)) if series else _summary(found, str(chosen.out))
@@ -208,7 +224,8 @@ def _series_summary(found: Mapping[str, Any], out: str) -> None:
 def _summary(found: Mapping[str, Any], out: str) -> None:
     metric = found["metric"]
     epoch = f"best epoch {found['best_epoch']} of {found['epochs']}, " if found["epochs"] else ""
-    numbers = "  ".join(f"{part} {found[part][metric]:.4f}" for part in ("train", "valid", "test"))
+    parts = {part: found[part] for part in ("train", "valid", "test")} | found.get("also", {})
+    numbers = "  ".join(f"{part} {scores[metric]:.4f}" for part, scores in parts.items())
     rejected = f"; {found['rejected']} rows rejected, see rejected.csv" if found["rejected"] else ""
     typer.echo(f"{metric}: {numbers}  ({epoch}{found['minutes']:.1f} min of training)")
     size = f"{found['parameters']:,} parameters; " if found["parameters"] else ""
@@ -216,7 +233,7 @@ def _summary(found: Mapping[str, Any], out: str) -> None:
 
 
 _DESCRIPTORS = "To keep, for --descriptors in trainings: rdkit2d, morgan, morgan-counts or a CSV file; repeat."
-_INSTEAD = "In place of those of the training: a CSV file with the same columns for these molecules."
+_INSTEAD = "In place of those of the training: a CSV file with columns of the same names, for these molecules."
 
 
 @app.command()
@@ -338,6 +355,7 @@ def evaluate(
     root: Root = None,
     targets: Targets = None,
     smiles_column: SmilesColumn = None,
+    descriptors: Annotated[list[str] | None, _option("--descriptors", _INSTEAD)] = None,
     split: Annotated[str | None, _option("--split", "Another split than that of the training.")] = None,
     split_seed: Annotated[int | None, _option("--split-seed", "Its seed.")] = None,
     fold: Annotated[int | None, _option("--fold", "Its fold.")] = None,
@@ -361,7 +379,7 @@ def evaluate(
     from plstm_graph.train.progress import Waiting
 
     where: dict[str, Any] = {"root": root, "targets": targets or None, "smiles_column": smiles_column}
-    where |= {"split": split, "split_seed": split_seed, "fold": fold}
+    where |= {"descriptors": descriptors or None, "split": split, "split_seed": split_seed, "fold": fold}
     with watched(Waiting()):
         found = run(checkpoint, data, part=split_part, batch_size=batch_size, device=device, **where)
     if out is not None:

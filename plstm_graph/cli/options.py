@@ -51,6 +51,7 @@ _DATA, _MODEL, _IMAGES, _FIT = "Data", "Model", "Models of images", "Training"
 CHOICES = (
     Choice("--data", str, _DATA, "A name (see datasets), a CSV file, or what prepare wrote."),
     Choice("--root", str, _DATA, "Folder with public data, as root/TUDataset/NAME/raw; only read."),
+    Choice("--also", list[str], _DATA, "More data, on whose test part the best weights are scored, too; repeat."),
     Choice("--targets", list[str], _DATA, "Label column, or pattern: NR-*, * (all), !id (not this); repeat."),
     Choice("--smiles-column", str, _DATA, "Column of the CSV with the molecules."),
     Choice("--task", str, _DATA, "regression, binary or multiclass (default: from the labels)."),

@@ -62,7 +62,7 @@ class VisionConfig(AnyConfig):
         patch_size: side of a patch.
         position: of the patches: ``"learned"`` or ``"none"``.
         read_out: ``"corners"`` or ``"mean"`` over the patches.
-        modes, chirality: of the blocks of pLSTM, see :class:`plstm_graph.PLSTMVision`.
+        modes, chirality, p_mode: of the blocks of pLSTM, see :class:`plstm_graph.PLSTMVision`.
         gate_inputs, transition: of its layers, see :class:`plstm_graph.PLSTMImage`.
 
     Raises:
@@ -79,6 +79,7 @@ class VisionConfig(AnyConfig):
     read_out: str = "corners"
     modes: str = "PD"
     chirality: str = "alternating"
+    p_mode: str = "P"
     gate_inputs: str = "slices"
     transition: str = "tanh"
 

@@ -102,6 +102,7 @@ OPTIONS = {
     ),
     "model.size": ("size", ("tiny", "small", "base")),
     "model.chirality": ("chirality", ("alternating", "left", "right")),
+    "model.p_mode": ("P mode", ("P", "P-code")),
     "model.gate_inputs": ("gate inputs", ("all", "slices", "none")),
     "model.position": ("position", ("learned", "none")),
     "model.read_out": ("read-out", ("corners", "mean")),

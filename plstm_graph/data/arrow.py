@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from plstm_graph.data.dataset import Dataset, DatasetInfo
-from plstm_graph.data.examples import Arrays, Indices
+from plstm_graph.data.examples import Arrays, Indices, rows_of
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.splits import OFFICIAL
 from plstm_graph.errors import missing_extra
@@ -209,8 +209,7 @@ class ArrowImages:
 
     def batch(self, indices: Indices) -> Arrays:
         """Normalised images [n, 3, size, size] and labels [n]."""
-        rows = torch.as_tensor(indices if not isinstance(indices, range) else list(indices), device=self.y.device)
-        scenes = self.scenes.select(rows)
+        scenes = self.scenes.select(rows_of(indices, self.y.device))
         return Arrays(normalised(render(scenes, self.size)), scenes.hit)
 
     def to(self, device: torch.device | str) -> "ArrowImages":

@@ -5,20 +5,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-import torch
-from torch import Tensor
 from torch_geometric.data import Data
 
 from plstm_graph.config.models import AnyConfig
 from plstm_graph.data import source as files
-from plstm_graph.data.descriptors import check_kinds, describe, described
+from plstm_graph.data.descriptors import Descriptors, check_kinds, describe, described
 from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.examples import Examples, Graphs, Part, digest_of
 from plstm_graph.data.features import ATOM_SIZES, BOND_SIZES, FeatureSpec
 from plstm_graph.data.molecules import CIP, Rejected, same_molecules
 from plstm_graph.data.source import Fill
 from plstm_graph.data.splits import GROUPED, Split, make_split
-from plstm_graph.errors import DataError
+from plstm_graph.errors import DataError, listed
 from plstm_graph.tasks import Task, task_of
 
 MOLECULE = FeatureSpec(node_sizes=ATOM_SIZES, edge_sizes=BOND_SIZES)
@@ -54,7 +52,7 @@ class Dataset:
     def molecules(self) -> None:
         """They are none."""
 
-    def with_descriptors(self, kinds: Sequence[str]) -> "Dataset":
+    def with_descriptors(self, kinds: Sequence[str], trained: FeatureSpec | None = None) -> "Dataset":
         """As it is.
 
         Raises:
@@ -122,27 +120,35 @@ class GraphDataset:
         """By what a SMILES becomes such a graph; None where the graphs carry none."""
         return self.featuriser if self.graphs and "smiles" in self.graphs[0] else None
 
-    def with_descriptors(self, kinds: Sequence[str]) -> Self:
+    def with_descriptors(self, kinds: Sequence[str], trained: FeatureSpec | None = None) -> Self:
         """The same data set, its graphs with ``descriptors`` [1, columns], those of all kinds side by side.
 
         Args:
             kinds: as for :func:`plstm_graph.data.descriptors.describe`; none leaves the data set as it is.
+            trained: features of a training, whose columns are taken by name and in its order.
 
         Raises:
-            ConfigError, DataError: no such kind; the graphs are no molecules.
+            ConfigError, DataError: no such kind; the graphs are no molecules; a target is among the columns; one of
+                the training is not.
         """
         if not kinds:
             return self
         check_kinds(kinds)
-        rows = torch.cat([self.describe(kind) for kind in kinds], 1)
-        features = replace(self.features, descriptors=rows.size(1))
-        return replace(self, graphs=described(self.graphs, rows), features=features)
+        wanted = trained.descriptor_names if trained else ()
+        found = Descriptors.joined(self.describe(kind, wanted) for kind in kinds)
+        if trained:
+            found = found.like(trained, ", ".join(kinds))
+        targets = {name.casefold() for name in self.task.targets}
+        if answers := [name for name in found.names if name.casefold() in targets]:
+            raise DataError(f"{listed(answers)} is a target and a column of {', '.join(kinds)}; remove it there")
+        features = replace(self.features, descriptors=found.rows.size(1), descriptor_names=found.names)
+        return replace(self, graphs=described(self.graphs, found.rows), features=features)
 
-    def describe(self, kind: str) -> Tensor:
-        """Descriptors of one kind, [graphs, columns]."""
+    def describe(self, kind: str, wanted: Sequence[str] = ()) -> Descriptors:
+        """Descriptors of one kind; see :func:`plstm_graph.data.descriptors.describe`."""
         if not all("smiles" in graph for graph in self.graphs):
             raise DataError(f"{self.name} has no SMILES, so its graphs have no descriptors; leave --descriptors out")
-        return describe(kind, [graph.smiles for graph in self.graphs])
+        return describe(kind, [graph.smiles for graph in self.graphs], wanted)
 
     def molecules(self) -> list[int] | None:
         """Number of each graph's molecule, equal for all spellings of one; None where not all have ``smiles``."""

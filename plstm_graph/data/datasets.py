@@ -23,6 +23,7 @@ from plstm_graph.data import (
 )
 from plstm_graph.data.dataset import AnyDataset, DatasetInfo, GraphDataset
 from plstm_graph.data.descriptors import check_kinds
+from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.molecules import CIP, FEATURISERS
 from plstm_graph.data.prepared import SUFFIX, read_prepared
 from plstm_graph.data.smiles_files import load_csv
@@ -49,6 +50,7 @@ def load(
     task: str | None = None,
     featuriser: str | None = None,
     descriptors: Sequence[str] = (),
+    trained: FeatureSpec | None = None,
 ) -> AnyDataset:
     """Load a data set of ``DATASETS`` by name, or a file by path.
 
@@ -65,13 +67,14 @@ def load(
             ``"cip-molecule"``; graphs that were published as such keep OGB's features.
         descriptors: of whole molecules, for networks to read beside the graph: ``"rdkit2d"``, ``"morgan"``,
             ``"morgan-counts"`` or a CSV file with SMILES and numbers; see :meth:`GraphDataset.with_descriptors`.
+        trained: features of a training whose descriptors are wanted, by the names of their columns.
 
     Raises:
         DataError: unknown name; the file or its columns cannot be used.
         ConfigError: an option that does not apply, unknown task.
     """
     check_kinds(descriptors)
-    return _load(name, root, targets, smiles_column, task, featuriser).with_descriptors(descriptors)
+    return _load(name, root, targets, smiles_column, task, featuriser).with_descriptors(descriptors, trained)
 
 
 def _load(

@@ -1,9 +1,12 @@
 """Descriptors of whole molecules, which networks read beside the graph: rdkit's by name, or a table of one's own."""
 
+import logging
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from copy import copy
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,10 +14,19 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from plstm_graph.config.names import DESCRIPTORS
-from plstm_graph.data.molecules import UnreadableSMILES, canonical, fingerprints, rdkit_descriptors
-from plstm_graph.data.tables import read_rows
-from plstm_graph.errors import ConfigError, DataError, unknown
+from plstm_graph.data.features import FeatureSpec
+from plstm_graph.data.molecules import (
+    UnreadableSMILES,
+    canonical,
+    descriptor_names,
+    fingerprints,
+    rdkit_descriptors,
+)
+from plstm_graph.data.tables import Table, read_rows
+from plstm_graph.errors import ConfigError, DataError, listed, unknown
 from plstm_graph.io.files import expanded
+
+log = logging.getLogger(__name__)
 
 
 def check_kinds(kinds: Sequence[str]) -> None:
@@ -26,44 +38,121 @@ def check_kinds(kinds: Sequence[str]) -> None:
         raise ConfigError(f"descriptors must be named once each (got {', '.join(kinds)})")
 
 
-def describe(kind: str, smiles: Sequence[str]) -> Tensor:
-    """Descriptors of one kind, float32 [molecules, columns]; NaN where there is none.
+class Descriptors(NamedTuple):
+    """Columns of numbers, one row a molecule: ``rows`` [molecules, columns] float32, NaN where there is none.
+
+    ``names`` are those of the columns; empty where they are not known, as in what older versions wrote.
+    """
+
+    names: tuple[str, ...]
+    rows: Tensor
+
+    @classmethod
+    def joined(cls, parts: Iterable["Descriptors"]) -> "Descriptors":
+        """All columns side by side.
+
+        Raises:
+            DataError: two have one name.
+        """
+        parts = list(parts)
+        names = tuple(name for part in parts for name in part.names) if all(part.names for part in parts) else ()
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise DataError(f"two columns of the descriptors are called {listed(twice)}; rename or remove one of each")
+        return cls(names, torch.cat([part.rows for part in parts], 1))
+
+    def like(self, features: FeatureSpec, source: str) -> "Descriptors":
+        """The columns that a model was trained on, in their order; others are left out, which the log says.
+
+        Args:
+            features: of the training.
+            source: where these come from, for the error.
+
+        Raises:
+            DataError: one is missing; or names are not known, and the columns are not as many.
+        """
+        wanted = features.descriptor_names
+        if not wanted or not self.names:
+            if self.rows.size(1) != features.descriptors:
+                raise DataError(
+                    f"descriptors {source} have {self.rows.size(1)} columns here and had {features.descriptors} in "
+                    "training; bring back that file, or install the version of rdkit that the checkpoint names"
+                )
+            log.warning(f"descriptors {source}: no names of columns are stored, so they are taken in their order")
+            return self
+        places = {name: place for place, name in enumerate(self.names)}
+        missing = [name for name in wanted if name not in places]
+        if missing:
+            raise DataError(
+                f"descriptors {source} lack {len(missing)} of the {len(wanted)} columns of the training: "
+                f"{listed(missing)}; name columns as there, or install the version of rdkit that the checkpoint names"
+            )
+        if more := [name for name in self.names if name not in set(wanted)]:
+            log.warning(f"descriptors {source}: not read, since the training had none of that name: {listed(more)}")
+        return Descriptors(wanted, self.rows[:, [places[name] for name in wanted]])
+
+
+def describe(kind: str, smiles: Sequence[str], wanted: Sequence[str] = ()) -> Descriptors:
+    """Descriptors of one kind.
 
     Args:
         kind: one of :data:`plstm_graph.config.names.DESCRIPTORS`, or the path of a CSV file with SMILES (in any
             spelling) and columns of numbers.
         smiles: of the molecules.
+        wanted: names of columns that are read from a file even if they hold no number.
 
     Raises:
         ConfigError, DataError: no such kind; the file cannot be used.
     """
     check_kinds([kind])
     if kind == "rdkit2d":
-        return torch.from_numpy(rdkit_descriptors(smiles).clip(-LARGEST, LARGEST)).float()
+        names = tuple(f"rdkit2d {name}" for name in descriptor_names())
+        return Descriptors(names, torch.from_numpy(rdkit_descriptors(smiles).clip(-LARGEST, LARGEST)).float())
     if kind in DESCRIPTORS:
-        return torch.from_numpy(fingerprints(smiles, counts=kind == "morgan-counts")).float()
-    return _from_file(expanded(kind), smiles)
+        rows = torch.from_numpy(fingerprints(smiles, counts=kind == "morgan-counts")).float()
+        return Descriptors(tuple(f"{kind} {bit}" for bit in range(rows.size(1))), rows)
+    return _from_file(expanded(kind), smiles, wanted)
 
 
 LARGEST = 1e30
 """Of a descriptor, either way: Ipc of a large molecule is beyond any float."""
 
 
-def _from_file(path: Path, smiles: Sequence[str]) -> Tensor:
+def _from_file(path: Path, smiles: Sequence[str], wanted: Sequence[str]) -> Descriptors:
     table, texts = read_rows(path)
-    cells = np.array([[_number(cell) for cell in row] for row in table.rows], dtype=np.float64)
-    chosen = np.isfinite(cells).any(0) if len(cells) else np.zeros(0, dtype=bool)
-    if not chosen.any():
+    columns = _columns(table, wanted)
+    if not columns:
         raise DataError(f"{path} has no column of numbers beside the SMILES")
+    cells = np.array(list(columns.values()), dtype=np.float64).T.clip(-LARGEST, LARGEST)
     known: dict[str, np.ndarray] = {}
-    for text, row in zip(texts, cells[:, chosen].clip(-LARGEST, LARGEST), strict=True):
+    for text, row in zip(texts, cells, strict=True):
         if not np.array_equal(known.setdefault(_key(text), row), row, equal_nan=True):
             raise DataError(f"{path} must have one row a molecule, but {text} has two that differ; leave one out")
-    none = np.full(int(chosen.sum()), np.nan)
+    none = np.full(len(columns), np.nan)
     found = [known.get(_key(text)) for text in smiles]
     if smiles and not any(row is not None for row in found):
         raise DataError(f"none of {len(found)} molecules is in {path}; does it have the same molecules?")
-    return torch.from_numpy(np.array([none if row is None else row for row in found])).float().view(-1, len(none))
+    rows = torch.from_numpy(np.array([none if row is None else row for row in found])).float().view(-1, len(none))
+    return Descriptors(tuple(columns), rows)
+
+
+def _columns(table: Table, wanted: Sequence[str]) -> dict[str, list[float]]:
+    """Columns by name: those that are wanted, as their training wrote them, and all others that hold a number."""
+    spelled = {name.casefold(): name for name in wanted}
+    found: dict[str, list[float]] = {}
+    for place, name in enumerate(table.columns):
+        numbers = [_number(row[place]) for row in table.rows]
+        known = name in wanted or name.casefold() in spelled
+        if not known and not any(map(math.isfinite, numbers)):
+            continue
+        if not name:
+            log.warning(f"{table.path}: column {place + 1} has no name, and is not read")
+            continue
+        name = name if name in wanted else spelled.get(name.casefold(), name)
+        if name in found:
+            raise DataError(f"{table.path} has two columns named {name!r}; rename one")
+        found[name] = numbers
+    return found
 
 
 def _number(cell: str) -> float:
@@ -81,26 +170,22 @@ def _key(text: str) -> str:
         return text.strip()
 
 
-def with_descriptors(graphs: Sequence[Data], kinds: Sequence[str], columns: int) -> list[Data]:
-    """Molecules with the descriptors that a trained model reads.
+def with_descriptors(graphs: Sequence[Data], kinds: Sequence[str], features: FeatureSpec) -> list[Data]:
+    """Molecules with the descriptors that a trained model reads, found by the names of their columns.
 
     Args:
         graphs: with ``smiles``.
-        kinds: those of its training.
-        columns: how many they were.
+        kinds: those of its training, or others that hold the same columns.
+        features: of its training.
 
     Raises:
-        DataError: they are not as many here.
+        DataError: a column is missing.
     """
     if not kinds:
         return list(graphs)
-    rows = torch.cat([describe(kind, [graph.smiles for graph in graphs]) for kind in kinds], 1)
-    if rows.size(1) != columns:
-        raise DataError(
-            f"descriptors {', '.join(kinds)} have {rows.size(1)} columns here and had {columns} in training; bring "
-            "back that file, or install the version of rdkit that the checkpoint names"
-        )
-    return described(graphs, rows)
+    smiles = [graph.smiles for graph in graphs]
+    found = Descriptors.joined(describe(kind, smiles, features.descriptor_names) for kind in kinds)
+    return described(graphs, found.like(features, ", ".join(kinds)).rows)
 
 
 def described(graphs: Iterable[Data], rows: Tensor) -> list[Data]:

@@ -87,7 +87,7 @@ class Arrays:
 
     def batch(self, indices: Indices) -> "Arrays":
         """The rows of these examples."""
-        rows = torch.as_tensor(indices if not isinstance(indices, range) else list(indices), device=self.x.device)
+        rows = rows_of(indices, self.x.device)
         return Arrays(self.x.index_select(0, rows), self.y.index_select(0, rows))
 
     def to(self, device: torch.device | str) -> "Arrays":
@@ -127,6 +127,14 @@ class Part:
     def to(self, device: torch.device | str) -> "Part":
         """All examples there."""
         return Part(self.examples.to(device), self.chosen)
+
+
+def rows_of(indices: Indices, device: torch.device) -> Tensor:
+    """Numbers of examples on a device, by a copy for which the host does not wait: it goes ahead of a GPU."""
+    rows = torch.as_tensor(list(indices) if isinstance(indices, range) else indices)
+    return (rows.pin_memory() if (rows.device, device.type) == (torch.device("cpu"), "cuda") else rows).to(
+        device, non_blocking=True
+    )
 
 
 def examples_of(graphs: "Examples | Iterable[Data]") -> Examples:

@@ -23,6 +23,7 @@ class FeatureSpec:
         node_dim: width of float node features (0: none).
         edge_dim: width of float edge features (0: none).
         descriptors: columns of the descriptors that whole graphs have (0: none).
+        descriptor_names: of those columns, in order; empty where they are not known.
         image: channels, height and width of images; empty for graphs.
     """
 
@@ -32,6 +33,7 @@ class FeatureSpec:
     edge_dim: int = 0
     image: tuple[int, ...] = ()
     descriptors: int = 0
+    descriptor_names: tuple[str, ...] = ()
 
 
 RING_SIZES = (8, 5)

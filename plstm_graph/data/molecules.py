@@ -198,8 +198,7 @@ def rdkit_descriptors(smiles: Iterable[str]) -> np.ndarray:
 
     They are those of the canonical SMILES, since some depend on how a molecule was written.
     """
-    chem, base = _import("rdkit.Chem.Descriptors"), _import("rdkit.rdBase")
-    names = [name for name, _ in chem.descList]
+    chem, base, names = _import("rdkit.Chem.Descriptors"), _import("rdkit.rdBase"), descriptor_names()
     rows = []
     with base.BlockLogs():
         for text in smiles:
@@ -209,6 +208,11 @@ def rdkit_descriptors(smiles: Iterable[str]) -> np.ndarray:
                 found = {}
             rows.append([found.get(name, np.nan) for name in names])
     return np.array(rows, dtype=np.float64).reshape(-1, len(names))
+
+
+def descriptor_names() -> list[str]:
+    """What rdkit calls the columns of :func:`rdkit_descriptors`; other versions of it have other ones."""
+    return [name for name, _ in _import("rdkit.Chem.Descriptors").descList]
 
 
 def layout(smiles: str) -> Layout:

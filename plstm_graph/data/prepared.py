@@ -18,7 +18,7 @@ from torch_geometric.data import Data
 
 from plstm_graph.config.models import AnyConfig, ModelConfig
 from plstm_graph.data.dataset import GraphDataset
-from plstm_graph.data.descriptors import check_kinds
+from plstm_graph.data.descriptors import Descriptors, check_kinds
 from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.molecules import Rejected, scaffold
@@ -51,12 +51,13 @@ class PreparedDataset(GraphDataset):
     descriptors: dict[str, dict[str, Any]] = field(default_factory=dict)
     digest: str = ""
 
-    def describe(self, kind: str) -> Tensor:
+    def describe(self, kind: str, wanted: Sequence[str] = ()) -> Descriptors:
         """Those of the file; others need rdkit."""
         if kind in self.descriptors:
-            return unpacked(self.descriptors[kind])
+            stored = self.descriptors[kind]
+            return Descriptors(tuple(stored.get("names", ())), unpacked(stored))
         try:
-            return super().describe(kind)
+            return super().describe(kind, wanted)
         except DataError as error:
             raise DataError(
                 f"{self.name} was prepared without descriptors {kind!r} ({error}); prepare it with --descriptors {kind}"
@@ -126,7 +127,10 @@ def write_prepared(
         "rwse": rwse,
         "graphs": len(graphs),
         "attributes": _attributes(graphs, ("descriptors",) if smiles else ("descriptors", "smiles")),
-        "descriptors": {kind: packed(dataset.describe(kind)) for kind in descriptors},
+        "descriptors": {
+            kind: packed(found.rows) | {"names": list(found.names)}
+            for kind, found in ((kind, dataset.describe(kind)) for kind in descriptors)
+        },
     }
     digest = _digest(content)
     with atomic_write(path) as temp, temp.open("wb") as stream:

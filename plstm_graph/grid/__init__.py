@@ -11,6 +11,7 @@ from plstm_graph.grid.gates import (
     GridGates,
     d_gates,
     general_gates,
+    p_code_gates,
     p_gates,
 )
 
@@ -31,6 +32,7 @@ __all__ = [
     "general_gates",
     "grid_dag",
     "image",
+    "p_code_gates",
     "p_gates",
     "step",
 ]

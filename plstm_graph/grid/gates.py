@@ -128,6 +128,25 @@ def p_gates(source: Tensor, angle: Tensor, decay: Tensor, mark: Tensor, direct: 
     return GridGates(split(source), transition, marks.expand(*marks.shape[:5], 2, *marks.shape[6:]), direct, P)
 
 
+def p_code_gates(source: Tensor, angle: Tensor, decay: Tensor, mark: Tensor, direct: Tensor) -> GridGates:
+    """P mode as the authors' code has it: ``[[a d, a d], [1 - a d, 1 - a d]]`` with decay d, the source split alike.
+
+    What does not go to the right goes down, whatever the decay and the source: nothing fades, about all of a pixel
+    enters below at first, and where the decay is negative states can grow. For comparison; see :func:`p_gates`.
+
+    Args:
+        source, angle, decay, mark, direct: as for :func:`p_gates`, with one state an edge.
+    """
+    if source.dim() != 5:
+        raise ConfigError(f"P mode as in the authors' code has one state an edge, got {source.size(-1)}; use mode 'P'")
+
+    def split(x: Tensor) -> Tensor:
+        return torch.stack([angle * x, 1 - angle * x], -1)
+
+    transition = split(decay).unsqueeze(-1).expand(*decay.shape, 2, 2)
+    return GridGates(split(source), transition, mark.unsqueeze(-1).expand(*mark.shape, 2), direct, P)
+
+
 def d_gates(
     source: Tensor, right: Tensor, turn: Tensor, down: Tensor, mark: Tensor, direct: Tensor, mode: str = D_LEFT
 ) -> GridGates:

@@ -181,6 +181,7 @@ class PLSTMVision(VisionModel):
         modes: modes of the blocks, repeated as needed.
         chirality: turn that D mode leaves open: ``"left"``, ``"right"``, or ``"alternating"`` from one D block to the
             next.
+        p_mode: of the P blocks: ``"P"``, or ``"P-code"`` as in the authors' code.
         layer: further arguments of :class:`PLSTMImage`, for all blocks; unless told, gates read slices of the channels.
         rest: as for :class:`VisionModel`.
 
@@ -202,6 +203,7 @@ class PLSTMVision(VisionModel):
         layers: int = 12,
         modes: str = "PD",
         chirality: str = "alternating",
+        p_mode: str = "P",
         layer: dict[str, Any] | None = None,
         **rest: Any,
     ) -> None:
@@ -212,7 +214,9 @@ class PLSTMVision(VisionModel):
         mixers: list[nn.Module] = []
         turned = 0
         for mode in (modes[number % len(modes)] for number in range(layers)):
-            if mode == "D":
+            if mode == "P":
+                mode = p_mode
+            elif mode == "D":
                 mode, turned = f"D-{turns[turned % len(turns)]}", turned + 1
             image = PLSTMImage(width, width // heads, heads, mode=mode, **({"gate_inputs": "slices"} | (layer or {})))
             out = nn.Linear(width, width, bias=False)
@@ -320,7 +324,11 @@ def build(config: VisionConfig, features: FeatureSpec, task: Task) -> ImageModel
     if config.model == "vit":
         return ImageModel(ViT(outputs, **common))
     layer = {"gate_inputs": config.gate_inputs, "transition": config.transition}
-    return ImageModel(PLSTMVision(outputs, modes=config.modes, chirality=config.chirality, layer=layer, **common))
+    return ImageModel(
+        PLSTMVision(
+            outputs, modes=config.modes, chirality=config.chirality, p_mode=config.p_mode, layer=layer, **common
+        )
+    )
 
 
 def sized(size: str, width: int | None, heads: int | None) -> tuple[int, int]:

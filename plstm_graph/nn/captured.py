@@ -83,7 +83,10 @@ class Captured:
             self._run = self._recorded(_OfArrays(self.model, batch.y), (batch.x.clone(),), batch.x.device)
             self._made_for = _kind(batch.x)
         run: Callable[..., Tensor] = self._run
-        return run(batch.x) if _kind(batch.x) == self._made_for else self.model(batch)
+        if _kind(batch.x) == self._made_for:
+            return run(batch.x)
+        with torch.compiler.set_stance("force_eager"):  # compiled code of another shape would take a minute to make
+            return self.model(batch)
 
     def _capture(self, batch: Batch) -> Callable[[], Tensor]:
         batch = _changed(batch, Tensor.clone)

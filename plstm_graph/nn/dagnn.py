@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from torch_geometric.utils import softmax
 
 from plstm_graph.errors import ConfigError, unknown
@@ -123,7 +124,7 @@ class Attention(nn.Module):
         """States of predecessors [e, C], what their edges add [e, 1], places of their dst [e] -> [count, C]."""
         score = self.score(read) if bias is None else self.score(read) + bias
         weight = softmax(score, dst, num_nodes=count)
-        return read.new_zeros(count, read.size(1)).index_add(0, dst, weight * read)
+        return read.new_zeros(count, read.size(1)).index_add(0, dst, (weight * read).to(read.dtype))
 
 
 class GatedSum(nn.Module):
@@ -161,23 +162,31 @@ class LevelGRU(nn.Module):
     def forward(self, x: Tensor, plan: NodeLevels, edges: Tensor | None = None) -> Tensor:
         """[N, C] -> [N, C]"""
         bias = None if self.edge is None or edges is None else self.edge(edges)
-        weights = [*self.cell.parameters(), *self.message.parameters()]
+        fed = linear(x, self.cell.weight_ih, self.cell.bias_ih)  # all nodes at once: this part waits for none
+        weights = [self.cell.weight_hh, self.cell.bias_hh, *self.message.parameters()]
         # Transforms of torch.func go through each step; small graphs take less time so, and little more memory.
         if transforming() or len(plan.levels) * x.numel() <= SMALL:
-            return self._walk(plan, x, bias)
-        return _Walk.apply(self.step, plan, x, bias, *weights)
+            return self._walk(plan, fed, bias)
+        return _Walk.apply(self.step, plan, fed, bias, *weights)
 
-    def _walk(self, plan: NodeLevels, x: Tensor, bias: Tensor | None) -> Tensor:
+    def _walk(self, plan: NodeLevels, fed: Tensor, bias: Tensor | None) -> Tensor:
         """All levels, copying the states once a level."""
-        states = torch.zeros_like(x)
+        states = fed.new_zeros(len(fed), self.cell.hidden_size)
         for nodes, edges, src, dst in plan.levels:
-            level = self.step(x[nodes], states[src], None if bias is None else bias[edges], dst)
-            states = states.index_copy(0, nodes, level)
+            level = self.step(fed[nodes], states[src], None if bias is None else bias[edges], dst)
+            states = states.index_copy(0, nodes, level.to(states.dtype))
         return states
 
-    def step(self, x: Tensor, read: Tensor, bias: Tensor | None, dst: Tensor) -> Tensor:
-        """States of one level: inputs [n, C], states of predecessors [e, C], places of their dst [e] -> [n, C]."""
-        return self.cell(x, self.message(read, bias, dst, len(x)))
+    def step(self, fed: Tensor, read: Tensor, bias: Tensor | None, dst: Tensor) -> Tensor:
+        """States of one level: what inputs add to the three gates [n, 3 C], states of predecessors [e, C], places
+        of their dst [e] -> [n, C]."""
+        heard = fed.new_zeros(len(fed), self.cell.hidden_size)
+        if len(read):
+            heard = self.message(read, bias, dst, len(fed))
+        reset_in, update_in, new_in = fed.chunk(3, 1)
+        reset, update, new = linear(heard, self.cell.weight_hh, self.cell.bias_hh).chunk(3, 1)
+        new = (new_in + (reset_in + reset).sigmoid() * new).tanh()
+        return new + (update_in + update).sigmoid() * (heard - new)
 
 
 Step = Callable[[Tensor, Tensor, Tensor | None, Tensor], Tensor]
@@ -189,7 +198,7 @@ class _Walk(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, step: Step, plan: NodeLevels, x: Tensor, bias: Tensor | None, *weights: Tensor) -> Tensor:
-        states = torch.empty_like(x)
+        states = x.new_empty(len(x), x.size(1) // 3)
         for nodes, edges, src, dst in plan.levels:
             states[nodes] = step(x[nodes], states[src], None if bias is None else bias[edges], dst)
         ctx.step, ctx.plan = step, plan
@@ -211,7 +220,7 @@ class _Walk(torch.autograd.Function):
                 out = ctx.step(inputs[0], inputs[1], inputs[2] if bias is not None else None, dst)
             found = torch.autograd.grad(out, [*inputs, *trained], grad[nodes], allow_unused=True)
             for weight, part in zip(trained, found[len(inputs) :], strict=True):
-                if part is not None:  # a level without predecessors scores nothing
+                if part is not None:  # a level without predecessors hears nothing
                     totals[id(weight)] += part
             d_x[nodes] = found[0]
             if len(src):

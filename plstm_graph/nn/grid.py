@@ -5,7 +5,18 @@ from torch import Tensor, nn
 
 from plstm_graph.errors import ConfigError, ShapeError, unknown
 from plstm_graph.gates import activate_source, activate_transition, check_transition, initial_gate_bias
-from plstm_graph.grid import CHAIN_FORMS, FORMS, ChainGates, GridGates, chain, d_gates, general_gates, image, p_gates
+from plstm_graph.grid import (
+    CHAIN_FORMS,
+    FORMS,
+    ChainGates,
+    GridGates,
+    chain,
+    d_gates,
+    general_gates,
+    image,
+    p_code_gates,
+    p_gates,
+)
 from plstm_graph.grid.dispatch import check_form
 from plstm_graph.grid.gates import D_LEFT, GENERAL, P, check_mode
 from plstm_graph.grid.tracking import bounded
@@ -20,6 +31,8 @@ ANGLE_BIAS = (-2.0, 2.0)
 ANGLE_SCALE = 0.5
 """What the mean product of an angle's weights and the channels is multiplied by, where gates read slices."""
 GATE_INPUTS = ("all", "slices", "none")
+P_CODE = "P-code"
+P_MODES = {P: p_gates, P_CODE: p_code_gates}
 
 
 class _GridLayer(nn.Module):
@@ -208,7 +221,8 @@ class PLSTMImage(_GridLayer):
         mode: ``"P"`` (propagation: transitions :math:`\gamma \bigl[\begin{smallmatrix}\alpha & \alpha \\ 1-\alpha &
             1-\alpha\end{smallmatrix}\bigr]`, eq. 10), ``"D"`` (distribution: one of the two turns is closed;
             ``"D-left"``, which it stands for, or ``"D-right"``, see :class:`GridGates`) or ``"general"`` (four free
-            transitions, normalised as eq. 9).
+            transitions, normalised as eq. 9). ``"P-code"`` is P mode as the authors' code has it, for comparison, see
+            :func:`plstm_graph.grid.p_code_gates`.
         key_channels: K, width of queries and keys; default ``out_channels``.
         bias: biases of the projections and of the output (gates always have theirs).
         form: see :func:`plstm_graph.grid.image`.
@@ -252,11 +266,11 @@ class PLSTMImage(_GridLayer):
         gate_inputs: str = "all",
     ) -> None:
         mode = D_LEFT if mode == "D" else mode
-        check_mode(mode)
+        check_mode(P if mode == P_CODE else mode)
         check_form(form, FORMS)
-        kinds, matrices = (1, 1) if mode == P else (2, 4 if mode == GENERAL else 3)
+        kinds, matrices = (1, 1) if mode in P_MODES else (2, 4 if mode == GENERAL else 3)
         parts = {"source": kinds * states, "mark": kinds * states, "transition": matrices * states**2}
-        parts |= {"angle": 1} if mode == P else {}
+        parts |= {"angle": 1} if mode in P_MODES else {}
         super().__init__(
             in_channels, out_channels, heads, concat, key_channels, bias, states, transition, gate_inputs, parts
         )
@@ -269,11 +283,11 @@ class PLSTMImage(_GridLayer):
         return self._together(image(*vectors, self._gates(raw, direct), form=self.form))
 
     def _gates(self, raw: dict[str, Tensor], direct: Tensor) -> GridGates:
-        kinds = 1 if self.mode == P else 2
+        kinds = 1 if self.mode in P_MODES else 2
         source, mark = self._sources_and_marks(raw, kinds)
         transitions = self._transitions(raw["transition"])
-        if self.mode == P:
-            return p_gates(source, raw["angle"].squeeze(-1).sigmoid(), transitions[0], mark, direct)
+        if self.mode in P_MODES:
+            return P_MODES[self.mode](source, raw["angle"].squeeze(-1).sigmoid(), transitions[0], mark, direct)
         if self.mode == GENERAL:
             return general_gates(source, torch.stack(transitions, 5).unflatten(5, (2, 2)), mark, direct)
         right, turn, down = transitions

@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
 from torch import Tensor
 
-from plstm_graph.errors import Diverged
+from plstm_graph.errors import Diverged, TimeUp
 from plstm_graph.tasks import METRICS
 from plstm_graph.train.data import mixed_seed
 from plstm_graph.train.owner import Owner
@@ -119,6 +119,32 @@ class Keeper(Checkpoint):
             trainer.save_checkpoint(self.folder / "checkpoints" / "best.ckpt", weights_only=True)
         else:
             self.best_state = {key: value.detach().clone() for key, value in learner.state_dict().items()}
+
+
+class Deadline(Checkpoint):
+    """Ends a training in time: after an epoch that is stored, where another one as long would not fit.
+
+    Stands behind the :class:`Keeper`. One epoch is trained at least, so that a run that is resumed again and again
+    comes to its end.
+
+    Args:
+        minutes: how long from now.
+    """
+
+    def __init__(self, minutes: float) -> None:
+        self.minutes = minutes
+        self._until = time.monotonic() + 60 * minutes
+        self._began, self._longest = 0.0, 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._began = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        now, epochs = time.monotonic(), trainer.current_epoch + 1
+        self._longest = max(self._longest, now - self._began)
+        if trainer.should_stop or epochs == trainer.max_epochs or now + self._longest <= self._until:
+            return
+        raise TimeUp(f"{self.minutes:g} minutes are over after epoch {epochs} of {trainer.max_epochs}, which is stored")
 
 
 def _check_finite(row: dict[str, float], history: list[dict[str, float]]) -> None:

@@ -266,18 +266,30 @@ def load_weights(model: torch.nn.Module, state: Mapping[str, Any], path: object)
     model.load_state_dict(check_weights(model, state, path))
 
 
-def begin_from(model: torch.nn.Module, task: Task, path: str | os.PathLike[str]) -> int:
+def begin_from(
+    model: torch.nn.Module, task: Task, path: str | os.PathLike[str], features: FeatureSpec | None = None
+) -> int:
     """Take over the weights of another training that have the same name and shape; returns how many numbers they are.
 
-    Those of the last layers come along if that training answered the same.
+    Those of the last layers come along if that training answered the same, those of descriptors if it read columns of
+    the same names in the same order.
+
+    Args:
+        model, task: of the training to come.
+        path: of the checkpoint, or folder of its run.
+        features: what the model reads; without them descriptors are taken to be the same.
 
     Raises:
         CheckpointError: the file cannot be used, or less than half of it fits.
     """
     content = read(path)
-    asked, own = read_meta(content, locate(path)).asked, model.state_dict()
+    meta, own = read_meta(content, locate(path)), model.state_dict()
+    asked = meta.asked
+    described = features is None or meta.spec.descriptor_names in ((), features.descriptor_names)
     same = (asked.name, asked.targets) == (task.name, task.targets)
     stored = {str(key).removeprefix("model."): value for key, value in content["state_dict"].items()}
+    if not described:
+        stored = {name: value for name, value in stored.items() if not name.startswith("descriptors.")}
     found = {
         name: value
         for name, value in stored.items()

@@ -14,7 +14,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from plstm_graph.config.architectures import architecture
 from plstm_graph.config.models import RENAMED, AnyConfig, ModelConfig
 from plstm_graph.config.names import AIG_PREFIX, DATA_SETS, DESCRIPTORS, placed
-from plstm_graph.errors import ConfigError, unknown
+from plstm_graph.errors import ConfigError, missing_extra, unknown
 from plstm_graph.io.files import atomic_write, expanded
 
 MAX_SEED = 2**32 - 1  # numpy's
@@ -38,11 +38,12 @@ _IMAGES = {"model.model": "plstm-vision", "weight_decay": 0.05, "clip": 1.0}
 DEFAULTS: dict[str, dict[str, Any]] = {
     name: _PATHS for name in DATA_SETS if name.partition("-")[0] in ("carry", "transfer")
 }
-DEFAULTS["arrow"] = DEFAULTS["arrow-384"] = _IMAGES | {
+DEFAULTS["arrow"] = _IMAGES | {
     "epochs": 50,
     "batch_size": 128,
     "lr": 1e-4,
     "warmup_epochs": 1,
+    "also": ("arrow-384",),
     "model.heads": 6,
 }
 DEFAULTS["digits"] = _IMAGES | {
@@ -63,6 +64,7 @@ class TrainConfig:
     Args:
         data: name of a data set, or path of a CSV file with SMILES and targets.
         root: folder with public benchmark files; only read.
+        also: names or paths of further data sets, on whose test part the best weights are scored, too.
         targets: label columns (CSV).
         smiles_column: column with the molecules (CSV); guessed when not given.
         task: "regression", "binary" or "multiclass"; the data set's own when not given.
@@ -99,6 +101,7 @@ class TrainConfig:
 
     data: str = "nav17"
     root: str | None = None
+    also: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
     smiles_column: str | None = None
     task: str | None = None
@@ -234,10 +237,21 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 def write_toml(config: TrainConfig, path: str | Path) -> None:
     """Writes the config where ``--config`` and ``--resume`` read it."""
-    import tomli_w
-
     with atomic_write(path) as temp:
-        temp.write_text(tomli_w.dumps(to_dict(config)), encoding="utf-8")
+        temp.write_text(toml(to_dict(config)), encoding="utf-8")
+
+
+def toml(values: Mapping[str, Any]) -> str:
+    """Plain values as a TOML file has them.
+
+    Raises:
+        ConfigError: what writes TOML is not installed.
+    """
+    try:
+        import tomli_w
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"the folder of a run holds its config: {missing_extra('tomli_w', 'train')}") from error
+    return tomli_w.dumps(values)
 
 
 def anywhere(config: TrainConfig) -> TrainConfig:
@@ -245,7 +259,10 @@ def anywhere(config: TrainConfig) -> TrainConfig:
     paths = (config.root, config.out, config.init_from)
     root, out, init = (None if path is None else os.path.abspath(expanded(path)) for path in paths)
     kinds = (kind if kind in DESCRIPTORS else os.path.abspath(expanded(kind)) for kind in config.descriptors)
-    return replace(config, data=placed(config.data), root=root, out=out, init_from=init, descriptors=tuple(kinds))
+    also = tuple(placed(name) for name in config.also)
+    return replace(
+        config, data=placed(config.data), also=also, root=root, out=out, init_from=init, descriptors=tuple(kinds)
+    )
 
 
 def differences(asked: TrainConfig, stored: TrainConfig) -> list[str]:

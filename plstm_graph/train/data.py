@@ -13,6 +13,7 @@ from plstm_graph.config.architectures import architecture
 from plstm_graph.data.dataset import AnyDataset, GraphDataset
 from plstm_graph.data.datasets import load
 from plstm_graph.data.examples import Examples, batches, examples_of
+from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.packed import PackedGraphs, PackedLoader
 from plstm_graph.errors import DataError
 from plstm_graph.orient import RANDOM
@@ -29,8 +30,8 @@ DEVICE_SHARE = 0.5
 Graphs = Sequence[Data] | Examples
 
 
-def load_data(config: TrainConfig) -> AnyDataset:
-    """The data set a config names.
+def load_data(config: TrainConfig, trained: FeatureSpec | None = None) -> AnyDataset:
+    """The data set a config names; ``trained``: features of a training whose descriptors it gets.
 
     Raises:
         DataError, ConfigError: as :func:`plstm_graph.data.load`; or it has no labels.
@@ -43,6 +44,7 @@ def load_data(config: TrainConfig) -> AnyDataset:
         task=config.task,
         featuriser=config.featuriser,
         descriptors=config.descriptors,
+        trained=trained,
     )
     if not dataset.task.labelled:
         raise DataError(f"{dataset.name} has no labels to train on; it is there for depth and speed")

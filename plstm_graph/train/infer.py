@@ -1,7 +1,8 @@
 """From a checkpoint to numbers: evaluate on a data set, predict for molecules."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from copy import copy
+from dataclasses import asdict, dataclass, replace
 from os import PathLike, fspath
 from typing import Any
 
@@ -9,18 +10,20 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from plstm_graph.data.dataset import AnyDataset
+from plstm_graph.data.dataset import AnyDataset, GraphDataset
 from plstm_graph.data.datasets import is_table, reads_smiles
 from plstm_graph.data.descriptors import with_descriptors
 from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.examples import batches
+from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.molecules import FEATURISERS, Rejected, read_molecules
 from plstm_graph.data.tables import Table
-from plstm_graph.errors import CheckpointError, ConfigError, DataError, unknown
+from plstm_graph.errors import CheckpointError, ConfigError, DataError, listed, unknown
 from plstm_graph.io.waiting import told
 from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.models.vision import ImageModel
+from plstm_graph.tasks import Task
 from plstm_graph.train.checkpoint import Meta, locate, read, read_meta, restore_model
 from plstm_graph.train.config import TrainConfig, override
 from plstm_graph.train.data import Graphs, labels, load_data, split_of
@@ -201,8 +204,8 @@ def evaluate(
             trained on, told by their content and wherever they are, and "all" for others.
         batch_size: graphs at once.
         device: "auto", "cpu", "cuda", ...
-        options: fields of TrainConfig that say what to load (``root``, ``targets``, ``smiles_column``, ``task``) and
-            how to split it (``split``, ``split_seed``, ``fold``).
+        options: fields of TrainConfig that say what to load (``root``, ``targets``, ``smiles_column``, ``task``,
+            ``descriptors``) and how to split it (``split``, ``split_seed``, ``fold``).
 
     Returns:
         Name of the ``data``, ``part`` and ``why`` this one, how many ``graphs`` were scored and rows ``rejected``,
@@ -221,8 +224,9 @@ def evaluate(
         config = _pointed_at(data, meta)
     own = {"featuriser": meta.featuriser if reads_smiles(config.data) else None}
     config = override(config, own | {key: value for key, value in options.items() if value is not None})
-    dataset = data if isinstance(data, AnyDataset) else load_data(config)
-    _check_same_kind(dataset, meta)
+    dataset = data if isinstance(data, AnyDataset) else load_data(config, meta.spec)
+    dataset = _in_order(dataset, meta)
+    check_same_kind(dataset, meta.asked, meta.spec, meta.featuriser)
     why = "as asked"
     if part is None:
         part, why = part_to_score(config, meta, dataset, in_hand=isinstance(data, AnyDataset))
@@ -255,6 +259,17 @@ def _pointed_at(data: str, meta: Meta) -> TrainConfig:
     return override(meta.train_config, {"data": data, "smiles_column": None, **own})  # what has a name brings its own
 
 
+def _in_order(dataset: AnyDataset, meta: Meta) -> AnyDataset:
+    """With the targets of the training in its order, where they are the same: a file may have them in another one."""
+    asked, trained = dataset.task.targets, meta.asked.targets
+    if asked == trained or sorted(asked) != sorted(trained) or not isinstance(dataset, GraphDataset):
+        return dataset
+    graphs = [copy(graph) for graph in dataset.graphs]
+    for graph in graphs:
+        graph.y = graph.y[..., [asked.index(name) for name in trained]]
+    return replace(dataset, graphs=graphs, task=replace(dataset.task, targets=trained))
+
+
 def _notes(dataset: AnyDataset, meta: Meta) -> list[str]:
     notes, targets = [], dataset.task.targets
     if targets != meta.asked.targets:
@@ -268,26 +283,37 @@ def _notes(dataset: AnyDataset, meta: Meta) -> list[str]:
     return notes
 
 
-def _check_same_kind(dataset: AnyDataset, meta: Meta) -> None:
-    featuriser = dataset.featuriser if dataset.featuriser and meta.featuriser else meta.featuriser  # None: not known
-    asked, trained = (
-        (task.name, task.level, task.num_outputs, asdict(features), made)
-        for task, features, made in (
-            (dataset.task, dataset.features, featuriser),
-            (meta.asked, meta.spec, meta.featuriser),
+def check_same_kind(dataset: AnyDataset, task: Task, features: FeatureSpec, featuriser: str | None) -> None:
+    """Raise DataError unless a model of this task and these features can be scored on a data set.
+
+    Images may have another height and width.
+    """
+    columns, wanted = dataset.features.descriptor_names, features.descriptor_names
+    if columns and wanted and columns != wanted:
+        raise DataError(
+            f"{dataset.name} has the descriptors {listed(columns)}, and the checkpoint reads {listed(wanted)}, in that "
+            "order; give the name or path of the data, or with_descriptors the features of the training"
         )
+    made = dataset.featuriser if dataset.featuriser and featuriser else featuriser  # None: not known
+    asked, trained = (
+        (each.name, each.level, each.num_outputs, asdict(_without_sizes(spec)), reader)
+        for each, spec, reader in ((dataset.task, dataset.features, made), (task, features, featuriser))
     )
     if asked != trained:
         names = ("task", "level", "number of outputs", "features", "featuriser")
         differing = [
             f"{n} {new} instead of {old}" for n, new, old in zip(names, asked, trained, strict=True) if new != old
         ]
-        raise DataError(f"{dataset.name} does not suit the checkpoint: {'; '.join(differing)}")
+        raise DataError(f"{dataset.name} does not suit the model: {'; '.join(differing)}")
+
+
+def _without_sizes(spec: FeatureSpec) -> FeatureSpec:
+    return replace(spec, descriptor_names=(), image=spec.image[:1])
 
 
 def as_trained(graphs: Sequence[Data], meta: Meta, kinds: Sequence[str] = ()) -> list[Data]:
     """Molecules with the descriptors of the training; ``kinds`` of them from other files, say, if given."""
-    return with_descriptors(graphs, kinds or meta.train_config.descriptors, meta.spec.descriptors)
+    return with_descriptors(graphs, kinds or meta.train_config.descriptors, meta.spec)
 
 
 def predict(
@@ -305,7 +331,7 @@ def predict(
         smiles: the molecules.
         batch_size: of them at once.
         device: "auto", "cpu", "cuda", ...
-        descriptors: in place of those of the training, for instance another file with the same columns.
+        descriptors: in place of those of the training, for instance another file with columns of the same names.
 
     Raises:
         CheckpointError: the file cannot be used, or its model was not trained on molecules.

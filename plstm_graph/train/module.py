@@ -6,7 +6,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
@@ -49,6 +48,8 @@ class Learner(pl.LightningModule):
         self.warmup_steps, self.total_steps = warmup_steps, total_steps
         self.compiled = compile
         if compile:  # in place: names of weights stay
+            # Code is kept for the next network of this process, and there may be many, of more kinds than the usual 8.
+            torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
             model.stack.compile(fullgraph=True, dynamic=True)  # type: ignore[union-attr]
         # Not persistent: the checkpoint's meta is the one place where the scaling is stored.
         for name, values in zip(("mean", "deviation"), task.scale, strict=True):
@@ -157,9 +158,9 @@ class Learner(pl.LightningModule):
         return [decayed, {"params": free, "weight_decay": 0.0}] if free else [decayed]
 
     def configure_optimizers(self) -> Any:
-        # One kernel for all weights, on a GPU; in mixed precision Lightning does not clip for it.
-        mixed = isinstance(self.trainer.precision_plugin, MixedPrecision)
-        refused = mixed and self.trainer.gradient_clip_val is not None
+        # One kernel for all weights, on a GPU; where the loss is scaled (float16), it cannot be clipped for.
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        refused = scaled and self.trainer.gradient_clip_val is not None
         fused = True if self.device.type == "cuda" and not refused else None
         optimizer = torch.optim.AdamW(self._groups(), lr=self.lr, weight_decay=self.weight_decay, fused=fused)
         schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -167,6 +168,13 @@ class Learner(pl.LightningModule):
         )
         # Stepped after each batch: when the epoch ends and the checkpoint is written, nothing of it is pending.
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """By their common norm; Lightning would refuse a fused optimizer in bfloat16, too."""
+        if gradient_clip_val:
+            nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self.meta is not None, "a learner that is stored has to describe itself"

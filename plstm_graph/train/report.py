@@ -24,8 +24,8 @@ from plstm_graph.train.start import Start
 class Run:
     """A run and its parts.
 
-    ``split`` holds the places of train, valid and test in the data set, ``parts`` their prepared graphs; ``devices`` is
-    how many train it together.
+    ``split`` holds the places of train, valid and test in the data set, ``parts`` their prepared graphs, and those of
+    further data sets that are scored, by their name; ``devices`` is how many train it together.
     """
 
     config: TrainConfig
@@ -75,9 +75,11 @@ def _best_state(run: Run) -> dict[str, Tensor]:
 
 def _content(run: Run, found: Found, last_epoch: dict[str, float]) -> dict[str, Any]:
     config, dataset, keeper, task = run.config, run.dataset, run.keeper, run.learner.task
+    scores = {name: task.scores(prediction, target) for name, (prediction, target) in found.items()}
     return {
         "metric": task.metric,
-        **{name: task.scores(prediction, target) for name, (prediction, target) in found.items()},
+        **{name: scores[name] for name in run.split},
+        **_also(scores, run),
         "test_last_epoch": last_epoch,
         **_by_target(run, found),
         **_calibration(run, found),
@@ -102,6 +104,12 @@ def _content(run: Run, found: Found, last_epoch: dict[str, float]) -> dict[str, 
         "commit": results.commit(),
         "versions": results.versions(),
     }
+
+
+def _also(scores: dict[str, dict[str, float]], run: Run) -> dict[str, Any]:
+    """Scores on further data sets."""
+    further = {name: each for name, each in scores.items() if name not in run.split}
+    return {"also": further} if further else {}
 
 
 def _by_target(run: Run, found: Found) -> dict[str, Any]:
@@ -131,12 +139,13 @@ def _write(run: Run, out: Path, found: Found, content: dict[str, Any]) -> None:
             label=label,
             best_epoch=run.keeper.best_epoch,
         )
-    arrays = {name: (prediction.numpy(), target.numpy()) for name, (prediction, target) in found.items() if len(target)}
+    own = {name: found[name] for name in run.split}
+    arrays = {name: (prediction.numpy(), target.numpy()) for name, (prediction, target) in own.items() if len(target)}
     part = "test" if "test" in arrays else "valid"
     note = f"{run.dataset.name}: {part} {label} {content[part][task.metric]:.3f}"
     if task.picture:
         getattr(plots, task.picture)(arrays, out / f"{task.picture}.png", targets=task.targets, note=note)
-    results.write_rows(out / results.PREDICTIONS, _columns(run), _rows(run, found))
+    results.write_rows(out / results.PREDICTIONS, _columns(run), _rows(run, own))
     results.write_json(out / results.SCORES, content)
 
 

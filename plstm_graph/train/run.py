@@ -28,7 +28,7 @@ from plstm_graph.models.budget import fit_width
 from plstm_graph.nn.encoders import DescriptorEncoder
 from plstm_graph.tasks import Task
 from plstm_graph.train import results
-from plstm_graph.train.callbacks import Bar, Guard, Keeper, Reseed
+from plstm_graph.train.callbacks import Bar, Deadline, Guard, Keeper, Reseed
 from plstm_graph.train.capture import capturable
 from plstm_graph.train.checkpoint import (
     AtomicCheckpointIO,
@@ -42,7 +42,7 @@ from plstm_graph.train.compiling import check_compile
 from plstm_graph.train.config import TrainConfig, anywhere, to_dict
 from plstm_graph.train.data import Collated, Repeats, labels, load_data, pack, repeats, split_of, train_loader
 from plstm_graph.train.ensemble import check_members, fit_members
-from plstm_graph.train.infer import outputs
+from plstm_graph.train.infer import check_same_kind, outputs
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.module import Learner
 from plstm_graph.train.owner import Owner, owned
@@ -62,6 +62,7 @@ def train(
     overwrite: bool = False,
     progress: bool = False,
     command: str | None = None,
+    minutes: float | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
     """Trains, tests the weights of the best validation epoch, and returns what ``metrics.json`` holds.
@@ -77,6 +78,8 @@ def train(
         overwrite: replace the run in ``config.out``.
         progress: show a bar on stderr.
         command: what makes the run from nothing, for the record.
+        minutes: stop after an epoch when another one would last beyond so many from now; then ``resume``. Scores come
+            on top, with the last epoch.
         callbacks: more of them for Lightning's trainer.
 
     Raises:
@@ -84,10 +87,11 @@ def train(
         CheckpointError: a checkpoint cannot be read or written.
         Diverged: the loss of an epoch is not finite; checkpoints are those of the epoch before.
         OutOfMemory: a batch does not fit; the message names a size to try.
+        TimeUp: the ``minutes`` are over; ``last.ckpt`` holds the last finished epoch.
         KeyboardInterrupt: after Ctrl-C; ``last.ckpt`` holds the last finished epoch.
     """
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "progress": progress, "command": command}
-    return fit(config, dataset, graphs=graphs, callbacks=callbacks, **how).metrics
+    return fit(config, dataset, graphs=graphs, minutes=minutes, callbacks=callbacks, **how).metrics
 
 
 def fit(
@@ -99,18 +103,30 @@ def fit(
     overwrite: bool = False,
     progress: bool = False,
     command: str | None = None,
+    minutes: float | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Trained:
     """As :func:`train`, with the trained model beside what it scored."""
     if (resume or overwrite) and config.out is None:
         raise ConfigError("resume and overwrite need an output folder; set out")
     config = anywhere(config)
+    if minutes is not None:
+        check_minutes(config, minutes)
+        callbacks = [*callbacks, Deadline(minutes)]
     # Processes of other devices start once the first has filled the folder: they must not find fault with that.
     if not config.out or not first_process():
         return _train(config, dataset, graphs, resume, None, progress, command, callbacks)
     with owned(config.out) as owner:
         results.check_folder(config, resume=resume, overwrite=overwrite)
         return _train(config, dataset, graphs, resume, owner, progress, command, callbacks)
+
+
+def check_minutes(config: TrainConfig, minutes: float) -> None:
+    """Raise ConfigError unless a run can stop after some minutes and go on later."""
+    if not minutes > 0:
+        raise ConfigError(f"minutes must be above 0 (got {minutes})")
+    if config.out is None or config.ensemble > 1 or architecture(config.model.model).fitted:
+        raise ConfigError("minutes are for the run of one network with an output folder, in which it can be resumed")
 
 
 def _train(
@@ -146,7 +162,7 @@ def _train(
         guards = [Guard(owner)] if owner else []
         run, trainer, loader = _assemble(config, dataset, graphs, progress, start, [*callbacks, *guards])
         if config.init_from and not (resume and results.last_checkpoint(str(config.out))):
-            count = begin_from(run.learner.model, run.learner.task, config.init_from)
+            count = begin_from(run.learner.model, run.learner.task, config.init_from, dataset.features)
             log.info("%d numbers of the model come from %s", count, config.init_from)
         run.learner.to(trainer.strategy.root_device)
         outputs(run.learner, take(run.parts["valid"], [0]))  # a backend may refuse the model
@@ -257,7 +273,15 @@ def _parts(
             raise DataError(f"the {name} split of {dataset.name} is empty ({len(prepared)} graphs); use another split")
     if (config.split or dataset.default_split) != OFFICIAL and first_process():
         _tell_repeats(repeats(dataset, split))
-    return parts
+    return parts | dict(_further(config, dataset))
+
+
+def _further(config: TrainConfig, dataset: AnyDataset) -> Iterator[tuple[str, Any]]:
+    """Name and test part of each further data set that the run is scored on."""
+    for name in config.also:
+        other = load_data(replace(config, data=name, also=()))
+        check_same_kind(other, dataset.task, dataset.features, dataset.featuriser)
+        yield name, other.encoded(config.model, split_of(config, other)["test"])
 
 
 def _tell_repeats(found: Repeats) -> None:

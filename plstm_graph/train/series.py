@@ -17,7 +17,7 @@ from plstm_graph.io.files import atomic_write
 from plstm_graph.train import results
 from plstm_graph.train.analysis import score_runs
 from plstm_graph.train.callbacks import Reporter, progress_console
-from plstm_graph.train.config import TrainConfig, anywhere, differences, read_toml, to_dict
+from plstm_graph.train.config import TrainConfig, anywhere, differences, read_toml, to_dict, toml
 from plstm_graph.train.data import load_data
 from plstm_graph.train.folders import stored_series
 from plstm_graph.train.owner import owned
@@ -271,14 +271,12 @@ def _stored_row(job: Job, out: Path) -> Row:
 
 
 def _open(out: Path, config: TrainConfig, series: dict[str, Any], overwrite: bool) -> None:
-    import tomli_w
-
     out.mkdir(parents=True, exist_ok=True)
     if overwrite:
         for name in (RUN_ROWS, SUMMARY):
             (out / name).unlink(missing_ok=True)
     with atomic_write(out / SERIES) as temp:
-        temp.write_text(tomli_w.dumps({"series": series, **to_dict(config)}), "utf-8")
+        temp.write_text(toml({"series": series, **to_dict(config)}), "utf-8")
 
 
 def summarise(rows: Sequence[Row], failed: dict[str, str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 import records
 from plan import read_plan, stored
 from small_runs import write_csv
-from tables import leaderboard_table
+from tables import board, leaderboard_table
 
 from plstm_graph.errors import ConfigError
 from plstm_graph.train.config import default_config
@@ -91,6 +91,55 @@ def test_stored_runs_are_skipped_and_failed_ones_are_not(config, tmp_path):
     assert leaderboard.run_all(todo(config, rows), rows, run=again) == []
     assert again.calls == [("deep", 0), ("deep", 1)]
     assert todo(config, rows) == []
+
+
+def test_runs_that_last_longer_than_the_minutes_go_on(tmp_path, capsys):
+    path = tmp_path / "small.toml"
+    head = f'[data]\nname = "{write_csv(tmp_path / "my.csv")}"\ntargets = ["y"]\nalso = ["{tmp_path / "my.csv"}"]\n'
+    path.write_text(head + "[train]\nepochs = 2\nmodel.width = 8\n[[entry]]\nname = 'one'\n[[entry]]\nname = 'two'\n")
+    path.write_text(path.read_text() + "model.layers = 1\n")
+    arguments = [str(path), "--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs"), "--minutes"]
+    assert leaderboard.main([*arguments, "1"]) == 0
+    assert "one seed 0 fold 0: there is no time to begin" in capsys.readouterr().out
+    with pytest.MonkeyPatch.context() as patch:
+        train = leaderboard.train
+        patch.setattr(leaderboard, "train", lambda *given, minutes, **how: train(*given, minutes=1e-6, **how))
+        assert leaderboard.main([*arguments, "5"]) == 0
+    assert "two seed 0 fold 0: 1e-06 minutes are over after epoch 1 of 2" in capsys.readouterr().out
+    assert leaderboard.main([*arguments, "5"]) == 0
+    rows = records.read(tmp_path / "results" / "small.jsonl")
+    assert [row["entry"] for row in rows] == ["one", "two"]
+    assert "r2" in rows[0]["also"][str(tmp_path / "my.csv")]
+
+
+def test_means_and_intervals_of_two_test_sets(tmp_path):
+    path = tmp_path / "arrow.toml"
+    path.write_text(
+        '[data]\nname = "arrow"\nseeds = [0, 1, 2]\n[published]\none = [".9 ± .1", ".7"]\n'
+        '[[entry]]\nname = "one"\n[[entry]]\nname = "two"\nlr = 0.1\n'
+    )
+    plan = read_plan(path)
+    where = {
+        "machine": {"device": "A GPU", "cores": 1, "threads": 1},
+        "versions": {},
+        "date": "2026-01-02",
+        "commit": "a",
+    }
+
+    def rows(jobs):
+        shared = {"metric": "accuracy", "params": 5000, "minutes": 2, "dirty": False, "command": "x"} | where
+        return {
+            job.key: shared
+            | {"test": {"accuracy": 0.9 + 0.01 * job.config.seed}, "also": {"arrow-384": {"accuracy": 0.5}}}
+            for job in jobs
+        }
+
+    table = board(plan, rows(plan.jobs[:5]))  # of the second entry a seed is missing
+    # Student's t with two degrees of freedom, 2.920, times 0.01 over the root of 3
+    assert "| one | 5,000 | 0.910 ± 0.017 | 0.500 ± 0.000 | .9 ± .1 | .7 | 3 | 2.0 |" in table
+    assert "| two" not in table
+    assert "Not all runs yet: two." in table
+    assert "| two | 5,000 | 0.910 ± 0.017 | 0.500 ± 0.000 | - | - | 3 | 2.0 |" in board(plan, rows(plan.jobs))
 
 
 def test_a_changed_setting_runs_anew_and_the_old_rows_stay(config, tmp_path):

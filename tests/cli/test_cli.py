@@ -128,6 +128,15 @@ def test_resume_takes_the_options_of_the_run(run: Path, invoke: Invoke) -> None:
     one_line(invoke("train", "--out", run, *SMALL), "is not empty; give --resume, --overwrite or another --out")
 
 
+def test_minutes_stop_a_run_that_goes_on(tmp_path: Path, invoke: Invoke) -> None:
+    words = ["--data", write_csv(tmp_path / "my.csv"), "--targets", "y", *SMALL, "--out", tmp_path / "run"]
+    stopped = invoke("train", *words, "--minutes", 1e-4)
+    assert stopped.exit_code == 130
+    assert "minutes are over after epoch 1 of 2, which is stored; resume with: plstm-graph train" in stopped.output
+    assert invoke("train", *words, "--minutes", 1e-4, "--resume").exit_code == 0
+    one_line(invoke("train", *words, "--minutes", 1, "--seeds", "0-1", "--overwrite"), "--minutes is for a single run")
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [

@@ -13,7 +13,7 @@ ETHANOL, SAME, BENZENE = "CCO", "[CH3:7]C[OH]", "c1ccccc1"
 
 @pytest.mark.parametrize("kind", ["rdkit2d", "morgan", "morgan-counts"])
 def test_a_molecule_has_one_row_however_it_is_written(kind):
-    ethanol, same, benzene, none = describe(kind, [ETHANOL, SAME, BENZENE, "no molecule"])
+    ethanol, same, benzene, none = describe(kind, [ETHANOL, SAME, BENZENE, "no molecule"]).rows
     assert torch.equal(ethanol.nan_to_num(), same.nan_to_num())
     assert not torch.equal(ethanol.nan_to_num(), benzene.nan_to_num())
     assert none.isnan().all() if kind == "rdkit2d" else not none.any()
@@ -22,12 +22,13 @@ def test_a_molecule_has_one_row_however_it_is_written(kind):
 def test_rdkit_descriptors_are_rdkits():
     from rdkit.Chem import Descriptors
 
-    column = [name for name, _ in Descriptors.descList].index("MolWt")
-    assert describe("rdkit2d", [BENZENE])[0, column] == pytest.approx(78.114)
+    found = describe("rdkit2d", [BENZENE])
+    assert found.names == tuple(f"rdkit2d {name}" for name, _ in Descriptors.descList)
+    assert found.rows[0, found.names.index("rdkit2d MolWt")] == pytest.approx(78.114)
 
 
 def test_fingerprints_as_counts_say_how_often():
-    bits, counts = (describe(kind, [BENZENE])[0] for kind in ("morgan", "morgan-counts"))
+    bits, counts = (describe(kind, [BENZENE]).rows[0] for kind in ("morgan", "morgan-counts"))
     assert torch.equal(bits, (counts > 0).float())
     assert counts.max() == 6
 
@@ -35,7 +36,8 @@ def test_fingerprints_as_counts_say_how_often():
 def test_a_file_gives_its_numbers_by_molecule(tmp_path):
     path = tmp_path / "own.csv"
     path.write_text(f"smiles,name,a,b\n{BENZENE},x,1,\n{SAME},y,2.5,-3\n")
-    found = describe(str(path), [ETHANOL, "C", BENZENE])
+    names, found = describe(str(path), [ETHANOL, "C", BENZENE])
+    assert names == ("a", "b")
     assert found[0].tolist() == [2.5, -3]
     assert found[1].isnan().all()
     assert found[2, 0] == 1
@@ -52,10 +54,30 @@ def test_what_cannot_be_used_is_told(tmp_path):
     with pytest.raises(DataError, match="none of 1 molecules"):
         describe(str(tmp_path / "own.csv"), [BENZENE])
     (tmp_path / "own.csv").write_text(f"smiles,a,b\n{ETHANOL},1,\n{SAME},1,\n")
-    assert describe(str(tmp_path / "own.csv"), [ETHANOL])[0, 0] == 1
+    assert describe(str(tmp_path / "own.csv"), [ETHANOL]).rows[0, 0] == 1
     (tmp_path / "own.csv").write_text(f"smiles,a\n{ETHANOL},1\n{SAME},2\n")
     with pytest.raises(DataError, match="two that differ"):
         describe(str(tmp_path / "own.csv"), [ETHANOL])
+    (tmp_path / "own.csv").write_text(f"smiles,a,a\n{ETHANOL},1,2\n")
+    with pytest.raises(DataError, match="two columns named 'a'"):
+        describe(str(tmp_path / "own.csv"), [ETHANOL])
+
+
+def test_a_column_without_a_name_is_no_descriptor(tmp_path, caplog):
+    """As the row numbers that pandas writes."""
+    (tmp_path / "own.csv").write_text(f",smiles,a\n0,{ETHANOL},1\n1,{BENZENE},2\n")
+    assert describe(str(tmp_path / "own.csv"), [BENZENE]).rows.tolist() == [[2]]
+    assert "column 1 has no name" in caplog.text
+
+
+def test_what_is_to_be_answered_is_no_descriptor(tmp_path):
+    (tmp_path / "few.csv").write_text(f"smiles,Y,a\n{ETHANOL},1.5,1\n{BENZENE},2.5,2\n")
+    with pytest.raises(DataError, match="Y is a target and a column of"):
+        load(str(tmp_path / "few.csv"), targets=["y"], descriptors=[str(tmp_path / "few.csv")])
+    (tmp_path / "own.csv").write_text(f"smiles,a\n{ETHANOL},1\n{BENZENE},2\n")
+    kinds = [str(tmp_path / "own.csv"), str(tmp_path / "few.csv")]
+    with pytest.raises(DataError, match="two columns of the descriptors are called a;"):
+        load(str(tmp_path / "few.csv"), targets=["y"], descriptors=kinds)
 
 
 @pytest.mark.parametrize(
@@ -83,5 +105,6 @@ def test_prepared_data_have_those_they_were_prepared_with(tmp_path):
     assert "descriptors" not in plain.graphs[0]
     again = load(str(tmp_path / "few.pt"), descriptors=kinds)
     assert again.features == direct.features
+    assert len(again.features.descriptor_names) == again.features.descriptors
     for one, other in zip(direct.graphs, again.graphs, strict=True):
         assert torch.equal(one.descriptors.nan_to_num(-7.0), other.descriptors.nan_to_num(-7.0))

@@ -1,5 +1,7 @@
 """Layers of images and chains: what they are made of, against PLSTMConv and against themselves."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -26,8 +28,7 @@ def stir(layer: torch.nn.Module) -> torch.nn.Module:
     return layer
 
 
-@pytest.mark.parametrize("states", [1, 2])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("mode", "states"), [*product(MODES, (1, 2)), ("P-code", 1)])
 def test_every_form_gives_the_same_and_every_weight_a_gradient(mode, states):
     layer = stir(PLSTMImage(6, 4, heads=2, mode=mode, states=states, key_channels=3, form="reference")).double()
     x = torch.randn(2, 3, 5, 6).double()
@@ -65,6 +66,19 @@ def test_initial_gates_are_those_of_the_paper():
     torch.testing.assert_close(gates.direct, torch.sigmoid(torch.tensor(-6.0)).expand_as(gates.direct))
     torch.testing.assert_close(gates.transition.sum(-2), torch.tensor(5.0).tanh().expand(1, 4, 3, 2, 2, 2))
     assert PLSTMImage(6, 4, mode="D").mode == "D-left"
+
+
+def test_p_mode_of_the_authors_code_has_no_decay():
+    layer = stir(PLSTMImage(6, 4, heads=2, mode="P-code"))
+    _, raw, direct = layer._project(torch.randn(1, 3, 5, 6))
+    found, ours = layer._gates(raw, direct), PLSTMImage._gates(PLSTMImage(6, 4, heads=2), raw, direct)
+    torch.testing.assert_close(found.transition[..., 0, :], ours.transition[..., 0, :])
+    torch.testing.assert_close(found.source[..., 0], ours.source[..., 0])
+    for gate in (found.transition.sum(-2), found.source.sum(-1)):
+        torch.testing.assert_close(gate, torch.ones_like(gate))
+    assert (ours.transition.sum(-2) < 0.9).any()
+    with pytest.raises(ConfigError, match="has one state an edge, got 2; use mode 'P'"):
+        PLSTMImage(6, 4, mode="P-code", states=2)(torch.randn(1, 3, 5, 6))
 
 
 def test_a_saturating_transition_can_be_one():

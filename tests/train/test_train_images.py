@@ -18,6 +18,7 @@ from plstm_graph.nn.captured import Captured
 from plstm_graph.tasks import Multiclass
 from plstm_graph.train import evaluate, export, train
 from plstm_graph.train.config import TrainConfig, default_config, override
+from plstm_graph.train.infer import check_same_kind
 from plstm_graph.train.module import Learner
 
 SMALL = {
@@ -119,3 +120,37 @@ def test_batches_of_one_shape_are_captured(digits: Dataset, monkeypatch: pytest.
     assert calls == [torch.Size([8, 1, 8, 8])]
     model.eval()
     assert torch.equal(captured(batch), model(batch))
+
+
+def test_a_batch_of_another_shape_is_not_compiled_for(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", lambda passes, inputs, **rest: passes)
+    compiled = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
+        compiled.append(inputs)
+        return graph
+
+    model = small_model(digits).train()
+    model.stack.compile(fullgraph=True, backend=backend)
+    captured = Captured(model)
+    found = captured(digits.examples.batch(range(8)))
+    assert len(compiled) == 2  # P and D
+    torch.testing.assert_close(captured(digits.examples.batch(range(3))), found[:3])
+    assert len(compiled) == 2
+
+
+def test_a_run_is_scored_on_further_data_of_the_same_kind(digits: Dataset, tmp_path: Path) -> None:
+    found = train(config(also=("digits",), out=tmp_path), digits)
+    assert set(found["also"]) == {"digits"}
+    assert found["graphs"]["digits"] == 180
+    assert 0 < found["also"]["digits"]["accuracy"] < 1
+    with pytest.raises(DataError, match="nav17 does not suit the model: task regression instead of multiclass"):
+        train(config(also=("nav17",)), digits)
+
+
+def test_images_of_another_size_are_of_the_same_kind() -> None:
+    near, far = load("arrow"), load("arrow-384")
+    check_same_kind(far, near.task, near.features, None)
+    grey = replace(far, features=FeatureSpec(image=(1, 384, 384)))
+    with pytest.raises(DataError, match="features"):
+        check_same_kind(grey, near.task, near.features, None)

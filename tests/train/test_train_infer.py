@@ -155,7 +155,7 @@ def test_every_model_comes_back_from_its_checkpoint(tmp_path: Path, model: str) 
 def test_evaluate_refuses_what_does_not_suit(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown part of the split 'tset'.*did you mean 'test'"):
         evaluate(run, part="tset")
-    with pytest.raises(DataError, match="does not suit the checkpoint: task binary instead of regression"):
+    with pytest.raises(DataError, match="does not suit the model: task binary instead of regression"):
         evaluate(run, small_dataset(tmp_path, "binary", ("y", "z")))
     with pytest.raises(DataError, match="number of outputs 1 instead of 2"):
         evaluate(run, small_dataset(tmp_path))
@@ -368,3 +368,17 @@ def test_predictions_that_find_no_room_leave_the_old_ones(run: Path, tmp_path: P
         found.write(path)
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["p.csv"]
+
+
+@pytest.mark.parametrize(
+    ("header", "asked"), [("smiles,z,y", ["*"]), ("smiles,y,z", ["z", "y"]), ("z,smiles,y", ["y", "z"])]
+)
+def test_targets_are_joined_by_name(run: Path, tmp_path: Path, header: str, asked: list[str]) -> None:
+    rows = list(csv.DictReader((run.parent / "small.csv").open()))
+    names = header.split(",")
+    (tmp_path / "other.csv").write_text("\n".join([header, *(",".join(row[name] for name in names) for row in rows)]))
+    found = evaluate(run, tmp_path / "other.csv", targets=asked)
+    assert found["by_target"] == evaluate(run)["by_target"]
+    assert (found["part"], found["notes"]) == ("test", [])
+    data = load(str(tmp_path / "other.csv"), targets=asked)
+    assert evaluate(run, data)["by_target"] == found["by_target"]

@@ -16,7 +16,7 @@ import torch
 from small_runs import small_config, small_dataset, write_csv
 
 from plstm_graph.data.dataset import GraphDataset
-from plstm_graph.errors import CheckpointError, ConfigError
+from plstm_graph.errors import CheckpointError, ConfigError, TimeUp
 from plstm_graph.train import callbacks, train
 from plstm_graph.train.callbacks import Keeper
 from plstm_graph.train.checkpoint import read
@@ -164,6 +164,20 @@ def test_orientations_differ_from_epoch_to_epoch(dataset: GraphDataset) -> None:
         patch.setattr(Learner, "training_step", lambda self, *a: seen.append(self.model.orientation) or step(self, *a))
         train(small_config(epochs=3, model_order="random"), dataset)
     assert len(set(seen)) == 3
+
+
+def test_minutes_end_a_run_after_an_epoch(tmp_path: Path, dataset: GraphDataset) -> None:
+    """Too few for two epochs: each call trains one."""
+    whole, cut = (small_config(out=tmp_path / name, epochs=3) for name in ("whole", "cut"))
+    train(whole, dataset)
+    for epoch in (1, 2):
+        with pytest.raises(TimeUp, match=f"0.0001 minutes are over after epoch {epoch} of 3, which is stored"):
+            train(cut, dataset, minutes=1e-4, resume=epoch > 1)
+    train(cut, dataset, minutes=1e-4, resume=True)
+    assert_same(artefacts(tmp_path / "whole"), artefacts(tmp_path / "cut"))
+    for config in (small_config(), small_config(out=tmp_path / "more", ensemble=2)):
+        with pytest.raises(ConfigError, match="minutes are for the run of one network with an output folder"):
+            train(config, dataset, minutes=1.0)
 
 
 def test_interrupted_twice(tmp_path: Path, dataset: GraphDataset) -> None:

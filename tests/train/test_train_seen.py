@@ -167,5 +167,7 @@ def test_notes_name_columns_and_rejected_rows(run: Path, tmp_path: Path) -> None
 def test_notes_name_all_columns_in_order(tmp_path: Path) -> None:
     data = write_csv(tmp_path / "small.csv")
     train(small_config(out=tmp_path / "run", data=data, targets="y,z", epochs=1))
-    assert evaluate(tmp_path / "run", targets=["z", "y"])["notes"] == ["scores y, z against columns 'z', 'y'"]
+    data.write_text(data.read_text().replace("smiles,y,z", "smiles,a,b"))
+    assert evaluate(tmp_path / "run", targets=["b", "a"])["notes"] == ["scores y, z against columns 'b', 'a'"]
+    data.write_text(data.read_text().replace("smiles,a,b", "smiles,y,z"))
     assert evaluate(tmp_path / "run", targets=["y", "z"])["notes"] == []
