@@ -13,7 +13,8 @@ from torch_geometric.utils import to_edge_index, to_undirected
 from plstm_graph.dag import line_graph, to_multitree, topological_levels
 from plstm_graph.errors import DataError, ShapeError
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.line_dag.origin import check_edges, check_rank
+from plstm_graph.line_dag.derived import Known
+from plstm_graph.line_dag.topology import Topology
 from plstm_graph.orient import (
     CANONICAL,
     RANDOM,
@@ -82,10 +83,11 @@ class LineDAGData(Data):
         column = found["dag_column"]
         shift = torch.repeat_interleave(edges[:-1], columns.diff())
         column = torch.where(column < 0, column, column + shift)
-        dag = LineDAG._from_host(
+        topology = Topology.of(
             **{name: found[f"dag_{name}"] for name in _STORED} | {"column": column}, graph_ptr=nodes, edge_ptr=edges
         )
-        return _checked(dag.with_kept_pairs(found["dag_kept"]) if "dag_kept" in found else dag, self)
+        known: Known = {"kept": found["dag_kept"]} if "dag_kept" in found else {}
+        return _checked(LineDAG.of(topology, **known), self)
 
     def _pointers(self) -> tuple[Tensor, ...]:
         """First node, edge and column of each graph, and their numbers at the end, [G+1] each."""
@@ -125,9 +127,9 @@ def _checked(dag: LineDAG, data: Data) -> LineDAG:
         if "edge_index" in data:
             dag.check_edge_index(data.edge_index)
         elif adjacency is not None:
-            check_edges(dag, to_edge_index(adjacency)[0].flip(0))
+            dag.check_edges(to_edge_index(adjacency)[0].flip(0))
         if isinstance(rank, Tensor):
-            check_rank(dag, rank)
+            dag.check_rank(rank)
     except ShapeError as error:
         raise _stale(data, str(error)) from error
     if adjacency is not None and "edge_index" not in data and "edge_attr" in data:

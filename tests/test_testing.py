@@ -48,7 +48,7 @@ def test_path_sum_refuses_what_is_too_large_or_cyclic(monkeypatch):
     dag = grid_dag(5, 5)
     with pytest.raises(ShapeError, match="over 100"):
         path_sum(*random_inputs(dag), dag)
-    ring = grid_dag(1, 3)._view(prev=torch.tensor([0, 1]), next=torch.tensor([1, 0]), _shared={})
+    ring = LineDAG.of(grid_dag(1, 3).lines._replace(prev=torch.tensor([0, 1]), next=torch.tensor([1, 0])))
     inputs = random_inputs(ring)
     with pytest.raises(ShapeError, match="has a cycle"):
         path_sum(*inputs, ring)

@@ -13,6 +13,7 @@ from torch_geometric.transforms import BaseTransform, Compose, RemoveIsolatedNod
 from plstm_graph import LineDAG
 from plstm_graph.data import smiles_to_data
 from plstm_graph.errors import ConfigError, DataError, ShapeError
+from plstm_graph.line_dag import derived
 from plstm_graph.orient import ORDERS
 from plstm_graph.transforms import (
     AddLineDAG,
@@ -132,10 +133,10 @@ def test_taken_out_of_a_batch(prune: bool) -> None:
 def test_a_batch_that_was_pruned_remembers_it(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = Batch.from_data_list([AddLineDAG(prune=True)(make()) for make in GRAPHS.values()])
 
-    def fail(dag: LineDAG) -> Tensor:
+    def fail(*pairs: object) -> list[bool]:
         raise AssertionError("pruned again")
 
-    monkeypatch.setattr(LineDAG, "_kept_pairs", fail)
+    monkeypatch.setattr(derived, "multitree_pairs", fail)
     dag = batch.line_dag
     assert dag.prune().num_pairs < dag.num_pairs
     assert dag.reverse().prune().num_pairs == dag.prune().num_pairs

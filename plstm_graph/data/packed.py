@@ -27,7 +27,9 @@ from plstm_graph.data.packing import (
 )
 from plstm_graph.errors import DataError
 from plstm_graph.line_dag import LineDAG
+from plstm_graph.line_dag.derived import Known
 from plstm_graph.line_dag.plan import Edge, Graph, Pair, Plan, classify
+from plstm_graph.line_dag.topology import Topology
 
 
 class Chosen(NamedTuple):
@@ -345,12 +347,8 @@ def _line_dag(lines: Lines, chosen: Chosen, slices: Slices) -> LineDAG:
     level, src, dst = (taken["edges"][row].long() for row in range(1 + Edge.DST + 1))
     prev, next = (taken["pairs"][row].long() for row in (Pair.BY_NEXT_PREV, Pair.BY_NEXT_NEXT))
     live = chosen.live + 1
-    dag = LineDAG(
-        src,
-        dst,
-        prev,
-        next,
-        level,
+    topology = Topology(
+        *(src, dst, prev, next, level),
         column=taken["column"][0].long().clamp_(min=-1),
         column_along=lines.along.index_select(0, slices.places[column]),
         graph_ptr=slices.ends_sizes[NODES, :live],
@@ -361,17 +359,19 @@ def _line_dag(lines: Lines, chosen: Chosen, slices: Slices) -> LineDAG:
         max_edges=int(chosen.sizes[edge, : chosen.live].max(initial=0)),
         merged=bool(lines.merged[chosen.graphs[: chosen.live]].any()),
     )
-    return _with_plans(dag, lines, chosen, slices, taken)
+    return LineDAG.of(topology, **_known(lines, chosen, slices, taken))
 
 
-def _with_plans(dag: LineDAG, lines: Lines, chosen: Chosen, slices: Slices, taken: dict[str, Tensor]) -> LineDAG:
-    """Hand the dag the plans that it would make itself."""
+def _known(lines: Lines, chosen: Chosen, slices: Slices, taken: dict[str, Tensor]) -> Known:
+    """The plans that the line graph would make itself."""
     columns, end = chosen.work.size(1), 1 + len(Edge)
     graphs = slices.ends_sizes.index_select(0, lines.graphs)[:, :columns].int()
     rest = (slices.work[:, :columns].int(), chosen.classes, lines.large, lines.large_levels)
-    dag.with_plan(Plan(graphs[: len(Graph)], taken["nodes"], taken["edges"][1:end], taken["pairs"], *rest))
-    if "kept" not in taken:
-        return dag
-    kept = taken["kept"]
-    pruned = Plan(graphs[len(Graph) :], taken["nodes"], taken["edges"][end:], kept[: len(Pair)], *rest)
-    return dag.with_kept_pairs(kept[len(Pair)].long()).with_plan(pruned, pruned=True)
+    plan = Plan(graphs[: len(Graph)], taken["nodes"], taken["edges"][1:end], taken["pairs"], *rest)
+    along, against = plan.edges[Edge.ALONG : Edge.AGAINST + 1].long()
+    known: Known = {"tables": {False: plan}, "edge_ids": (along, against)}
+    if "kept" in taken:
+        kept = taken["kept"]
+        pruned = Plan(graphs[len(Graph) :], taken["nodes"], taken["edges"][end:], kept[: len(Pair)], *rest)
+        known |= {"tables": {False: plan, True: pruned}, "kept": kept[len(Pair)].long()}
+    return known

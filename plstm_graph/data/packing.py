@@ -10,7 +10,7 @@ from torch_geometric.data import Batch, Data
 
 from plstm_graph.errors import DataError
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.line_dag.plan import Graph, make_plan
+from plstm_graph.line_dag.plan import Graph
 from plstm_graph.transforms import line_dag
 
 Sizes = list[np.ndarray]
@@ -122,7 +122,7 @@ def pack_lines(union: Batch, order: str, prune: bool, sizes: Sizes) -> Lines:
     if "edge_index" not in union:
         raise DataError("line graphs need edge_index; without it pack with order=None")
     dag = line_dag(union, order)
-    plans = [make_plan(view) for view in ((dag, dag.prune()) if prune else (dag,))]
+    plans = [view.plan() for view in ((dag, dag.prune()) if prune else (dag,))]
     count = len(sizes[NODES])
     edge = row_of(sizes, _padded(plans[0].graphs[Graph.EDGES], count))
     pairs = [row_of(sizes, _padded(plan.graphs[Graph.PAIRS], count)) for plan in plans]

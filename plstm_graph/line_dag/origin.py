@@ -6,13 +6,13 @@ not read either. So what it is compared with is exact, and needs no room of its 
 
 import weakref
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from plstm_graph.errors import ShapeError
-from plstm_graph.line_dag.pairs import Edges
+from plstm_graph.line_dag.topology import Topology
 from plstm_graph.orient import positions
 
 STALE = (
@@ -61,36 +61,29 @@ def _mark(tensor: Tensor) -> tuple[int, int]:
     return (-1, -1) if tensor.is_inference() else (tensor._version, tensor.data_ptr())
 
 
-class Watched(Edges, Protocol):
-    """A line graph that keeps what it has been found to be that of."""
-
-    @property
-    def _origin(self) -> Origin: ...
-
-
-def columns_of(dag: Edges) -> Tensor:
+def columns_of(lines: Topology) -> Tensor:
     """The columns of ``edge_index`` that a line graph was built from, [2, M]; -1 for a self-loop."""
-    ends = torch.stack([dag.src, dag.dst])
-    ends = torch.cat([ends, ends.new_full((2, 1), -1)], 1).index_select(1, dag.column.remainder(ends.size(1) + 1))
-    return torch.where(dag.column_along, ends, ends.flip(0))
+    ends = torch.stack([lines.src, lines.dst])
+    ends = torch.cat([ends, ends.new_full((2, 1), -1)], 1).index_select(1, lines.column.remainder(ends.size(1) + 1))
+    return torch.where(lines.column_along, ends, ends.flip(0))
 
 
-def same_columns(dag: Edges, edge_index: Tensor) -> Tensor:
+def same_columns(lines: Topology, edge_index: Tensor) -> Tensor:
     """Whether each column is the one that a line graph was built from, [M]."""
-    built = columns_of(dag)
+    built = columns_of(lines)
     loops = edge_index[0] == edge_index[1]
     return torch.where(built[0] == built[1], loops, (built == edge_index).all(0))
 
 
-def same_edges(dag: Edges, edge_index: Tensor) -> Tensor:
+def same_edges(lines: Topology, edge_index: Tensor) -> Tensor:
     """Whether these are the same edges, in whatever order and however often, [1]. Self-loops do not count."""
 
     def sorted_keys(columns: Tensor) -> Tensor:
-        keys = columns[0] * dag.num_nodes + columns[1]
+        keys = columns[0] * lines.num_nodes + columns[1]
         keys = torch.where(columns[0] == columns[1], -1, keys)
         return torch.cat([keys, keys.new_full((1,), -1)]).sort().values
 
-    one, other = sorted_keys(columns_of(dag)), sorted_keys(edge_index)
+    one, other = sorted_keys(columns_of(lines)), sorted_keys(edge_index)
 
     def within(some: Tensor, all: Tensor) -> Tensor:
         place = torch.searchsorted(all, some).clamp(max=all.numel() - 1)
@@ -99,15 +92,14 @@ def same_edges(dag: Edges, edge_index: Tensor) -> Tensor:
     return within(one, other) & within(other, one)
 
 
-def same_order(dag: Edges, position: Tensor) -> Tensor:
+def same_order(lines: Topology, position: Tensor) -> Tensor:
     """Whether the edges run, and stand, as nodes at these positions in the order would have it, [E]."""
-    low, high = position[dag.src], position[dag.dst]
-    low, high = (high, low) if dag.reversed else (low, high)
-    place = low * dag.num_nodes + high
+    low, high = position[lines.src], position[lines.dst]
+    place = low * lines.num_nodes + high
     return (low < high) & torch.cat([place.new_ones(1, dtype=torch.bool), place[1:] > place[:-1]])[: place.numel()]
 
 
-def check_columns(dag: Watched, edge_index: Tensor) -> None:
+def check_columns(lines: Topology, origin: Origin, edge_index: Tensor) -> None:
     """Raise ShapeError unless a line graph is that of ``edge_index`` [2, M], column by column.
 
     On the host it is compared each time. On a GPU it is compared once for each tensor, and nothing waits for the
@@ -117,34 +109,34 @@ def check_columns(dag: Watched, edge_index: Tensor) -> None:
         edge_index = edge_index.as_tensor()
     if edge_index.dim() != 2 or edge_index.size(0) != 2:
         raise ShapeError(f"edge_index must be [2, M], got {list(edge_index.shape)}")
-    if edge_index.size(1) != dag.column.numel():
+    if edge_index.size(1) != lines.column.numel():
         raise ShapeError(
-            f"the dag was built from {dag.column.numel()} columns, but edge_index has {edge_index.size(1)}; "
+            f"the dag was built from {lines.column.numel()} columns, but edge_index has {edge_index.size(1)}; "
             "build it from this edge_index"
         )
     traced = torch.compiler.is_compiling()
-    if not traced and dag._origin.holds(edge_index):
+    if not traced and origin.holds(edge_index):
         return
-    here = edge_index.to(dag.src.device)
-    _require(same_columns(dag, here).all(), lambda: f"{STALE} ({_first_difference(dag, here)})")
+    here = edge_index.to(lines.src.device)
+    _require(same_columns(lines, here).all(), lambda: f"{STALE} ({_first_difference(lines, here)})")
     if not traced:
-        dag._origin.note_columns(edge_index)
+        origin.note_columns(edge_index)
 
 
-def check_edges(dag: Edges, edge_index: Tensor) -> None:
+def check_edges(lines: Topology, edge_index: Tensor) -> None:
     """Raise ShapeError unless a line graph has the edges of a sparse adjacency, given as columns [2, M]."""
-    _require(same_edges(dag, edge_index.to(dag.src.device)), lambda: STALE)
+    _require(same_edges(lines, edge_index.to(lines.src.device)), lambda: STALE)
 
 
-def check_rank(dag: Watched, rank: Tensor) -> None:
+def check_rank(lines: Topology, origin: Origin, rank: Tensor) -> None:
     """Raise ShapeError unless the edges of a line graph run from lower to higher rank; like :func:`check_columns`."""
-    if dag._origin.saw(rank):
+    if origin.saw(rank):
         return
-    if rank.shape != (dag.num_nodes,):
-        raise ShapeError(f"a rank must have one entry per node, [{dag.num_nodes}], got {list(rank.shape)}")
-    holds = same_order(dag, positions(rank.to(dag.src.device), dag.graph_ptr))
+    if rank.shape != (lines.num_nodes,):
+        raise ShapeError(f"a rank must have one entry per node, [{lines.num_nodes}], got {list(rank.shape)}")
+    holds = same_order(lines, positions(rank.to(lines.src.device), lines.graph_ptr))
     _require(holds.all(), lambda: "the dag was built from another rank: build it from this one")
-    dag._origin.note(rank)
+    origin.note(rank)
 
 
 def _require(holds: Tensor, message: Callable[[], str]) -> None:
@@ -154,8 +146,8 @@ def _require(holds: Tensor, message: Callable[[], str]) -> None:
         raise ShapeError(message())
 
 
-def _first_difference(dag: Edges, edge_index: Tensor) -> str:
-    column = int(torch.nonzero(~same_columns(dag, edge_index))[0])
-    built, given = (columns[:, column].tolist() for columns in (columns_of(dag), edge_index))
+def _first_difference(lines: Topology, edge_index: Tensor) -> str:
+    column = int(torch.nonzero(~same_columns(lines, edge_index))[0])
+    built, given = (columns[:, column].tolist() for columns in (columns_of(lines), edge_index))
     was = "a self-loop" if built[0] == built[1] else f"{built[0]} -> {built[1]}"
     return f"column {column} was {was} and is {given[0]} -> {given[1]}"

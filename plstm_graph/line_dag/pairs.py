@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,39 +16,6 @@ ON_THE_HOST = (
     "a line graph is built on the host, in sizes that depend on the edges, so torch.compile(fullgraph=True) and "
     "torch.export need it ready: build dag = LineDAG.from_edge_index(...).prepare() outside and pass dag=dag"
 )
-
-
-class Edges(Protocol):
-    """What tables are made of and checked against, in a line graph: see the attributes of ``LineDAG``."""
-
-    @property
-    def src(self) -> Tensor: ...
-    @property
-    def dst(self) -> Tensor: ...
-    @property
-    def prev(self) -> Tensor: ...
-    @property
-    def next(self) -> Tensor: ...
-    @property
-    def column(self) -> Tensor: ...
-    @property
-    def column_along(self) -> Tensor: ...
-    @property
-    def graph_ptr(self) -> Tensor: ...
-    @property
-    def edge_ptr(self) -> Tensor: ...
-    @property
-    def num_nodes(self) -> int: ...
-    @property
-    def reversed(self) -> bool: ...
-    @property
-    def edge_id(self) -> Tensor: ...
-    @property
-    def edge_id_reverse(self) -> Tensor: ...
-    @property
-    def pairs_by_next(self) -> tuple[Tensor, Tensor]: ...
-    @property
-    def pairs_by_prev(self) -> tuple[Tensor, Tensor]: ...
 
 
 def on_the_host(build: Callable[..., Any]) -> Callable[..., Any]:
@@ -126,20 +93,3 @@ def grouped(owner: Tensor, size: int) -> tuple[Tensor, Tensor]:
 def within(values: Tensor, size: int) -> bool:
     """Whether all values lie in 0 to size-1."""
     return values.numel() == 0 or (int(values.min()) >= 0 and int(values.max()) < size)
-
-
-def move(value: Any, device: torch.device, non_blocking: bool) -> Any:
-    """Tensors, also inside tuples, to another device."""
-    if hasattr(value, "to"):  # a plan knows what stays on the host
-        return value.to(device, non_blocking=non_blocking)
-    return each(value, lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-
-def each(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """What ``change`` makes of a tensor, or of those inside tuples; anything else as it is."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, tuple):
-        changed = [each(part, change) for part in value]
-        return type(value)(*changed) if hasattr(value, "_fields") else tuple(changed)
-    return value

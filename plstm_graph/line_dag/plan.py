@@ -11,11 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from plstm_graph.line_dag.pairs import Edges, grouped
+from plstm_graph.line_dag.pairs import grouped
+from plstm_graph.line_dag.topology import Topology
 
 TILES = (32, 64, 128, 256)
 """Widths of a gating matrix in the parallel form, each twice the one before: a graph takes the first one that holds its
 nodes, see ``size_class``."""
+EVERY = len(TILES) + 1
+"""So many size classes are all: no graph counts as large."""
 EDGES_PER_COLUMN = 4
 """A graph of a tile has at most this many edges for each of its columns, since a program walks them one by one."""
 WIDEST = 256
@@ -117,11 +120,6 @@ class Plan(Tables):
     def __reduce__(self) -> tuple[type["Plan"], tuple[Tensor, ...]]:
         return Plan, tuple(self)
 
-    def to(self, device: torch.device, non_blocking: bool = False) -> "Plan":
-        """On another device, all but ``host``."""
-        moved = (table.to(device, non_blocking=non_blocking) for table in self)
-        return Plan(*moved)._replace(host=self.host)
-
 
 def size_class(nodes: Tensor, edges: Tensor) -> Tensor:
     """Class of each graph from its own size alone: the number of the first tile that holds it, or ``len(TILES)``."""
@@ -165,24 +163,25 @@ def classify(nodes: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack([graph, room]).int(), host
 
 
-def make_plan(dag: Edges) -> Plan:
-    """The plan of a line graph as its edges point, none of its graphs counted as large.
+def make_plan(lines: Topology, edge_ids: tuple[Tensor, Tensor]) -> Plan:
+    """The plan of a line graph, none of its graphs counted as large. On a GPU this waits for the sizes once.
 
-    On a GPU this waits for the sizes once.
+    Args:
+        lines: as the edges point.
+        edge_ids: columns along and against each edge, [E] each.
     """
-    assert not dag.reversed
-    src, dst, prev, next = dag.src, dag.dst, dag.prev, dag.next
-    arrive, by_dst = grouped(dst, dag.num_nodes)
-    leave, by_src = grouped(src, dag.num_nodes)
-    enter, by_next = dag.pairs_by_next
-    exit, by_prev = dag.pairs_by_prev
-    pointers = (dag.graph_ptr, dag.edge_ptr, enter[dag.edge_ptr])
+    src, dst, prev, next = lines.src, lines.dst, lines.prev, lines.next
+    arrive, by_dst = grouped(dst, lines.num_nodes)
+    leave, by_src = grouped(src, lines.num_nodes)
+    enter, by_next = grouped(next, src.numel())
+    exit, by_prev = grouped(prev, src.numel())
+    pointers = (lines.graph_ptr, lines.edge_ptr, enter[lines.edge_ptr])
     rows = (
         [x for ptr in pointers for x in (ptr[:-1], ptr.diff())],
         [arrive[:-1], arrive.diff(), leave[:-1], leave.diff()],
         [
             *(src, dst, enter[:-1], enter.diff(), exit[:-1], exit.diff(), by_dst, by_src),
-            *(dag.edge_id, dag.edge_id_reverse),
+            *edge_ids,
         ],
         [by_next, prev[by_next], next[by_next], by_prev, next[by_prev], prev[by_prev]],
     )

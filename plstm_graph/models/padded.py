@@ -7,7 +7,7 @@ sizes known from the shapes, so the trained modules run on it as they are.
 
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from torch_geometric.data import Batch, Data
 from plstm_graph.config.architectures import architecture
 from plstm_graph.errors import ConfigError, ShapeError
 from plstm_graph.line_dag import LineDAG
+from plstm_graph.line_dag.derived import Average, Known
+from plstm_graph.line_dag.topology import Topology
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.nn.conv import PLSTMConv
 from plstm_graph.orient import RANDOM
@@ -221,35 +223,35 @@ def line_dag(edge_index: Tensor, rank: Tensor, is_node: Tensor, *, prune: bool) 
 
     prev, next = pairs(real)
     src, dst = ((behind(end, 2) + node_offset).flatten() for end in (src, dst))
-    # What a LineDAG would compute in shapes that depend on the data is told here.
-    shared: dict[Any, Any] = {
-        "node_graph": torch.arange(graphs, device=device).repeat_interleave(nodes, output_size=graphs * nodes),
-        "edge_graph": torch.arange(graphs, device=device).repeat_interleave(slots, output_size=graphs * slots),
-        "degree": torch.zeros_like(first_node[:1])
-        .expand(graphs * nodes)
-        .index_add(0, torch.cat([src, dst]), torch.ones_like(torch.cat([src, dst]))),
-    }
-    for reversed in (False, True):
-        runs = ~along if reversed else along
+    edges = graphs * slots
+
+    def average(runs: Tensor) -> Average:
         has = torch.zeros_like(pad(slot, [0, 2])).scatter_add(1, slot, runs.long()) > 0
         chosen = (slot < columns) & (runs | ~has.gather(1, slot))
         edge = (torch.where(chosen, slot, columns) + edge_offset).flatten()
         count = torch.zeros_like(src).index_add(0, edge, torch.ones_like(edge)).clamp(min=1)
-        shared["merge", reversed] = torch.arange(edge.size(0), device=device), edge, count
-    level = torch.zeros_like(src)
-    dag = LineDAG(
-        *(src, dst, prev, next, level, (slot + edge_offset).flatten(), along.flatten(), first_node, first_edge),
+        return Average(torch.arange(edge.size(0), device=device), edge, count)
+
+    ends = torch.cat([src, dst])
+    # What a LineDAG would work out in shapes that depend on the data is told here.
+    known: Known = {
+        "node_graph": torch.arange(graphs, device=device).repeat_interleave(nodes, output_size=graphs * nodes),
+        "edge_graph": torch.arange(graphs, device=device).repeat_interleave(slots, output_size=edges),
+        "degree": torch.zeros_like(first_node[:1]).expand(graphs * nodes).index_add(0, ends, torch.ones_like(ends)),
+        "averages": (average(along), average(~along)),
+    }
+    if prune:
+        known["pruned_pairs"] = pairs(kept)
+    topology = Topology(
+        *(src, dst, prev, next, torch.zeros_like(src)),
+        *((slot + edge_offset).flatten(), along.flatten(), first_node, first_edge),
         num_nodes=graphs * nodes,
         num_levels=1,
         max_nodes=nodes,
         max_edges=slots,
         merged=True,
-        _shared=shared,
     )
-    if prune:
-        prev, next = pairs(kept)
-        dag._made["prune"] = dag._view(prev=prev, next=next, pruned=True)
-    return dag
+    return LineDAG.of(topology, **known)
 
 
 def _multitree(real: Tensor) -> Tensor:

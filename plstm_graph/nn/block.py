@@ -11,7 +11,8 @@ from torch_geometric.nn.inits import reset
 
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.nn.conv import PLSTMConv, check_dag
+from plstm_graph.nn.checked import CheckedDAG, checked
+from plstm_graph.nn.conv import PLSTMConv
 from plstm_graph.ops.dispatch import check_backend
 
 DIRECTIONS: dict[str, tuple[bool, ...]] = {"both": (False, True), "along": (False,), "against": (True,)}
@@ -157,9 +158,9 @@ class PLSTMBlock(nn.Module):
         """[N, channels] -> [N, channels]; ``dag`` as for :meth:`PLSTMConv.forward`. ``content``: what
         :func:`edge_content` makes of ``edge_attr`` and ``dag``, [N, edge_dim], where a stack has it already."""
         if dag is not None:
-            check_dag(x, edge_index, dag)
+            dag = checked(x, edge_index, dag)
         elif len(self.convs):
-            dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order)
+            dag = CheckedDAG.view(LineDAG.from_edge_index(edge_index, x.size(0), order=self.order).derived)
         if edge_attr is not None and edge_attr.dim() == 1:
             edge_attr = edge_attr.unsqueeze(-1)
         hidden = self.norm(x)

@@ -10,8 +10,8 @@ from torch_geometric.utils import is_sparse, to_edge_index
 from plstm_graph.errors import ConfigError, ShapeError, unknown
 from plstm_graph.gates import Gates, activate, check_mode, check_transition, initial_gate_bias, view
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.line_dag.origin import check_edges
 from plstm_graph.line_dag.plan import served_classes
+from plstm_graph.nn.checked import checked
 from plstm_graph.nn.dropin import LAYER, LAYER_CALL, NoMessages, refuse_arguments, refuse_bipartite, refuse_options
 from plstm_graph.nn.linear import EdgeLinear, NodeLinear
 from plstm_graph.nn.norm import OUTPUT_NORMS, MultiHeadRMSNorm
@@ -173,9 +173,7 @@ class PLSTMConv(NoMessages):
         if dag is None:
             dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order)
         else:
-            check_dag(x, given, dag)
-            if edge_index is not given:
-                check_edges(dag, edge_index)
+            dag = checked(x, given, dag)
         dag = view(dag, self.mode, self.reverse)
         backend = self._as_one(x, dag)
         if backend is not None:
@@ -244,10 +242,7 @@ class PLSTMConv(NoMessages):
         read = view(dag, self.mode, self.reverse)
         if self.backend != "auto" and self.backend not in HOMES:
             return
-        _ = read.degree, read.edge_id, read.edge_id_reverse
-        if read.merged:
-            read._merged()
-        read.plan(served_classes(self.key_channels, self.out_channels))
+        read.prepare_reading(served_classes(self.key_channels, self.out_channels))
 
     def _edge_map(self, edge_attr: Tensor) -> tuple[Tensor, EdgeLinear]:
         """Edge features [M, edge_dim] and their linear map; refused by a layer that has none."""
@@ -289,24 +284,6 @@ class PLSTMConv(NoMessages):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"
-
-
-def check_dag(x: Tensor, edge_index: Any, dag: LineDAG) -> None:
-    """Raise ShapeError unless ``dag`` is the plain line graph of the nodes in ``x``, on its device.
-
-    A dense ``edge_index`` must be what ``dag`` was built from, see :meth:`LineDAG.check_edge_index`: a layer reads the
-    dag alone, so that a change since would change nothing without a word, or send edge features to other edges.
-    """
-    if dag.pruned or dag.reversed:
-        raise ShapeError("layers take the plain dag and derive their own view from mode and reverse")
-    if dag.num_nodes != x.size(0):
-        raise ShapeError(
-            f"the dag has {dag.num_nodes} nodes, but x has {x.size(0)} rows; was it built from this graph?"
-        )
-    if dag.src.device != x.device:
-        raise ShapeError(f"the dag is on {dag.src.device}, x on {x.device}; move it with dag.to(x.device)")
-    if isinstance(edge_index, Tensor) and edge_index.layout == torch.strided:
-        dag.check_edge_index(edge_index)
 
 
 def untouched(module: nn.Module, kind: type[nn.Module]) -> bool:

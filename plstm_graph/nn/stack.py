@@ -10,7 +10,8 @@ from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.gates import check_mode, check_transition
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.block import PLSTMBlock, edge_content
-from plstm_graph.nn.conv import PLSTMConv, check_dag
+from plstm_graph.nn.checked import CheckedDAG, checked
+from plstm_graph.nn.conv import PLSTMConv
 from plstm_graph.nn.dropin import STACK, STACK_CALL, refuse_arguments, refuse_options
 from plstm_graph.nn.jumping import last_norm
 from plstm_graph.nn.onehop import LOCALS
@@ -138,9 +139,10 @@ class PLSTM(nn.Module):
         """[N, in_channels] -> [N, out_channels]; arguments as for PyG's ``BasicGNN``, and the plain ``dag``."""
         refuse_arguments("PLSTM", unsupported | {"edge_weight": edge_weight}, STACK_CALL)
         if dag is not None:
-            check_dag(x, edge_index, dag)
+            dag = checked(x, edge_index, dag)
         elif self._reads_dag:
-            dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order, batch=batch)
+            built = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order, batch=batch)
+            dag = CheckedDAG.view(built.derived)
         x = self.embed(x)
         content = None
         if self._reads_content and dag is not None and edge_attr is not None and edge_attr.dim() == 2:
@@ -163,7 +165,7 @@ class PLSTM(nn.Module):
             if isinstance(module, PLSTMConv):
                 module.prepare_dag(dag)
         for reading in (dag, dag.reverse()) if self._reads_content else ():
-            _ = reading._merged() if reading.merged else reading.edge_id
+            reading.prepare_reading()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, num_layers={self.num_layers})"

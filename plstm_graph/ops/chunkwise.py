@@ -7,64 +7,28 @@ are needed one chunk after the other. What arrives at a chunk reaches its tails 
 """
 
 from functools import partial
-from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from plstm_graph.errors import BackendUnavailable
 from plstm_graph.gates import Gates
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.line_dag.pairs import LevelPlan, level_plan
+from plstm_graph.line_dag.chunks import ChunkPlan
 from plstm_graph.ops.scatter import recurrent, sweep
 
 MAX_BYTES = 2**33
 """Largest working set of the matrices of all chunks, 8 GiB."""
 SIZES = (128, 1024)
 """Fewest and most edges of a chunk; between them twice the numbers of a state: then matrices are as large as states."""
-SWEEPS = 6
-"""Levels inside a chunk cost about so many times what a chunk costs."""
-
-
 DEEP, NARROW = 1000, 8
 """Levels from which on, and edges a level up to which, ``"auto"`` takes this form on a GPU: there a level takes as long
 with few edges as with many. A CPU waits for no launch, and computes less level by level."""
 
 
-class ChunkPlan(NamedTuple):
-    """How a line graph falls into chunks.
-
-    Attributes:
-        inside: the pairs within chunks, by the levels of their chunk.
-        pair, prev, next: the other pairs, [X].
-        place: of the prev of each of those among the tails, [X].
-        slot: of the same among what arrives at the chunk of next, [X].
-        tail: edges that some later chunk reads, chunk after chunk, [T].
-        arriving: what each chunk reads of earlier ones, chunk after chunk, as places among the tails, [A].
-        tails, arrivals: how many of either each chunk has.
-    """
-
-    inside: LevelPlan
-    pair: Tensor
-    prev: Tensor
-    next: Tensor
-    place: Tensor
-    slot: Tensor
-    tail: Tensor
-    arriving: Tensor
-    tails: list[int]
-    arrivals: list[int]
-
-    @property
-    def width(self) -> int:
-        """The most that arrives at a chunk."""
-        return max(self.arrivals, default=0)
-
-
 def propagate(query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: LineDAG) -> Tensor:
     """See :func:`plstm_graph.propagate`. Keeps the E·H·K·V states for the backward pass; refuses beyond MAX_BYTES."""
     size = chunk_size(key.size(-1) * value.size(-1))
-    plan = chunk_plan(dag, size)
+    plan = dag.chunk_plan(size)
     needed = matrix_bytes(dag, plan, value.size(1) * value.element_size())
     if needed > MAX_BYTES:
         raise BackendUnavailable(
@@ -82,7 +46,7 @@ def serves(dag: LineDAG, device: str, shape: tuple[int, int, int], itemsize: int
     if device != "cuda" or dag.num_levels < DEEP or dag.num_edges > NARROW * dag.num_levels:
         return False
     heads, keys, values = shape
-    return matrix_bytes(dag, chunk_plan(dag, chunk_size(keys * values)), heads * itemsize) <= MAX_BYTES
+    return matrix_bytes(dag, dag.chunk_plan(chunk_size(keys * values)), heads * itemsize) <= MAX_BYTES
 
 
 def chunk_size(numbers: int) -> int:
@@ -98,7 +62,7 @@ def matrix_bytes(dag: LineDAG, plan: ChunkPlan, itemsize: int) -> int:
 
 def solve(right: Tensor, transition: Tensor, dag: LineDAG, *, size: int) -> Tensor:
     """B [E, H, S] and transitions [P, H] to the state of every edge, [E, H, S], in chunks of ``size`` edges."""
-    plan = chunk_plan(dag, size)
+    plan = dag.chunk_plan(size)
     weight = transition.index_select(0, plan.pair).unsqueeze(-1)
     crossing = _tails(right, transition, plan).index_select(0, plan.place) * weight
     return sweep(right.index_add(0, plan.next, crossing), transition, plan.inside)
@@ -128,45 +92,3 @@ def _matrices(right: Tensor, transition: Tensor, plan: ChunkPlan) -> Tensor:
     reach = right.new_zeros(*right.shape[:2], plan.width)
     reach[plan.next, :, plan.slot] = transition.index_select(0, plan.pair)
     return sweep(reach, transition, plan.inside).index_select(0, plan.tail)
-
-
-def chunk_plan(dag: LineDAG, size: int) -> ChunkPlan:
-    """How ``dag`` falls into chunks of at most ``size`` edges; computed once (with a few synchronisations on a GPU)."""
-    found: ChunkPlan = dag._once(("chunks", size, dag.reversed, dag.pruned), lambda: _chunk_plan(dag, size))
-    return found
-
-
-def _chunk_plan(dag: LineDAG, size: int) -> ChunkPlan:
-    chunk, floor = _chunks(dag, size)
-    prev, next = dag.prev, dag.next
-    inner = chunk[prev] == chunk[next]
-    within, pair = torch.nonzero(inner).view(-1), torch.nonzero(~inner).view(-1)
-    inside = level_plan(dag.level - floor, prev[within], next[within], dag.num_levels)
-    inside = inside._replace(pair=within[inside.pair])
-    prev, next = prev[pair], next[pair]
-
-    # Tails by chunk: an edge's number there is its place in the order of (chunk, edge).
-    edges = max(dag.num_edges, 1)
-    keys, place = torch.unique(chunk[prev] * edges + prev, return_inverse=True)
-    tail, count = keys % edges, _count(chunk)
-    read, column = torch.unique(chunk[next] * max(tail.numel(), 1) + place, return_inverse=True)
-    reader, arriving = read // max(tail.numel(), 1), read % max(tail.numel(), 1)
-    tails, arrivals = (torch.bincount(owner, minlength=count) for owner in (chunk[tail], reader))
-    slot = column - (arrivals.cumsum(0) - arrivals)[chunk[next]]
-    return ChunkPlan(inside, pair, prev, next, place, slot, tail, arriving, tails.tolist(), arrivals.tolist())
-
-
-def _chunks(dag: LineDAG, size: int) -> tuple[Tensor, Tensor]:
-    """Chunk of each edge and the lowest level there, [E] each: a few levels of a graph, in pieces of ``size`` edges."""
-    levels = max(1, round((dag.num_levels / SWEEPS) ** 0.5))
-    group = dag.edge_graph * (dag.num_levels + 1) + dag.level // levels  # zero times the NaN of another graph is NaN
-    order = torch.sort(group * (dag.num_levels + 1) + dag.level, stable=True).indices
-    group = group[order]
-    place = torch.arange(group.numel(), device=group.device) - torch.searchsorted(group, group)
-    _, number = torch.unique_consecutive(group * max(dag.num_edges, 1) + place // size, return_inverse=True)
-    chunk = torch.empty_like(order).index_copy_(0, order, number)
-    return chunk, dag.level // levels * levels
-
-
-def _count(chunk: Tensor) -> int:
-    return int(chunk.max()) + 1 if chunk.numel() else 0

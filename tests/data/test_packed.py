@@ -16,7 +16,8 @@ from plstm_graph.data import GraphDataset, PackedGraphs, PackedLoader, load
 from plstm_graph.data.encodings import add_encodings
 from plstm_graph.errors import ConfigError, DataError, ShapeError
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.line_dag.plan import Plan, make_plan
+from plstm_graph.line_dag.plan import TILES, Plan
+from plstm_graph.line_dag.topology import Topology
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.transforms import AddLineDAG, line_dag
 
@@ -116,20 +117,18 @@ def assert_same_data(got: Data, want: Data) -> None:
 def assert_same_dag(got: LineDAG, want: LineDAG, prune: bool) -> None:
     got.validate()
     proper = want.column >= 0  # a self-loop runs neither along nor against an edge
-    for name in LineDAG.__dataclass_fields__:
+    for name in Topology._fields:
         if name == "column_along":
             assert_same(got.column_along[proper], want.column_along[proper], name)
-        elif name not in ("_shared", "_origin"):
+        else:
             assert_same(getattr(got, name), getattr(want, name), name)
     for pruned in (False, True)[: 1 + prune]:
-        plan = got._shared["tables", pruned]
+        plan = got.derived.tables[pruned]
         assert isinstance(plan, Plan)
-        assert_same(plan, make_plan(want.prune() if pruned else want), f"plan, pruned: {pruned}")
+        assert_same(plan, (want.prune() if pruned else want).plan(6), f"plan, pruned: {pruned}")
         assert (got.prune() if pruned else got).plan(6) is plan
-    for along in (False, True):
-        key = ("edge_id", along)
-        assert_same(got._shared[key], want.reverse().edge_id if along else want.edge_id, str(key))
-    assert ("kept" in got._shared) == prune
+    assert_same(vars(got.derived)["edge_ids"], want.derived.edge_ids, "edge ids")
+    assert got.derived.knows("kept") == prune
     assert_same(got.kept_pairs, want.kept_pairs, "kept")
     rows = torch.randn(want.column.numel(), 2, dtype=torch.double)
     assert_same(got.gather_edges(rows), want.gather_edges(rows), "gathered")
@@ -197,6 +196,13 @@ def test_real_graphs(name: str, prune: bool, request: pytest.FixtureRequest) -> 
     assert len(packed) == len(graphs)
     for seed in range(4):
         assert_same_batch(packed, graphs, some(len(graphs), 1 + 40 * seed, seed))
+
+
+@pytest.mark.parametrize("chosen", [[1, 0, 2], [2, 1]], ids=str)
+def test_graphs_beyond_all_tiles(chosen: list[int]) -> None:
+    """Which graphs count as large is found in each batch, for the widths of its layers."""
+    graphs = [graph(TILES[-1] + 1, 300, 0), *GRAPHS[:2]]
+    assert_same_batch(PackedGraphs.from_data_list(graphs), graphs, chosen)
 
 
 def test_a_line_graph_that_the_data_carries_is_the_one() -> None:

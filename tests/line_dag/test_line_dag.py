@@ -1,4 +1,7 @@
+import gc
 import pickle
+import weakref
+from collections.abc import Iterator
 from copy import deepcopy
 
 import networkx as nx
@@ -10,6 +13,8 @@ from torch_geometric.data import Data
 
 from plstm_graph import LineDAG
 from plstm_graph.errors import CycleError, ShapeError
+from plstm_graph.line_dag.plan import Plan
+from plstm_graph.line_dag.topology import Topology
 from plstm_graph.ops.flat import places
 from plstm_graph.testing import DAGS, VIEWS, grid_dag, random_dag
 
@@ -193,9 +198,32 @@ def test_views_are_computed_once():
     assert dag.level_plan is not dag.prune().level_plan
 
 
+def test_it_is_immutable():
+    dag = grid_dag(2, 3)
+    for name in ("src", "level", "num_nodes", "reversed", "derived", "edge_id", "anything"):
+        with pytest.raises(AttributeError):
+            setattr(dag, name, getattr(dag, name, None))
+    before = {name: getattr(dag, name).clone() for name in TENSORS}
+    _ = dag.prepare().prune().reverse().level_plan, dag.reverse().chunk_plan(4)
+    assert all(torch.equal(getattr(dag, name), tensor) for name, tensor in before.items())
+
+
+def test_what_is_worked_out_lives_as_long_as_the_line_graph():
+    """Without a cycle of references: a GPU's memory is free at once, not when the garbage collector runs."""
+    dag = grid_dag(3, 3).prepare()
+    _ = dag.level_plan, dag.prune().reverse().chunk_plan(4)
+    alive = weakref.ref(dag.derived)
+    gc.disable()
+    try:
+        del dag
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
 def test_kept_pairs_can_be_handed_over():
     kept = torch.tensor([0, 2])
-    dag = grid_dag(2, 3).with_kept_pairs(kept)
+    dag = LineDAG.of(grid_dag(2, 3).lines, kept=kept)
     assert torch.equal(dag.prune().prev, dag.prev[kept])
 
 
@@ -235,19 +263,16 @@ def _empty() -> LineDAG:
     """One graph without nodes."""
     none = torch.zeros(0, dtype=torch.long)
     pointer = torch.zeros(2, dtype=torch.long)
-    return LineDAG._from_host(none, none, none, none, none, none, none.bool(), pointer, pointer)
+    return LineDAG.of(Topology.of(none, none, none, none, none, none, none.bool(), pointer, pointer))
 
 
 def test_collate_keeps_the_views_that_all_parts_have():
     """Compiled code must find them made."""
     parts = [LineDAG.from_edge_index(torch.tensor([[0, 1, 0, 2], [1, 2, 2, 3]])) for _ in range(3)]
     for dag in parts:
-        _ = dag.prune().reverse(), dag.reverse()
-    _ = parts[0].reverse().prune()
-    union = LineDAG.collate(parts)
-    assert union._made.keys() == {"prune", "reverse"}
-    assert union._made["prune"]._made.keys() == {"reverse"}
-    assert union._made["reverse"]._made.keys() == set()
+        _ = dag.prune().prev
+    _ = parts[0].reverse().prev
+    assert LineDAG.collate(parts).derived.views == {(False, False), (False, True)}
 
 
 def test_collate_lifts_shallow_reversed_graphs():
@@ -310,6 +335,17 @@ def test_data_moves_it_by_every_name(monkeypatch):
     ]
 
 
+def held(value) -> Iterator[torch.Tensor]:
+    """All tensors but the sizes of a plan, which are for the host."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from held(tuple(value.values()))
+    elif isinstance(value, tuple):
+        for part in value._replace(host=()) if isinstance(value, Plan) else value:
+            yield from held(part)
+
+
 def test_pin_memory_pins_everything_that_is_known(monkeypatch):
     dag = grid_dag(3, 3).prepare()
     assert dag.level_plan
@@ -325,12 +361,10 @@ def test_pin_memory_pins_everything_that_is_known(monkeypatch):
     away = Data(line_dag=dag).pin_memory().line_dag
     same(away, dag)
     assert away.level_plan.ptr == dag.level_plan.ptr
-    held = [*vars(away).values(), *away._shared.values()]
-    tensors = [part for value in held for part in (value if isinstance(value, tuple) else [value])]
-    tensors = [part for part in tensors if isinstance(part, torch.Tensor) and part.numel()]
-    assert len(tensors) > len(TENSORS)
-    assert all(tensor.data_ptr() in pinned for tensor in tensors)
-    assert "prune" in away._made
+    tensors = list(held(vars(away.derived)))
+    assert len(tensors) > 4 * len(TENSORS)
+    assert all(tensor.data_ptr() in pinned for tensor in tensors if tensor.numel())
+    assert away.derived.views == dag.derived.views
 
 
 @pytest.mark.parametrize(
@@ -356,7 +390,7 @@ def test_pin_memory_pins_everything_that_is_known(monkeypatch):
 def test_validate_names_what_is_broken(changes, message):
     dag = grid_dag(1, 4)
     with pytest.raises(ShapeError, match=f"not a line graph of a DAG; broken: .*{message}"):
-        dag._view(**changes, _shared={}).validate()
+        LineDAG.of(dag.lines._replace(**changes)).validate()
 
 
 def test_too_many_pairs_name_the_hub():

@@ -166,9 +166,9 @@ def test_on_a_device_a_tensor_is_known_until_it_is_written_to() -> None:
 def test_packed_batches_ask_no_device_for_anything() -> None:
     packed = PackedGraphs.from_data_list([chain(), chain()]).to("meta")
     batch = packed.batch([0, 1, 1])
-    assert batch.line_dag._origin.holds(batch.edge_index)
+    assert batch.line_dag.derived.origin.holds(batch.edge_index)
     batch.edge_index.add_(0)
-    assert not batch.line_dag._origin.holds(batch.edge_index)
+    assert not batch.line_dag.derived.origin.holds(batch.edge_index)
 
 
 def test_columns_that_share_memory_with_freed_ones() -> None:

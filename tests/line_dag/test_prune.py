@@ -118,7 +118,7 @@ def test_a_union_of_pruned_graphs_is_pruned_already(monkeypatch, reverse):
     want = LineDAG.collate(dags).prune()
     for dag in dags:
         dag.prune()
-    monkeypatch.setattr("plstm_graph.line_dag.dag.multitree_pairs", lambda *_: pytest.fail("pruned again"))
+    monkeypatch.setattr("plstm_graph.line_dag.derived.multitree_pairs", lambda *_: pytest.fail("pruned again"))
     got = LineDAG.collate(dags).prune()
     assert torch.equal(got.prev, want.prev)
     assert torch.equal(got.next, want.next)

@@ -15,6 +15,7 @@ from plstm_graph.data import smiles_to_data
 from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.features import ATOM_SIZES, BOND_SIZES, FeatureSpec
 from plstm_graph.errors import ConfigError, ShapeError
+from plstm_graph.line_dag import derived
 from plstm_graph.models.graph import POOLINGS, GraphModel
 from plstm_graph.transforms import AddLineDAG, LineDAGData
 
@@ -101,9 +102,9 @@ def test_edge_features_may_be_kept_out_of_the_values() -> None:
 def test_line_graph_is_built_once(modes: str, builds: int, monkeypatch: pytest.MonkeyPatch) -> None:
     x, _ = inputs()
     calls = []
-    build, prune = LineDAG.from_edge_index, LineDAG._kept_pairs
+    build, prune = LineDAG.from_edge_index, derived.multitree_pairs
     monkeypatch.setattr(LineDAG, "from_edge_index", lambda *a, **k: calls.append("build") or build(*a, **k))
-    monkeypatch.setattr(LineDAG, "_kept_pairs", lambda dag: calls.append("prune") or prune(dag))
+    monkeypatch.setattr(derived, "multitree_pairs", lambda *pairs: calls.append("prune") or prune(*pairs))
     model = PLSTM(FEATURES, 16, 6, modes=modes, local="gine")
     model(x, EDGE_INDEX)
     assert calls.count("build") == builds
@@ -111,6 +112,23 @@ def test_line_graph_is_built_once(modes: str, builds: int, monkeypatch: pytest.M
     calls.clear()
     model(x, EDGE_INDEX, dag=build(EDGE_INDEX, NODES))
     assert "build" not in calls
+
+
+@pytest.mark.parametrize("built", [False, True])
+def test_a_line_graph_is_compared_once_per_call(built: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the stack, not by each of its blocks and layers again; what it built itself, not at all."""
+    x, _ = inputs()
+    checks = []
+    check = LineDAG.check_edge_index
+    monkeypatch.setattr(LineDAG, "check_edge_index", lambda dag, columns: checks.append(dag) or check(dag, columns))
+    model, dag = PLSTM(FEATURES, 16, 4, local="gine").eval(), LineDAG.from_edge_index(EDGE_INDEX, NODES)
+    want = model(x, EDGE_INDEX)
+    assert not checks
+    if not built:
+        assert torch.equal(model(x, EDGE_INDEX, dag=dag), want)
+        assert len(checks) == 1
+        model.blocks[0](torch.randn(NODES, 16), EDGE_INDEX, dag=dag)
+        assert len(checks) == 2
 
 
 def test_columns_dropped_after_the_dag_was_built_are_refused() -> None:

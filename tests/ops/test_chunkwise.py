@@ -19,7 +19,7 @@ def test_chunks_of_few_edges_pass_all_laws(monkeypatch, edges):
 
 def test_a_long_chain_takes_few_steps_and_agrees(monkeypatch):
     dag = grid_dag(1, 700)
-    plan = chunkwise.chunk_plan(dag, 128)
+    plan = dag.chunk_plan(128)
     assert len(plan.inside.ptr) + len(plan.tails) < 100  # of 699 levels
     assert plan.width == 1
     inputs = random_inputs(dag, 2, 3, 4, torch.float64, "cpu", 0)
@@ -29,7 +29,7 @@ def test_a_long_chain_takes_few_steps_and_agrees(monkeypatch):
 
 def test_the_plan_covers_every_pair_once():
     dag = random_dag(0, nodes=40, density=0.2, graphs=3)
-    plan = chunkwise.chunk_plan(dag, 16)
+    plan = dag.chunk_plan(16)
     pairs = torch.cat([plan.inside.pair, plan.pair])
     assert pairs.sort().values.tolist() == list(range(dag.num_pairs))
     assert (plan.tail[plan.place] == plan.prev).all()

@@ -16,7 +16,7 @@ def run(query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: LineDAG) -
 
 
 def tampered(dag: LineDAG, **changes) -> LineDAG:
-    return dag._view(**changes, _shared={})
+    return LineDAG.of(dag.lines._replace(**changes))
 
 
 def first_of(group: Tensor) -> Tensor:
@@ -230,7 +230,7 @@ def test_wrong_normalisation_is_noticed(normalize):
 
 def keep(dag, kept):
     kept = torch.tensor(kept, dtype=torch.bool)
-    return tampered(dag, prev=dag.prev[kept], next=dag.next[kept], pruned=True)
+    return tampered(dag, prev=dag.prev[kept], next=dag.next[kept])
 
 
 def spanning_tree(dag):

@@ -1,0 +1,236 @@
+"""Derived: whatever is worked out from the topology of a line graph, on request and once, for all who read it."""
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack
+
+import torch
+from torch import Tensor
+
+from plstm_graph.line_dag.chunks import ChunkPlan, make_chunk_plan
+from plstm_graph.line_dag.origin import Origin
+from plstm_graph.line_dag.pairs import LevelPlan, level_plan, owners
+from plstm_graph.line_dag.plan import Node, Plan, make_plan, with_large
+from plstm_graph.line_dag.prune import multitree_pairs
+from plstm_graph.line_dag.topology import Topology
+
+Value = TypeVar("Value")
+Key = TypeVar("Key", bound=Hashable)
+
+
+View = tuple[bool, bool]
+"""Which of its four readings a line graph is: reversed, pruned."""
+
+
+class Average(NamedTuple):
+    """Which columns to average for each edge: ``column`` adds to ``edge``, [any]; ``total`` of them, [E]."""
+
+    column: Tensor
+    edge: Tensor
+    total: Tensor
+
+
+class Known(TypedDict, total=False):
+    """What may be known of a line graph from elsewhere: parts of :class:`Derived`, by their names there."""
+
+    kept: Tensor
+    pruned_pairs: tuple[Tensor, Tensor]
+    edge_ids: tuple[Tensor, Tensor]
+    averages: tuple[Average, Average]
+    degree: Tensor
+    node_graph: Tensor
+    edge_graph: Tensor
+    tables: dict[bool, Plan]
+
+
+@contextmanager
+def to_keep() -> Iterator[None]:
+    """Around the making of what outlives a call: no tensors of inference mode, which could not serve training, nor
+    such as torch.func wraps, which no loop over edges could read."""
+    with torch.inference_mode(False), torch._C._DisableFuncTorch():
+        yield
+
+
+def once(compute: Callable[[Any], Value]) -> "cached_property[Value]":
+    """A property that is worked out when it is first asked for, and kept."""
+    return cached_property(to_keep()(compute))
+
+
+def kept_by(memo: dict[Key, Value], key: Key, compute: Callable[[], Value]) -> Value:
+    """The same for what there may be several of."""
+    if key not in memo:
+        with to_keep():
+            memo[key] = compute()
+    return memo[key]
+
+
+class Derived:
+    """What follows from a topology. Parts are added, never changed, and hold tensors, never a LineDAG: a reference
+    cycle would keep a GPU's memory alive until the garbage collector runs.
+
+    Where a part differs from reading to reading, it is kept by :data:`View` or by ``pruned``. In twos, along
+    comes first, then against: ``reversed`` is the place.
+
+    Attributes:
+        topology: as the edges point, not pruned.
+        origin: what that has been found to be the line graph of.
+        tables: plans in which no graph counts as large, by ``pruned``.
+    """
+
+    def __init__(self, topology: Topology, **known: Unpack[Known]) -> None:
+        self.topology, self.origin = topology, Origin()
+        self.tables: dict[bool, Plan] = {}
+        self._lines: dict[View, Topology] = {}
+        self._plans: dict[tuple[bool, int], Plan] = {}
+        self._level_plans: dict[View, LevelPlan] = {}
+        self._chunk_plans: dict[tuple[View, int], ChunkPlan] = {}
+        vars(self).update(known)
+
+    # ------------------------------------------------------------------ readings
+
+    def lines(self, view: View) -> Topology:
+        """The topology as it is read."""
+        found = self._lines.get(view)  # at once, for layers ask often
+        return self._read(view) if found is None else found
+
+    def _read(self, view: View) -> Topology:
+        return kept_by(self._lines, view, lambda: self._turned(*view))
+
+    def _turned(self, reversed: bool, pruned: bool) -> Topology:
+        plain = self.topology
+        prev, next = self.pruned_pairs if pruned else (plain.prev, plain.next)
+        if not reversed:
+            return plain._replace(prev=prev, next=next)
+        along, level = self._against
+        return plain._replace(src=plain.dst, dst=plain.src, prev=next, next=prev, level=level, column_along=along)
+
+    @property
+    def views(self) -> set[View]:
+        """Readings that are there already."""
+        return set(self._lines)
+
+    def knows(self, part: str) -> bool:
+        """Whether a part has been worked out."""
+        return part in vars(self)
+
+    @once
+    def _against(self) -> tuple[Tensor, Tensor]:
+        return ~self.topology.column_along, self.topology.num_levels - 1 - self.topology.level
+
+    @once
+    def kept(self) -> Tensor:
+        """Numbers of the pairs that pruning keeps, [P']."""
+        prev, next, edge_ptr = (x.tolist() for x in (self.topology.prev, self.topology.next, self.topology.edge_ptr))
+        kept = torch.tensor(multitree_pairs(prev, next, edge_ptr), dtype=torch.bool, device="cpu")
+        return torch.nonzero(kept).view(-1).to(self.topology.src.device)
+
+    @once
+    def pruned_pairs(self) -> tuple[Tensor, Tensor]:
+        """Prev and next of these."""
+        return self.topology.prev[self.kept], self.topology.next[self.kept]
+
+    # ------------------------------------------------------------------ columns of the caller
+
+    @once
+    def edge_ids(self) -> tuple[Tensor, Tensor]:
+        """First column that runs along (against) each edge, else the first of all, [E] each."""
+        return self._first_columns(self.topology.column_along), self._first_columns(~self.topology.column_along)
+
+    def _first_columns(self, wanted: Tensor) -> Tensor:
+        column, size = self.topology.column, self.topology.column.numel()
+        number = torch.arange(size, device=column.device)
+        proper = column >= 0
+        score = torch.where(wanted, number, number + size)[proper]
+        best = score.new_full((self.topology.src.numel(),), 2 * size)
+        return best.scatter_reduce_(0, column[proper], score, "amin") % max(size, 1)
+
+    @once
+    def averages(self) -> tuple[Average, Average]:
+        """Columns to average for each edge: those that run along (against) it, or all where none does."""
+        return self._average(self.topology.column_along), self._average(~self.topology.column_along)
+
+    def _average(self, wanted: Tensor) -> Average:
+        column, edges = self.topology.column, self.topology.src.numel()
+        proper = column >= 0
+        served = torch.zeros(edges + 1, dtype=torch.bool, device=column.device)
+        served[column[proper & wanted]] = True
+        chosen = torch.nonzero(proper & (wanted | ~served[column])).view(-1)
+        return Average(chosen, column[chosen], torch.bincount(column[chosen], minlength=edges))
+
+    # ------------------------------------------------------------------ nodes and graphs
+
+    @once
+    def degree(self) -> Tensor:
+        """Edges that touch each node, [N]."""
+        for plan in self.tables.values():  # counting waits for a GPU, adding does not
+            return (plan.nodes[Node.ARRIVE] + plan.nodes[Node.LEAVE]).long()
+        return torch.bincount(torch.cat([self.topology.src, self.topology.dst]), minlength=self.topology.num_nodes)
+
+    @once
+    def node_graph(self) -> Tensor:
+        """Graph of each node, [N]."""
+        return owners(self.topology.graph_ptr, self.topology.num_nodes)
+
+    @once
+    def edge_graph(self) -> Tensor:
+        """Graph of each edge, [E]."""
+        return owners(self.topology.edge_ptr, self.topology.src.numel())
+
+    # ------------------------------------------------------------------ plans
+
+    def level_plan(self, view: View) -> LevelPlan:
+        """Pairs by the level of their next edge (with one synchronisation on a GPU)."""
+        lines = self.lines(view)
+        return kept_by(
+            self._level_plans, view, lambda: level_plan(lines.level, lines.prev, lines.next, lines.num_levels)
+        )
+
+    def chunk_plan(self, view: View, size: int) -> ChunkPlan:
+        """How the line graph falls into chunks of at most ``size`` edges (with a few synchronisations on a GPU)."""
+        return kept_by(
+            self._chunk_plans, (view, size), lambda: make_chunk_plan(self.lines(view), self.edge_graph, size)
+        )
+
+    def table(self, pruned: bool) -> Plan:
+        """Tables for kernels, no graph counted as large."""
+        return kept_by(self.tables, pruned, lambda: make_plan(self.lines((False, pruned)), self.edge_ids))
+
+    def plan(self, pruned: bool, classes: int) -> Plan:
+        """Tables for kernels; graphs beyond so many size classes count as large."""
+        found = self._plans.get((pruned, classes))
+        if found is None:
+            table = self.table(pruned)
+            level, levels = self.topology.level, self.topology.num_levels
+            found = kept_by(self._plans, (pruned, classes), lambda: with_large(table, level, levels, classes))
+        return found
+
+    # ------------------------------------------------------------------ copies
+
+    def bare(self) -> "Derived":
+        """The same topology with its tables, and without whatever else has been worked out."""
+        given = {name: value for name, value in vars(self).items() if name in ("kept", "edge_ids", "tables")}
+        return Derived(self.topology, **given)
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> "Derived":
+        """Other tensors in place of all that are here, each changed once however often it is here."""
+        done: dict[int, Tensor] = {}
+
+        def each(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                if id(value) not in done:
+                    done[id(value)] = change(value)
+                return done[id(value)]
+            if isinstance(value, dict):
+                return {key: each(part) for key, part in value.items()}
+            if isinstance(value, Plan):  # the host keeps what it knows
+                return Plan(*map(each, value))._replace(host=value.host)
+            if isinstance(value, tuple):
+                parts = map(each, value)
+                return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+            return value
+
+        rest = {name: part for name, part in vars(self).items() if name not in ("topology", "origin")}
+        other = Derived(each(self.topology))
+        vars(other).update(each(rest))
+        return other
