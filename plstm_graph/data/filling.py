@@ -77,19 +77,7 @@ def capacity(sizes: np.ndarray, nodes: Tensor, edges: Tensor, graphs: int) -> Ca
     slots = torch.stack([each, each * room_of(nodes, edges, classes)])
     slots[:, -1] = 0  # no graph that tiles do not serve
     places = _most(slots.numpy(), graphs) + RARE * slots.amax(-1).numpy()
-    return Capacity(graphs, _distinct(_most(sizes, graphs) + least(len(sizes)), graphs + 1), places)
-
-
-def _distinct(things: np.ndarray, graphs: int) -> np.ndarray:
-    """With more of some kinds, so that the length of a tensor tells what its rows are: nodes, columns or graphs."""
-    taken = {graphs}
-    for kind, count in enumerate(things.tolist()):
-        if kind == NODES or count != graphs:  # else it may well count graphs
-            while count in taken:
-                count += 1
-        taken.add(count)
-        things[kind] = count
-    return things
+    return Capacity(graphs, _most(sizes, graphs) + least(len(sizes)), places)
 
 
 def _most(each: np.ndarray, graphs: int) -> np.ndarray:

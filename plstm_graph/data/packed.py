@@ -198,19 +198,20 @@ class PackedGraphs:
         Args:
             indices: numbers of the graphs in any order, repeated or not, on the host, [B].
             filled: after :meth:`with_filler`, with one more graph behind them that fills the batch up, so that all
-                filled batches have tensors of the same shapes. A batch of another number of graphs, and one that is
-                larger than nearly all or holds a graph beyond all tiles (256 nodes), comes as it is.
+                filled batches have tensors of the same shapes; ``batch.filled`` says whether it is there. A batch of
+                another number of graphs, and one that is larger than nearly all or holds a graph beyond all tiles (256
+                nodes), comes as it is.
 
         Raises:
             DataError: no indices, or one that is out of range; ``filled`` without :meth:`with_filler`.
         """
-        chosen = self._choose(indices)
-        if filled:
-            chosen = self._filled(chosen) or chosen
+        plain = self._choose(indices)
+        chosen = (self._filled(plain) if filled else None) or plain
         slices = self._slices(chosen)
         batch = Batch(_base_cls=self.base)
         batch._num_graphs = len(chosen.graphs)
-        batch._filled = bool(chosen.graphs[-1] == len(self))  # for those who have to leave the filler out
+        if filled:
+            batch.filled = chosen is not plain
         self._fill(batch, chosen, slices)
         batch.batch, batch.ptr = slices.owners[NODES], slices.ends_sizes[NODES, : len(chosen.graphs) + 1]
         if self.lines is not None:

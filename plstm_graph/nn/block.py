@@ -13,6 +13,7 @@ from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.checked import CheckedDAG, checked
 from plstm_graph.nn.conv import PLSTMConv
+from plstm_graph.nn.counted import told
 from plstm_graph.ops.dispatch import check_backend
 
 DIRECTIONS: dict[str, tuple[bool, ...]] = {"both": (False, True), "along": (False,), "against": (True,)}
@@ -26,11 +27,11 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-def norm_layer(name: str, channels: int) -> nn.Module:
-    """A normalisation of node features by name."""
+def norm_layer(name: str, channels: int, rows: str = "nodes") -> nn.Module:
+    """A normalisation by name, of the features of nodes or of other ``rows``, see :data:`counted.ROWS`."""
     if name not in NORMS:
         raise ConfigError(unknown("norm", name, NORMS))
-    return NORMS[name](channels)
+    return told(NORMS[name](channels), rows)
 
 
 def edge_content(edge_attr: Tensor, dag: LineDAG) -> Tensor:

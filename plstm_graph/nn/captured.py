@@ -59,7 +59,7 @@ class Captured:
         Batches of arrays (images) need no filler: those of the first one's shape and dtype are captured."""
         if isinstance(batch, Arrays):
             return self._of_arrays(batch)
-        if not getattr(batch, "_filled", False):
+        if not batch.get("filled"):
             return self.model(batch)
         if not self.model.training:
             return self.model(batch)[: batch.num_graphs - 1]
@@ -141,7 +141,7 @@ class _Passes(nn.Module):
         batch = _changed(self.batch, lambda tensor: tensor)  # what it makes of itself once must be made each time
         nodes = batch.batch < self.graphs
         graphs = torch.arange(self.graphs + 1, device=nodes.device) < self.graphs
-        with counted(self.model, nodes, nodes[batch.edge_index[0]], graphs):
+        with counted(self.model, nodes=nodes, columns=nodes[batch.edge_index[0]], graphs=graphs):
             self.output = self.model(batch)[: self.graphs].clone()
         return self.output
 

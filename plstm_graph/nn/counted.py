@@ -1,34 +1,42 @@
 """Batch norms that leave rows out of their statistics: those of a filler, which brings a batch to a size."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from plstm_graph.errors import ShapeError
+from plstm_graph.errors import ConfigError, ShapeError, unknown
+
+ROWS = ("nodes", "columns", "graphs")
+"""What rows of a norm may be: nodes, columns of ``edge_index``, or graphs."""
+
+
+def told(norm: nn.Module, rows: str) -> nn.Module:
+    """Say what the rows of a norm are, where they are not nodes; see :data:`ROWS`. Returns the norm."""
+    if rows not in ROWS:
+        raise ConfigError(unknown("rows", rows, ROWS))
+    for part in _norms(norm):
+        part.rows = rows  # type: ignore[assignment]
+    return norm
 
 
 @contextmanager
-def counted(model: nn.Module, *masks: Tensor) -> Iterator[None]:
+def counted(model: nn.Module, **counts: Tensor) -> Iterator[None]:
     """In training, every ``BatchNorm1d`` of a model takes its statistics from some of its rows alone.
 
     Args:
-        model: whose norms do so while this lasts.
-        masks: which rows count, bool [rows]; a norm takes the one that is as long as its input.
+        model: whose norms do so while this lasts. Rows are nodes, unless a norm was :func:`told` otherwise.
+        counts: which rows count, bool [rows], by their names in :data:`ROWS`.
 
     Raises:
-        ShapeError: two masks of one length; and from the model, at an input of another length.
+        ShapeError: from the model, at an input with another number of rows.
     """
-    by_length = {len(mask): mask for mask in masks}
-    if len(by_length) < len(masks):
-        raise ShapeError(
-            f"lengths must tell which rows count, but there are {', '.join(str(len(x)) for x in masks)} rows"
-        )
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
+    norms = _norms(model)
     for norm in norms:
-        norm.forward = partial(_forward, norm, by_length)  # type: ignore[method-assign]
+        rows = getattr(norm, "rows", ROWS[0])
+        norm.forward = partial(_forward, norm, rows, counts[rows])  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -36,13 +44,19 @@ def counted(model: nn.Module, *masks: Tensor) -> Iterator[None]:
             del norm.forward
 
 
-def _forward(norm: nn.BatchNorm1d, masks: Mapping[int, Tensor], x: Tensor) -> Tensor:
+def _norms(model: nn.Module) -> list[nn.BatchNorm1d]:
+    return [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
+
+
+def _forward(norm: nn.BatchNorm1d, rows: str, counts: Tensor, x: Tensor) -> Tensor:
     if not norm.training:
         return nn.BatchNorm1d.forward(norm, x)
-    if len(x) not in masks:
-        known = ", ".join(map(str, masks))
-        raise ShapeError(f"which of {len(x)} rows a batch norm should count is not known, only of {known}")
-    return batch_norm(norm, x, masks[len(x)])
+    if len(x) != len(counts):
+        raise ShapeError(
+            f"a batch norm of {len(counts)} {rows} was given {len(x)} rows; what its rows are is said by "
+            f"plstm_graph.nn.counted.told(norm, rows), one of {', '.join(ROWS)}"
+        )
+    return batch_norm(norm, x, counts)
 
 
 def batch_norm(norm: nn.BatchNorm1d, x: Tensor, counts: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class VirtualNode(nn.Module):
         self.first = nn.Parameter(torch.zeros(1, channels))
         self.updates = nn.ModuleList(
             nn.Sequential(
-                norm_layer(norm, channels),
+                norm_layer(norm, channels, rows="graphs"),
                 nn.Linear(channels, 2 * channels),
                 nn.GELU(),
                 nn.Linear(2 * channels, channels),

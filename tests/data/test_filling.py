@@ -53,7 +53,8 @@ def shapes(batch: Batch, packed: PackedGraphs) -> dict[str, torch.Size]:
     found = {key: value.shape for key, value in batch.to_dict().items() if isinstance(value, torch.Tensor)}
     for number, plan in enumerate(plans(batch, packed)):
         found |= {f"{name} {number}": table.shape for name, table in plan._asdict().items()}
-    return found | {key: value.shape for key, value in vars(batch.line_dag).items() if isinstance(value, torch.Tensor)}
+    lines = batch.line_dag.lines._asdict()
+    return found | {key: value.shape for key, value in lines.items() if isinstance(value, torch.Tensor)}
 
 
 def test_nearly_all_batches_can_be_filled(packed: PackedGraphs) -> None:
@@ -129,7 +130,7 @@ def test_what_does_not_fit_comes_as_it_is(packed: PackedGraphs) -> None:
     for graphs in (largest, list(range(COUNT - 1)), list(range(COUNT + 1))):
         batch = packed.batch(graphs, filled=True)
         assert batch.num_graphs == len(graphs)
-        assert not batch._filled
+        assert not batch.filled
         assert shapes(batch, packed) == shapes(packed.batch(graphs), packed)
 
 

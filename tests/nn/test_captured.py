@@ -162,7 +162,7 @@ def test_another_size_is_refused(device: str) -> None:
     captured = Captured(model)
     captured(packed.batch(next(parts(packed, 1)), filled=True))
     other = PackedGraphs.from_data_list(list(graphs())).to(device).with_filler(5).batch(range(5), filled=True)
-    assert other._filled
+    assert other.filled
     with pytest.raises(ShapeError, match="each with_filler"):
         captured(other)
 

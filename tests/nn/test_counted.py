@@ -5,8 +5,10 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.nn import BatchNorm
 
-from plstm_graph.errors import ShapeError
-from plstm_graph.nn.counted import batch_norm, counted
+from plstm_graph.errors import ConfigError, ShapeError
+from plstm_graph.nn.block import norm_layer
+from plstm_graph.nn.counted import batch_norm, counted, told
+from plstm_graph.nn.virtual import VirtualNode
 
 ROWS, REAL, CHANNELS = 30, 21, 5
 
@@ -66,17 +68,35 @@ def test_one_row_that_counts_is_no_error() -> None:
 def test_a_model_has_its_norms_back_afterwards() -> None:
     model = nn.Sequential(BatchNorm(CHANNELS), nn.Linear(CHANNELS, CHANNELS), nn.BatchNorm1d(CHANNELS))
     x, counts = torch.randn(ROWS, CHANNELS), torch.arange(ROWS) < REAL
-    with counted(model, torch.ones(7, dtype=torch.bool), counts):
+    with counted(model, nodes=counts):
         some = model(x)
         assert not torch.allclose(some[counts], model(x.roll(1, 0))[counts])
     torch.testing.assert_close(some[counts], model(x[counts]))
-    text = "which of 29 rows a batch norm should count is not known, only of 21, 30"
-    with counted(model, counts[:21], counts), pytest.raises(ShapeError, match=text):
-        model(x[1:])
-    with pytest.raises(ZeroDivisionError), counted(model, counts):
+    with pytest.raises(ZeroDivisionError), counted(model, nodes=counts):
         raise ZeroDivisionError
     assert all("forward" not in vars(module) for module in model.modules())
     model.eval()
     want = model(x)
-    with counted(model, counts):
+    with counted(model, nodes=counts):
         torch.testing.assert_close(model(x), want)
+
+
+def test_a_norm_is_told_what_its_rows_are() -> None:
+    """It does not go by lengths: here there are as many nodes as graphs and columns."""
+    x, nodes = torch.randn(ROWS, CHANNELS), torch.arange(ROWS) < REAL
+    counts = {"nodes": nodes, "columns": nodes.flip(0), "graphs": nodes.roll(3)}
+    for rows, mask in counts.items():
+        model = nn.Sequential(norm_layer("batch", CHANNELS, rows=rows))
+        with counted(model, **counts):
+            got = model(x)[mask]
+        torch.testing.assert_close(got, model(x[mask]))
+    virtual = VirtualNode(CHANNELS, 2)
+    with counted(virtual, nodes=nodes, columns=nodes, graphs=nodes[:3]):
+        state = virtual.update(0, x, virtual.start(None, 1).expand(3, -1), torch.arange(ROWS) % 3)
+    assert state.shape == (3, CHANNELS)
+    text = "a batch norm of 30 nodes was given 29 rows; what its rows are is said by plstm_graph.nn.counted.told"
+    norm = nn.BatchNorm1d(CHANNELS)
+    with counted(norm, nodes=nodes), pytest.raises(ShapeError, match=text):
+        norm(x[1:])
+    with pytest.raises(ConfigError, match="unknown rows 'atoms'; choose one of nodes"):
+        told(norm, "atoms")

@@ -31,7 +31,7 @@ def test_a_captured_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.Monk
     filled, run = [], Captured.__call__
 
     def note(self: Captured, batch: Any) -> Any:
-        filled.append(batch._filled)
+        filled.append(batch.filled)
         return run(self, batch)
 
     monkeypatch.setattr(Captured, "__call__", note)
