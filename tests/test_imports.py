@@ -59,17 +59,15 @@ LATER = {("transforms.py", "data")}
 FILES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("*.py"))}
 
 
-def imported(source: str, package: str = "plstm_graph", at_once: bool = False) -> set[str]:
-    """Dotted names that a module imports, those under TYPE_CHECKING left out, relative ones resolved.
-
-    With ``at_once`` those in functions are left out as well.
-    """
+def imported(source: str, package: str = "plstm_graph", at_once: bool = False, typed: bool = False) -> set[str]:
+    """Dotted names that a module imports, relative ones resolved; ``at_once``: but for those in functions; ``typed``:
+    those under TYPE_CHECKING, too."""
     names: set[str] = set()
 
     def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        if not typed and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             return
-        if at_once and isinstance(node, ast.FunctionDef):
+        if at_once and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             return
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
@@ -96,13 +94,13 @@ def package_of(path: str) -> str:
 
 
 def wrong_way(path: str, source: str) -> list[str]:
-    """Imports of ``path`` that point to the right."""
+    """Imports of ``path``, also for the type checker, that point to the right."""
     here = own(path)
     if here == "__init__":
         return []
 
     def targets(at_once: bool) -> set[str]:
-        names = imported(source, package_of(path), at_once)
+        names = imported(source, package_of(path), at_once, typed=True)
         found = {name.split(".")[1] for name in names if name.startswith("plstm_graph.")} - {"__version__", here}
         return {t for t in found if t == "testing" or GROUP.get(t, len(GROUPS)) > GROUP[here]}
 
@@ -120,41 +118,59 @@ def test_imports_run_one_way(path):
     assert wrong_way(path, FILES[path].read_text()) == []
 
 
-def circles(sources: dict[str, str]) -> list[list[str]]:
-    """Modules that need one another to be imported, or to be typed: names under TYPE_CHECKING count, too."""
-    names = {path.removesuffix(".py").replace("/", "."): source for path, source in sources.items()}
-    needs: dict[str, set[str]] = {}
-    for name, source in names.items():
-        found = [
-            node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom) and not node.col_offset
-        ]
-        found += [
-            node
-            for block in ast.parse(source).body
-            if isinstance(block, ast.If)
-            for node in block.body
-            if isinstance(node, ast.ImportFrom)
-        ]
-        wanted = {f"{node.module}.{alias.name}" for node in found for alias in node.names}
-        wanted |= {str(node.module) for node in found}
-        needs[name] = {each.removeprefix("plstm_graph.") for each in wanted} & names.keys() - {name}
+def circles(sources: dict[str, str]) -> list[str]:
+    """Modules that need one another to be imported, or to be typed. A package is its ``__init__``, which is needed by
+    those who take a name from there."""
+    name_of = {path: f"plstm_graph.{path.removesuffix('.py').removesuffix('/__init__')}" for path in sources}
+    modules = {name.replace("/", "."): path for path, name in name_of.items()}
+
+    def home(name: str) -> str:
+        while name and name not in modules:
+            name = name.rpartition(".")[0]
+        return name
+
+    needs = {}
+    for name, path in modules.items():
+        wanted = imported(sources[path], package_of(path), at_once=True, typed=True)
+        needs[name] = {home(each) for each in wanted} - {"", name}
     while leaves := [name for name, others in needs.items() if not others & needs.keys()]:
         for name in leaves:
             del needs[name]
-    return [sorted(needs)] if needs else []
+    return sorted(needs)
 
 
 def test_no_circles():
-    sources = {path: file.read_text() for path, file in FILES.items() if file.name != "__init__.py"}
-    assert circles(sources) == []
-    assert circles(
-        {
-            "a.py": "from plstm_graph.b import x",
-            "b.py": "if TYPE_CHECKING:\n    from plstm_graph import a",
-            "c.py": "from plstm_graph.a import y",
-        }
-    ) == [["a", "b", "c"]]
-    assert circles({"a.py": "from plstm_graph import b", "b.py": "def f():\n    from plstm_graph import a"}) == []
+    assert circles({path: file.read_text() for path, file in FILES.items() if path != "__init__.py"}) == []
+
+
+@pytest.mark.parametrize(
+    ("second", "circle"),
+    [
+        ("from plstm_graph import a", True),
+        ("import plstm_graph.a", True),
+        ("if TYPE_CHECKING:\n    from plstm_graph.a import x", True),
+        ("try:\n    from plstm_graph import a\nexcept ImportError:\n    pass", True),
+        ("def f():\n    from plstm_graph import a", False),
+    ],
+)
+def test_circles_are_found(second, circle):
+    sources = {"a.py": "from plstm_graph.b import x", "b.py": second, "c.py": "from plstm_graph.a import y"}
+    assert circles(sources) == ([f"plstm_graph.{name}" for name in "abc"] if circle else [])
+    package = {
+        "p/__init__.py": "from plstm_graph.p.a import x",
+        "p/a.py": second.replace(" a", " p").replace(".a", ".p"),
+    }
+    assert circles(package) == (["plstm_graph.p", "plstm_graph.p.a"] if circle else [])
+
+
+def drawn(groups: tuple[tuple[str, ...], ...]) -> str:
+    """The order of imports as docs/architecture.md shows it."""
+    return "    " + "\n    → ".join(", ".join(name for name in names if name != "__main__") for names in groups)
+
+
+def test_the_page_draws_this_order():
+    page = (ROOT.parent / "docs" / "architecture.md").read_text()
+    assert f"\n\n{drawn(GROUPS)}\n\n" in page, f"docs/architecture.md must show\n{drawn(GROUPS)}"
 
 
 @pytest.mark.parametrize("path", FILES)
@@ -174,6 +190,7 @@ def test_the_checks_can_fail():
     assert wrong_way("ops/scatter.py", "def f():\n    from ..data import load") == ["data"]
     assert wrong_way("orient.py", "import plstm_graph.gates") == ["gates"]
     assert wrong_way("nn/conv.py", "from plstm_graph import testing") == ["testing"]
+    assert wrong_way("nn/conv.py", "if TYPE_CHECKING:\n    from plstm_graph.models import graph") == ["models"]
     assert wrong_way("transforms.py", "from plstm_graph.data import load") == ["data"]
     assert wrong_way("transforms.py", "def f():\n    from plstm_graph.data import load") == []
     assert wrong_way("data/molecules.py", "from plstm_graph.nn.encoders import AtomEncoder") == ["nn"]
