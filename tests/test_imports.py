@@ -51,7 +51,7 @@ HOMES = {
     "yacs": ("graphgym.py",),
     "triton": ("ops/triton/", "grid/triton/"),
     "PIL": ("data/arrow.py",),
-    "torchvision": ("models/vision.py",),
+    "torchvision": ("models/convolution.py",),
 }
 LAZY = ("PIL", "rdkit", "ogb", "pytorch_lightning", "matplotlib", "typer", "networkx", "sklearn", "pandas")
 # OrientDAG("canonical") asks the molecule for its ranks, when it is called.
