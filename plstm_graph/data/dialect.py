@@ -23,7 +23,6 @@ BINARY = (  # how files start that are taken for tables, what they are, and what
     (b"BZh", "packed with bzip2", "unpack it, or pack it with gzip"),
     (b"\xfd7zXZ", "packed with xz", "unpack it, or pack it with gzip"),
     (b"\x28\xb5\x2f\xfd", "packed with zstd", "unpack it, or pack it with gzip"),
-    (b"PAR1", "a Parquet file", AS_CSV),
     (b"%PDF", "a PDF", AS_CSV),
 )
 ENCODINGS = (  # by their marks, the longest first
@@ -46,9 +45,7 @@ def read_text(path: Path) -> str:
     content = source.read_bytes(path)
     for start, what, instead in BINARY:
         if content.startswith(start):
-            if b"xl/workbook" in content:
-                what, instead = "an Excel workbook", AS_CSV
-            elif b"data.pkl" in content[:1024]:
+            if b"data.pkl" in content[:1024]:
                 what, instead = "a file of PyTorch", "give prepared data a name that ends in .pt"
             raise DataError(f"{path.name} is {what}, no text; {instead}")
     try:
@@ -119,9 +116,7 @@ def _check_table(text: str, name: str) -> None:
     """Raises DataError for text of another kind, which would be read as a table of one odd column."""
     start = text.lstrip()[:200].casefold()
     what = None
-    if "\nM  END" in text:
-        what = f"an SDF or mol file of {text.count(chr(10) + 'M  END')} structures", "convert it to CSV with SMILES"
-    elif start.startswith("@<tripos>"):
+    if start.startswith("@<tripos>"):
         what = "a mol2 file", "convert it to CSV with SMILES"
     elif start.startswith(("<!doctype", "<html", "<?xml")):
         what = "a web page or XML", "download the table itself"

@@ -145,6 +145,26 @@ def _cip_labels(mol: Any) -> list[str]:
     return [atom.GetProp("_CIPCode") if atom.HasProp("_CIPCode") else "" for atom in atoms]
 
 
+def from_mol_block(text: str) -> tuple[str, str, dict[str, str]]:
+    """Canonical SMILES, title and properties of one record of an SD file.
+
+    Of a structure that rdkit refuses the SMILES is what is written there, faults and all; empty where it is unreadable.
+    """
+    chem, base = _import("rdkit.Chem"), _import("rdkit.rdBase")
+    supplier = chem.SDMolSupplier()
+    with base.BlockLogs():
+        for sanitize in (True, False):
+            supplier.SetData(text, sanitize=sanitize)
+            mol = supplier[0] if len(supplier) else None
+            if mol is not None:
+                break
+    if mol is None:
+        return "", text.partition("\n")[0].strip(), {}
+    values = {str(name): str(mol.GetProp(name)) for name in mol.GetPropNames()}
+    title = mol.GetProp("_Name").strip() if mol.HasProp("_Name") else ""
+    return str(chem.MolToSmiles(mol)), title, values
+
+
 def read_molecules(texts: Iterable[str], featuriser: str = CIP) -> tuple[list[tuple[int, Data]], list[Rejected]]:
     """Graphs of the texts that can be read, each with its row (from 1), and the rows that cannot, with the reason."""
     _import("rdkit.Chem"), _ogb_features()  # a missing package is an error, not a reason to reject every row

@@ -1,4 +1,4 @@
-"""Text files of molecules: CSV with named columns, and .smi; packed with gzip or not."""
+"""Files of molecules: tables with named columns, and .smi; packed with gzip or not."""
 
 import logging
 import math
@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from plstm_graph.data import source
 from plstm_graph.data.dialect import read_cells, read_text
+from plstm_graph.data.formats import reader_of
 from plstm_graph.data.molecules import parse
 from plstm_graph.errors import DataError, listed, unknown
 from plstm_graph.io.files import kind
@@ -210,7 +212,8 @@ def _is_molecule(cell: str) -> bool:
 
 
 def read_table(path: str | Path) -> Table:
-    """Read a CSV file (UTF-8, header first; semicolons, tabs and vertical bars are noticed).
+    """Read a CSV file (UTF-8, header first; semicolons, tabs and vertical bars are noticed), or one of
+    :mod:`plstm_graph.data.formats`: an SD file, an Excel workbook or a Parquet file.
 
     Blank lines at the end are ignored; elsewhere a blank line is a row of empty cells, so that row numbers agree with
     the lines of the file. Rows shorter than the header get empty cells.
@@ -219,7 +222,12 @@ def read_table(path: str | Path) -> Table:
         DataError: the file is missing, unreadable, empty, without data rows or header, or has a row longer than it.
     """
     path = Path(path)
-    lines, delimiter = read_cells(path)
+    content = source.read_bytes(path)
+    if reader := reader_of(content):
+        names, cells = reader(content, path.name)
+        lines, delimiter = [names, *cells], ","
+    else:
+        lines, delimiter = read_cells(path)
     while lines and not any(cell.strip() for cell in lines[0]):
         lines.pop(0)
     while lines and not lines[-1]:

