@@ -127,11 +127,9 @@ def strike(config: TrainConfig) -> dict[str, Any]:
         if code == 0:
             raise RuntimeError("the run ended before the blow fell; give it more epochs")
         again = trained(config, 2, resume=True)
-    return {
-        "code": code,
-        "epochs_after": len(again["losses"]),
-        "apart": _apart([[*whole["test"].values()]], [[*again["test"].values()]]),
-    }
+    apart = {part: _apart([[*whole[part].values()]], [[*again[part].values()]]) for part in ("valid", "test")}
+    apart["losses"] = _apart(whole["losses"], again["losses"])
+    return {"code": code, "epochs": len(again["losses"]), "apart": max(apart.values()), "of": apart}
 
 
 def throughput(config: TrainConfig, devices: list[int], batch_sizes: list[int]) -> dict[str, Any]:

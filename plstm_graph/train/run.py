@@ -227,6 +227,8 @@ def _assemble(
     pl.seed_everything(config.seed, workers=True, verbose=False)
     meta = _meta(config, dataset, task)
     model = meta.build()
+    if config.precision == "64-true":  # Lightning would do so after it has read weights, too late to keep all bits
+        model.double()
     reader = getattr(model, "descriptors", None)
     if isinstance(reader, DescriptorEncoder):
         reader.fit(torch.cat([graph.descriptors for graph in parts["train"]]))

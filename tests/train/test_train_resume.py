@@ -181,7 +181,9 @@ def test_minutes_end_a_run_after_an_epoch(tmp_path: Path, dataset: GraphDataset)
 
 
 def test_interrupted_twice(tmp_path: Path, dataset: GraphDataset) -> None:
-    whole, cut = (small_config(out=tmp_path / name, epochs=EPOCHS) for name in ("whole", "cut"))
+    """In double precision, so that no bit of the weights may be lost."""
+    options = {"epochs": EPOCHS, "precision": "64-true"}
+    whole, cut = (small_config(out=tmp_path / name, **options) for name in ("whole", "cut"))
     train(whole, dataset)
     for number, resume in ((7, False), (6, True)):
         with pytest.MonkeyPatch.context() as patch:
