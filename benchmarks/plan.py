@@ -86,7 +86,10 @@ def read_plan(path: Path, root: str | None = None) -> Plan:
     def base(name: str) -> TrainConfig:
         return from_dict(content.get("train", {}), from_dict({**data, **where, "data": name}, default_config(name)))
 
-    entries = [pair for entry in entries for pair in _on_each(entry, content.get("set", []))]
+    sets = content.get("set", [])
+    entries = [pair for entry in entries for pair in _on_each(entry, sets)]
+    places = {f"{each['name']}: ": place for place, each in enumerate(sets)}  # set by set, as tables are read
+    entries.sort(key=lambda pair: next((place for start, place in places.items() if pair[0].startswith(start)), 0))
     jobs = [
         Job(name, replace(chosen, seed=seed, fold=fold))
         for name, changes in entries

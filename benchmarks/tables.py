@@ -19,15 +19,16 @@ def board(plan: Plan, rows: dict[str, Row]) -> str:
 
 
 def leaderboard_table(plan: Plan, rows: dict[str, Row]) -> str:
-    """Markdown: an entry a row, in the order of the config; runs that are missing are counted, not filled in."""
+    """Markdown: an entry a row, in the order of the config; runs that are missing are counted, not filled in, and
+    entries without any are named below."""
     metrics = sorted({row["metric"] for row in rows.values()})
     heads = ["model", "parameters", "valid", "test", "std", "s.e. over repeats", "runs", "min/run"]
-    lines = [heads, ["---"] + ["---:"] * (len(heads) - 1)]
+    lines, missing = [heads, ["---"] + ["---:"] * (len(heads) - 1)], []
     for entry in plan.entries:
         jobs = [job for job in plan.jobs if job.entry == entry]
         found = [rows[job.key] for job in jobs if job.key in rows]
         if not found:
-            lines.append([entry, *["-"] * 5, f"0/{len(jobs)}", "-"])
+            missing.append(entry)
             continue
         metric = found[0]["metric"]
         valid, test = (score_runs((row["seed"], row[part][metric]) for row in found) for part in ("valid", "test"))
@@ -44,8 +45,14 @@ def leaderboard_table(plan: Plan, rows: dict[str, Row]) -> str:
             ]
         )
     what = f"{', '.join(metrics)}, mean ± standard error over runs" if metrics else "no runs yet"
-    origin = [_where([rows[job.key] for job in plan.jobs if job.key in rows])] if metrics else []
-    return "\n\n".join([f"{plan.title} ({what})", "\n".join(_line(line) for line in lines), *origin])
+    parts = [f"{plan.title} ({what})"]
+    if metrics:
+        parts.append("\n".join(_line(line) for line in lines))
+    if missing:
+        parts.append(f"Not run yet: {'; '.join(missing)}.")
+    if metrics:
+        parts.append(_where([rows[job.key] for job in plan.jobs if job.key in rows]))
+    return "\n\n".join(parts)
 
 
 def sizes_table(plan: Plan, rows: dict[str, Row]) -> str:

@@ -80,7 +80,11 @@ CHOICES = (
     Choice("--output-norm", str, _MODEL, "Of every head of pLSTM: rms, soft, log or none.", "model.output_norm"),
     Choice("--open-gates/--no-open-gates", bool, _MODEL, "Gates of pLSTM begin half open.", "model.open_gates"),
     Choice(
-        "--local", str, _MODEL, "Local branch beside pLSTM: gine, gcn, gat, gatedgcn, dmpnn or none.", "model.local"
+        "--local",
+        str,
+        _MODEL,
+        "Local branch beside pLSTM: gine, dir-gine, gcn, gat, gatedgcn, dmpnn or none.",
+        "model.local",
     ),
     Choice("--norm", str, _MODEL, "batch, rms, layer or none.", "model.norm"),
     Choice("--expansion", float, _MODEL, "Width of the feed-forward layers over --width; 0: none.", "model.expansion"),

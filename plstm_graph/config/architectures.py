@@ -61,7 +61,7 @@ def _free(config: Any) -> None:
 
 
 def _local(config: Any) -> str | None:
-    return None if config.local in ("none", "gine", "gatedgcn") else f"local {config.local!r}"
+    return None if config.local in ("none", "gine", "dir-gine", "gatedgcn") else f"local {config.local!r}"
 
 
 FINGERPRINT = "fingerprint"

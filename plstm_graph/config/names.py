@@ -81,7 +81,7 @@ OPTIONS = {
     "model.directions": ("directions", ("both", "along", "against", "alternating")),
     "model.transition": ("transition", ("tanh", "saturating")),
     "model.output_norm": ("output norm", ("rms", "soft", "log", "none")),
-    "model.local": ("local branch", ("none", "gine", "gcn", "gat", "gatedgcn", "dmpnn")),
+    "model.local": ("local branch", ("none", "gine", "dir-gine", "gcn", "gat", "gatedgcn", "dmpnn")),
     "model.norm": ("norm", ("batch", "rms", "layer", "none")),
     "model.pooling": ("pooling", ("mean", "sum", "max", "attention", "sources", "sinks")),
     "model.jk": ("jk", ("last", "cat")),

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from math import gcd
 
-from torch import nn
+from torch import Tensor, nn
 from torch_geometric.nn import GATv2Conv, GCNConv, GINConv, GINEConv, ResGatedGraphConv
+from torch_geometric.nn.inits import reset
 
 from plstm_graph.errors import ConfigError
 from plstm_graph.nn.directed import DirectedMessages
@@ -35,6 +36,29 @@ def gatedgcn(channels: int, edge_dim: int | None) -> nn.Module:
     return ResGatedGraphConv(channels, channels, edge_dim=edge_dim or None)
 
 
+class DirectedGINE(nn.Module):
+    """GINE along the edges plus one against them, each with weights of its own (Rossi et al. 2023, "Edge directionality
+    improves learning on heterophilic graphs").
+
+    Shapes: x [N, channels], edge_index [2, M], edge_attr [M, edge_dim] -> [N, channels].
+    """
+
+    def __init__(self, channels: int, edge_dim: int | None) -> None:
+        super().__init__()
+        self.along, self.against = gine(channels, edge_dim), gine(channels, edge_dim)
+        self._edges = bool(edge_dim)
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
+        reset(self.along)
+        reset(self.against)
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor | None = None) -> Tensor:
+        """[N, channels] -> [N, channels]"""
+        extra = {"edge_attr": edge_attr} if self._edges else {}
+        return self.along(x, edge_index, **extra) + self.against(x, edge_index.flip(0), **extra)
+
+
 def check_heads(channels: int, heads: int) -> None:
     """Raise ConfigError unless the heads share the channels."""
     if heads < 1 or channels % heads:
@@ -44,6 +68,7 @@ def check_heads(channels: int, heads: int) -> None:
 LOCALS: dict[str, Callable[[int, int | None], nn.Module] | None] = {
     "none": None,
     "gine": gine,
+    "dir-gine": DirectedGINE,
     "gcn": gcn,
     "gat": gat,
     "gatedgcn": gatedgcn,

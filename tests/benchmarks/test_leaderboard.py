@@ -226,7 +226,12 @@ def test_the_table_counts_what_is_missing(config, tmp_path):
     assert lines[0] == "A small one (r2, mean ± standard error over runs)"
     assert lines[4].startswith("| own | 1,234 | 0.5500 ± 0.0500 | 0.3500 ± 0.0500 | 0.0707 | - | 2 |")
     assert "| 1/2 |" in lines[5]
-    assert lines[6] == "| forest | - | - | - | - | - | 0/2 | - |"
+    assert lines[6:8] == ["", "Not run yet: forest."]
+    assert leaderboard_table(plan, {}).splitlines() == [
+        "A small one (no runs yet)",
+        "",
+        "Not run yet: own; deep; forest.",
+    ]
 
 
 @pytest.mark.parametrize(

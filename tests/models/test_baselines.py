@@ -16,7 +16,7 @@ from plstm_graph.errors import ConfigError
 from plstm_graph.models.baselines import DMPNN
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.nn.directed import Returning
-from plstm_graph.nn.onehop import LOCALS
+from plstm_graph.nn.onehop import LOCALS, DirectedGINE
 
 FEATURES, BONDS = FeatureSpec(node_dim=4, edge_dim=3), FeatureSpec(node_dim=4)
 WIDTH = 16
@@ -195,6 +195,19 @@ def test_blocks_are_what_their_names_say() -> None:
     assert architecture("gat").stacked(config("gat"), WIDTH).blocks[0].local.heads == 4
     assert architecture("gin-virtual").stacked(config("gin-virtual"), WIDTH).virtual is not None
     assert architecture("gine").stacked(config("gine"), WIDTH).virtual is None
+
+
+def test_directed_gine_hears_both_sides_with_weights_of_their_own() -> None:
+    torch.manual_seed(0)
+    conv = DirectedGINE(4, 3).double()
+    x, bond = torch.randn(3, 4).double(), torch.randn(2, 3).double()
+    edges = torch.tensor([[0, 1], [1, 2]])
+    parts = [conv.along(x, edges, bond), conv.against(x, edges.flip(0), bond)]
+    assert torch.equal(conv(x, edges, bond), parts[0] + parts[1])
+    old = conv.against.nn[0].weight.clone()
+    conv.reset_parameters()
+    assert not torch.equal(conv.against.nn[0].weight, old)
+    assert not torch.equal(conv.against.nn[0].weight, conv.along.nn[0].weight)
 
 
 @pytest.mark.parametrize("local", LOCALS)
