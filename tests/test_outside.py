@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import small_config, small_dataset
+from small_runs import small_config, small_dataset, write_csv
 from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.nn import SAGEConv
@@ -20,13 +20,14 @@ from torch_geometric.nn import SAGEConv
 from plstm_graph.config.architectures import MODELS, Architecture, architecture
 from plstm_graph.config.models import AnyConfig, ModelConfig
 from plstm_graph.config.names import check_options
+from plstm_graph.data import load
 from plstm_graph.data.dataset import Dataset
 from plstm_graph.data.examples import Arrays, Examples, Graphs, Part
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import CheckpointError, ConfigError
 from plstm_graph.nn import PLSTMChain, PLSTMConv
 from plstm_graph.ops import compiled, dispatch
-from plstm_graph.tasks import Binary, Task
+from plstm_graph.tasks import METRICS, TASKS, Binary, Task
 from plstm_graph.train import evaluate, predict, train
 from plstm_graph.train.config import from_dict, to_dict
 
@@ -68,6 +69,29 @@ def test_a_network_of_another_package_on_the_command_line(tmp_path: Path, monkey
         check_options({"model.model": "others-sagen"})
     check_options({"model.model": "others-sage"})
     assert isinstance(architecture("others-sage").stacked(ModelConfig(), None), nn.Module)
+
+
+def test_a_task_of_another_package_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a metric of its own, which the task knows."""
+    (tmp_path / "askers.py").write_text(
+        "from plstm_graph.tasks import METRICS, Regression\n"
+        "class Halves(Regression):\n    name = 'halves'\n    metrics = ('half_r2', 'r2')\n"
+        "METRICS['half_r2'] = METRICS['r2']\n"
+    )
+    info = tmp_path / "askers-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: askers\nVersion: 1.0\n")
+    with pytest.raises(ConfigError, match="unknown task 'halves'; choose one of regression, ranking, binary"):
+        check_options({"task": "halves"})
+    (info / "entry_points.txt").write_text("[plstm_graph.tasks]\nhalves = askers:Halves\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("plstm_graph.tasks.TASKS", dict(TASKS))
+    monkeypatch.setitem(METRICS, "half_r2", METRICS["r2"])  # to be gone after the test
+    del METRICS["half_r2"]
+    check_options({"task": "halves", "metric": "half_r2"})
+    with pytest.raises(ConfigError, match="unknown task 'halve'; choose one of regression"):
+        check_options({"task": "halve"})
+    assert load(str(write_csv(tmp_path / "own.csv")), targets=["y"], task="halves").task.metric == "half_r2"
 
 
 @dataclass(frozen=True)

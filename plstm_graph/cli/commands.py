@@ -76,6 +76,13 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
                 raise
             typer.echo(f"error: {said(error)}", err=True)
             raise typer.Exit(FAILED if isinstance(error, Diverged) else USAGE) from error
+        except MemoryError as error:
+            if kwargs.get("debug"):
+                raise
+            typer.echo(
+                "error: this machine has no memory for that; give less data, or a smaller --batch-size", err=True
+            )
+            raise typer.Exit(FAILED) from error
         except KeyboardInterrupt as error:
             if kwargs.get("debug"):
                 raise

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ OPTIONS = {
 def check_options(values: Mapping[str, Any]) -> None:
     """Raise ConfigError unless all values, by flat name of their field, are among :data:`OPTIONS`.
 
-    A model has to be in the registry instead, to which other packages may add.
+    To models, tasks and metrics other packages may add.
     """
     for field, (kind, names) in OPTIONS.items():
         value = values.get(field)
@@ -125,8 +126,14 @@ def check_options(values: Mapping[str, Any]) -> None:
             architecture(value)
             continue
         for name in value.split("+") if field == "model.pooling" and value else [value]:  # poolings may be joined
-            if name is not None and name not in names:
+            if name is not None and name not in names and not _from_outside(field, name):
                 raise ConfigError(unknown(kind, name, names))
+
+
+def _from_outside(field: str, name: str) -> bool:
+    """Whether another package brings a task of that name, or may bring such a metric: its task decides."""
+    points = entry_points(group="plstm_graph.tasks")
+    return bool(points.select(name=name)) if field == "task" else field == "metric" and bool(points)
 
 
 def check_data_set(name: str, root: str | Path | None = None) -> None:

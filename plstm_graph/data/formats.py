@@ -7,12 +7,15 @@ so that every format gives the very same labels.
 import io
 import logging
 import math
+import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import date
 from importlib import import_module
 from typing import Any
 
 from plstm_graph.data.molecules import from_mol_block
+from plstm_graph.data.source import check_unpacked
 from plstm_graph.errors import DataError, listed, missing_extra
 
 log = logging.getLogger(__name__)
@@ -51,12 +54,25 @@ def read_excel(content: bytes, name: str) -> Cells:
     return _cells(book[first])
 
 
+def _unfolded(content: bytes) -> int:
+    """Bytes that a workbook or a Parquet file says it unfolds to; 0 for a damaged one."""
+    with suppress(Exception):  # each engine has its own for what is damaged
+        if content.startswith(b"PK"):
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                return sum(entry.file_size for entry in archive.infolist())
+        told = import_module("pyarrow.parquet").read_metadata(io.BytesIO(content))
+        stored = sum(told.row_group(place).total_byte_size for place in range(told.num_row_groups))
+        return int(max(stored, 8 * told.num_rows * told.num_columns))  # equal cells are stored once
+    return 0
+
+
 def _by_pandas(function: str, engine: str, content: bytes, name: str, **options: Any) -> Any:
     for package in ("pandas", engine):
         try:
             import_module(package)
         except ModuleNotFoundError as error:
             raise DataError(f"{name} cannot be read: {missing_extra(package, 'tables')}") from error
+    check_unpacked(_unfolded(content), name)
     try:
         return getattr(import_module("pandas"), function)(io.BytesIO(content), engine=engine, **options)
     except Exception as error:  # each engine has its own for what is damaged

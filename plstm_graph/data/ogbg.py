@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -215,11 +216,10 @@ def _frame(path: Path, **options: Any) -> Any:
         import pandas
     except ModuleNotFoundError as error:
         raise DataError(missing_extra("pandas", "train")) from error
+    content = BytesIO(source.read_bytes(path))
     try:
-        return pandas.read_csv(path, **{"header": None, "compression": "gzip"} | options)
-    except FileNotFoundError as error:
-        raise DataError(f"there is no file {path}") from error
-    except (OSError, EOFError, ValueError) as error:  # pandas' own errors are ValueErrors
+        return pandas.read_csv(content, **{"header": None} | options)
+    except ValueError as error:  # as pandas' own errors are
         raise DataError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
 
 

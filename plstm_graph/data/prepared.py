@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import zipfile
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass, field, replace
@@ -113,7 +114,7 @@ def write_prepared(
     """
     check_kinds(descriptors)
     graphs = add_encodings(dataset.graphs, ModelConfig(rwse=rwse))  # in canonical order; others need no source
-    own = replace(dataset.features, descriptors=0)  # they are kept by kind, not graph by graph
+    own = replace(dataset.features, descriptors=0, descriptor_names=())  # they are kept by kind, not graph by graph
     content: dict[str, Any] = {
         "name": dataset.name,
         "task": dataset.task.plain(),
@@ -173,7 +174,11 @@ def read_prepared(path: str | PathLike[str]) -> PreparedDataset:
 def _content(path: Path) -> dict[str, Any]:
     try:
         packed = path.suffix.lower() == PACKED
-        content = torch.load(BytesIO(read_bytes(path)) if packed else path, weights_only=True, mmap=not packed)
+        stored = BytesIO(read_bytes(path)) if packed else path
+        with zipfile.ZipFile(stored) as archive:  # what inflates on reading is not ours
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise zipfile.BadZipFile("it is compressed inside")
+        content = torch.load(stored, weights_only=True, mmap=not packed)
     except DataError:
         raise
     except FileNotFoundError as error:

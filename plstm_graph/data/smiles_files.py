@@ -10,7 +10,7 @@ from plstm_graph.data.molecules import CIP, Rejected, read_molecules
 from plstm_graph.data.tables import read_table
 from plstm_graph.errors import ConfigError, DataError, listed, unknown
 from plstm_graph.io.files import stem
-from plstm_graph.tasks import TASKS, Binary, Regression, Task, yes_or_no
+from plstm_graph.tasks import TASKS, Binary, Regression, Task, task_of, yes_or_no
 
 log = logging.getLogger(__name__)
 
@@ -28,13 +28,13 @@ def load_csv(
     featuriser: str = CIP,
 ) -> GraphDataset:
     """Molecules and labels of a CSV file; see :func:`load`. Rows that cannot be used are in ``rejected``."""
-    tabular = {name: kind for name, kind in TASKS.items() if kind.tabular}
-    if task is not None and task not in tabular:
-        raise ConfigError(unknown("task", task, tabular))
+    given = task_of(task) if task else None
+    if given is not None and not given.tabular:
+        raise ConfigError(unknown("task", task, [name for name, kind in TASKS.items() if kind.tabular]))
     table = read_table(path)
     texts, targets = table.smiles(smiles_column), table.targets(targets, smiles_column)
-    labels, unusable = table.usable_labels(targets)
-    kind = tabular[task] if task else _guess(targets, labels, table.path.name)
+    labels, unusable = table.usable_labels(targets, (given or Task).required)
+    kind = given or _guess(targets, labels, table.path.name)
     asked = kind.from_table(targets, labels, table.path.name)
 
     ids = table.ids(taken=targets)

@@ -109,6 +109,7 @@ def unzipped(url: str, inner: str) -> Fill:
         archive = folder / "archive.zip"
         fetch(url, archive)
         with zipfile.ZipFile(archive) as content:
+            check_unpacked(sum(entry.file_size for entry in content.infolist()), url)
             damaged = content.testzip()
             if damaged:
                 raise zipfile.BadZipFile(f"{damaged} is damaged")
@@ -139,6 +140,8 @@ def read_bytes(path: Path) -> bytes:
     """
     path = expanded(path)
     try:
+        if (size := path.stat().st_size) > free_memory():
+            raise DataError(f"{path} has {size / 1e9:.1f} GB, more than this machine has free memory for; split it")
         content = path.read_bytes()
         return _unpack(content, path) if content[:2] == b"\x1f\x8b" else content
     except FileNotFoundError as error:
@@ -148,15 +151,24 @@ def read_bytes(path: Path) -> bytes:
 
 
 def _unpack(content: bytes, path: Path) -> bytes:
-    """Raises DataError where it unfolds beyond memory; as text and cells it takes several times its bytes."""
-    limit = free_memory() // 8
+    """Raises DataError where it unfolds beyond memory."""
     with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
-        found = stream.read(limit + 1)
-    if len(found) > limit:
-        raise DataError(
-            f"{path} unfolds to more than {limit / 1e9:.1f} GB, for which this machine has no memory; split it"
-        )
+        found = stream.read(most_unpacked() + 1)
+    check_unpacked(len(found), path)
     return found
+
+
+def most_unpacked() -> int:
+    """Bytes that a packed file may unfold to; as text and cells they take several times as much."""
+    return free_memory() // 8
+
+
+def check_unpacked(size: int, path: object) -> None:
+    """Raise DataError if what a file at ``path`` unfolds to has more bytes than that."""
+    if size > (most := most_unpacked()):
+        raise DataError(
+            f"{path} unfolds to more than {most / 1e9:.1f} GB, for which this machine has no memory; split it"
+        )
 
 
 def cached(name: str, files: Iterable[Path], build: Callable[[], dict[str, Any]]) -> dict[str, Any]:

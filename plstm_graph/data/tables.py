@@ -3,7 +3,7 @@
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -26,6 +26,7 @@ REPAIR = (
     "<5 have to go; very large numbers take other units, or logarithms"
 )
 log = logging.getLogger(__name__)
+Required = Callable[[float], str]
 _PATTERN = re.compile(r"[*?\[]")
 _ID = re.compile(r"(^|[^a-z])(ids?|names?)$")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
@@ -79,30 +80,34 @@ class Table:
         Raises:
             DataError: no such column; a cell that is neither empty nor a number.
         """
-        values, unusable = self._labels(targets)
+        values, unusable = self._labels(targets, _anything)
         for row, (name, cell, reason) in sorted(unusable.items()):
             raise DataError(
                 f"{self.path.name}, row {row} (header not counted), column {name!r}: {reason}, got {cell!r}; {REPAIR}"
             )
         return values
 
-    def usable_labels(self, targets: Sequence[str]) -> tuple[list[list[float]], dict[int, str]]:
-        """As :meth:`labels`, but a row with a cell that is no number has no label; and the reasons, by row from 1.
+    def usable_labels(self, targets: Sequence[str], required: Required) -> tuple[list[list[float]], dict[int, str]]:
+        """As :meth:`labels`, but a row with a cell that cannot be used has no label; and the reasons, by row from 1.
+
+        Args:
+            targets: names of the columns.
+            required: what else a label must be, where a number is not that, as :meth:`plstm_graph.tasks.Task.required`.
 
         Raises:
             DataError: such rows are more than :data:`MOST_UNUSABLE` of those with labels.
         """
-        values, unusable = self._labels(targets)
+        values, unusable = self._labels(targets, required)
         labelled = len(unusable) + sum(not all(map(math.isnan, row)) for row in values)
         if len(unusable) > MOST_UNUSABLE * labelled:
             told = [
                 f"row {row}, column {name!r}: {cell!r}" for row, (name, cell, _) in sorted(unusable.items())[:MOST_TOLD]
             ]
             told += [f"and {len(unusable) - MOST_TOLD} more"] if len(unusable) > MOST_TOLD else []
+            reasons = dict.fromkeys(reason for _, (_, _, reason) in sorted(unusable.items()))
             raise DataError(
                 f"{self.path.name}: {len(unusable)} of {labelled} rows with labels have one that cannot be used, more "
-                f"than {MOST_UNUSABLE:.0%} (header not counted): {'; '.join(told)}; a label must be a finite number "
-                f"within ±{LARGEST:g}, or empty where there is none; {REPAIR}"
+                f"than {MOST_UNUSABLE:.0%} (header not counted): {'; '.join([*told, *reasons])}; {REPAIR}"
             )
         return values, {
             row: f"{reason}, got {cell!r} in column {name!r}" for row, (name, cell, reason) in unusable.items()
@@ -156,20 +161,24 @@ class Table:
     def _matching(self, pattern: str) -> list[str]:
         return [column for column in self.columns if fnmatchcase(column.casefold(), pattern.casefold())]
 
-    def _labels(self, targets: Sequence[str]) -> tuple[list[list[float]], dict[int, tuple[str, str, str]]]:
+    def _labels(
+        self, targets: Sequence[str], required: Required
+    ) -> tuple[list[list[float]], dict[int, tuple[str, str, str]]]:
         """Numbers row by row, and of rows with a cell that is none: its column, the cell, what must hold."""
         if not targets:
-            raise DataError(f"name the target column(s) of {self.path.name}; its columns are {listed(self.columns)}")
+            raise DataError(
+                f"name the target column(s) of {self.path.name} (--targets); its columns are {listed(self.columns)}"
+            )
         if len(set(targets)) < len(targets):
             raise DataError(f"a target column is named twice: {', '.join(targets)}")
         unusable: dict[int, tuple[str, str, str]] = {}
-        columns = [self._numbers(name, unusable) for name in targets]
+        columns = [self._numbers(name, unusable, required) for name in targets]
         rows = [list(row) for row in zip(*columns, strict=True)]
         for row in unusable:
             rows[row - 1] = [math.nan] * len(targets)
         return rows, unusable
 
-    def _numbers(self, name: str, unusable: dict[int, tuple[str, str, str]]) -> list[float]:
+    def _numbers(self, name: str, unusable: dict[int, tuple[str, str, str]], required: Required) -> list[float]:
         cells = self.column(name)
         if all(cell.casefold() in MISSING for cell in cells):
             raise DataError(f"{self.path.name}: no row has a label in column {name!r}")
@@ -185,6 +194,8 @@ class Table:
             elif abs(value) > LARGEST:
                 reason = f"a label must lie within ±{LARGEST:g}"
                 unusable.setdefault(row, (name, cell, reason))
+            elif reason := required(value):
+                unusable.setdefault(row, (name, cell, reason))
             values.append(math.nan if value is None else value)
         return values
 
@@ -197,6 +208,10 @@ class Table:
                     f"{self.path.name} has no header: its first line holds the molecule {name.split()[0]!r}; put "
                     "column names above it, such as smiles,y, or name a list of SMILES alone .smi"
                 )
+
+
+def _anything(value: float) -> str:
+    return ""
 
 
 def number(cell: str) -> float | None:

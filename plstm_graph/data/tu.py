@@ -161,6 +161,8 @@ def _table(folder: Any, name: str, kind: str, dtype: type = np.int64) -> np.ndar
     """Numbers of a file, [lines, columns]."""
     path = folder / f"{name}_{kind}.txt"
     try:
+        if isinstance(path, zipfile.Path) and path.is_file():
+            source.check_unpacked(path.root.getinfo(path.at).file_size, path)
         text = path.read_text()
         if not text.strip():
             raise DataError(f"{path} is empty")

@@ -181,10 +181,10 @@ def general_gates(source: Tensor, transition: Tensor, mark: Tensor, direct: Tens
     return GridGates(source, transition / total.view(*total.shape, *[1] * (transition.dim() - 7)), mark, direct)
 
 
-def check_mode(mode: str) -> None:
-    """Raise ConfigError unless ``mode`` is one of ``MODES``."""
-    if mode not in MODES:
-        raise ConfigError(unknown("mode of grid gates", mode, MODES))
+def check_mode(mode: str, more: tuple[str, ...] = ()) -> None:
+    """Raise ConfigError unless ``mode`` is one of ``MODES``, or of ``more``."""
+    if mode not in (*more, *MODES):
+        raise ConfigError(unknown("mode of grid gates", mode, (*more, *MODES)))
 
 
 def keeps_promise(gates: GridGates) -> bool:

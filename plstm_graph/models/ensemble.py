@@ -34,7 +34,10 @@ class Ensemble(nn.Module):
 
     def forward(self, batch: Any) -> Tensor:
         """[n, outputs]"""
-        found = self.each(batch)
+        return self.together(self.each(batch))
+
+    def together(self, found: Tensor) -> Tensor:
+        """Of what every member gives, [members, n, outputs], what one network would have to give for the mean."""
         # One by one: classes are in the last of two dimensions. In double, where a chance near 1 has a finite logit.
         answers = torch.stack([self.task.readable(one.double()) for one in found])
         return self.task.raw(answers.mean(0)).to(found.dtype)

@@ -265,8 +265,8 @@ class PLSTMImage(_GridLayer):
         transition: str = "tanh",
         gate_inputs: str = "all",
     ) -> None:
+        check_mode(mode, more=("D", P_CODE))
         mode = D_LEFT if mode == "D" else mode
-        check_mode(P if mode == P_CODE else mode)
         check_form(form, FORMS)
         kinds, matrices = (1, 1) if mode in P_MODES else (2, 4 if mode == GENERAL else 3)
         parts = {"source": kinds * states, "mark": kinds * states, "transition": matrices * states**2}

@@ -1,10 +1,12 @@
 """Tasks: what is asked of every example of a data set. A source gives examples, a task asks, a model answers.
 
-A new kind of task is a subclass of :class:`Task` and an entry in :data:`TASKS`.
+A new kind of task is a subclass of :class:`Task` and an entry in :data:`TASKS`; the command line finds it where an
+installed package has an entry point of its name in the group ``plstm_graph.tasks`` that leads to the class.
 """
 
 from collections.abc import Mapping
 from dataclasses import fields
+from importlib.metadata import entry_points
 from typing import Any, get_args, get_origin, get_type_hints
 
 from plstm_graph.errors import ConfigError, unknown
@@ -24,6 +26,8 @@ def task_of(name: str) -> type[Task]:
     Raises:
         ConfigError: there is none.
     """
+    if name not in TASKS:
+        TASKS.update({point.name: point.load() for point in entry_points(group="plstm_graph.tasks", name=name)})
     if name not in TASKS:
         raise ConfigError(unknown("task", name, TASKS))
     return TASKS[name]

@@ -70,6 +70,11 @@ class Task:
         return bool(self.metrics)
 
     @classmethod
+    def required(cls, value: float) -> str:
+        """What a label in a table must be, where ``value`` is not that; empty where it may stand there."""
+        return ""
+
+    @classmethod
     def from_table(cls, targets: Sequence[str], rows: Sequence[Sequence[float]], where: str) -> Self:
         """The task that columns of a table ask, after a check that their labels suit it.
 

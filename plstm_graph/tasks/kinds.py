@@ -142,12 +142,9 @@ class Binary(Task):
     picture = "roc"
 
     @classmethod
-    def from_table(cls, targets: Sequence[str], rows: Sequence[Sequence[float]], where: str) -> Self:
-        """All labels must be 0 or 1."""
-        for row, label in enumerate(rows, start=1):
-            if not yes_or_no(label):
-                raise DataError(f"{where}, row {row} (header not counted): a binary label must be 0 or 1, got {label}")
-        return cls(tuple(targets))
+    def required(cls, value: float) -> str:
+        """0 or 1."""
+        return "" if value in (0, 1) else "a binary label must be 0 or 1"
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy of the targets with a label."""
@@ -203,6 +200,11 @@ class Multiclass(Task):
     def no_labels(self) -> Tensor:
         """Labels of no example at all."""
         return torch.empty(0, dtype=torch.long)
+
+    @classmethod
+    def required(cls, value: float) -> str:
+        """A number of a class."""
+        return "" if value >= 0 and value.is_integer() else "the label of a class must be 0, 1, ..."
 
     @classmethod
     def from_table(cls, targets: Sequence[str], rows: Sequence[Sequence[float]], where: str) -> Self:

@@ -61,6 +61,9 @@ molecules."""
 class TrainConfig:
     """A training run. The defaults are the main job: activity of 1,017 molecules that ship with RDKit.
 
+    They do not depend on ``data``; :func:`default_config` begins with what suits a data set (:data:`DEFAULTS`), as the
+    command line does.
+
     Args:
         data: name of a data set, or path of a CSV file with SMILES and targets.
         root: folder with public benchmark files; only read.
@@ -170,7 +173,10 @@ def flat(config: TrainConfig) -> dict[str, Any]:
 
 
 def default_config(data: str) -> TrainConfig:
-    """What a run on a data set is where nothing else is asked for."""
+    """What a run on a data set is where nothing else is asked for, as on the command line.
+
+    ``TrainConfig(data=...)`` itself does not look at the data: its defaults are those for molecules.
+    """
     return override(TrainConfig(), DEFAULTS.get(data.casefold(), {}) | {"data": data})
 
 

@@ -20,7 +20,7 @@ from plstm_graph.train.callbacks import Keeper
 from plstm_graph.train.checkpoint import AtomicCheckpointIO, Meta, check_weights, read
 from plstm_graph.train.config import MAX_SEED, TrainConfig
 from plstm_graph.train.data import labels
-from plstm_graph.train.infer import outputs, spreads
+from plstm_graph.train.infer import outputs
 from plstm_graph.train.module import Learner
 from plstm_graph.train.owner import Owner
 from plstm_graph.train.report import Run, Trained, report
@@ -89,9 +89,9 @@ def fit_members(
     learner = Learner(model, meta.asked, meta.plain())
     learner.to(_device(config))
     valid = parts["valid"]
-    answers, spread = outputs(learner, valid, config.batch_size), spreads(learner, valid, config.batch_size)
+    values, spread = outputs(learner, valid, config.batch_size)
     if not meta.asked.chances and spread is not None:
-        model.factor.copy_(calibration.factor(answers, spread, labels(valid)))
+        model.factor.copy_(calibration.factor(values, spread, labels(valid)))
     keeper = Keeper(f"valid_{meta.asked.metric}", meta.asked.rule.higher_is_better)
     keeper.seconds, keeper.best_state = seconds, {k: v.detach().clone() for k, v in learner.state_dict().items()}
     if out and owner:

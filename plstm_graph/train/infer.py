@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass, replace
 from os import PathLike, fspath
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -150,11 +150,22 @@ def pick_device(name: str) -> torch.device:
         raise ConfigError(f"device {name!r} cannot be used here: {reason}; auto takes what is there") from error
 
 
-@torch.inference_mode()
-def outputs(learner: Learner, graphs: Graphs, batch_size: int = 256) -> Tensor:
-    """Predictions in original units (probabilities for classes) in float32 on the CPU: [graphs, outputs].
+class Outputs(NamedTuple):
+    """What a model says of graphs, on the CPU.
 
-    ``graphs`` have gone through ``prepare``, packed or not.
+    Attributes:
+        values: predictions in original units (probabilities for classes), float32 [graphs, outputs].
+        spread: standard deviation of each over the members of an ensemble, [graphs, outputs]; that of quantities is as
+            large as errors are on the validation part of the training. None without an ensemble.
+    """
+
+    values: Tensor
+    spread: Tensor | None
+
+
+@torch.inference_mode()
+def outputs(learner: Learner, graphs: Graphs, batch_size: int = 256) -> Outputs:
+    """Predictions for graphs that have their encodings, packed or not; every network runs once.
 
     Raises:
         OutOfMemory: a batch does not fit.
@@ -164,26 +175,22 @@ def outputs(learner: Learner, graphs: Graphs, batch_size: int = 256) -> Tensor:
     with memory_advice(batch_size):
         work = told(range(0, len(graphs), batch_size), f"scoring {len(graphs):,} graphs")
         parts = zip(work, batches(graphs, batch_size), strict=True)
-        found = [learner(batch.to(learner.device)).cpu() for _, batch in parts]
+        found = [_outputs(learner, batch.to(learner.device)) for _, batch in parts]
     learner.train(training)
-    return torch.cat(found) if found else torch.empty(0, learner.task.num_outputs)
+    if not found:
+        empty = torch.empty(0, learner.task.num_outputs)
+        return Outputs(empty, empty if isinstance(learner.model, Ensemble) else None)
+    spreads = [spread for _, spread in found if spread is not None]
+    return Outputs(torch.cat([values for values, _ in found]), torch.cat(spreads) if spreads else None)
 
 
-@torch.inference_mode()
-def spreads(learner: Learner, graphs: Graphs, batch_size: int = 256) -> Tensor | None:
-    """Standard deviation of each number of :func:`outputs` over the members of an ensemble, [graphs, outputs].
-
-    That of quantities is as large as errors are on the validation part of the training. None without an ensemble.
-    """
+def _outputs(learner: Learner, batch: Any) -> Outputs:
     model = learner.model
     if not isinstance(model, Ensemble):
-        return None
-    learner.eval()
-    found = []
-    for batch in batches(graphs, batch_size):
-        members = [learner.readable(one) for one in model.each(batch.to(learner.device))]
-        found.append((torch.stack(members).std(0) * model.factor).cpu())
-    return torch.cat(found) if found else torch.empty(0, learner.task.num_outputs)
+        return Outputs(learner(batch).cpu(), None)
+    members = model.each(batch)
+    spread = torch.stack([learner.readable(one) for one in members]).std(0) * model.factor
+    return Outputs(learner.readable(model.together(members)).cpu(), spread.cpu())
 
 
 def evaluate(
@@ -234,10 +241,10 @@ def evaluate(
     graphs = dataset.encoded(meta.model_config, chosen)
     if not len(graphs):
         raise DataError(f"the {part} part of {dataset.name} is empty; give another --split-part")
-    found_outputs, known = outputs(learner, graphs, batch_size), labels(graphs)
-    found = learner.task.scores(found_outputs, known)
-    found |= learner.task.calibration(found_outputs, known, spreads(learner, graphs, batch_size))
-    by_target = learner.task.by_target(found_outputs, known)
+    (values, spread), known = outputs(learner, graphs, batch_size), labels(graphs)
+    found = learner.task.scores(values, known)
+    found |= learner.task.calibration(values, known, spread)
+    by_target = learner.task.by_target(values, known)
     counts = {"graphs": len(graphs), "rejected": len(dataset.rejected)}
     return {
         "data": dataset.name,
@@ -358,8 +365,8 @@ def answers(
     values = torch.full((len(smiles), len(columns)), torch.nan)
     if read_rows:
         graphs = add_encodings(as_trained([graph for _, graph in read_rows], meta, descriptors), meta.model_config)
-        found = task.table(outputs(learner, graphs, batch_size))
-        spread = spreads(learner, graphs, batch_size)
+        found, spread = outputs(learner, graphs, batch_size)
+        found = task.table(found)
         whole = found if spread is None else torch.cat([found, spread.to(found.dtype)], 1)
         values[torch.tensor([row - 1 for row, _ in read_rows])] = whole.to(values.dtype)
     return Predictions(list(smiles), columns, values, rejected)

@@ -14,7 +14,7 @@ from plstm_graph.train.callbacks import Keeper
 from plstm_graph.train.checkpoint import load_weights, read
 from plstm_graph.train.config import TrainConfig, config_hash
 from plstm_graph.train.data import labels
-from plstm_graph.train.infer import outputs, spreads
+from plstm_graph.train.infer import outputs
 from plstm_graph.train.machine import machine
 from plstm_graph.train.module import Learner
 from plstm_graph.train.start import Start
@@ -50,6 +50,7 @@ MOST_VALUES = 10_000_000
 """A training part with more predictions than this is left out of ``predictions.csv``."""
 
 Found = dict[str, tuple[Tensor, Tensor]]  # by part: prediction and target
+Spreads = dict[str, Tensor | None]  # of an ensemble's members, by part
 
 
 def report(run: Run, *, write: bool = True) -> Trained:
@@ -57,10 +58,11 @@ def report(run: Run, *, write: bool = True) -> Trained:
     run.learner.float()
     size = run.config.batch_size  # what training had memory for
     task = run.learner.task
-    last_epoch = task.scores(outputs(run.learner, run.parts["test"], size), labels(run.parts["test"], task))
+    last_epoch = task.scores(outputs(run.learner, run.parts["test"], size).values, labels(run.parts["test"], task))
     load_weights(run.learner.model, _best_state(run), "best.ckpt")
-    found = {name: (outputs(run.learner, graphs, size), labels(graphs, task)) for name, graphs in run.parts.items()}
-    content = _content(run, found, last_epoch)
+    given = {name: outputs(run.learner, graphs, size) for name, graphs in run.parts.items()}
+    found = {name: (values, labels(run.parts[name], task)) for name, (values, _) in given.items()}
+    content = _content(run, found, {name: spread for name, (_, spread) in given.items()}, last_epoch)
     if run.out is not None and write:
         _write(run, run.out, found, content)
     return Trained(run.learner, content)
@@ -73,7 +75,7 @@ def _best_state(run: Run) -> dict[str, Tensor]:
     return read(run.out)["state_dict"]
 
 
-def _content(run: Run, found: Found, last_epoch: dict[str, float]) -> dict[str, Any]:
+def _content(run: Run, found: Found, spreads: Spreads, last_epoch: dict[str, float]) -> dict[str, Any]:
     config, dataset, keeper, task = run.config, run.dataset, run.keeper, run.learner.task
     scores = {name: task.scores(prediction, target) for name, (prediction, target) in found.items()}
     return {
@@ -82,7 +84,7 @@ def _content(run: Run, found: Found, last_epoch: dict[str, float]) -> dict[str, 
         **_also(scores, run),
         "test_last_epoch": last_epoch,
         **_by_target(run, found),
-        **_calibration(run, found),
+        **_calibration(run, found, spreads),
         "best_epoch": keeper.best_epoch + 1,
         "epochs": len(keeper.history),
         "graphs": {name: len(graphs) for name, graphs in run.parts.items()},
@@ -119,12 +121,11 @@ def _by_target(run: Run, found: Found) -> dict[str, Any]:
     return {"by_target": scores} if scores else {}
 
 
-def _calibration(run: Run, found: Found) -> dict[str, Any]:
+def _calibration(run: Run, found: Found, spreads: Spreads) -> dict[str, Any]:
     """Of validation and test; the first is where the spread of an ensemble gets its size."""
-    size, task, parts = run.config.batch_size, run.learner.task, {}
+    task, parts = run.learner.task, {}
     for name in ("valid", "test"):
-        spread = spreads(run.learner, run.parts[name], size)
-        parts[name] = task.calibration(*found[name], spread) if len(found[name][1]) else {}
+        parts[name] = task.calibration(*found[name], spreads[name]) if len(found[name][1]) else {}
     return {"calibration": parts} if any(parts.values()) else {}
 
 

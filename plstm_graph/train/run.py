@@ -19,6 +19,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch_geometric.data import Data
 
 from plstm_graph.config.architectures import architecture
+from plstm_graph.config.names import DATA_SETS
 from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.data.examples import take
 from plstm_graph.data.splits import OFFICIAL
@@ -154,11 +155,12 @@ def _train(
             return _fit_once(config, dataset, start)
         if config.ensemble > 1:
             task = dataset.task.with_metric(config.metric)
-            parts = _parts(config, dataset, start.split, graphs)
+            encoded: Any = dataset.encoded(config.model) if graphs is None else graphs  # once for all members
+            parts = _parts(config, dataset, start.split, encoded)
             meta = _meta(config, dataset, task.fitted(labels(parts["train"])))
             meta.build()  # before any training: its options may make no network
             how: dict[str, Any] = {"owner": owner, "resume": resume, "progress": progress, "callbacks": callbacks}
-            return fit_members(config, dataset, graphs, parts, meta, start, train=train, **how)
+            return fit_members(config, dataset, encoded, parts, meta, start, train=train, **how)
         guards = [Guard(owner)] if owner else []
         run, trainer, loader = _assemble(config, dataset, graphs, progress, start, [*callbacks, *guards])
         if config.init_from and not (resume and results.last_checkpoint(str(config.out))):
@@ -272,7 +274,7 @@ def _parts(
     parts = {name: take(prepared, chosen) for name, chosen in split.items()}
     for name in ("train", "valid"):
         if not len(parts[name]):
-            raise DataError(f"the {name} split of {dataset.name} is empty ({len(prepared)} graphs); use another split")
+            raise DataError(_nothing_in(name, config.split or dataset.default_split, dataset.name, len(prepared)))
     if (config.split or dataset.default_split) != OFFICIAL and first_process():
         _tell_repeats(repeats(dataset, split))
     return parts | dict(_further(config, dataset))
@@ -281,9 +283,20 @@ def _parts(
 def _further(config: TrainConfig, dataset: AnyDataset) -> Iterator[tuple[str, Any]]:
     """Name and test part of each further data set that the run is scored on."""
     for name in config.also:
-        other = load_data(replace(config, data=name, also=()))
+        other = load_data(replace(config, data=name, also=()), dataset.features)
         check_same_kind(other, dataset.task, dataset.features, dataset.featuriser)
         yield name, other.encoded(config.model, split_of(config, other)["test"])
+
+
+def _nothing_in(part: str, split: str, name: str, count: int) -> str:
+    if part != "train" or split != OFFICIAL:
+        return f"the {part} split of {name} is empty ({count} examples); use another split"
+    other = name.partition("-")[0]
+    other = f"--data {other}" if other != name and other in DATA_SETS else "other data"
+    return (
+        f"{name} has no training part: it is there to score what was trained on {other}, with evaluate "
+        f"--checkpoint RUN --data {name} --split-part test; train on that, or give --split random"
+    )
 
 
 def _tell_repeats(found: Repeats) -> None:

@@ -60,17 +60,18 @@ def test_csv_task_is_guessed_and_can_be_chosen(csv_file) -> None:
 @pytest.mark.parametrize(
     ("targets", "task", "message"),
     [
-        (["c"], "binary", r"row 1 .*must be 0 or 1, got \[2.0\]"),
+        (["c"], "binary", r"1 of 2 rows .*: row 1, column 'c': '2'; a binary label must be 0 or 1; "),
         (["a", "c"], "multiclass", "exactly one target"),
-        (["d"], "multiclass", "0, 1, ... without gaps, got 1.5, 3"),
+        (["d"], "multiclass", r"row 1, column 'd': '1.5'; the label of a class must be 0, 1, ...; "),
+        (["f"], "multiclass", "0, 1, ... without gaps, got 0, 2"),
         (["e"], "multiclass", "without gaps"),
         (["a"], "clustering", "unknown task 'clustering'; choose one of regression, ranking, binary, multiclass"),
-        (None, None, "name the target"),
-        (["aa"], None, "unknown column 'aa'; choose one of smiles, a, c, d, e; did you mean 'a'"),
+        (None, None, r"name the target column\(s\) of my.csv \(--targets\); its columns are smiles, a"),
+        (["aa"], None, "unknown column 'aa'; choose one of smiles, a, c, d, e, f; did you mean 'a'"),
     ],
 )
 def test_csv_labels_that_do_not_suit_the_task(csv_file, targets: list[str], task: str, message: str) -> None:
-    path = csv_file("smiles,a,c,d,e\nCC,0,2,1.5,0\nCO,1,0,3,0\n")
+    path = csv_file("smiles,a,c,d,e,f\nCC,0,2,1.5,0,0\nCO,1,0,3,0,2\n")
     with pytest.raises((DataError, ConfigError), match=message):
         load(path, targets=targets, task=task)
 
@@ -178,6 +179,27 @@ def test_a_label_that_cannot_be_used_rejects_its_row_and_the_rest_goes_on(csv_fi
     assert [bad.row for bad in data.rejected] == [3, 17, 20]
     assert all(f"got {cell!r} in column 'y'" in bad.reason for bad in data.rejected[:2])
     assert data.rejected[2].reason == "no label in y"
+
+
+@pytest.mark.parametrize(
+    ("task", "cell", "reason"),
+    [
+        ("binary", "2", "a binary label must be 0 or 1"),
+        ("binary", "0.5", "a binary label must be 0 or 1"),
+        ("binary", "-1", "a binary label must be 0 or 1"),
+        ("binary", "active", "a label must be a finite number"),
+        ("multiclass", "1.5", "the label of a class must be 0, 1, ..."),
+        ("multiclass", "-1", "the label of a class must be 0, 1, ..."),
+    ],
+)
+def test_a_label_that_does_not_suit_the_task_rejects_its_row(csv_file, task: str, cell: str, reason: str) -> None:
+    cells = {row: str(row % 2) for row in range(1, 41)}
+    data = load(csv_file(table(cells | {3: cell, 17: cell})), targets=["y"], task=task)
+    assert [graph.y.item() for graph in data.graphs] == [row % 2 for row in range(1, 41) if row not in (3, 17)]
+    assert [bad.row for bad in data.rejected] == [3, 17]
+    assert all(bad.reason.startswith(reason) and f"got {cell!r} in column 'y'" in bad.reason for bad in data.rejected)
+    with pytest.raises(DataError, match=rf"5 of 40 rows .*row 3, column 'y': '{cell}'; .*row 40.*; {reason}"):
+        load(csv_file(table(cells | dict.fromkeys((3, 9, 17, 30, 40), cell))), targets=["y"], task=task)
 
 
 def test_more_than_a_tenth_of_unusable_labels_is_refused_and_all_are_named(csv_file) -> None:

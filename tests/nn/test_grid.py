@@ -203,3 +203,8 @@ def test_gates_may_read_slices_or_nothing(mode):
     plain(x).square().sum().backward()
     assert plain.gate_bias.grad is not None
     assert plain.gate_bias.grad.abs().min() > 0
+
+
+def test_an_unknown_mode_names_all_that_the_layer_takes() -> None:
+    with pytest.raises(ConfigError, match="'X'; choose one of D, P-code, general, P, D-left"):
+        PLSTMImage(4, 4, mode="X")

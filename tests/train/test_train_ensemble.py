@@ -7,7 +7,9 @@ import pytest
 import torch
 from small_runs import molecules, small_config, write_csv
 
+from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.errors import CheckpointError, ConfigError
+from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.train import evaluate, explain, predict, train
 
 SOME = [*molecules(6), "no molecule"]
@@ -34,6 +36,18 @@ def test_it_says_the_mean_of_its_members_and_their_spread(run: Path) -> None:
     torch.testing.assert_close(ratio, ratio[:1].expand(6), rtol=1e-3, atol=0)  # one size, found on validation
     assert found.values[6].isnan().all()
     assert [row.row for row in found.rejected] == [7]
+
+
+def test_every_member_runs_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, encodings = [], []
+    each, encoded = Ensemble.each, GraphDataset.encoded
+    monkeypatch.setattr(Ensemble, "each", lambda self, batch: calls.append(1) or each(self, batch))
+    evaluate(run)
+    predict(run, SOME)
+    assert len(calls) == 2  # a batch each
+    monkeypatch.setattr(GraphDataset, "encoded", lambda *args: encodings.append(1) or encoded(*args))
+    train(small_config(data=run.parent / "regression.csv", targets="y", ensemble=2, epochs=1, model_rwse=2))
+    assert len(encodings) == 1  # for both
 
 
 def test_chances_are_averaged_and_not_their_logits(tmp_path: Path) -> None:

@@ -60,6 +60,17 @@ def test_a_network_of_graphs_says_that_it_reads_no_images(digits: Dataset) -> No
         train(override(default_config("digits"), {"model.model": "gine", "accelerator": "cpu"}), digits)
 
 
+def test_a_set_that_is_there_to_score_says_so(digits: Dataset) -> None:
+    """As arrow-384, whose images take a while to draw."""
+    half = len(digits.examples) // 2
+    parts = {"train": [], "valid": list(range(half)), "test": list(range(half, len(digits.examples)))}
+    far = replace(digits, name="arrow-384", default_split="official", parts=parts)
+    with pytest.raises(DataError, match="it is there to score what was trained on --data arrow, with evaluate --check"):
+        train(config(), far)
+    with pytest.raises(DataError, match=r"trained on other data, with evaluate .* --data far --split-part test; train"):
+        train(config(), replace(far, name="far"))
+
+
 def test_an_option_of_graphs_is_refused_in_the_name_of_the_model() -> None:
     with pytest.raises(ConfigError, match=r"^model 'plstm-vision': unknown option 'model\.order'; choose one of"):
         config(**{"model.order": "bfs"})

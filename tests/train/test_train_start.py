@@ -3,10 +3,12 @@
 import gzip
 import json
 import shlex
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 import torch
 from small_runs import small_config, write_csv
@@ -14,7 +16,7 @@ from typer.testing import CliRunner
 
 from plstm_graph.cli import app
 from plstm_graph.cli.options import command_of
-from plstm_graph.data import load, read_prepared, read_smiles, write_prepared
+from plstm_graph.data import load, ogbg, read_prepared, read_smiles, write_prepared
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, Diverged
 from plstm_graph.train import TrainConfig, evaluate, predict, train, train_series
 from plstm_graph.train.checkpoint import read
@@ -299,6 +301,25 @@ def test_what_unfolds_beyond_memory_is_refused_by_its_size(tmp_path: Path, monke
     monkeypatch.setattr("plstm_graph.data.source.free_memory", lambda: 8 * 10**6)
     with pytest.raises(DataError, match=r"my.csv.gz unfolds to more than 0.0 GB, for which this machine has no memory"):
         load(str(path), targets=["y"])
+    (tmp_path / "edge.csv.gz").write_bytes(gzip.compress(b"0,1\n" * 300_000))
+    with pytest.raises(DataError, match=r"edge.csv.gz unfolds to more than 0.0 GB"):
+        ogbg._table(tmp_path / "edge.csv.gz", int)
+    with zipfile.ZipFile(tmp_path / "set.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("SET_A.txt", "1,1\n" * 300_000)
+    with pytest.raises(DataError, match=r"SET_A.txt unfolds to more than 0.0 GB"):
+        load(str(tmp_path / "set.zip"))
+    table = pandas.DataFrame({"smiles": ["C"] * 100_000, "y": 1.0})
+    table.to_parquet(tmp_path / "equal.parquet")
+    table[:3000].to_excel(tmp_path / "book.xlsx")
+    with pytest.raises(DataError, match=r"equal.parquet unfolds to more than 0.0 GB"):
+        load(str(tmp_path / "equal.parquet"), targets=["y"])
+    with monkeypatch.context() as narrow:
+        narrow.setattr("plstm_graph.data.source.free_memory", lambda: 8 * 10**5)
+        with pytest.raises(DataError, match=r"book.xlsx unfolds to more than 0.0 GB"):
+            load(str(tmp_path / "book.xlsx"), targets=["y"])
+    (tmp_path / "long.csv").write_bytes(b"smiles,y\n" + b"C,1\n" * 2_100_000)
+    with pytest.raises(DataError, match=r"long.csv has 0.0 GB, more than this machine has free memory for; split it"):
+        load(str(tmp_path / "long.csv"), targets=["y"])
     write_prepared(tmp_path / "my.pt", load(str(write_csv(tmp_path / "my.csv")), targets=["y"]))
     content = torch.load(tmp_path / "my.pt", weights_only=True)
     content["attributes"]["x"]["codes"] = torch.zeros(1, dtype=torch.uint8).expand(10**13)
@@ -306,3 +327,26 @@ def test_what_unfolds_beyond_memory_is_refused_by_its_size(tmp_path: Path, monke
     assert (tmp_path / "big.pt").stat().st_size < 10**6
     with pytest.raises(DataError, match=r"big.pt unfolds to \d+\.\d GB, more than this machine has free memory for"):
         load(str(tmp_path / "big.pt"))
+    with (
+        zipfile.ZipFile(tmp_path / "my.pt") as plain,
+        zipfile.ZipFile(tmp_path / "dense.pt", "w", zipfile.ZIP_DEFLATED) as dense,
+    ):
+        for name in plain.namelist():
+            dense.writestr(name, plain.read(name))
+    with pytest.raises(DataError, match="not data prepared by plstm-graph"):
+        load(str(tmp_path / "dense.pt"))
+
+
+def test_what_there_is_no_memory_for_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("plstm_graph.data.tables.read_rows", full)
+    monkeypatch.setattr("plstm_graph.train.folders.check_checkpoint", lambda path: None)
+    (tmp_path / "some.smi").write_text("C\n")
+    words = ["predict", "--checkpoint", "r", "--input", str(tmp_path / "some.smi"), "--out", str(tmp_path / "out.csv")]
+    found = CliRunner().invoke(app, words)
+    assert (found.exit_code, found.stderr) == (
+        1,
+        "error: this machine has no memory for that; give less data, or a smaller --batch-size\n",
+    )
