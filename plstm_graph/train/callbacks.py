@@ -122,7 +122,7 @@ class Keeper(Checkpoint):
 
 
 class Deadline(Checkpoint):
-    """Ends a training in time: after an epoch that is stored, where another one as long would not fit.
+    """Ends a training in time: after an epoch that is stored, where another one as long as the last would not fit.
 
     Stands behind the :class:`Keeper`. One epoch is trained at least, so that a run that is resumed again and again
     comes to its end.
@@ -134,15 +134,15 @@ class Deadline(Checkpoint):
     def __init__(self, minutes: float) -> None:
         self.minutes = minutes
         self._until = time.monotonic() + 60 * minutes
-        self._began, self._longest = 0.0, 0.0
+        self._began = 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._began = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         now, epochs = time.monotonic(), trainer.current_epoch + 1
-        self._longest = max(self._longest, now - self._began)
-        if trainer.should_stop or epochs == trainer.max_epochs or now + self._longest <= self._until:
+        after_another = now + (now - self._began)  # as long as the last one: the first may have compiled
+        if trainer.should_stop or epochs == trainer.max_epochs or after_another <= self._until:
             return
         raise TimeUp(f"{self.minutes:g} minutes are over after epoch {epochs} of {trainer.max_epochs}, which is stored")
 

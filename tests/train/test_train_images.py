@@ -45,7 +45,7 @@ def digits() -> Dataset:
 @pytest.mark.parametrize(("network", "layers"), [("plstm-vision", 2), ("vit", 2), ("cnn", 4)])
 def test_a_network_learns_digits(network: str, layers: int, digits: Dataset, tmp_path: Path) -> None:
     own = {"model.model": network, "model.layers": layers, "out": tmp_path / "run"}
-    found = train(config(**own, epochs=8, lr=3e-3), digits)
+    found = train(config(**own, epochs=8, lr=3e-3, batch_size=16), digits)
     assert found["test"]["accuracy"] > 0.5
     assert (tmp_path / "run" / "roc.png").is_file()
     whole = evaluate(tmp_path / "run", data="digits", part="all")
