@@ -34,6 +34,7 @@ from plstm_graph.io.files import atomic_write
 PAGES = (
     records.ROOT / "README.md",
     records.ROOT / "docs" / "recipes.md",
+    records.ROOT / "docs" / "vision.md",
     *sorted((records.ROOT / "benchmarks").glob("*.md")),
 )
 GROUPS = ("operator", "layer", "block", "step", "epoch", "line-dag", "circuit", "random", "grid", "chain")

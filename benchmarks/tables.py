@@ -74,10 +74,11 @@ def sizes_table(plan: Plan, rows: dict[str, Row]) -> str:
         sized = [f"{found[0]['params']:,}", *map(_interval, scores), *published]
         lines.append([entry, *sized, str(len(found)), minutes])
     waiting = [entry for entry in jobs if entry not in done]
-    notes = [f"Not all runs yet: {', '.join(waiting)}."] if waiting else []
-    origin = [_where([row for found in done.values() for row in found])] if done else []
-    title = f"{plan.title} (test accuracy, mean ± half of a 90 % interval over runs)"
-    return "\n\n".join([title, "\n".join(_line(line) for line in lines), *notes, *origin])
+    parts = [f"{plan.title} (test accuracy, mean ± half of a 90 % interval over runs)"]
+    parts += ["\n".join(_line(line) for line in lines)] if done else []
+    parts += [f"Not all runs yet: {', '.join(waiting)}."] if waiting else []
+    parts += [_where([row for found in done.values() for row in found])] if done else []
+    return "\n\n".join(parts)
 
 
 def _interval(values: list[float]) -> str:
