@@ -12,9 +12,11 @@ from plstm_graph.data import (
     circuits,
     digits,
     dvae,
+    echo,
     moleculenet,
     nasbench,
     nav17,
+    neighbors_match,
     ogbg,
     paths,
     peptides,
@@ -31,7 +33,8 @@ from plstm_graph.data.tables import SMI
 from plstm_graph.errors import ConfigError, DataError, unknown
 from plstm_graph.io.files import expanded, kind
 
-FAMILIES = (nav17, ogbg, peptides, zinc, moleculenet, tu, dvae, nasbench, circuits, aiger, paths, arrow, digits)
+FAMILIES = (nav17, ogbg, peptides, zinc, moleculenet, tu, dvae, nasbench, circuits, aiger)
+FAMILIES += (paths, neighbors_match, echo, arrow, digits)
 DATASETS: dict[str, DatasetInfo] = {row.name: row for family in FAMILIES for row in family.SETS}
 
 
