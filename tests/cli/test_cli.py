@@ -24,7 +24,7 @@ from plstm_graph.cli import app
 from plstm_graph.cli.options import CHOICES
 from plstm_graph.config.architectures import MODELS
 from plstm_graph.config.models import VisionConfig
-from plstm_graph.data import DATASETS, arrow, paths
+from plstm_graph.data import DATASETS, arrow, echo, neighbors_match, paths
 from plstm_graph.errors import TargetError, said
 from plstm_graph.train.config import TrainConfig, flat
 from plstm_graph.train.results import FILES
@@ -351,7 +351,7 @@ def test_datasets_that_are_on_disk(invoke: Invoke, tmp_path: Path, cache: Path) 
         lines = invoke("datasets", *words).stdout.splitlines()[1:]
         return {line.split()[0] for line in lines if "yes" in line.split()}
 
-    always = {"nav17", "digits", *(row.name for row in (*paths.SETS, *arrow.SETS))}
+    always = {"nav17", "digits", *(row.name for row in (*paths.SETS, *neighbors_match.SETS, *echo.SETS, *arrow.SETS))}
     assert here() == always
     (tmp_path / "root" / "ogb" / "ogbg_molhiv").mkdir(parents=True)
     (tmp_path / "root" / "MUTAG" / "raw").mkdir(parents=True)

@@ -17,7 +17,7 @@ from plstm_graph.gates import TRANSITIONS
 from plstm_graph.models.graph import POOLINGS
 from plstm_graph.models.vision import POSITIONS, READ_OUTS, SIZES
 from plstm_graph.nn.block import NORMS
-from plstm_graph.nn.grid import GATE_INPUTS
+from plstm_graph.nn.grid import GATE_INPUTS, P_CODE
 from plstm_graph.nn.jumping import JUMPS
 from plstm_graph.nn.norm import OUTPUT_NORMS
 from plstm_graph.nn.onehop import LOCALS
@@ -68,6 +68,7 @@ def test_the_values_of_options_are_those_that_the_package_knows() -> None:
         "model.jk": JUMPS,
         "model.order": (*ORDERS, GIVEN, CANONICAL, *SEARCHES),
         "model.size": SIZES,
+        "model.p_mode": ("P", P_CODE),
         "model.chirality": ("alternating", "left", "right"),
         "model.gate_inputs": GATE_INPUTS,
         "model.position": POSITIONS,
