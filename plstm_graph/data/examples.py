@@ -111,6 +111,11 @@ class Part:
         return len(self.chosen)
 
     @property
+    def nbytes(self) -> int:
+        """Room that all examples take, as far as they say."""
+        return int(getattr(self.examples, "nbytes", 0))
+
+    @property
     def y(self) -> Tensor:
         """Their labels."""
         return self.examples.y[torch.as_tensor(self.chosen, dtype=torch.long)]

@@ -139,7 +139,7 @@ def pack(graphs: Graphs, model: Any, device: torch.device) -> Graphs:
     Packing takes as long as batching all graphs once or twice, and makes every batch several times cheaper.
     """
     if not isinstance(graphs, list):
-        return graphs.to(device) if fits(getattr(graphs, "nbytes", 0), device) else graphs  # type: ignore[union-attr]
+        return moved(graphs, device)
     stored = sum(value.nbytes for graph in graphs for value in graph.to_dict().values() if isinstance(value, Tensor))
     if not graphs or not fits(stored, device):
         return graphs
@@ -152,6 +152,13 @@ def pack(graphs: Graphs, model: Any, device: torch.device) -> Graphs:
         log.info("graphs are batched one by one: %s", error)
         return graphs
     return packed.to(device) if fits(packed.nbytes, device) else graphs
+
+
+def moved(graphs: Graphs, device: torch.device) -> Graphs:
+    """Examples on a device, where batches then come to be, if they fit; a list of graphs as it is."""
+    if isinstance(graphs, list) or not fits(getattr(graphs, "nbytes", 0), device):
+        return graphs
+    return graphs.to(device)  # type: ignore[union-attr]
 
 
 def train_loader(graphs: Graphs, batch_size: int, seed: int, *, rank: int = 0, world_size: int = 1) -> PackedLoader:

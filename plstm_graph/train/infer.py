@@ -26,7 +26,7 @@ from plstm_graph.models.vision import ImageModel
 from plstm_graph.tasks import Task
 from plstm_graph.train.checkpoint import Meta, locate, read, read_meta, restore_model
 from plstm_graph.train.config import TrainConfig, override
-from plstm_graph.train.data import Graphs, labels, load_data, split_of
+from plstm_graph.train.data import Graphs, labels, load_data, moved, split_of
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.module import Learner
 from plstm_graph.train.results import write_rows
@@ -174,7 +174,7 @@ def outputs(learner: Learner, graphs: Graphs, batch_size: int = 256) -> Outputs:
     learner.eval()
     with memory_advice(batch_size):
         work = told(range(0, len(graphs), batch_size), f"scoring {len(graphs):,} graphs")
-        parts = zip(work, batches(graphs, batch_size), strict=True)
+        parts = zip(work, batches(moved(graphs, learner.device), batch_size), strict=True)
         found = [_outputs(learner, batch.to(learner.device)) for _, batch in parts]
     learner.train(training)
     if not found:

@@ -10,7 +10,7 @@ from small_runs import small_dataset
 from plstm_graph.config.models import VisionConfig
 from plstm_graph.data import load
 from plstm_graph.data.dataset import Dataset
-from plstm_graph.data.examples import Arrays
+from plstm_graph.data.examples import Arrays, take
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import CheckpointError, ConfigError, DataError
 from plstm_graph.models.vision import ImageModel, build
@@ -18,7 +18,7 @@ from plstm_graph.nn.captured import Captured
 from plstm_graph.tasks import Multiclass
 from plstm_graph.train import evaluate, export, train
 from plstm_graph.train.config import TrainConfig, default_config, override
-from plstm_graph.train.infer import check_same_kind
+from plstm_graph.train.infer import check_same_kind, outputs
 from plstm_graph.train.module import Learner
 
 SMALL = {
@@ -157,6 +157,20 @@ def test_a_run_is_scored_on_further_data_of_the_same_kind(digits: Dataset, tmp_p
     assert 0 < found["also"]["digits"]["accuracy"] < 1
     with pytest.raises(DataError, match="nav17 does not suit the model: task regression instead of multiclass"):
         train(config(also=("nav17",)), digits)
+
+
+def test_what_is_scored_lies_on_the_device_of_the_model(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it, once: batches are then made, and images rendered, there."""
+    asked: list[tuple[int, torch.device]] = []
+    monkeypatch.setattr("plstm_graph.train.data.fits", lambda nbytes, device: asked.append((nbytes, device)) or True)
+    sent: list[torch.device] = []
+    to = Arrays.to
+    monkeypatch.setattr(Arrays, "to", lambda self, device: sent.append(len(self)) or to(self, device))
+    learner = Learner(small_model(digits), digits.task)
+    part = take(digits.examples, range(200))
+    assert len(outputs(learner, part, batch_size=50).values) == 200
+    assert asked == [(digits.examples.nbytes, torch.device("cpu"))]
+    assert sent[0] == 300
 
 
 def test_images_of_another_size_are_of_the_same_kind() -> None:
