@@ -178,6 +178,8 @@ def _content(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(stored) as archive:  # what inflates on reading is not ours
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise zipfile.BadZipFile("it is compressed inside")
+        if isinstance(stored, BytesIO):
+            stored.seek(0)
         content = torch.load(stored, weights_only=True, mmap=not packed)
     except DataError:
         raise
