@@ -452,6 +452,35 @@ def _title(figure: Any, note: str) -> None:
         figure.suptitle(_lines(note, int(figure.get_figwidth() / LETTER)), fontsize=11)
 
 
+@_styled
+def patches(
+    images: np.ndarray, influence: np.ndarray, out: Out, *, titles: Sequence[str], directions: Sequence[str]
+) -> None:
+    """Images, a row each, and how much each patch speaks for the decision along each direction, blue, or against, red.
+
+    Args:
+        images: [n, height, width], from black (the least) to white.
+        influence: [n, directions, Y, X].
+        out: image file or stream.
+        titles: of the images.
+        directions: names of the maps.
+    """
+    count, maps = influence.shape[:2]
+    figure, grid = _figure(count, 1 + maps, width=1.9 * (1 + maps), height=2.15 * count)
+    for row, (image, scores, title) in enumerate(zip(images, influence, titles, strict=True)):
+        axes = grid[row * (1 + maps) : (row + 1) * (1 + maps)]
+        axes[0].imshow(image, cmap="gray")
+        axes[0].set_title(title)
+        most = float(np.abs(scores).max()) or 1.0
+        for panel, score, name in zip(axes[1:], scores, directions, strict=True):
+            panel.imshow(score, cmap="RdBu", vmin=-most, vmax=most)
+            panel.set_title(name)
+        for panel in axes:
+            panel.set(xticks=[], yticks=[])
+            panel.grid(visible=False)
+    _save(figure, out)
+
+
 def _panels(count: int, columns: int, *, width: float, height: float) -> tuple[Any, list[Any]]:
     """So many panels of a size, side by side and below each other."""
     columns = min(columns, count)

@@ -275,12 +275,18 @@ class PLSTMImage(_GridLayer):
             in_channels, out_channels, heads, concat, key_channels, bias, states, transition, gate_inputs, parts
         )
         self.mode, self.form = mode, form
+        self.sent: Tensor | None = None
+        """For explanations: what each pixel sends in each direction is multiplied by this, [B, 4, Y, X]."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, Y, X, in_channels] -> [B, Y, X, H · out_channels]"""
         self._check(x, "Y, X")
         vectors, raw, direct = self._project(x)
-        return self._together(image(*vectors, self._gates(raw, direct), form=self.form))
+        gates = self._gates(raw, direct)
+        if self.sent is not None:
+            sent = self.sent.unsqueeze(2)
+            gates = gates._replace(source=gates.source * sent.view(*sent.shape, *[1] * (gates.source.dim() - 5)))
+        return self._together(image(*vectors, gates, form=self.form))
 
     def _gates(self, raw: dict[str, Tensor], direct: Tensor) -> GridGates:
         kinds = 1 if self.mode in P_MODES else 2

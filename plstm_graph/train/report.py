@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.draw import plots
+from plstm_graph.grid import DIRECTIONS
+from plstm_graph.models.patches_read import patches_read, reads_along_directions
 from plstm_graph.train import results
 from plstm_graph.train.callbacks import Keeper
 from plstm_graph.train.checkpoint import load_weights, read
@@ -146,8 +149,27 @@ def _write(run: Run, out: Path, found: Found, content: dict[str, Any]) -> None:
     note = f"{run.dataset.name}: {part} {label} {content[part][task.metric]:.3f}"
     if task.picture:
         getattr(plots, task.picture)(arrays, out / f"{task.picture}.png", targets=task.targets, note=note)
+    if reads_along_directions(run.learner.model) and len(run.parts["test"]):
+        _draw_patches(run, found["test"], out / results.PATCHES)
     results.write_rows(out / results.PREDICTIONS, _columns(run), _rows(run, own))
     results.write_json(out / results.SCORES, content)
+
+
+DRAWN = 4
+"""Test images of which is shown what the network reads."""
+
+
+def _draw_patches(run: Run, found: tuple[Tensor, Tensor], path: Path) -> None:
+    """The first test images, and how much each patch speaks for what was decided on."""
+    learner, count = run.learner, min(DRAWN, len(run.parts["test"]))
+    batch = run.parts["test"].batch(range(count)).to(learner.device)
+    learner.eval()
+    network: Any = learner.model.network
+    with torch.compiler.set_stance("force_eager"):
+        read = patches_read(network, batch.x).cpu().numpy()
+    chosen = found[0][:count].argmax(1).tolist()
+    titles = [f"is {true}, says {said}" for true, said in zip(found[1][:count].tolist(), chosen, strict=True)]
+    plots.patches(batch.x.float().mean(1).cpu().numpy(), read, path, titles=titles, directions=list(DIRECTIONS))
 
 
 def _columns(run: Run) -> list[str]:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from plstm_graph.data.molecules import Rejected
 
 CONFIG, SCORES, HISTORY, PREDICTIONS = "config.toml", "metrics.json", "metrics.csv", "predictions.csv"
-REJECTED, PAGE = "rejected.csv", "report.html"
+REJECTED, PAGE, PATCHES = "rejected.csv", "report.html", "patches.png"
 START = "start.json"
-FILES = (CONFIG, SCORES, HISTORY, PREDICTIONS, "curves.png", "parity.png", "roc.png", REJECTED, PAGE, START)
+FILES = (CONFIG, SCORES, HISTORY, PREDICTIONS, "curves.png", "parity.png", "roc.png", PATCHES, REJECTED, PAGE, START)
 CHECKPOINTS = ("best.ckpt", "last.ckpt")
 RUN_ROWS, SUMMARY, SERIES = "runs.jsonl", "summary.json", "series.toml"  # of a series, beside the folders of its runs
 PACKAGES = (

@@ -20,6 +20,7 @@ from plstm_graph.train import evaluate, export, train
 from plstm_graph.train.config import TrainConfig, default_config, override
 from plstm_graph.train.infer import check_same_kind, outputs
 from plstm_graph.train.module import Learner
+from plstm_graph.train.page import write_page
 
 SMALL = {
     "model.width": 16,
@@ -48,6 +49,8 @@ def test_a_network_learns_digits(network: str, layers: int, digits: Dataset, tmp
     found = train(config(**own, epochs=8, lr=3e-3, batch_size=16), digits)
     assert found["test"]["accuracy"] > 0.5
     assert (tmp_path / "run" / "roc.png").is_file()
+    assert (tmp_path / "run" / "patches.png").is_file() == (network == "plstm-vision")
+    assert ("What the network reads" in write_page([tmp_path / "run"]).read_text()) == (network == "plstm-vision")
     whole = evaluate(tmp_path / "run", data="digits", part="all")
     assert whole["graphs"] == 1797
     assert whole["accuracy"] > 0.5
@@ -153,6 +156,7 @@ def test_a_batch_of_another_shape_is_not_compiled_for(digits: Dataset, monkeypat
 def test_a_run_is_scored_on_further_data_of_the_same_kind(digits: Dataset, tmp_path: Path) -> None:
     found = train(config(also=("digits",), out=tmp_path), digits)
     assert set(found["also"]) == {"digits"}
+    assert "Further data" in write_page([tmp_path]).read_text()
     assert found["graphs"]["digits"] == 180
     assert 0 < found["also"]["digits"]["accuracy"] < 1
     with pytest.raises(DataError, match="nav17 does not suit the model: task regression instead of multiclass"):

@@ -89,6 +89,11 @@ def svg(text: str | bytes) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(content).decode()
 
 
+def png(content: bytes) -> str:
+    """PNG as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(content).decode()
+
+
 def figure(
     draw: Callable[..., None], *args: Any, alt: str, caption: str = "", panels: bool = False, **options: Any
 ) -> Figure:

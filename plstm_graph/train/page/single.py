@@ -10,9 +10,22 @@ import numpy as np
 from plstm_graph.draw import plots
 from plstm_graph.tasks import METRICS, TASKS
 from plstm_graph.train import analysis
-from plstm_graph.train.page.parts import Page, Section, Table, bounds, count, figure, fixed, number, option
+from plstm_graph.train.page.parts import (
+    Figure,
+    Page,
+    Section,
+    Table,
+    bounds,
+    count,
+    figure,
+    fixed,
+    number,
+    option,
+    png,
+)
 from plstm_graph.train.page.tested import calibration, predictions, worst_graphs
 from plstm_graph.train.record import Predictions, Record
+from plstm_graph.train.results import PATCHES
 
 PARTS = ("train", "valid", "test")
 MOST_REJECTED, MOST_TARGETS = 20, 50
@@ -34,6 +47,7 @@ def single(record: Record) -> Page:
                 calibration(metrics, test),
                 worst_graphs(metrics, test),
             ]
+        sections += [section for section in (_further(metrics), _patches(record)) if section]
         sections.append(_data(record, metrics))
     sections.append(Section("Configuration", facts=[(key, option(value)) for key, value in options.items()]))
     sections.append(_provenance(metrics or {}))
@@ -109,6 +123,29 @@ def _metrics(
     if test.target.ndim == 2 and test.target.shape[1] > 1:
         section.tables.append(_by_target(metrics, test, samples))
     return section
+
+
+def _further(metrics: dict[str, Any]) -> Section | None:
+    """Scores on further data sets."""
+    found = metrics.get("also", {})
+    if not found:
+        return None
+    names = list(metrics["test"])
+    rows = [[data, *(fixed(scores.get(name)) for name in names)] for data, scores in found.items()]
+    return Section("Further data", tables=[Table(["data", *(METRICS[name].label for name in names)], rows)])
+
+
+def _patches(record: Record) -> Section | None:
+    """What a network of images reads, as the run has drawn it."""
+    path = record.path / PATCHES
+    if not path.is_file():
+        return None
+    words = (
+        "How much what each patch sends along each direction speaks for the decision, in all blocks together: blue "
+        "for it, red against it. To first order, what the log-odds of the class would lose without it."
+    )
+    alt = "Test images, and for each a map of its patches for every direction"
+    return Section("What the network reads", [words], [Figure(png(path.read_bytes()), alt)])
 
 
 def intervals_note(test: Predictions, samples: np.ndarray) -> str:
