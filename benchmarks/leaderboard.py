@@ -93,7 +93,7 @@ def row_of(job: Job, found: dict[str, Any]) -> dict[str, Any]:
         "metric": found["metric"],
         "valid": found["valid"],
         "test": found["test"],
-        **({"also": found["also"]} if "also" in found else {}),
+        **{name: found[name] for name in ("also", "by_target") if name in found},
         "epoch": found["best_epoch"],
         "params": found["parameters"],
         "minutes": found["minutes"],

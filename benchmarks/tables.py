@@ -22,7 +22,9 @@ def leaderboard_table(plan: Plan, rows: dict[str, Row]) -> str:
     """Markdown: an entry a row, in the order of the config; runs that are missing are counted, not filled in, and
     entries without any are named below."""
     metrics = sorted({row["metric"] for row in rows.values()})
-    heads = ["model", "parameters", "valid", "test", "std", "s.e. over repeats", "runs", "min/run"]
+    targets = list(dict.fromkeys(target for row in rows.values() for target in row.get("by_target", {})))
+    columns = [f"test, {target}" for target in targets]  # a mean over different units says little
+    heads = ["model", "parameters", "valid", "test", *columns, "std", "s.e. over repeats", "runs", "min/run"]
     lines, missing = [heads, ["---"] + ["---:"] * (len(heads) - 1)], []
     for entry in plan.entries:
         jobs = [job for job in plan.jobs if job.entry == entry]
@@ -37,7 +39,11 @@ def leaderboard_table(plan: Plan, rows: dict[str, Row]) -> str:
             [
                 f"{entry} ({metric})" if len(metrics) > 1 else entry,
                 f"{params:,}" if params else "-",
-                *(f"{x.mean:.4f} ± {x.error:.4f}" if x.runs > 1 else f"{x.mean:.4f}" for x in (valid, test)),
+                *map(_spread, (valid, test)),
+                *(
+                    _spread(score_runs((row["seed"], row["by_target"][target]["test"][metric]) for row in found))
+                    for target in targets
+                ),
                 f"{test.deviation:.4f}" if test.runs > 1 else "-",
                 f"{test.error_repeats:.4f}" if repeats else "-",
                 f"{test.runs}" if test.runs == len(jobs) else f"{test.runs}/{len(jobs)}",
@@ -53,6 +59,10 @@ def leaderboard_table(plan: Plan, rows: dict[str, Row]) -> str:
     if metrics:
         parts.append(_where([rows[job.key] for job in plan.jobs if job.key in rows]))
     return "\n\n".join(parts)
+
+
+def _spread(score: Any) -> str:
+    return f"{score.mean:.4f} ± {score.error:.4f}" if score.runs > 1 else f"{score.mean:.4f}"
 
 
 def sizes_table(plan: Plan, rows: dict[str, Row]) -> str:

@@ -234,6 +234,25 @@ def test_the_table_counts_what_is_missing(config, tmp_path):
     ]
 
 
+def test_scores_of_each_of_several_targets_have_columns(config, tmp_path):
+    """A mean over probabilities and depths says nothing of either."""
+    rows, targets = (
+        tmp_path / "small.jsonl",
+        {name: {"test": {"r2": at}} for name, at in (("p", 0.25), ("depth", 0.75))},
+    )
+
+    def run(job, say):
+        found = {"metric": "r2", "valid": {"r2": 0.5}, "test": {"r2": 0.5}, "minutes": 0.1, "device": "cpu"}
+        rest = {"parameters": 1, "best_epoch": 1, "data_hash": "aa", "by_target": targets}
+        return leaderboard.row_of(job, found | rest)
+
+    plan = read_plan(config)
+    leaderboard.run_all(plan.jobs[:2], rows, run=run)
+    heads, _, first, *_ = leaderboard_table(plan, stored(plan, rows)).splitlines()[2:]
+    assert "| test | test, p | test, depth | std |" in heads
+    assert "| 0.5000 ± 0.0000 | 0.2500 ± 0.0000 | 0.7500 ± 0.0000 | 0.0000 |" in first
+
+
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
