@@ -20,7 +20,7 @@ from plstm_graph.io.files import atomic_write, expanded
 MAX_SEED = 2**32 - 1  # numpy's
 
 _PATHS = {
-    "epochs": 48,
+    "epochs": 32,
     "batch_size": 32,
     "weight_decay": 0.0,
     "model.layers": 2,
