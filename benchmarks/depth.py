@@ -30,6 +30,8 @@ WIDTH = 64
 SIZES = (10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 LARGEST = {"gine": 300, "gps": 3_000, "dagnn": 3_000}
 """Largest depth for GINE and DAGNN, and number of nodes for GPS, whose attention grows with its square."""
+STATES = 10**6
+"""Nodes times layers up to which GINE is measured: it keeps half a KiB and more for each."""
 STYLES = {
     "plstm": ("pLSTM, 2 blocks", "#0072B2", "o"),
     "dagnn": ("DAGNN, 2 layers", "#E69F00", "v"),
@@ -87,7 +89,7 @@ def measure(name: str, shape: str, nodes: int, passes: int) -> Row | None:
     nodes = int(edge_index.max()) + 1
     dag = LineDAG.from_edge_index(edge_index, nodes, order="given")
     depth = depth_of(dag)
-    if (nodes if name == "gps" else depth) > LARGEST.get(name, nodes):
+    if (nodes if name == "gps" else depth) > LARGEST.get(name, nodes) or (name == "gine" and nodes * depth > STATES):
         return None
     torch.manual_seed(0)
     net, x = stack_of(name, depth), torch.randn(nodes, WIDTH)
