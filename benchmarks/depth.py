@@ -136,7 +136,8 @@ def draw(rows: Iterable[Row], path: Path) -> bool:
         axes[1, column].set_xlabel("nodes")
     axes[0, 0].set_ylabel("seconds, forward and backward")
     axes[1, 0].set_ylabel("MiB kept for the backward pass")
-    axes[0, 0].legend(frameon=False, fontsize=7)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8)
     content = io.BytesIO()
     figure.savefig(content, format="png", metadata={"Software": None})
     if path.exists() and path.read_bytes() == content.getvalue():
