@@ -36,17 +36,23 @@ class Case:
     set_up: Callable[[], Any] = lambda: None
 
 
-def agree(what: str, got: Mapping[str, Tensor], want: Mapping[str, Tensor], tolerance: float) -> float:
-    """Largest ``|got - want| / (1 + |want|)`` over all entries of all tensors; raises beyond ``tolerance``."""
+def agree(
+    what: str,
+    got: Mapping[str, Tensor],
+    want: Mapping[str, Tensor],
+    tolerance: float,
+    size: Mapping[str, Tensor] | None = None,
+) -> float:
+    """Largest ``|got - want| / (1 + |want|)`` over all entries of all tensors; raises beyond ``tolerance``.
+
+    ``size``: what errors are divided by instead, for each entry.
+    """
     worst = 0.0
     for name, wanted in want.items():
         b = wanted.detach().double()
         a = got[name].detach().to(b.device).double()
-        error = (
-            ((a - b).abs() / (1 + b.abs())).nan_to_num(nan=torch.inf)
-            if a.shape == b.shape
-            else b.new_full((1,), torch.inf)
-        )
+        by = 1 + b.abs() if size is None else size[name].detach().to(b) + torch.finfo(torch.float32).tiny
+        error = ((a - b).abs() / by).nan_to_num(nan=torch.inf) if a.shape == b.shape else b.new_full((1,), torch.inf)
         largest = float(error.max()) if error.numel() else 0.0
         if not largest <= tolerance:
             raise Disagreement(

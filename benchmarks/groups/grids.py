@@ -1,7 +1,7 @@
 """Images and chains: every form beside attention over all pairs and the general operator on line graphs."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -24,13 +24,15 @@ from plstm_graph.grid import (
     image,
     p_gates,
 )
+from plstm_graph.grid.dispatch import HALF
 from plstm_graph.grid.gates import DOWN, RIGHT, P
 from plstm_graph.testing import TOLERANCE
 
 REFERENCE = "reference"
 SDPA, GENERAL = "sdpa", "general operator"
-ROOM = 4  # times the tolerance: sums over all pixels of four directions
-CHECKED = 26  # rows and columns up to which the reference looks at an image
+IN_HALF = ", bfloat16"  # behind the name of a form: queries, keys and values of that
+CHECKED = 32  # rows and columns up to which the reference looks at a whole image
+PIECE = (9, 65)  # of a larger one: as wide as images that kernels take in tiles
 TOKENS = 200  # and at a chain
 Run = Callable[..., Tensor]
 Leaves = list[Tensor]
@@ -61,7 +63,7 @@ GPU = (
     Shape(1, 1, 512, 512, 64, P),
 )
 CPU = (Shape(16, 3, 12, 12, 32, P), Shape(16, 3, 12, 12, 32, "D-left"))
-SIDES = {"cuda": (8, 12, 16, 24, 32, 48, 64, 96, 128, 256), "cpu": (4, 8, 12, 16, 24, 32, 48)}
+SIDES = {"cuda": (8, 16, 32, 128, 256), "cpu": (4, 8, 12, 16, 24, 32, 48)}
 PIXELS = {"cuda": 2**16, "cpu": 2**11}  # of all images and heads of a point of the plot
 CHAINS = {"cuda": (65536, 4, 64), "cpu": (2048, 2, 32)}  # tokens, heads, width
 LARGE = 2**16  # pixels from which on attention has to be beaten ten times
@@ -89,10 +91,9 @@ def sequence(bench: Bench) -> None:
     case = f"chain of {tokens:,} tokens x {heads} heads, d {width}"
     if bench.has("chain", case):
         return
-    names = [name for name in CHAIN_FORMS if name != REFERENCE]
     small, leaves = (_chain_leaves(bench.device, size, heads, width) for size in (TOKENS, tokens))
-    errors = _check(names, _run_chain, small, TOKENS)
-    cases = {name: _stepper(partial(_run_chain, name), leaves) for name in errors}
+    errors = _check(_names(CHAIN_FORMS, bench.on_gpu), _run_chain, small, TOKENS)
+    cases = {name: _case(_run_chain, name, leaves) for name in errors}
     cases[SDPA] = _stepper(partial(_attention, True), _half(leaves[:3]))
     bench.compare(
         "chain",
@@ -108,13 +109,11 @@ def sequence(bench: Bench) -> None:
 def _image(bench: Bench, group: str, shape: Shape) -> None:
     if bench.has(group, shape.name):
         return
-    names = [name for name in FORMS if name != REFERENCE]
-    few = shape._replace(
-        images=min(2, shape.images), rows=min(CHECKED, shape.rows), columns=min(CHECKED, shape.columns)
-    )
-    errors = _check(names, partial(_run_image, shape.mode), _leaves(bench.device, few), shape.mode)
+    rows, columns = PIECE if max(shape.rows, shape.columns) > CHECKED else (shape.rows, shape.columns)
+    few = shape._replace(images=min(2, shape.images), rows=rows, columns=columns, limit_ms=None)
+    errors = _image_errors(bench.device, few)
     leaves = _leaves(bench.device, shape)
-    cases = {name: _stepper(partial(_run_image, shape.mode, name), leaves) for name in errors}
+    cases = {name: _case(partial(_run_image, shape.mode), name, leaves) for name in errors}
     cases[SDPA] = _stepper(partial(_attention, False), _half(leaves[:3]))
     cases[GENERAL] = _general(leaves, shape)
     bench.compare(
@@ -126,6 +125,31 @@ def _image(bench: Bench, group: str, shape: Shape) -> None:
         found={name: {"error": error} for name, error in errors.items()},
         targets=partial(_targets, bench.on_gpu and group == "grid", shape),
     )
+
+
+def _names(forms: Iterable[str], on_gpu: bool) -> list[str]:
+    """Forms to measure; those that take half precision as it is twice."""
+    names = [name for name in forms if name != REFERENCE]
+    return names + [name + IN_HALF for name in names if on_gpu and name in HALF]
+
+
+def _case(run: Run, name: str, leaves: Leaves) -> Case:
+    form, given = _as_named(name, leaves)
+    return _stepper(partial(run, form), given)
+
+
+def _as_named(name: str, leaves: Leaves) -> tuple[str, Leaves]:
+    """The form, and what it is given."""
+    if not name.endswith(IN_HALF):
+        return name, leaves
+    return name.removesuffix(IN_HALF), [*(x.bfloat16() for x in leaves[:3]), *leaves[3:]]
+
+
+@cache
+def _image_errors(device: str, shape: Shape) -> dict[str, float]:
+    """Errors of the forms that run on a device; most images are looked at by a piece of one size."""
+    names = _names(FORMS, device.startswith("cuda"))
+    return _check(names, partial(_run_image, shape.mode), _leaves(device, shape), shape.mode)
 
 
 def _leaves(device: str, shape: Shape) -> Leaves:
@@ -207,25 +231,38 @@ def _stepper(run: Run, leaves: Leaves) -> Case:
 
 
 def _check(names: list[str], run: Run, leaves: Leaves, mode: str | int) -> dict[str, float]:
-    """Error of each form that can run here, against the reference in float64."""
-    want = _outcome(partial(run, REFERENCE), [x.double() for x in leaves], mode)
+    """Error of each form that can run here against the reference in float64, over the sum of all terms' sizes.
+
+    An output or a gradient is a sum of products, and rounding is relative to the terms of a sum, however small the sum
+    comes out: with u = 2⁻²⁴ it is off by at most ``m u Σ|terms|`` after m roundings in a row, and by about
+    ``√m u Σ|terms|`` where these are independent (Higham and Mary 2019). For an image m is the gates of a path (Y + X),
+    the entries of a score (K + V) and the pixels of a sum (4 Y X): for 26 x 26 pixels √m u is 3e-6, and float32's
+    tolerance 84 u. Every input enters by products alone, so sizes in the place of all inputs make ``Σ|terms|`` of the
+    same sums.
+    """
+    exact = [x.cpu().double() for x in leaves]
+    want = _outcome(partial(run, REFERENCE), exact, mode)
+    size = _outcome(partial(run, REFERENCE), [x.abs() for x in exact], mode, torch.abs)
     errors = {}
     for name in names:
+        form, given = _as_named(name, leaves)
         try:
-            got = _outcome(partial(run, name), leaves, mode)
+            got = _outcome(partial(run, form), given, mode)
         except (BackendUnavailable, torch.OutOfMemoryError) as error:
             print(f"  {name} is left out: {str(error).splitlines()[0]}")
             continue
-        errors[name] = agree(f"form {name!r}", got, want, ROOM * TOLERANCE[torch.float32])
+        errors[name] = agree(f"form {name!r}", got, want, TOLERANCE[given[0].dtype], size)
     print(f"  {', '.join(errors)} agree with the reference: output and seven gradients")
     return errors
 
 
-def _outcome(run: Run, leaves: Leaves, mode: str | int) -> dict[str, Tensor]:
-    """Output and gradients by name; of transitions along what their mode promises."""
+def _outcome(
+    run: Run, leaves: Leaves, mode: str | int, change: Callable[[Tensor], Tensor] = lambda weight: weight
+) -> dict[str, Tensor]:
+    """Output and gradients by name; of transitions along what their mode promises. ``change``: of the output's."""
     leaves = [x.detach().requires_grad_() for x in leaves]
     output = run(*leaves)
-    weight = torch.randn(output.shape, generator=torch.Generator().manual_seed(1)).to(output)
+    weight = change(torch.randn(output.shape, generator=torch.Generator().manual_seed(1))).to(output)
     grads = list(torch.autograd.grad(output, leaves, weight, materialize_grads=True, allow_unused=True))
     if mode == P:
         grads[4] = grads[4].sum(-1)
@@ -244,7 +281,7 @@ def _targets(asked: bool, shape: Shape, name: str, row: Row) -> dict[str, bool]:
         beaten = {f">= 10 x {other}": row["ratios"][other] >= 10 for other in (SDPA, GENERAL) if other in row["ratios"]}
         return beaten | {"<= 8 GiB": row["peak_mib"] <= LARGE_MIB}
     limit = shape.limit_ms
-    return {f"<= {limit:g} ms": row["device_ms"] <= limit} if name == "triton" and limit is not None else {}
+    return {f"<= {limit:g} ms": row["device_ms"] <= limit} if name.startswith("triton") and limit is not None else {}
 
 
 def _chain_targets(on_gpu: bool, name: str, row: Row) -> dict[str, bool]:

@@ -16,31 +16,35 @@ LARGEST = 128
 """Widths K and V that the kernels take."""
 DENSE = {"triton": 4096, "numba": 1600}
 """Pixels up to which a form takes an image: its gating matrix lies in memory."""
+TILES = "triton_tiles"
+"""The form of large images; what it runs with is Triton, too."""
 
 
 def refuses(
     name: str, query: Tensor, value: Tensor, gates: GridGates | ChainGates, *, unasked: bool = True
 ) -> str | None:
     """Why a compiled form cannot run an image or a chain, or, ``unasked``, should not; or None."""
-    other = "tiles" if isinstance(gates, GridGates) else "chunks"
+    is_image = isinstance(gates, GridGates)
+    other = "tiles" if is_image else "chunks"
     widths = query.size(-1), value.size(-1)
     if gates.states > 1:
         return f"it carries one state an edge, these gates have {gates.states}; use form={other!r}"
-    if isinstance(gates, GridGates):
+    if is_image and name in DENSE:
         rows, columns = value.shape[2:4]
+        larger = TILES if name == "triton" else other
         if rows * columns > DENSE[name]:
-            return f"it takes images of up to {DENSE[name]} pixels, this one has {rows * columns}; use form={other!r}"
+            return f"it takes images of up to {DENSE[name]} pixels, this one has {rows * columns}; use form={larger!r}"
         if name == "triton" and columns > WIDEST:
-            return f"it takes images of up to {WIDEST} columns, this one has {columns}; use form={other!r}"
-    if name == "triton" and max(widths) > LARGEST:
+            return f"it takes images of up to {WIDEST} columns, this one has {columns}; use form={larger!r}"
+    if name != "numba" and max(widths) > LARGEST:
         return f"it takes K and V of up to {LARGEST}, got {widths[0]} and {widths[1]}; use form={other!r}"
-    opaque = name == "triton" and isinstance(gates, GridGates)  # to torch.compile it is one op, see below
+    opaque = name != "numba" and is_image  # to torch.compile it is one op, see below
     if (torch.compiler.is_compiling() and not opaque) or torch._C._are_functorch_transforms_active():
         return f"torch.compile, torch.export and torch.func cannot look into it; use form={other!r}"
-    return compiled.unavailable(name, value.device, unasked)
+    return compiled.unavailable("triton" if name == TILES else name, value.device, unasked)
 
 
-triton_refuses, numba_refuses = partial(refuses, "triton"), partial(refuses, "numba")
+triton_refuses, tiles_refuses, numba_refuses = (partial(refuses, name) for name in ("triton", TILES, "numba"))
 
 
 def _loaded(name: str, query: Tensor, value: Tensor, gates: GridGates | ChainGates) -> Any:
@@ -53,7 +57,7 @@ def _loaded(name: str, query: Tensor, value: Tensor, gates: GridGates | ChainGat
         from plstm_graph.grid import numba as module
     else:
         from plstm_graph.grid import triton as module
-    return module
+    return module.large if name == TILES else module
 
 
 def image(name: str, query: Tensor, key: Tensor, value: Tensor, gates: GridGates) -> Tensor:
@@ -62,7 +66,7 @@ def image(name: str, query: Tensor, key: Tensor, value: Tensor, gates: GridGates
         source, transition, mark = gates.source[..., 0], gates.transition[..., 0, 0], gates.mark[..., 0]
         gates = gates._replace(source=source, transition=transition, mark=mark)
     if torch.compiler.is_compiling() and refuses(name, query, value, gates, unasked=False) is None:
-        return _as_an_op(query, key, value, *gates)
+        return _as_an_op(query, key, value, *gates, name)
     module = _loaded(name, query, value, gates)
     found: Tensor = module.image(query, key, value, gates)
     return found
@@ -83,7 +87,9 @@ def chain(
 
 # What torch.compile sees of the kernels of an image: an op whose shapes are known.
 
-_INPUTS = ", ".join(f"Tensor {name}" for name in ("query", "key", "value", *GridGates._fields[:4])) + ", str mode"
+_INPUTS = (
+    ", ".join(f"Tensor {name}" for name in ("query", "key", "value", *GridGates._fields[:4])) + ", str mode, str form"
+)
 
 
 def _as_an_op(*inputs: Any) -> Tensor:
@@ -91,25 +97,30 @@ def _as_an_op(*inputs: Any) -> Tensor:
     return found
 
 
-def _forward(*inputs: Any) -> Tensor:
+def _kernels(form: str) -> Any:
     from plstm_graph.grid import triton
 
-    return triton.forward(*inputs)
+    return triton.large if form == TILES else triton.images
+
+
+def _forward(*inputs: Any) -> Tensor:
+    *given, form = inputs
+    found: Tensor = _kernels(form).forward(*given)
+    return found
 
 
 def _backward(d_y: Tensor, *inputs: Any) -> list[Tensor]:
-    from plstm_graph.grid import triton
-
-    return [gradient.contiguous() for gradient in triton.backward(d_y, *inputs)]
+    *given, form = inputs
+    return [gradient.contiguous() for gradient in _kernels(form).backward(d_y, *given)]
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.mode = inputs
+    *tensors, ctx.mode, ctx.form = inputs
     ctx.save_for_backward(*tensors)
 
 
 def _gradients(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
-    return *torch.ops.plstm_graph.image_backward(d_y, *ctx.saved_tensors, ctx.mode), None
+    return *torch.ops.plstm_graph.image_backward(d_y, *ctx.saved_tensors, ctx.mode, ctx.form), None, None
 
 
 torch.library.define("plstm_graph::image", f"({_INPUTS}) -> Tensor")
@@ -125,7 +136,7 @@ def _fake_forward(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> Tens
 
 @torch.library.register_fake("plstm_graph::image_backward")
 def _fake_backward(d_y: Tensor, *inputs: Any) -> list[Tensor]:
-    return [tensor.new_empty(tensor.shape) for tensor in inputs[:-1]]
+    return [tensor.new_empty(tensor.shape) for tensor in inputs[:-2]]
 
 
 torch.library.register_autograd("plstm_graph::image", _gradients, setup_context=_keep)

@@ -32,6 +32,7 @@ FORMS: dict[str, ImageForm] = {
     "tiles": tiled.tiled,
     "numba": partial(compiled.image, "numba"),
     "triton": partial(compiled.image, "triton"),
+    compiled.TILES: partial(compiled.image, compiled.TILES),
 }
 """Every way to compute an image, by name; add your own.
 
@@ -54,7 +55,7 @@ All take (query, key, value, gates, state) as :func:`chain` has checked them, th
 J = 1) or None, and return (output [B, H, n, V], state behind the last token [B, H, J, K, V]).
 """
 
-HALF = {"triton"}
+HALF = {"triton", compiled.TILES}
 """Forms of either kind that take half precision as it is and accumulate in float32; the others get float32."""
 
 
@@ -70,12 +71,12 @@ class Compiled(NamedTuple):
     refuses: Callable[[Tensor, Tensor, GridGates | ChainGates], str | None]
 
 
-COMPILED: dict[str, Compiled] = {
-    "cpu": Compiled("numba", compiled.numba_refuses),
-    "cuda": Compiled("triton", compiled.triton_refuses),
+COMPILED: dict[str, tuple[Compiled, ...]] = {
+    "cpu": (Compiled("numba", compiled.numba_refuses),),
+    "cuda": (Compiled("triton", compiled.triton_refuses), Compiled(compiled.TILES, compiled.tiles_refuses)),
 }
-"""The compiled form of images, by the type of device."""
-COMPILED_CHAIN: dict[str, Compiled] = {"cuda": Compiled("triton", compiled.triton_refuses)}
+"""The compiled forms of images, by the type of device; the first that can run is taken."""
+COMPILED_CHAIN: dict[str, tuple[Compiled, ...]] = {"cuda": (Compiled("triton", compiled.triton_refuses),)}
 """The same of chains."""
 DENSE = {"cpu": 400, "cuda": 4096}
 """Pixels up to which gating matrices of a whole image are faster than tiles, by the device."""
@@ -108,11 +109,13 @@ def choose_chain_form(tokens: int, compiled: str | None = None) -> str:
 
 
 def compiled_form(
-    forms: dict[str, Compiled], query: Tensor, value: Tensor, gates: GridGates | ChainGates
+    forms: dict[str, tuple[Compiled, ...]], query: Tensor, value: Tensor, gates: GridGates | ChainGates
 ) -> str | None:
     """The compiled form among ``forms`` for these tensors, if there is one and it can run."""
-    found = forms.get(value.device.type)
-    return None if found is None or found.refuses(query, value, gates) is not None else found.form
+    for form, refuses in forms.get(value.device.type, ()):
+        if refuses(query, value, gates) is None:
+            return form
+    return None
 
 
 def image(query: Tensor, key: Tensor, value: Tensor, gates: GridGates, *, form: str = "auto") -> Tensor:

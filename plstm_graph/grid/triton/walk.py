@@ -166,25 +166,34 @@ def sums_at(total, x, own, STEP: tl.constexpr):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _row_back(  # type: ignore[no-untyped-def]
-    source, transition, mark, d_matrix, states, parts, below, fed_a, fed_b, lane, own, row, left,
+    source, transition, mark, d_matrix, states, parts, below, fed_a, fed_b, lane, own, row, left, to_row, first_row,
     X: tl.constexpr, N: tl.constexpr, LANES: tl.constexpr, SHARED: tl.constexpr, PLANE: tl.constexpr,
     DTYPE: tl.constexpr,
 ):  # fmt: skip
     """One row against its direction, from the adjoints of what comes down from it to those of what comes down to it;
-    the gradients of the lanes' sources so far. All that is read comes before all that is written."""
+    the gradients of the lanes' sources so far. All that is read comes before all that is written. ``to_row``: from the
+    row before to this one, 1 or -1."""
     SUMS: tl.constexpr = 4 if SHARED else 6
     last, back = tl.where(left == 1, 0, X - 1), tl.where(left == 1, 1, -1)
     order, inside = row * X + last + back * own, own < X
     t_rr, t_rd, t_dr, t_dd, m_a, m_b = _gates(transition, mark, order, inside, SHARED)
     s_a = in_steps(source, order, inside, 2, 0)
+    if SHARED:  # the row from which something comes down, if this is not the first one
+        above_order, came = order - to_row * X, own < tl.where(row == first_row, 0, X)
+        above_dd, above_s = in_steps(transition, above_order, came, 2, 1), in_steps(source, above_order, came, 2, 1)
+        there = tl.where(row == first_row, 0, N)
     reads, first, second = (), (), ()
     for step in tl.static_range(X):
         column = last + back * step
         reads = reads + (tl.load(d_matrix + (row * X + column) * N + lane, mask=lane < N, other=0.0),)
         first = first + (tl.load(states + column * LANES + own, mask=lane < N, other=0.0),)
-        if not SHARED:
+        if SHARED:
+            place = states + (column - to_row * X) * LANES + own
+            second = second + (tl.load(place, mask=lane < there, other=0.0),)
+        else:
             second = second + (tl.load(states + PLANE + column * LANES + own, mask=lane < N, other=0.0),)
     at = (lane - row * X - last) * back  # the lane's own step, if it is in this row
+    at_above = at + back * to_row * X  # and in the row before
     to_right = tl.zeros([LANES], DTYPE)  # adjoint of what leaves to the right
     above = ()
     one, two, three, four, five, six = to_right, to_right, to_right, to_right, to_right, to_right
@@ -193,13 +202,13 @@ def _row_back(  # type: ignore[no-untyped-def]
         fed_a = tl.where(at == step, to_right, fed_a)
         fed_b = tl.where(at == step, to_below, fed_b)
         if SHARED:
-            # What comes along the row comes from the pixel before, the rest of what arrives comes down.
+            # Both parts of what arrives are made anew of what they come from: a difference would lose its digits.
             one, two = sums_at(one, to_right * a, own, step), sums_at(two, to_below * a, own, step)
-            b = a
+            b = at_step(above_dd, step) * second[step]
+            b += tl.where(at_above == step, at_step(above_s, step), 0.0)
             if step < X - 1:
                 a = at_step(t_rr, step + 1) * first[step + 1]
                 a += tl.where(at == step + 1, at_step(s_a, step + 1), 0.0)
-                b -= a
             else:
                 a = tl.zeros([LANES], DTYPE)
         else:
@@ -253,7 +262,7 @@ def back(  # type: ignore[no-untyped-def]
         below, fed_a, fed_b = _row_back(
             source + 2 * gates, transition + WIDTH * gates, mark + 2 * gates, d_matrix + here * N * N,
             states + (row + shift) * X * LANES, parts, below, fed_a, fed_b, lane, own, row, left,
-            X, N, LANES, SHARED, PLANE, DTYPE,
+            1 - 2 * up, begins, X, N, LANES, SHARED, PLANE, DTYPE,
         )  # fmt: skip
     to = d_source + 2 * (gates + lane)
     tl.store(to, fed_a, mask=lane < N)

@@ -101,4 +101,4 @@ def launch(
         return
     with torch.cuda.device(device):
         plain = (x.view() if type(x) is At else x for x in tensors)
-        _compiled[key] = kernel[grid](*plain, *tables, *numbers, *constants, num_stages=1, **dict(options))
+        _compiled[key] = kernel[grid](*plain, *tables, *numbers, *constants, **({"num_stages": 1} | dict(options)))

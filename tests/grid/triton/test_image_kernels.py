@@ -10,18 +10,22 @@ from plstm_graph.errors import BackendUnavailable
 from plstm_graph.grid import image, reference
 
 pytest.importorskip("triton")
-from plstm_graph.grid.triton import images
+from plstm_graph.grid.triton import images, large
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # One block of sources; two, of which the second begins within a row; and on a GPU wider than 32 columns.
 SIZES = ((1, 1), (2, 4), (9, 4))
 WIDER = ((24, 20), (12, 40)) if torch.cuda.is_available() else ()
+MORE_TILES = (("P", (20, 9)), ("general", (17, 70))) if torch.cuda.is_available() else ()
 
 
-def by_kernels(*inputs):
+def by_kernels(*inputs, form="triton"):
     """On the device that has them."""
     gates = inputs[3]._replace(**{name: getattr(inputs[3], name).to(DEVICE) for name in inputs[3]._fields[:4]})
-    return image(*(x.to(DEVICE) for x in inputs[:3]), gates, form="triton").cpu()
+    return image(*(x.to(DEVICE) for x in inputs[:3]), gates, form=form).cpu()
+
+
+in_tiles = partial(by_kernels, form="triton_tiles")
 
 
 @pytest.mark.parametrize("size", SIZES + WIDER, ids=str)
@@ -46,10 +50,62 @@ def test_other_dtypes(dtype, tolerance):
     close(case.outcome(by_kernels, dtype), case.outcome(reference.image), tolerance)
 
 
+def test_what_comes_down_keeps_its_digits():
+    """Where nearly all of what leaves a pixel goes to the right, the little that goes down is no difference of sums."""
+    case = Case(3, 2, "P", images=1, heads=1)
+    case.parts[0] = 0.4 + 0.2 * case.parts[0]
+    case.parts[0][:, :, :, 0, 1] = 1 - 1e-6
+
+    def of_marks(run, dtype):
+        query, key, value, gates = case.inputs(dtype)
+        mark = gates.mark.detach().requires_grad_()
+        weight = torch.linspace(0.5, 1, value.numel(), dtype=torch.float64).view(value.shape).to(dtype)
+        return torch.autograd.grad(run(query, key, value, gates._replace(mark=mark)), mark, weight)[0].double()
+
+    rounded = [x.float().double() for x in case.leaves()]
+    case.query, case.key, case.value, case.direct, case.source, case.mark, *case.parts = rounded
+    torch.testing.assert_close(
+        of_marks(by_kernels, torch.float32), of_marks(reference.image, torch.float64), rtol=2e-6, atol=0
+    )
+
+
 def test_the_same_bits_again():
     case = Case(2, 3, "general", images=1, heads=1)
     first, second = case.outcome(by_kernels, torch.float32), case.outcome(by_kernels, torch.float32)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """The interpreter takes long for each pixel of a tile, and tiles of any size."""
+    if DEVICE == "cpu":
+        monkeypatch.setattr(large, "SIDE", 2)
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize(("mode", "size"), [("general", (3, 5)), ("P", (1, 3)), ("D-right", (4, 2)), *MORE_TILES])
+def test_tiles_are_the_reference(mode, size):
+    case = Case(*size, mode, images=1, heads=1)
+    close(case.outcome(in_tiles), case.outcome(reference.image))
+
+
+@pytest.mark.usefixtures("small_tiles")
+def test_tiles_of_images_one_after_the_other_and_more_rows_of_states_than_go_at_once(monkeypatch):
+    monkeypatch.setattr(large, "ROOM", 1)
+    monkeypatch.setattr(large, "ROWS", 2)
+    monkeypatch.setattr(large, "GROUPS", 1)
+    case = Case(2, 3, "general", images=2, heads=1)
+    close(case.outcome(in_tiles), case.outcome(reference.image))
+
+
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float16, 0.02)])
+def test_tiles_in_other_dtypes(dtype, tolerance):
+    case = Case(2, 3, "P", images=1, heads=1)
+    first = case.outcome(in_tiles, dtype)
+    close(first, case.outcome(reference.image), tolerance)
+    if DEVICE == "cuda":
+        assert all(torch.equal(a, b) for a, b in zip(first, case.outcome(in_tiles, dtype), strict=True))
 
 
 def test_strided_vectors():
@@ -61,7 +117,7 @@ def test_strided_vectors():
 
 def test_what_they_cannot_do_is_refused():
     run = partial(image, form="triton")
-    with pytest.raises(BackendUnavailable, match="up to 64 columns, this one has 65"):
+    with pytest.raises(BackendUnavailable, match="up to 64 columns, this one has 65; use form='triton_tiles'"):
         run(*Case(1, 65, "P").inputs())
     with pytest.raises(BackendUnavailable, match="up to 4096 pixels, this one has 4160"):
         run(*Case(65, 64, "P", images=1, heads=1).inputs())
@@ -72,27 +128,25 @@ def test_what_they_cannot_do_is_refused():
         run(query, key, value.repeat(1, 1, 1, 1, 70), gates)
 
 
-@pytest.mark.parametrize("mode", ["P", "D-right"])
-def test_torch_compile_sees_one_op(mode):
+@pytest.mark.parametrize(("mode", "form"), [("P", "triton"), ("D-right", "triton"), ("P", "triton_tiles")])
+def test_torch_compile_sees_one_op(mode, form):
     """Of known shapes and strides, with the same numbers and gradients."""
     case = Case(2, 3, mode, images=1)
     query, key, value, gates = case.inputs()
     inputs = [x.detach().to(DEVICE).requires_grad_() for x in (query, key, value, *gates[:4])]
     torch.library.opcheck(
         torch.ops.plstm_graph.image.default,
-        (*inputs, gates.mode),
+        (*inputs, gates.mode, form),
         test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
     )
     torch.library.opcheck(
         torch.ops.plstm_graph.image_backward.default,
-        (torch.ones_like(inputs[2]).detach(), *(x.detach() for x in inputs), gates.mode),
+        (torch.ones_like(inputs[2]).detach(), *(x.detach() for x in inputs), gates.mode, form),
         test_utils=("test_schema", "test_faketensor"),
     )
 
     def whole(*tensors):
-        return image(
-            *tensors[:3], gates._replace(**dict(zip(gates._fields[:4], tensors[3:], strict=True))), form="triton"
-        )
+        return image(*tensors[:3], gates._replace(**dict(zip(gates._fields[:4], tensors[3:], strict=True))), form=form)
 
     compiled = torch.compile(whole, fullgraph=True, backend="aot_eager")
     want, found = whole(*inputs), compiled(*inputs)

@@ -15,7 +15,7 @@ from plstm_graph import Gates, LineDAG, PLSTMConv, propagate
 from plstm_graph.grid import ChainGates, GridGates, image
 from plstm_graph.grid import chain as sequence
 from plstm_graph.grid.gates import MODES
-from plstm_graph.grid.triton import images, sequences
+from plstm_graph.grid.triton import images, large, sequences
 from plstm_graph.ops import triton as backend
 from plstm_graph.ops.triton import call, gates, norm, sweep
 
@@ -90,7 +90,7 @@ def run(heads: int, keys: int, values: int, dtype: torch.dtype, mode: str, trans
     conv(zeros(nodes, 32), None, zeros(dag.column.numel(), 8), dag=dag).sum().backward()
 
 
-def run_image(mode: str, columns: int, width: int, dtype: torch.dtype) -> None:
+def run_image(mode: str, columns: int, width: int, dtype: torch.dtype, form: str = "triton") -> None:
     """The same of an image."""
 
     def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -99,7 +99,7 @@ def run_image(mode: str, columns: int, width: int, dtype: torch.dtype) -> None:
     here = 2, 3, columns  # heads, rows, columns
     vectors = (zeros(*here, width, dtype=dtype) for _ in range(3))
     gates = GridGates(zeros(4, *here, 2), zeros(4, *here, 2, 2), zeros(4, *here, 2), zeros(*here), mode)
-    image(*vectors, gates, form="triton").sum().backward()
+    image(*vectors, gates, form=form).sum().backward()
 
 
 def run_chain(width: int, dtype: torch.dtype) -> None:
@@ -112,7 +112,7 @@ def run_chain(width: int, dtype: torch.dtype) -> None:
 if __name__ == "__main__":
     compiler = Compiler([int(capability) for capability in sys.argv[1:]])
     backend.runs_here, sweep.processors = lambda device: None, lambda device: PROCESSORS
-    for module in (call, gates, norm, sweep, images, sequences):
+    for module in (call, gates, norm, sweep, images, large, sequences):
         module.launch = compiler.launch
     for case in CASES:
         run(*case)
@@ -120,5 +120,6 @@ if __name__ == "__main__":
         run_image(mode, 5, 16, torch.float32)
     for width, dtype in ((32, torch.bfloat16), (64, torch.float32), (128, torch.bfloat16), (128, torch.float32)):
         run_image("P", 18, width, dtype)
+        run_image("P", 18, width, dtype, "triton_tiles")
         run_chain(width, dtype)
     print(len(compiler.shared), max(compiler.shared.values()))
