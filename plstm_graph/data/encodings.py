@@ -1,30 +1,31 @@
 """What a model reads beside the features of a graph, worked out once per data set."""
 
-import torch
+from copy import copy
+
 from torch_geometric.data import Data
-from torch_geometric.transforms import AddRandomWalkPE
 
 from plstm_graph.config.architectures import architecture
 from plstm_graph.config.models import AnyConfig, ModelConfig
 from plstm_graph.data.features import laplacian_eigenvectors, rings
+from plstm_graph.data.walks import random_walks
 from plstm_graph.io.waiting import told
 from plstm_graph.orient import CANONICAL, RANDOM
 from plstm_graph.transforms import OrientDAG
 
 
-def add_encodings(graphs: list[Data], config: AnyConfig, *, rwse: int = 0) -> list[Data]:
+def add_encodings(graphs: list[Data], config: AnyConfig) -> list[Data]:
     """What a model needs from each graph, once per data set: encodings and ranks. Returns new Data objects.
 
     The canonical order is that of the ``rank`` a graph comes with, where it has one: data sets store there what is
-    canonical for a molecule, or the directions of a native DAG. ``rwse`` is for how many steps the graphs have
-    random-walk encodings already.
+    canonical for a molecule, or the directions of a native DAG.
     """
     if not isinstance(config, ModelConfig):
         return list(graphs)
-    if config.rwse > rwse:
-        walk = AddRandomWalkPE(config.rwse, attr_name="rwse")
-        work = told(graphs, f"walking {len(graphs):,} graphs")
-        graphs = [walk(graph) if graph.num_edges else _without_walks(graph, config.rwse) for graph in work]
+    if config.rwse:
+        walks = random_walks(graphs, config.rwse)
+        graphs = [copy(graph) for graph in graphs]
+        for graph, walk in zip(graphs, walks, strict=True):
+            graph.rwse = walk
     if config.lap_pe:
         graphs = [_with_laplacian(graph, config.lap_pe) for graph in told(graphs, f"encoding {len(graphs):,} graphs")]
     if config.rings:
@@ -35,13 +36,6 @@ def add_encodings(graphs: list[Data], config: AnyConfig, *, rwse: int = 0) -> li
         work = told(graphs, f"orienting {len(graphs):,} graphs")
         graphs = [graph if keep and "rank" in graph else orient(graph) for graph in work]
     return graphs
-
-
-def _without_walks(graph: Data, steps: int) -> Data:
-    """A graph without edges has no walk; PyG's transform would fail on it."""
-    graph = graph.clone()
-    graph.rwse = torch.zeros(graph.num_nodes, steps)
-    return graph
 
 
 def _with_rings(graph: Data) -> Data:

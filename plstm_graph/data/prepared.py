@@ -5,7 +5,6 @@ import json
 import math
 import zipfile
 from collections.abc import Iterator, Sequence
-from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
 from os import PathLike
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from plstm_graph.config.models import AnyConfig, ModelConfig
+from plstm_graph.config.models import ModelConfig
 from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.data.descriptors import Descriptors, check_kinds
 from plstm_graph.data.encodings import add_encodings
@@ -36,17 +35,15 @@ WHOLE = (torch.uint8, torch.int16, torch.int32, torch.int64)  # types for whole 
 
 @dataclass
 class PreparedDataset(GraphDataset):
-    """A data set that brings its encodings, its canonical ranks and the splits that only its source could make.
+    """A data set that brings its canonical ranks and the splits that only its source could make.
 
     Attributes:
-        rwse: steps of the random-walk encoding that the graphs have as ``rwse`` [N, steps].
         scaffolds: number of each molecule's scaffold, in order of appearance; None where there are none.
         numbers: of each graph's molecule, as :meth:`molecules` gives them; None where there are none.
         descriptors: of all graphs by kind, as the file has them.
         digest: SHA-256 of the content.
     """
 
-    rwse: int = 0
     scaffolds: list[int] | None = None
     numbers: list[int] | None = None
     descriptors: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -75,23 +72,11 @@ class PreparedDataset(GraphDataset):
             return group_split(self.scaffolds, seed=seed)
         return super().split(kind, seed, fold, group_repeats=group_repeats)
 
-    def encoded(self, model: AnyConfig, chosen: Sequence[int] | None = None) -> list[Data]:
-        """As of the source, computing only what is not here already."""
-        graphs = [copy(self.graphs[number]) for number in (range(len(self.graphs)) if chosen is None else chosen)]
-        steps = getattr(model, "rwse", 0)
-        for graph in graphs if self.rwse else ():
-            if 0 < steps <= self.rwse:  # the first steps of a longer walk
-                graph.rwse = graph.rwse[:, :steps]
-            else:
-                del graph.rwse
-        return add_encodings(graphs, model, rwse=self.rwse)
-
 
 def write_prepared(
     path: str | PathLike[str],
     dataset: GraphDataset,
     *,
-    rwse: int = 0,
     smiles: bool = True,
     descriptors: Sequence[str] = (),
 ) -> str:
@@ -100,8 +85,6 @@ def write_prepared(
     Args:
         path: of the file, which should end in ``.pt``.
         dataset: what to prepare.
-        rwse: steps of the random-walk encoding to keep. They spare training half a millisecond a molecule at its
-            start, and take most of the room: ogbg-molhiv has 12 MB without, 57 MB with 16 steps.
         smiles: keep the molecules as text; a model trained without them cannot predict for SMILES.
         descriptors: kinds of descriptors to keep, of which trainings choose; see :func:`load`.
 
@@ -113,7 +96,7 @@ def write_prepared(
         OSError: the file cannot be written.
     """
     check_kinds(descriptors)
-    graphs = add_encodings(dataset.graphs, ModelConfig(rwse=rwse))  # in canonical order; others need no source
+    graphs = add_encodings(dataset.graphs, ModelConfig(rwse=0))  # in canonical order; others need no source
     own = replace(dataset.features, descriptors=0, descriptor_names=())  # they are kept by kind, not graph by graph
     content: dict[str, Any] = {
         "name": dataset.name,
@@ -125,7 +108,6 @@ def write_prepared(
         "featuriser": dataset.featuriser if smiles else None,
         "scaffolds": _scaffolds(graphs),
         "molecules": None if (found := dataset.molecules()) is None else narrow(torch.tensor(found)),
-        "rwse": rwse,
         "graphs": len(graphs),
         "attributes": _attributes(graphs, ("descriptors",) if smiles else ("descriptors", "smiles")),
         "descriptors": {
@@ -147,7 +129,9 @@ def read_prepared(path: str | PathLike[str]) -> PreparedDataset:
     """
     where = expanded(path)
     content = _content(where)
-    attributes = {key: list(_graphs_of(stored)) for key, stored in content["attributes"].items()}
+    stored = content["attributes"]
+    # Files of before may hold walks, which are worked out as fast as they are read.
+    attributes = {key: list(_graphs_of(stored[key])) for key in stored if key != "rwse"}
     graphs = [Data() for _ in range(content["graphs"])]
     for key, values in attributes.items():
         for graph, value in zip(graphs, values, strict=True):
@@ -163,7 +147,6 @@ def read_prepared(path: str | PathLike[str]) -> PreparedDataset:
         content["default_split"],
         {name: part.tolist() for name, part in content["parts"].items()} or None,
         featuriser=content["featuriser"],
-        rwse=content["rwse"],
         scaffolds=None if scaffolds is None else scaffolds.tolist(),
         numbers=None if numbers is None else numbers.tolist(),
         descriptors=content.get("descriptors", {}),
