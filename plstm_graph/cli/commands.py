@@ -300,7 +300,10 @@ def predict(
     with watched(Waiting()):
         found = run(checkpoint, smiles, batch_size=batch_size, device=device, descriptors=descriptors or ())
     found.write(out, table)
-    _say(f"{len(found.smiles)} rows, {len(found.rejected)} without a prediction (see column error); wrote {out}", out)
+    far = sum(map(bool, found.unlike or ()))
+    more = f", {far} unlike the training (see column unlike_training)" if far else ""
+    none = f"{len(found.rejected)} without a prediction (see column error)"
+    _say(f"{len(found.smiles)} rows, {none}{more}; wrote {out}", out)
 
 
 @app.command()
@@ -462,6 +465,8 @@ def explain(
     _say(f"{found.unit}: {what.value:.4f}{also}".replace(": -", ": −"), *places)
     _say(told(what.value, what.blank, what.gap, "blank", "atoms and bonds", places=4), *places)
     _say(told(what.value, what.silent, what.flow_gap, "silent", "pLSTM layers", places=4), *places)
+    if found.unlike:
+        _say(f"unlike the training: {found.unlike}", *places)
     _say("blank: the same skeleton without encodings; silent: no pLSTM layer delivers; gap: error of the sum", *places)
     written = [str(path) for path in places if path is not None]
     _say(f"wrote {', '.join(written)}" if written else "nothing written; give --out, --atoms or --pairs", *places)

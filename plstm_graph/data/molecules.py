@@ -235,6 +235,11 @@ def descriptor_names() -> list[str]:
     return [name for name, _ in _import("rdkit.Chem.Descriptors").descList]
 
 
+def element(number: int) -> str:
+    """Symbol of the element of an atomic number."""
+    return str(_import("rdkit.Chem").GetPeriodicTable().GetElementSymbol(number))
+
+
 def layout(smiles: str) -> Layout:
     """Where to draw atoms and bonds of a molecule; atoms in the order of :func:`smiles_to_data`, aromatic order 1.5."""
     mol = parse(smiles)

@@ -20,6 +20,7 @@ from plstm_graph.io.files import atomic_write
 from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.tasks import Task, restore
 from plstm_graph.train.config import TrainConfig, from_dict
+from plstm_graph.train.domain import Domain
 from plstm_graph.train.folders import locate, missing
 
 FORMAT, META = 4, "plstm_graph"  # 1: a layer's nodes had two linear maps; 2: the task in several fields
@@ -39,6 +40,8 @@ class Meta:
         featuriser: how SMILES become graphs, one of ``data.molecules.FEATURISERS``; None if the data are no molecules.
         versions: of the packages that trained it.
         content: hash of the graphs and labels it was trained, validated and tested on; None where it was not stored.
+        seen: the :class:`~plstm_graph.train.domain.Domain` of the training part as a dict; None where it was not
+            stored, and for data that are no molecules.
     """
 
     config: dict[str, Any]
@@ -47,6 +50,7 @@ class Meta:
     featuriser: str | None
     versions: dict[str, str]
     content: str | None = None
+    seen: dict[str, Any] | None = None
     format: int = FORMAT
 
     @property
@@ -61,6 +65,11 @@ class Meta:
     def asked(self) -> Task:
         """What the model was trained to answer."""
         return restore(self.task)
+
+    @property
+    def domain(self) -> Domain | None:
+        """What molecules the training has seen."""
+        return None if self.seen is None else Domain.restored(self.seen)
 
     @property
     def spec(self) -> FeatureSpec:
@@ -179,7 +188,7 @@ def read_meta(content: Mapping[str, Any], path: object) -> Meta:
     if not wrong:
         try:
             meta = Meta(**stored)
-            _ = meta.asked
+            _ = meta.asked, meta.domain
             return meta
         except ConfigError as error:
             wrong = [str(error)]

@@ -1,6 +1,6 @@
 """From a checkpoint and a molecule to what its prediction is made of: a picture and two tables."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
@@ -23,12 +23,14 @@ class Explained:
         unit: of the output: the name of the target (regression) or ``log-odds of ...`` (classes).
         choices: names by which a target (or class) is chosen, in the order of the model's outputs.
         explanation: see :class:`plstm_graph.models.explain.Explanation`; node i is atom i as written.
+        unlike: what of the molecule and its prediction the training never had, in words; empty if there is nothing.
     """
 
     smiles: str
     unit: str
     choices: list[str]
     explanation: core.Explanation
+    unlike: str = ""
 
     def draw(self, path: str | PathLike[str]) -> Path:
         """The picture, ``.svg`` or ``.png``; see :func:`plstm_graph.draw.draw_explanation`."""
@@ -81,7 +83,12 @@ def explain(
     model = network(learner, checkpoint)
     output, unit = learner.task.chosen(target)
     (graph,) = add_encodings(as_trained([smiles_to_data(smiles, str(meta.featuriser))], meta), meta.model_config)
-    return Explained(smiles, unit, learner.task.choices, core.explain(model, graph, output, steps=steps))
+    found = core.explain(model, graph, output, steps=steps)
+    domain, targets = meta.domain, [unit] if unit in meta.asked.targets else []
+    if domain is not None and targets and domain.labels:
+        domain = replace(domain, labels=(domain.labels[meta.asked.targets.index(unit)],))
+    unlike = domain.unlike(graph, targets, torch.tensor([found.value][: len(targets)])) if domain else ""
+    return Explained(smiles, unit, learner.task.choices, found, unlike)
 
 
 def _cell(value: float) -> str:

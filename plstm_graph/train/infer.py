@@ -47,15 +47,19 @@ class Predictions:
             behind them, for an ensemble, ``_std`` of each, the spread over its members.
         values: [rows, columns], NaN where the text is not a molecule.
         rejected: rows without a prediction, with the reason.
+        unlike: of each row what the training never had, in words and empty where there is nothing; None where that is
+            not known. See :class:`plstm_graph.train.domain.Domain`.
     """
 
     smiles: list[str]
     columns: list[str]
     values: Tensor
     rejected: list[Rejected]
+    unlike: list[str] | None = None
 
     def write(self, path: str | PathLike[str], table: Table | None = None) -> None:
-        """CSV with the columns of ``table``, the predicted ones and ``error``; empty where there is no prediction.
+        """CSV with the columns of ``table``, the predicted ones, ``unlike_training`` and ``error``; empty where there
+        is no prediction.
 
         A predicted column (or ``error``) whose name ``table`` has already ends in ``_predicted``.
 
@@ -66,11 +70,13 @@ class Predictions:
         given, rows = (table.columns, table.rows) if table else (("smiles",), [(text,) for text in self.smiles])
         reasons = {row.row - 1: row.reason for row in self.rejected}
         empty = [""] * len(self.columns)
+        marks = [[]] * len(self.smiles) if self.unlike is None else [[mark] for mark in self.unlike]
         lines = (
-            [*cells, *(empty if index in reasons else _cells(self.columns, values)), reasons.get(index, "")]
-            for index, (cells, values) in enumerate(zip(rows, self.values.tolist(), strict=True))
+            [*cells, *(empty if index in reasons else _cells(self.columns, values)), *mark, reasons.get(index, "")]
+            for index, (cells, values, mark) in enumerate(zip(rows, self.values.tolist(), marks, strict=True))
         )
-        write_rows(path, _header(given, [*self.columns, "error"]), lines)
+        marked = [] if self.unlike is None else ["unlike_training"]
+        write_rows(path, _header(given, [*self.columns, *marked, "error"]), lines)
 
 
 def _header(given: Sequence[str], added: Sequence[str]) -> list[str]:
@@ -363,13 +369,17 @@ def answers(
     if isinstance(learner.model, Ensemble):
         columns = [*columns, *(f"{name}_std" for name in task.outputs)]
     values = torch.full((len(smiles), len(columns)), torch.nan)
+    domain, unlike = meta.domain, [""] * len(smiles)
     if read_rows:
         graphs = add_encodings(as_trained([graph for _, graph in read_rows], meta, descriptors), meta.model_config)
         found, spread = outputs(learner, graphs, batch_size)
         found = task.table(found)
         whole = found if spread is None else torch.cat([found, spread.to(found.dtype)], 1)
         values[torch.tensor([row - 1 for row, _ in read_rows])] = whole.to(values.dtype)
-    return Predictions(list(smiles), columns, values, rejected)
+        for row, graph in read_rows:
+            if domain:
+                unlike[row - 1] = domain.unlike(graph, task.targets, values[row - 1, : len(task.targets)])
+    return Predictions(list(smiles), columns, values, rejected, unlike if domain else None)
 
 
 def embed(

@@ -22,6 +22,7 @@ from plstm_graph.config.architectures import architecture
 from plstm_graph.config.names import DATA_SETS
 from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.data.examples import take
+from plstm_graph.data.features import ATOM_SIZES
 from plstm_graph.data.splits import OFFICIAL
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.io.waiting import watched
@@ -42,6 +43,7 @@ from plstm_graph.train.checkpoint import (
 from plstm_graph.train.compiling import check_compile
 from plstm_graph.train.config import TrainConfig, anywhere, to_dict
 from plstm_graph.train.data import Collated, Repeats, labels, load_data, pack, repeats, split_of, train_loader
+from plstm_graph.train.domain import Domain
 from plstm_graph.train.ensemble import check_members, fit_members
 from plstm_graph.train.infer import check_same_kind, outputs
 from plstm_graph.train.memory import memory_advice
@@ -157,7 +159,7 @@ def _train(
             task = dataset.task.with_metric(config.metric)
             encoded: Any = dataset.encoded(config.model) if graphs is None else graphs  # once for all members
             parts = _parts(config, dataset, start.split, encoded)
-            meta = _meta(config, dataset, task.fitted(labels(parts["train"])))
+            meta = _meta(config, dataset, task.fitted(labels(parts["train"])), parts["train"])
             meta.build()  # before any training: its options may make no network
             how: dict[str, Any] = {"owner": owner, "resume": resume, "progress": progress, "callbacks": callbacks}
             return fit_members(config, dataset, encoded, parts, meta, start, train=train, **how)
@@ -192,7 +194,7 @@ def _fit_once(config: TrainConfig, dataset: AnyDataset, start: Start) -> Trained
     """The run of a model that is no network: without epochs; one that was interrupted begins anew."""
     task = dataset.task.with_metric(config.metric)
     parts = _parts(config, dataset, start.split, None)
-    meta = _meta(config, dataset, task)  # not fitted: it answers in the units of the labels
+    meta = _meta(config, dataset, task, parts["train"])  # not fitted: it answers in the units of the labels
     model: Any = meta.build()
     model.check(parts["train"])
     out = Path(config.out) if config.out else None
@@ -227,7 +229,7 @@ def _assemble(
     task.check_defined(labels(parts["valid"]), "valid")
     task = task.fitted(labels(parts["train"]))
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    meta = _meta(config, dataset, task)
+    meta = _meta(config, dataset, task, parts["train"])
     model = meta.build()
     if config.precision == "64-true":  # Lightning would do so after it has read weights, too late to keep all bits
         model.double()
@@ -310,7 +312,8 @@ def _tell_repeats(found: Repeats) -> None:
         )
 
 
-def _meta(config: TrainConfig, dataset: AnyDataset, task: Task) -> Meta:
+def _meta(config: TrainConfig, dataset: AnyDataset, task: Task, train: Any) -> Meta:
+    molecules = dataset.reader is not None and dataset.features.node_sizes == ATOM_SIZES and task.level == "graph"
     return Meta(
         config=to_dict(config),
         features=asdict(dataset.features),
@@ -318,6 +321,7 @@ def _meta(config: TrainConfig, dataset: AnyDataset, task: Task) -> Meta:
         featuriser=dataset.reader,
         versions=results.versions(),
         content=dataset.content,
+        seen=Domain.of(train, task).plain() if molecules else None,
     )
 
 

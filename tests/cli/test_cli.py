@@ -185,7 +185,7 @@ def test_predict(run: Path, tmp_path: Path, invoke: Invoke) -> None:
     assert found.exit_code == 0, found.output
     assert found.stdout == f"3 rows, 1 without a prediction (see column error); wrote {out}\n"
     rows = list(csv.DictReader(out.open()))
-    assert list(rows[0]) == ["smiles", "id", "y", "error"]
+    assert list(rows[0]) == ["smiles", "id", "y", "unlike_training", "error"]
     assert [row["smiles"] for row in rows] == ["CCO", "C1CC", "c1ccccc1"]
     assert [row["id"] for row in rows] == ["ethanol", "broken", ""]
     assert [row["y"] == "" for row in rows] == [False, True, False]
@@ -278,7 +278,7 @@ def test_predict_from_csv_with_a_column_of_another_name(run: Path, tmp_path: Pat
     words = ["--checkpoint", run / "checkpoints" / "last.ckpt", "--input", tmp_path / "in.csv"]
     assert invoke("predict", *words, "--out", tmp_path / "p.csv", "--smiles-column", "structure").exit_code == 0
     rows = list(csv.DictReader((tmp_path / "p.csv").open()))
-    assert list(rows[0]) == ["id", "structure", "y", "error"]
+    assert list(rows[0]) == ["id", "structure", "y", "unlike_training", "error"]
     assert [(row["id"], row["structure"]) for row in rows] == [(str(i), text) for i, text in enumerate(molecules(4))]
     one_line(invoke("predict", *words, "--out", tmp_path / "p.csv"), "smiles")
 

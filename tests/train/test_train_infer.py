@@ -88,7 +88,7 @@ def test_other_columns_are_carried_through(run: Path, tmp_path: Path) -> None:
     found = predict(run, texts)
     found.write(tmp_path / "p.csv", table)
     header, *rows = written(tmp_path / "p.csv")
-    assert header == ["name", "SMILES", "note", "y", "z", "error"]
+    assert header == ["name", "SMILES", "note", "y", "z", "unlike_training", "error"]
     kept = [["a;b", "CCO", 'x, "y"'], ["bad", "C1CC", "two\nlines"], ["", "c1ccccc1", ""]]
     assert [row[:3] for row in rows] == kept
     assert [float(cell) for cell in rows[2][3:5]] == pytest.approx(found.values[2].tolist(), rel=1e-5)
@@ -103,7 +103,7 @@ def test_a_predicted_column_never_has_the_name_of_another(run: Path, tmp_path: P
     predict(run, texts).write(tmp_path / "p.csv", table)
     header, row = written(tmp_path / "p.csv")
     added = ["y_predicted", "z_predicted_predicted", "error_predicted"]
-    assert header == ["y", "smiles", "z_predicted", "z", "error", *added]
+    assert header == ["y", "smiles", "z_predicted", "z", "unlike_training", "error", *added]
     assert row[:5] == ["7", "CCO", "8", "9", "none"]
 
 

@@ -1,0 +1,93 @@
+"""What molecules a training has seen, so that a prediction for one unlike all of them is marked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from plstm_graph.data.features import ATOM_SIZES
+from plstm_graph.data.molecules import element
+from plstm_graph.errors import ConfigError
+from plstm_graph.tasks import Task
+
+NUMBER, CHARGE = 0, 3
+"""Columns of OGB's atom features: the element, and the formal charge."""
+WILDCARD, FIRST_CHARGE = ATOM_SIZES[NUMBER] - 1, -5
+"""Category of an atom that is no element; the charge of category 0."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What there was in a training part of molecules.
+
+    Args:
+        elements, charges: categories of the atom features that occurred.
+        atoms: fewest and most heavy atoms of a molecule.
+        labels: lowest and highest label of each target, in the units of the data; empty for classes and ranks.
+    """
+
+    elements: tuple[int, ...]
+    charges: tuple[int, ...]
+    atoms: tuple[int, int]
+    labels: tuple[tuple[float, float], ...] = ()
+
+    @classmethod
+    def of(cls, graphs: Sequence[Data], task: Task) -> "Domain":
+        """That of molecules with labels."""
+        x = torch.cat([graph.x for graph in graphs])
+        counts = [int(graph.num_nodes or 0) for graph in graphs]
+        labels: list[tuple[float, float]] = []
+        if task.name == "regression":
+            for column in torch.cat([graph.y for graph in graphs]).double().T:
+                known = column[~column.isnan()]
+                labels.append((float(known.min()), float(known.max())))
+        elements, charges = (tuple(x[:, column].unique().tolist()) for column in (NUMBER, CHARGE))
+        return cls(elements, charges, (min(counts), max(counts)), tuple(labels))
+
+    @classmethod
+    def restored(cls, stored: Mapping[str, Any]) -> "Domain":
+        """The inverse of :meth:`plain`.
+
+        Raises:
+            ConfigError: it is none.
+        """
+        try:
+            whole = {key: tuple(int(value) for value in stored[key]) for key in ("elements", "charges", "atoms")}
+            labels = tuple((float(low), float(high)) for low, high in stored["labels"])
+            low, high = whole["atoms"]
+            if len(stored) > len(whole) + 1:
+                raise KeyError("more")
+            return cls(whole["elements"], whole["charges"], (low, high), labels)
+        except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+            raise ConfigError("what was seen in training is described wrongly") from error
+
+    def plain(self) -> dict[str, Any]:
+        """As values that a checkpoint holds."""
+        found = asdict(self)
+        return {**found, "labels": [list(pair) for pair in self.labels]} | {
+            key: list(found[key]) for key in ("elements", "charges", "atoms")
+        }
+
+    def unlike(self, graph: Data, targets: Sequence[str], values: Tensor) -> str:
+        """What of a molecule and its prediction the training never had, in words; empty if there is nothing.
+
+        Args:
+            graph: of the molecule.
+            targets: names of the outputs, [outputs].
+            values: the prediction in the units of the data, [outputs].
+        """
+        numbers, charges = (graph.x[:, column].unique().tolist() for column in (NUMBER, CHARGE))
+        found = ["a wildcard atom" if each == WILDCARD else f"element {element(each + 1)}" for each in numbers
+                 if each not in self.elements]  # fmt: skip
+        found += [f"charge {each + FIRST_CHARGE:+d}" for each in charges if each not in self.charges]
+        low, high = self.atoms
+        if not low <= (count := int(graph.num_nodes or 0)) <= high:
+            found.append(f"{count} atoms, not {low} to {high}")
+        if len(self.labels) == len(targets) == len(values):
+            for name, value, (least, most) in zip(targets, values.tolist(), self.labels, strict=True):
+                if not least <= value <= most:
+                    found.append(f"{name} {value:.3g}, labels {least:.3g} to {most:.3g}")
+        return "; ".join(found)
