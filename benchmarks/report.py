@@ -23,6 +23,7 @@ from tables import (
     notes_table,
     reach_table,
     reliability_table,
+    rounding_table,
     speed_table,
     suite_table,
     trials_table,
@@ -35,6 +36,7 @@ PAGES = (
     records.ROOT / "README.md",
     records.ROOT / "docs" / "recipes.md",
     records.ROOT / "docs" / "vision.md",
+    records.ROOT / "docs" / "backends.md",
     *sorted((records.ROOT / "benchmarks").glob("*.md")),
 )
 GROUPS = ("operator", "layer", "block", "step", "epoch", "line-dag", "circuit", "random", "grid", "chain")
@@ -47,6 +49,7 @@ OTHERS = {
     "explanations": explanations_table,
     "reliability": reliability_table,
     "devices": devices_table,
+    "rounding": rounding_table,
 }
 PLOTS = {"operator": "cost_against_size.png", "grid": "grids_against_size.png"}
 OPEN, CLOSE = re.compile(r"^<!-- table: (\S+) -->$"), "<!-- end -->"

@@ -215,6 +215,19 @@ def reliability_table(rows: list[Row]) -> str:
     return "\n\n".join(["\n".join(_line(line) for line in lines), _where(rows)]) if rows else "No rows yet."
 
 
+def rounding_table(rows: list[Row]) -> str:
+    """What bfloat16 costs a layer, by what is rounded to it."""
+    heads = ["rounded to bfloat16", "mean", "largest", "median of the relative error, all outputs"]
+    heads += ["of those below a tenth of the mean size", "off by more than a tenth"]
+    lines = [heads, ["---", *["---:"] * 5]]
+    for row in rows[-1:]:
+        for what, found in row["rounded"].items():
+            sizes = [f"{found['mean']:.4f}", f"{found['largest']:.2f}"]
+            shares = [f"{found[name]:.1%}" for name in ("relative", "relative_small", "off_by_a_tenth")]
+            lines.append([what, *sizes, *shares])
+    return "\n\n".join(["\n".join(_line(line) for line in lines), _where(rows[-1:])]) if rows else "No rows yet."
+
+
 def devices_table(rows: list[Row]) -> str:
     """What several devices are worth, and whether they train as one does."""
     lines = [["what", "data", "devices", "result"], ["---", "---", "---:", "---"]]
