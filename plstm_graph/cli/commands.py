@@ -27,6 +27,7 @@ try:
 except ModuleNotFoundError as error:  # the console script exists even without the extra
     raise SystemExit(missing_extra("typer", "train")) from error
 
+from plstm_graph.cli.examples import epilog
 from plstm_graph.cli.options import CHOICES, WithDefaults, command_of, with_choices
 from plstm_graph.config.names import check_data_set, check_options
 from plstm_graph.io.waiting import watched
@@ -106,7 +107,7 @@ def _common(version: Version = False) -> None:
     pass
 
 
-@app.command(cls=WithDefaults)
+@app.command(cls=WithDefaults, epilog=epilog("train"))
 @_guarded
 @with_choices
 def train(
@@ -243,7 +244,7 @@ _DESCRIPTORS = "To keep, for --descriptors in trainings: rdkit2d, morgan, morgan
 _INSTEAD = "In place of those of the training: a CSV file with columns of the same names, for these molecules."
 
 
-@app.command()
+@app.command(epilog=epilog("prepare"))
 @_guarded
 def prepare(
     out: Annotated[Path, typer.Option("--out", help="File to write, for example molhiv.pt.")],
@@ -272,7 +273,7 @@ def prepare(
     _say(f"{found.name}: {len(found.graphs):,} graphs, {size:.1f} MB, digest {digest[:12]}; wrote {out}", out)
 
 
-@app.command()
+@app.command(epilog=epilog("predict"))
 @_guarded
 def predict(
     checkpoint: Checkpoint,
@@ -306,7 +307,7 @@ def predict(
     _say(f"{len(found.smiles)} rows, {none}{more}; wrote {out}", out)
 
 
-@app.command()
+@app.command(epilog=epilog("embed"))
 @_guarded
 def embed(
     checkpoint: Checkpoint,
@@ -359,7 +360,7 @@ def _say(text: str, *outs: Path | None) -> None:
 _PARTS = "train, valid, test or all (default: test; all for data, targets or a split other than those of the training)."
 
 
-@app.command()
+@app.command(epilog=epilog("evaluate"))
 @_guarded
 def evaluate(
     checkpoint: Checkpoint,
@@ -406,7 +407,7 @@ def evaluate(
         _say(f"{target}: " + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()), out)
 
 
-@app.command()
+@app.command(epilog=epilog("report"))
 @_guarded
 def report(
     runs: Annotated[
@@ -429,7 +430,7 @@ def report(
     _say(f"wrote {write_page(runs, out)}", out)
 
 
-@app.command()
+@app.command(epilog=epilog("explain"))
 @_guarded
 def explain(
     checkpoint: Checkpoint,
@@ -472,7 +473,7 @@ def explain(
     _say(f"wrote {', '.join(written)}" if written else "nothing written; give --out, --atoms or --pairs", *places)
 
 
-@app.command()
+@app.command(epilog=epilog("export"))
 @_guarded
 def export(
     checkpoint: Checkpoint,
@@ -492,7 +493,7 @@ def export(
     _say(f"wrote {out}", out)
 
 
-@app.command()
+@app.command(epilog=epilog("datasets"))
 @_guarded
 def datasets(
     root: Annotated[str | None, _option("--root", "Folder to look for raw files in, instead of the cache.")] = None,
@@ -518,7 +519,7 @@ def datasets(
     console.print(table)
 
 
-@app.command()
+@app.command(epilog=epilog("draw"))
 @_guarded
 def draw(
     smiles: Annotated[str, typer.Argument(help="Molecule.")],

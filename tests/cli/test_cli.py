@@ -17,10 +17,12 @@ from typing import Any
 
 import pytest
 from small_runs import molecules, write_csv
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from plstm_graph import __version__
 from plstm_graph.cli import app
+from plstm_graph.cli.examples import EXAMPLES
 from plstm_graph.cli.options import CHOICES
 from plstm_graph.config.architectures import MODELS
 from plstm_graph.config.models import VisionConfig
@@ -83,6 +85,18 @@ def test_a_switch_goes_both_ways_and_a_budget_sets_the_width(tmp_path: Path, inv
     assert config["model"]["width"] != 64
     assert invoke(*words, "--out", tmp_path / "run", "--resume").exit_code == 0
     one_line(invoke(*words[:-1], "20x", "--out", tmp_path / "other"), "such as 300k")
+
+
+@pytest.mark.parametrize("command", [command.callback.__name__ for command in app.registered_commands])
+def test_help_ends_in_an_example_and_a_page(command: str, invoke: Invoke) -> None:
+    words, pages = EXAMPLES[command]
+    text = invoke(command, "--help").stdout
+    assert f" plstm-graph {command} {words} " in text  # on one line of 80 columns
+    assert all(
+        (Path(__file__).parents[2] / "docs" / page).is_file() and f"docs/{page}" in text for page in pages.split(", ")
+    )
+    known = {option for each in get_command(app).commands[command].params for option in each.opts}
+    assert {word for word in words.split() if word.startswith("--")} <= known
 
 
 def test_version_and_help(invoke: Invoke) -> None:
