@@ -527,6 +527,7 @@ def draw(
     order: Annotated[
         str, typer.Option(help="How bonds are oriented: canonical, index, bfs, dfs, degree or random.")
     ] = "canonical",
+    title: Annotated[str | None, _option("--title", "Name, also for screen readers (default: SMILES).")] = None,
     debug: Debug = False,
 ) -> None:
     """Draw a molecule, its DAG and its line graph, coloured by level."""
@@ -538,7 +539,7 @@ def draw(
 
     from plstm_graph.draw import draw as run
 
-    run(smiles, out, order=order)
+    run(smiles, out, order=order, title=title)
     _say(f"wrote {out}", out)
 
 

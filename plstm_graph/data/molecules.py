@@ -49,11 +49,17 @@ class Rejected(NamedTuple):
 
 class Layout(NamedTuple):
     """A flat drawing: ``coordinates`` [N, 2] in Å, ``symbols`` of the N atoms with their charges, ``bonds`` as (atom,
-    atom, order)."""
+    atom, order).
+
+    ``hydrogens`` [N] are those of atoms that are not carbon; ``wedges`` are bonds, as (atom, atom) from the narrow end,
+    that rise from the paper (True) or go behind it.
+    """
 
     coordinates: np.ndarray
     symbols: list[str]
     bonds: list[tuple[int, int, float]]
+    hydrogens: list[int]
+    wedges: dict[tuple[int, int], bool]
 
 
 def parse(smiles: str) -> Any:
@@ -245,7 +251,22 @@ def layout(smiles: str) -> Layout:
     mol = parse(smiles)
     _import("rdkit.Chem.rdDepictor").Compute2DCoords(mol)
     bonds = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), bond.GetBondTypeAsDouble()) for bond in mol.GetBonds()]
-    return Layout(mol.GetConformer().GetPositions()[:, :2], [_symbol(atom) for atom in mol.GetAtoms()], bonds)
+    atoms = list(mol.GetAtoms())
+    places, symbols = mol.GetConformer().GetPositions()[:, :2], [_symbol(atom) for atom in atoms]
+    hydrogens = [0 if atom.GetAtomicNum() == 6 else int(atom.GetTotalNumHs()) for atom in atoms]
+    return Layout(places, symbols, bonds, hydrogens, _wedges(mol))
+
+
+def _wedges(mol: Any) -> dict[tuple[int, int], bool]:
+    chem = _import("rdkit.Chem")
+    drawn = chem.Mol(mol)  # a wedge may turn its bond round
+    chem.WedgeMolBonds(drawn, drawn.GetConformer())
+    up, down = chem.BondDir.BEGINWEDGE, chem.BondDir.BEGINDASH
+    return {
+        (bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()): bond.GetBondDir() == up
+        for bond in drawn.GetBonds()
+        if bond.GetBondDir() in (up, down)
+    }
 
 
 def _symbol(atom: Any) -> str:

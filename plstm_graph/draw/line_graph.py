@@ -11,7 +11,7 @@ from torch import Tensor
 from plstm_graph.data.molecules import Layout, canonical_rank, layout
 from plstm_graph.draw import marks
 from plstm_graph.draw.marks import BOTH, FAINT, INK, MUTED, NOTE, TYPE, count
-from plstm_graph.draw.molecule import CHARGES, ELEMENTS, draw_bonds, turned
+from plstm_graph.draw.molecule import CHARGES, ELEMENTS, atom_texts, draw_bonds, turned
 from plstm_graph.draw.plots import _figure
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.orient import CANONICAL, check_order
@@ -20,10 +20,12 @@ DASHES = (0, (1.8, 1.3))
 
 # Lengths on paper, in inch; the drawing is made as large as they need. Type sizes in points.
 ATOM, TAG_HEIGHT, TAG_DIGIT, TAG_ARROW = 0.135, 0.17, 0.066, 0.15
+HYDROGEN, SYMBOL = 0.0, 0.05  # where the hydrogens of an atom begin, and how far each letter of it moves them
 GAP, REACH = 0.06, 0.18  # between marks that must not touch, and between tags that an arrow joins
 BOND_SCALE, CROWDED, LARGEST_SCALE = 0.46, 0.75, 1.4  # inch per Å
 MARGIN, HEAD, FOOT, CELL = 0.15, 0.5, 0.42, 0.22
 NARROWEST, WIDE = 2.3, 12.0
+LONGEST_NAME = 40  # letters
 
 
 class Scene(NamedTuple):
@@ -54,7 +56,9 @@ class Page(NamedTuple):
     colours: list[tuple[float, float, float]]
 
 
-def draw(smiles: str, path: str | PathLike[str], *, order: str | Tensor = "index", seed: int = 0) -> Path:
+def draw(
+    smiles: str, path: str | PathLike[str], *, order: str | Tensor = "index", seed: int = 0, title: str | None = None
+) -> Path:
     """Picture of molecule → DAG → line graph. The same molecule gives the same SVG, byte for byte.
 
     In the DAG arrows run from lower to higher rank. In the line graph every edge ``0→1`` of the DAG stands where its
@@ -66,6 +70,7 @@ def draw(smiles: str, path: str | PathLike[str], *, order: str | Tensor = "index
         path: file to write, ``.svg`` or ``.png``.
         order: as for :meth:`LineDAG.from_edge_index`, or ``"canonical"``; a rank tensor [N] counts atoms as written.
         seed: for ``order="random"``.
+        title: of the picture, also for screen readers; the SMILES by default.
 
     Returns:
         The path.
@@ -82,12 +87,24 @@ def draw(smiles: str, path: str | PathLike[str], *, order: str | Tensor = "index
     check_order(order)
     scene = _arranged(_scene(smiles, order, seed))
     page = _page(scene)
+    title = smiles if title is None else title
+    _name(page, title)
     _molecule(scene, page)
     _dag(scene, page, order if isinstance(order, str) else "given by ranks")
     _line_graph(scene, page)
     _levels(page)
-    marks.save(page.figure, path)
+    levels, pairs = count(page.colours, "level"), count(scene.dag.prev, "pair")
+    words = f"{title} as a molecule, as a DAG and as its line graph of {levels} and {pairs}"
+    marks.save(page.figure, path, title=words)
     return path
+
+
+def _name(page: Page, title: str) -> None:
+    """What is drawn, in the lower left corner."""
+    text = title if len(title) <= LONGEST_NAME else f"{title[: LONGEST_NAME - 1]}…"
+    width, height = page.figure.get_size_inches()
+    style = {"size": NOTE * page.zoom, "color": MUTED, "va": "center_baseline", "parse_math": False}
+    page.figure.text(MARGIN / width, 0.145 * page.zoom / height, text, gid="name", **style)
 
 
 def _scene(smiles: str, order: str | Tensor, seed: int) -> Scene:
@@ -197,10 +214,15 @@ def _molecule(scene: Scene, page: Page) -> None:
     marks.title(axes, page.zoom, "Molecule", f"{count(scene.points, 'atom')}, {count(scene.molecule.bonds, 'bond')}")
     draw_bonds(axes, scene.molecule, scene.points, scale)
     for number, (x, y) in enumerate(scene.points):
-        symbol = scene.molecule.symbols[number]
+        symbol, text, side = atom_texts(scene.molecule, scene.points, number)
         marks.circle(axes, (x, y), 0.105 / scale, edgecolor="none")
         colour = ELEMENTS.get(symbol.rstrip(CHARGES), INK)
-        marks.label(axes, x, y, symbol, color=colour, size=TYPE + 1.5, weight="bold", gid=f"atom-{number}")
+        style = {"color": colour, "size": TYPE + 1.5, "weight": "bold"}
+        marks.label(axes, x, y, symbol, gid=f"atom-{number}", **style)
+        if text:  # on white, beside the symbol
+            beside = x + side * (HYDROGEN + SYMBOL * len(symbol)) / scale
+            box = {"boxstyle": "square,pad=0.02", "facecolor": "white", "edgecolor": "none"}
+            marks.label(axes, beside, y, text, ha="left" if side > 0 else "right", bbox=box, zorder=3.5, **style)
 
 
 def _dag(scene: Scene, page: Page, order: str) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sized
 from os import PathLike
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape, quoteattr
 
 import numpy as np
 
@@ -29,14 +30,19 @@ def picture_path(path: str | PathLike[str]) -> Path:
     return path
 
 
-def save(figure: Any, path: Path) -> None:
-    """Whole or not at all; the same figure gives the same bytes."""
+def save(figure: Any, path: Path, *, title: str = "") -> None:
+    """Whole or not at all; the same figure gives the same bytes. ``title`` is what a screen reader says of an SVG."""
     from matplotlib import rc_context
 
     vector = path.suffix.lower() == ".svg"
     dots = min(RESOLUTION, LONGEST_SIDE / max(figure.get_size_inches()))
     with rc_context({"svg.hashsalt": "plstm_graph", "svg.fonttype": "none"}), atomic_write(path) as temp:
         figure.savefig(temp, dpi=dots, facecolor="white", metadata={"Date": None} if vector else None)
+        if vector and title:
+            whole = temp.read_text(encoding="utf-8")
+            start, end, rest = whole.partition("<metadata>")
+            head = start.rstrip().removesuffix(">") + f' role="img" aria-label={quoteattr(title)}>\n '
+            temp.write_text(f"{head}<title>{escape(title)}</title>\n {end}{rest}", encoding="utf-8")
 
 
 def apart(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,8 @@ from plstm_graph.data.molecules import Layout
 from plstm_graph.draw.marks import INK
 from plstm_graph.draw.plots import CYCLE
 
+WEDGE, BARS = 0.055, 7  # half the wide end, in inch; bars of a bond that goes behind the paper
+SUBSCRIPTS = "₀₁₂₃₄₅₆₇₈₉"
 CHARGES = "⁺⁻²³⁴⁵⁶⁷⁸⁹"
 ELEMENTS = {"N": CYCLE[0], "O": CYCLE[3], "S": "#8a6d00", "P": "#8a4f00"}
 ELEMENTS |= dict.fromkeys(("F", "Cl", "Br", "I"), "#00694d")
@@ -29,12 +31,44 @@ def turned(molecule: Layout, step: int) -> Iterator[np.ndarray]:
 def draw_bonds(axes: Any, molecule: Layout, points: np.ndarray, scale: float, *, lw: float = 1.2) -> None:
     """Single, double, triple, aromatic (the dashed line inside the ring) and weaker bonds; ``scale`` in inch per Å."""
     for first, second, order in molecule.bonds:
+        ends = (first, second) if (first, second) in molecule.wedges else (second, first)
+        if ends in molecule.wedges:
+            _draw_wedge(axes, points[ends[0]], points[ends[1]], molecule.wedges[ends], scale, lw)
+            continue
         a, b = points[first], points[second]
         along = (b - a) / (np.linalg.norm(b - a) or 1.0)
         side = np.array([-along[1], along[0]]) * 0.05 / scale
         for shift, dashes, shorter in _strokes(molecule, points, first, second, order, side):
             start, end = a + shift * side + shorter * (b - a), b + shift * side - shorter * (b - a)
             axes.plot(*zip(start, end, strict=True), linestyle=dashes, color=INK, lw=lw, zorder=1)
+
+
+def _draw_wedge(axes: Any, narrow: np.ndarray, wide: np.ndarray, up: bool, scale: float, lw: float) -> None:
+    """A filled triangle towards the reader; behind the paper, a row of bars that grow."""
+    along = wide - narrow
+    side = np.array([-along[1], along[0]]) / (np.linalg.norm(along) or 1.0) * WEDGE / scale
+    if up:
+        corners = np.array([narrow, wide + side, wide - side])
+        axes.fill(*corners.T, facecolor=INK, edgecolor="none", zorder=1)
+        return
+    for place in np.linspace(0.15, 1.0, BARS):
+        bar = np.array([narrow + place * (along + side), narrow + place * (along - side)])
+        axes.plot(*bar.T, color=INK, lw=lw, solid_capstyle="butt", zorder=1)
+
+
+def atom_texts(molecule: Layout, points: np.ndarray, number: int) -> tuple[str, str, float]:
+    """What to write at an atom, what beside it for its hydrogens, and on which side: 1 right, -1 left.
+
+    Hydrogens are where there are fewer bonds, right for an atom without any; a charge stands last: NH₄⁺, H₃N⁺.
+    """
+    symbol, count = molecule.symbols[number], molecule.hydrogens[number]
+    ends = [a + b - number for a, b, _ in molecule.bonds if number in (a, b)]
+    left = sum(points[other][0] - points[number][0] for other in ends) > 1e-6
+    text = ("H" + (SUBSCRIPTS[count] if count > 1 else "")) if count else ""
+    if text and not left:
+        bare = symbol.rstrip(CHARGES)
+        symbol, text = bare, text + symbol[len(bare) :]
+    return symbol, text, -1.0 if left else 1.0
 
 
 def _strokes(

@@ -6,11 +6,15 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Polygon
 
 from plstm_graph import LineDAG
 from plstm_graph.data.molecules import canonical_rank, layout
 from plstm_graph.draw import draw
-from plstm_graph.draw.line_graph import GAP, TAG_HEIGHT, _arranged, _line_graph, _page, _scene
+from plstm_graph.draw.line_graph import GAP, TAG_HEIGHT, _arranged, _line_graph, _molecule, _page, _scene
+from plstm_graph.draw.marks import INK, MUTED
+from plstm_graph.draw.molecule import ELEMENTS
 from plstm_graph.errors import ConfigError, DataError, PLSTMGraphError, ShapeError, TargetError
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
@@ -63,6 +67,61 @@ def test_the_picture_shows_the_line_dag(tmp_path: Path, smiles: str, order: str)
     written = texts(path)
     assert set(written) >= {f"{src}→{dst}" for src, dst in ends} | {f"{n}" for n in range(dag.num_nodes)}
     assert Counter(written)["C"] == layout(smiles).symbols.count("C")
+
+
+@pytest.mark.parametrize(
+    ("smiles", "written"),
+    [
+        ("CCO", {"O", "H"}),
+        ("CCN", {"N", "H₂"}),
+        ("[NH4+]", {"N", "H₄⁺"}),
+        ("C[NH3+]", {"N", "H₃⁺"}),
+        ("C[O-]", {"O⁻"}),
+        ("CC#N", {"N"}),
+    ],
+)
+def test_hydrogens_of_hetero_atoms_are_written(tmp_path: Path, smiles: str, written: set[str]) -> None:
+    found = texts(draw(smiles, tmp_path / "x.svg", title=""))
+    symbols = {text for text in found if text[:1] in ("N", "O", "H")}
+    mirrored = {text.replace("N", "N⁺").replace("H₃⁺", "H₃") for text in written} if "H₃⁺" in written else written
+    assert symbols in (written, mirrored)  # the charge stands last, on whichever side the hydrogens are
+    assert layout(smiles).hydrogens[-1] == {"CCO": 1, "CCN": 2, "[NH4+]": 4, "C[NH3+]": 3}.get(smiles, 0)
+    assert not any(layout("C" + "C" * 4).hydrogens)
+
+
+@pytest.mark.parametrize("smiles", ["C[C@H](N)O", "C[C@@H](N)O"])
+def test_wedges_are_those_of_rdkit_and_tell_mirror_images_apart(tmp_path: Path, smiles: str) -> None:
+    (wedge,) = layout(smiles).wedges.items()
+    (other,) = layout(smiles.replace("@@", "@") if "@@" in smiles else smiles.replace("@", "@@")).wedges.items()
+    assert wedge[0][0] == 1  # the narrow end is at the centre
+    assert wedge[0] == other[0]
+    assert wedge[1] != other[1]
+    assert layout("CC(N)O").wedges == {}
+    scene = _arranged(_scene(smiles, "index", 0))
+    page = _page(scene)
+    _molecule(scene, page)
+    filled = [patch for patch in page.panels[0].patches if isinstance(patch, Polygon)]
+    bars = len(page.panels[0].lines) - 2  # the other two bonds are a line each
+    assert (len(filled), bars) == ((1, 0) if wedge[1] else (0, 7))
+
+
+def test_a_picture_has_a_name_and_a_title_for_screen_readers(tmp_path: Path) -> None:
+    root = ElementTree.parse(draw(ASPIRIN, tmp_path / "x.svg", title="aspirin <&>")).getroot()
+    words = "aspirin <&> as a molecule, as a DAG and as its line graph of 10 levels and 13 pairs"
+    assert (root.get("role"), root.get("aria-label"), root.findtext(f"{SVG}title")) == ("img", words, words)
+    assert "aspirin <&>" in texts(tmp_path / "x.svg")
+    assert ASPIRIN in texts(draw(ASPIRIN, tmp_path / "y.svg"))
+
+
+def contrast(colour: str) -> float:
+    """With white, as WCAG defines it."""
+    parts = np.array(to_rgb(colour))
+    linear = np.where(parts <= 0.03928, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return 1.05 / (float(linear @ [0.2126, 0.7152, 0.0722]) + 0.05)
+
+
+def test_colours_of_symbols_are_seen_on_white() -> None:
+    assert min(map(contrast, [*ELEMENTS.values(), INK, MUTED])) >= 3
 
 
 def fill(path: Path, name: str) -> str:
