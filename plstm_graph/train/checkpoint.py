@@ -166,7 +166,7 @@ def read_meta(content: Mapping[str, Any], path: object) -> Meta:
     Raises:
         CheckpointError: of a format this version does not know, or incomplete.
     """
-    stored = {"content": None} | content[META]
+    stored = {"content": None, "seen": None} | content[META]
     number = stored.get("format")
     if not isinstance(number, int) or number != FORMAT:
         versions = stored.get("versions")

@@ -93,8 +93,8 @@ def test_other_columns_are_carried_through(run: Path, tmp_path: Path) -> None:
     assert [row[:3] for row in rows] == kept
     assert [float(cell) for cell in rows[2][3:5]] == pytest.approx(found.values[2].tolist(), rel=1e-5)
     assert rows[1][3:5] == ["", ""]
-    assert "C1CC" in rows[1][5]
-    assert rows[0][5] == rows[2][5] == ""
+    assert "C1CC" in rows[1][6]
+    assert rows[0][6] == rows[2][6] == ""
 
 
 def test_a_predicted_column_never_has_the_name_of_another(run: Path, tmp_path: Path) -> None:
@@ -102,8 +102,8 @@ def test_a_predicted_column_never_has_the_name_of_another(run: Path, tmp_path: P
     table, texts = read_rows(tmp_path / "in.csv")
     predict(run, texts).write(tmp_path / "p.csv", table)
     header, row = written(tmp_path / "p.csv")
-    added = ["y_predicted", "z_predicted_predicted", "error_predicted"]
-    assert header == ["y", "smiles", "z_predicted", "z", "unlike_training", "error", *added]
+    added = ["y_predicted", "z_predicted_predicted", "unlike_training", "error_predicted"]
+    assert header == ["y", "smiles", "z_predicted", "z", "error", *added]
     assert row[:5] == ["7", "CCO", "8", "9", "none"]
 
 
