@@ -14,6 +14,7 @@ from typing import Any
 import records
 import torch
 from torch import Tensor
+from torch_geometric.data import Batch
 
 from plstm_graph import LineDAG, PLSTMConv
 from plstm_graph.data import load_graphs
@@ -40,13 +41,13 @@ def errors(found: Tensor, exact: Tensor) -> dict[str, float]:
 
 def measure(molecules: int, heads: int, width: int, seed: int) -> dict[str, dict[str, float]]:
     """Errors by what was rounded; mean size and gates of a layer as it is built."""
-    graphs = load_graphs("nav17").graphs[:molecules]
-    dag = LineDAG.collate([LineDAG.from_edge_index(g.edge_index, g.num_nodes, order=g.rank) for g in graphs])
+    graphs = Batch.from_data_list(load_graphs("nav17").graphs[:molecules])
+    edges = graphs.edge_index
+    dag = LineDAG.from_edge_index(edges, graphs.num_nodes, order=graphs.rank, batch=graphs.batch)
     torch.manual_seed(seed)
     x = torch.randn(dag.num_nodes, heads * width, dtype=torch.float64)
     layer = PLSTMConv(heads * width, width, heads, backend="scatter").double()
     half = copy.deepcopy(layer).bfloat16()
-    edges = torch.stack([dag.src, dag.dst])
     with torch.no_grad():
         exact = layer(x, edges, dag=dag)
         weights = copy.deepcopy(half).double()

@@ -79,7 +79,7 @@ def _sparse(graph: Data, steps: int) -> Tensor:
     size = int(graph.num_nodes or 0)
     columns, inverse = torch.unique(graph.edge_index, dim=1, return_inverse=True)
     chances = torch.empty(columns.size(1)).index_copy_(0, inverse, _transitions(graph))
-    step = torch.sparse_coo_tensor(columns, chances, (size, size)).coalesce()
+    step = torch.sparse_coo_tensor(columns, chances, (size, size), check_invariants=False).coalesce()
     back, walk = torch.zeros(size, steps), step
     for number in range(steps):
         walk = torch.sparse.mm(walk, step).coalesce() if number else step

@@ -11,7 +11,8 @@ from plstm_graph.data.walks import random_walks
 
 
 def graph(nodes: int, *columns: tuple[int, int], **more: torch.Tensor) -> Data:
-    return Data(edge_index=torch.tensor(columns, dtype=torch.long).view(-1, 2).t().contiguous(), num_nodes=nodes, **more)
+    edge_index = torch.tensor(columns, dtype=torch.long).view(-1, 2).t().contiguous()
+    return Data(edge_index=edge_index, num_nodes=nodes, **more)
 
 
 CASES = {
