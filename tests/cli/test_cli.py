@@ -197,7 +197,8 @@ def test_predict(run: Path, tmp_path: Path, invoke: Invoke) -> None:
     out = tmp_path / "pred.csv"
     found = invoke("predict", "--checkpoint", run, "--input", tmp_path / "in.smi", "--out", out)
     assert found.exit_code == 0, found.output
-    assert found.stdout == f"3 rows, 1 without a prediction (see column error); wrote {out}\n"
+    marked = "1 unlike the training (see column unlike_training)"  # ethanol, which is small
+    assert found.stdout == f"3 rows, 1 without a prediction (see column error), {marked}; wrote {out}\n"
     rows = list(csv.DictReader(out.open()))
     assert list(rows[0]) == ["smiles", "id", "y", "unlike_training", "error"]
     assert [row["smiles"] for row in rows] == ["CCO", "C1CC", "c1ccccc1"]
@@ -449,7 +450,8 @@ def test_explain(run: Path, tmp_path: Path, invoke: Invoke) -> None:
     words = ["explain", "--checkpoint", run, "--smiles", "CCO"]
     found = invoke(*words, "--out", files[0], "--atoms", files[1], "--pairs", files[2])
     assert found.exit_code == 0, found.output
-    value, whole, carried, meaning, wrote = found.stdout.splitlines()
+    value, whole, carried, unlike, meaning, wrote = found.stdout.splitlines()
+    assert unlike.startswith("unlike the training: 3 atoms, not ")
     assert value.startswith("y: ")
     for line in (whole, carried):
         terms = re.findall(r"([+−]?) ?(?:[a-zA-Z]+ )+(−?[\d.]+)", line.partition("=")[0])
