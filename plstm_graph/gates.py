@@ -1,5 +1,6 @@
 """Gate: the four gates of eqs 5 and 6, their activations, the P-mode normalisation and their initial values."""
 
+from enum import IntEnum
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,25 @@ TRANSITION_BIAS = (1.0, 3.0)
 # With saturating transitions, some start where they are cut off; sources and marks half open, for a source of -4 would
 # be shut.
 SATURATING_BIAS = (0.9, 1.2)
+
+
+class NodeTerm(IntEnum):
+    """Chunks of H columns of what a node adds to gates: to those of edges it is the src and the dst of, to transitions
+    as the node where prev starts (tail), where the two edges meet (joint) and where next ends (head), and to itself."""
+
+    SOURCE_SRC, SOURCE_DST, MARK_SRC, MARK_DST, TAIL, JOINT, HEAD, DIRECT = range(8)
+
+
+class EdgeTerm(IntEnum):
+    """Chunks of H columns of what an edge adds: to its own source and mark, and to transitions as prev and as next."""
+
+    SOURCE, MARK, AS_PREV, AS_NEXT = range(4)
+
+
+class Gate(IntEnum):
+    """Rows of the bias of gates, [4, H]: the order of :class:`Gates`."""
+
+    SOURCE, TRANSITION, MARK, DIRECT = range(4)
 
 
 class Gates(NamedTuple):
@@ -145,5 +165,5 @@ def initial_gate_bias(heads: int, transition: str = "tanh", open_gates: bool = F
     bias = torch.tensor([source, (low + high) / 2, mark, 0.0 if open_gates else DIRECT_BIAS])
     bias = bias.unsqueeze(-1).repeat(1, heads)
     if heads > 1:
-        bias[1] = torch.linspace(low, high, heads)
+        bias[Gate.TRANSITION] = torch.linspace(low, high, heads)
     return bias

@@ -8,7 +8,17 @@ from torch_geometric.typing import Adj
 from torch_geometric.utils import is_sparse, to_edge_index
 
 from plstm_graph.errors import ConfigError, ShapeError, unknown
-from plstm_graph.gates import Gates, activate, check_mode, check_transition, initial_gate_bias, view
+from plstm_graph.gates import (
+    EdgeTerm,
+    Gate,
+    Gates,
+    NodeTerm,
+    activate,
+    check_mode,
+    check_transition,
+    initial_gate_bias,
+    view,
+)
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.line_dag.plan import served_classes
 from plstm_graph.nn.checked import checked
@@ -110,11 +120,9 @@ class PLSTMConv(NoMessages):
         self.key_channels = key_channels or out_channels
 
         width = heads * (2 * self.key_channels + out_channels)
-        # Gates per node: source as src and as dst, mark as src and as dst, transition as tail, joint and head, direct.
-        self.lin = NodeLinear(in_channels, width, 8 * heads, bias)
-        # Per edge: source, mark, transition as prev and as next.
-        self.lin_edge = EdgeLinear(edge_dim, 4 * heads) if edge_dim is not None else None
-        self.gate_bias = nn.Parameter(torch.empty(4, heads))  # source, transition, mark, direct
+        self.lin = NodeLinear(in_channels, width, len(NodeTerm) * heads, bias)
+        self.lin_edge = EdgeLinear(edge_dim, len(EdgeTerm) * heads) if edge_dim is not None else None
+        self.gate_bias = nn.Parameter(torch.empty(len(Gate), heads))
         self.norm = OUTPUT_NORMS[output_norm](heads, out_channels, self.key_channels)
         if bias:
             self.bias = nn.Parameter(torch.empty(out_channels * (heads if concat else 1)))
@@ -223,19 +231,19 @@ class PLSTMConv(NoMessages):
 
     def _gates(self, node_terms: Tensor, edge_attr: Tensor | None, dag: LineDAG) -> Gates:
         """Linear maps per node and per edge first, added after gathering: nothing of size [P, features] exists."""
-        source_src, source_dst, mark_src, mark_dst, tail, joint, head, direct = node_terms.chunk(8, -1)
-        # Three sums per edge: its own gates, its part in a transition it leaves, and in one it enters.
-        at_src = torch.cat([source_src, mark_src, tail, joint], -1).index_select(0, dag.src)
-        at_dst = torch.cat([source_dst, mark_dst, torch.zeros_like(tail), head], -1).index_select(0, dag.dst)
-        per_edge = at_src + at_dst
+        term, node = node_terms.chunk(len(NodeTerm), -1), NodeTerm
+        # In the order of EdgeTerm. Of a transition, tail and joint are the ends of prev, joint and head those of next.
+        at_src = [term[node.SOURCE_SRC], term[node.MARK_SRC], term[node.TAIL], term[node.JOINT]]
+        at_dst = [term[node.SOURCE_DST], term[node.MARK_DST], torch.zeros_like(term[node.HEAD]), term[node.HEAD]]
+        per_edge = torch.cat(at_src, -1).index_select(0, dag.src) + torch.cat(at_dst, -1).index_select(0, dag.dst)
         if edge_attr is not None:
             edge_attr, lin_edge = self._edge_map(edge_attr)
             per_edge = per_edge + dag.gather_edges(lin_edge(edge_attr))
-        source, mark, as_prev, as_next = per_edge.chunk(4, -1)
+        source, mark, as_prev, as_next = per_edge.chunk(len(EdgeTerm), -1)
         transition = as_prev.index_select(0, dag.prev) + as_next.index_select(0, dag.next)
-        source_bias, transition_bias, mark_bias, direct_bias = self.gate_bias
-        raw = Gates(source + source_bias, transition + transition_bias, mark + mark_bias, direct + direct_bias)
-        return activate(raw, dag, self.mode, self.transition)
+        raw = source, transition, mark, term[node.DIRECT]
+        biased = Gates(*(gate + bias for gate, bias in zip(raw, self.gate_bias, strict=True)))
+        return activate(biased, dag, self.mode, self.transition)
 
     def prepare_dag(self, dag: LineDAG) -> None:
         """Make the view and the tables of ``dag`` that the layer reads, where compiled code must find them made."""

@@ -18,7 +18,7 @@ from plstm_graph.gates import Gates
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.line_dag.plan import Plan, served_classes
 from plstm_graph.ops import functional
-from plstm_graph.ops.flat import Norm
+from plstm_graph.ops.flat import Norm, Setting
 from plstm_graph.ops.functional import NO_SECOND, Reverse, transforming
 
 
@@ -53,21 +53,13 @@ class Compiled(Protocol):
 
     @staticmethod
     def forward_gates(
-        node_terms: Tensor,
-        edge_terms: Tensor | None,
-        bias: Tensor,
-        plan: Plan,
-        mode: str,
-        transition: str,
-        reversed: bool,
-        gathered: bool,
-        /,
+        node_terms: Tensor, edge_terms: Tensor | None, bias: Tensor, plan: Plan, setting: Setting, /
     ) -> Tensor:
         """See :func:`plstm_graph.ops.triton.gates.forward_gates`."""
 
     @staticmethod
-    def walk_along(gates: Tensor, heads: int, keys: int, values: int, plan: Plan, reversed: bool, /) -> Any:
-        """``call``, and what of the operator needs nothing but gates."""
+    def walk_along(gates: Tensor, values: int, plan: Plan, setting: Setting, /) -> Any:
+        """``call``, and what of the operator needs nothing but gates; ``values`` is V."""
 
     @staticmethod
     def attend(
@@ -92,14 +84,10 @@ class Compiled(Protocol):
     def backward_gates(
         gates: Tensor,
         d_gates: Tensor,
-        heads: int,
         plan: Plan,
-        mode: str,
-        transition: str,
-        reversed: bool,
+        setting: Setting,
         d_joined: Tensor,
         d_edge: Tensor | None,
-        gathered: bool,
         parts: Tensor,
         /,
     ) -> tuple[Tensor, Tensor]:

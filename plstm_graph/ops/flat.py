@@ -1,4 +1,4 @@
-"""What steps of a layer hand on to each other: gates in one tensor, and so their gradients; the norm that follows.
+"""What steps of a layer hand on to each other: what it is, gates in one tensor, and so their gradients; the norm.
 
 Tensors of gates and of their gradients begin with source [E, H], transition [P, H], mark [E, H] and direct [N, H].
 Gates go on with Σ|transition| over the pairs with the same prev before the normalisation of P mode, [E, H]; gradients
@@ -39,6 +39,31 @@ def unfold(flat: Tensor, plan: Plan, heads: int) -> tuple[Gates, Tensor]:
     )
     *gates, behind = parts
     return Gates(*gates), behind
+
+
+class Setting(NamedTuple):
+    """What a layer is, beside its tensors.
+
+    Attributes:
+        backend: name of a compiled one.
+        heads, keys: H and K.
+        mode: ``"P"`` or ``"D"``.
+        transition: ``"tanh"`` or ``"saturating"``.
+        reversed: read against the edges.
+        gathered: edge features have a row for each edge, not for each column.
+        eps: of the norm.
+        concat: heads side by side, else averaged.
+    """
+
+    backend: str
+    heads: int
+    keys: int
+    mode: str
+    transition: str = "tanh"
+    reversed: bool = False
+    gathered: bool = False
+    eps: float = 0.0
+    concat: bool = True
 
 
 class Norm(NamedTuple):

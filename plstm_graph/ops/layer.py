@@ -12,35 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from plstm_graph.gates import EdgeTerm, NodeTerm
 from plstm_graph.line_dag.plan import Plan
 from plstm_graph.ops.compiled import Compiled, compiled, in_dtype, once_differentiable
-from plstm_graph.ops.flat import GATES, Norm, places
+from plstm_graph.ops.flat import GATES, Norm, Setting, places
 from plstm_graph.ops.functional import Reverse
-
-
-class Setting(NamedTuple):
-    """What a layer is, beside its tensors.
-
-    Attributes:
-        backend: name of a compiled one.
-        heads, keys: H and K.
-        mode: ``"P"`` or ``"D"``.
-        transition: ``"tanh"`` or ``"saturating"``.
-        reversed: read against the edges.
-        gathered: edge features have a row for each edge, not for each column.
-        eps: of the norm.
-        concat: heads side by side, else averaged.
-    """
-
-    backend: str
-    heads: int
-    keys: int
-    mode: str
-    transition: str
-    reversed: bool
-    gathered: bool
-    eps: float
-    concat: bool
 
 
 class Inputs(NamedTuple):
@@ -49,10 +25,10 @@ class Inputs(NamedTuple):
     Attributes:
         x, edge_attr: features, [N, in_channels] and [M, edge_dim] or [E, edge_dim].
         lin: weight of queries, keys and values, side by side for each head, and of the nodes' terms of the gates,
-            [H * (2 * K + V) + 8 * H, ...].
+            [H * (2 * K + V) + 8 * H, ...], in the order of :class:`NodeTerm`.
         lin_bias: of queries, keys and values, [H * (2 * K + V)].
-        lin_edge: weight of the edges' terms of the gates, [4 * H, ...].
-        gate_bias: [4, H].
+        lin_edge: weight of the edges' terms of the gates, [4 * H, ...], in the order of :class:`EdgeTerm`.
+        gate_bias: [4, H], in the order of :class:`Gates`.
         norm: weight of the norm, [H, V].
         bias: of the output, [H * V] or [V].
     """
@@ -139,14 +115,13 @@ class Layer(Reverse):
 
 def forward(kernels: Compiled, setting: Setting, inputs: Inputs, plan: Plan) -> tuple[Tensor, Kept, Any]:
     """Output, what the backward pass needs, and what spares it some work."""
-    _, heads, keys, mode, transition, reversed, gathered, eps, concat = setting
     x, edge_attr, lin, lin_bias, lin_edge, gate_bias, weight, bias = inputs
     edge_terms = None if edge_attr is None else torch.mm(edge_attr, lin_edge.t())
-    joined = torch.mm(x, lin.t())
-    node_terms = joined.narrow(1, lin.size(0) - 8 * heads, 8 * heads)
-    gates = kernels.forward_gates(node_terms, edge_terms, gate_bias, plan, mode, transition, reversed, gathered)
-    call = kernels.walk_along(gates, heads, keys, weight.size(1), plan, reversed)
-    y, output = kernels.attend(call, joined, lin_bias, gates, Norm(weight, bias, eps, concat))
+    joined, terms = torch.mm(x, lin.t()), len(NodeTerm) * setting.heads
+    node_terms = joined.narrow(1, lin.size(0) - terms, terms)
+    gates = kernels.forward_gates(node_terms, edge_terms, gate_bias, plan, setting)
+    call = kernels.walk_along(gates, weight.size(1), plan, setting)
+    y, output = kernels.attend(call, joined, lin_bias, gates, Norm(weight, bias, setting.eps, setting.concat))
     return output, Kept(joined, y, gates), call
 
 
@@ -161,23 +136,21 @@ def backward(
     wanted: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """Gradients of the inputs that they are wanted of, which are inputs that are there, else None."""
-    _, heads, keys, mode, transition, reversed, gathered, eps, concat = setting
     x, edge_attr, lin, lin_bias, lin_edge, gate_bias, weight, bias = inputs
     joined, y, gates = kept
     want = dict(zip(Inputs._fields, wanted, strict=True))
     if call is None:
-        call = kernels.walk_along(gates, heads, keys, weight.size(1), plan, reversed)
-    norm = Norm(weight, bias, eps, concat)
+        call = kernels.walk_along(gates, weight.size(1), plan, setting)
+    norm = Norm(weight, bias, setting.eps, setting.concat)
     d_joined, d_gates, parts = kernels.attend_back(call, joined, lin_bias, gates, y, grad, norm)
     d_edge: Any = None
     if edge_attr is not None:
         # Edges without a column do not exist, and none shares it: with as many columns as edges, all are read.
         all_read = edge_attr.size(0) == plan.edges.size(1) and not plan.filled
         create = edge_attr.new_empty if all_read else edge_attr.new_zeros
-        d_edge = create((edge_attr.size(0), 4 * heads))
+        d_edge = create((edge_attr.size(0), len(EdgeTerm) * setting.heads))
     kernels.walk_back(call, gates, d_gates)
-    reading = plan, mode, transition, reversed
-    sums, after = kernels.backward_gates(gates, d_gates, heads, *reading, d_joined, d_edge, gathered, parts)
+    sums, after = kernels.backward_gates(gates, d_gates, plan, setting, d_joined, d_edge, parts)
     gate_numbers, norm_numbers = gate_bias.numel(), weight.numel()
     return (
         torch.mm(d_joined, lin) if want["x"] else None,

@@ -10,9 +10,9 @@ import torch
 from numba import prange
 from torch import Tensor
 
-from plstm_graph.gates import LEAK, SATURATED, SOURCE_SLOPE
+from plstm_graph.gates import LEAK, SATURATED, SOURCE_SLOPE, EdgeTerm, Gate, NodeTerm
 from plstm_graph.line_dag.plan import Edge, Node, Pair, Plan
-from plstm_graph.ops.flat import GATES, GRADIENTS, places, unfold
+from plstm_graph.ops.flat import GATES, GRADIENTS, Setting, places, unfold
 from plstm_graph.ops.numba.activations import sigmoid, tanh
 from plstm_graph.ops.numba.lanes import LANES, add_row, get, load, plus, put, store
 from plstm_graph.ops.numba.runtime import arrays, flat, parallel, part, torch_threads
@@ -21,20 +21,23 @@ ROWS = 64
 """Nodes, or edges, of a block."""
 FULL = 64
 """Numbers are activated so many at a time, none left over: all of them take the same instructions."""
+NODE_TERMS, EDGE_TERMS, BIASES = len(NodeTerm), len(EdgeTerm), len(Gate)
 
-# Chunks of H columns. Node terms: source as src 0 and dst 1, mark as src 2 and dst 3, transition as tail 4, joint 5 and
-# head 6, direct 7. Edge terms: source 0, mark 1, transition as prev 2 and as next 3. Bias and its gradient: source 0,
-# transition 1, mark 2, direct 3. Terms are flat, with a stride from row to row; gates and tables as in ``_tables``.
+# Terms are chunks of H columns, in the orders of NodeTerm and EdgeTerm; rows of the bias and of its gradient have that
+# of Gate. ``terms`` are node terms, edge terms and bias, flat, with ``strides`` from row to row; ``tables`` as in
+# ``_tables``; a ``block`` is its first row and how many there are. Arrays that come with a place begin there.
 
 
 @part
-def _sum_terms(raw, at, a, at_a, b, at_b, bias, at_bias, heads):  # type: ignore[no-untyped-def]
-    """``raw = a + b + bias``, each H numbers."""
+def _sum_terms(raw, at, terms, src, dst, bias, heads):  # type: ignore[no-untyped-def]
+    """``raw = src + dst + bias``, each H numbers: of node terms and of the bias from these places on."""
+    node_terms, _, biases = terms
     full = heads - heads % LANES
     for h in range(0, full, LANES):
-        store(raw, at + h, plus(plus(load(a, at_a + h), load(b, at_b + h)), load(bias, at_bias + h)))
+        both = plus(load(node_terms, src + h), load(node_terms, dst + h))
+        store(raw, at + h, plus(both, load(biases, bias + h)))
     for h in range(full, heads):
-        put(raw, at + h, get(a, at_a + h) + get(b, at_b + h) + get(bias, at_bias + h))
+        put(raw, at + h, get(node_terms, src + h) + get(node_terms, dst + h) + get(biases, bias + h))
 
 
 @part
@@ -50,14 +53,15 @@ def _room(numbers, like):  # type: ignore[no-untyped-def]
 
 
 @part
-def _direct_gates(first, count, node_terms, stride, bias, direct, heads):  # type: ignore[no-untyped-def]
+def _direct_gates(block, terms, strides, direct, heads):  # type: ignore[no-untyped-def]
     """Direct gates of some nodes."""
+    first, count = block
+    node_terms, _, biases = terms
     raw = _room(count * heads, direct)
     for row in range(count):
+        at, bias = (first + row) * strides[0] + NodeTerm.DIRECT * heads, Gate.DIRECT * heads
         for h in range(heads):
-            put(
-                raw, row * heads + h, get(node_terms, (first + row) * stride + 7 * heads + h) + get(bias, 3 * heads + h)
-            )
+            put(raw, row * heads + h, get(node_terms, at + h) + get(biases, bias + h))
     for i in range(raw.shape[0]):
         raw[i] = sigmoid(raw[i])
     for i in range(count * heads):
@@ -65,25 +69,29 @@ def _direct_gates(first, count, node_terms, stride, bias, direct, heads):  # typ
 
 
 @part
-def _edge_gates(first, count, terms, strides, bias, ends, column, source, mark, as_prev, saturating, heads):  # type: ignore[no-untyped-def]
+def _edge_gates(block, terms, strides, tables, gates, as_prev, saturating, heads):  # type: ignore[no-untyped-def]
     """Source and mark of some edges, and their part ``as_prev`` in the transitions that leave them."""
-    node_terms, edge_terms = terms
-    stride, edge_stride = strides
-    tail, joint = ends
+    first, count = block
+    edge_terms, (stride, edge_stride) = terms[1], strides
+    (tail, joint), column, _ = tables
+    source, _, mark, _ = gates
     room = count * heads
     raw = _room(2 * room, source)  # sources, then marks
     one = source.dtype.type(1)
     for row in range(count):
         at, edge = row * heads, first + row
         src, dst = tail[edge] * stride, joint[edge] * stride
-        _sum_terms(raw, at, node_terms, src, node_terms, dst + heads, bias, 0, heads)
-        _sum_terms(raw, room + at, node_terms, src + 2 * heads, node_terms, dst + 3 * heads, bias, 2 * heads, heads)
-        _sum_terms(as_prev, at, node_terms, src + 4 * heads, node_terms, dst + 5 * heads, bias, heads, heads)
+        ends = src + NodeTerm.SOURCE_SRC * heads, dst + NodeTerm.SOURCE_DST * heads
+        _sum_terms(raw, at, terms, *ends, Gate.SOURCE * heads, heads)
+        ends = src + NodeTerm.MARK_SRC * heads, dst + NodeTerm.MARK_DST * heads
+        _sum_terms(raw, room + at, terms, *ends, Gate.MARK * heads, heads)
+        ends = src + NodeTerm.TAIL * heads, dst + NodeTerm.JOINT * heads
+        _sum_terms(as_prev, at, terms, *ends, Gate.TRANSITION * heads, heads)
         if edge_stride > 0:
             place = column[edge] * edge_stride
-            add_row(raw, at, one, edge_terms, place, heads)
-            add_row(raw, room + at, one, edge_terms, place + heads, heads)
-            add_row(as_prev, at, one, edge_terms, place + 2 * heads, heads)
+            add_row(raw, at, one, edge_terms, place + EdgeTerm.SOURCE * heads, heads)
+            add_row(raw, room + at, one, edge_terms, place + EdgeTerm.MARK * heads, heads)
+            add_row(as_prev, at, one, edge_terms, place + EdgeTerm.AS_PREV * heads, heads)
     if saturating:
         half, slope = source.dtype.type(0.5), source.dtype.type(SOURCE_SLOPE)
         for i in range(room):
@@ -97,12 +105,12 @@ def _edge_gates(first, count, terms, strides, bias, ends, column, source, mark, 
 
 
 @part
-def _transitions(first, count, terms, strides, ends, column, exits, as_prev, transition, total, saturating, heads):  # type: ignore[no-untyped-def]
+def _transitions(block, terms, strides, tables, as_prev, transition, total, saturating, heads):  # type: ignore[no-untyped-def]
     """Transitions of the pairs whose prev some edges are, normalised if there is room for their totals."""
-    node_terms, edge_terms = terms
+    first, count = block
+    node_terms, edge_terms, _ = terms
     stride, edge_stride = strides
-    joint = ends[1]
-    first_exiting, exiting, exit, exit_next = exits
+    (_, joint), column, (first_exiting, exiting, exit, exit_next) = tables
     begin, last = first_exiting[first], first + count - 1
     places = first_exiting[last] + exiting[last] - begin
     raw = _room(places * heads, transition)
@@ -112,9 +120,9 @@ def _transitions(first, count, terms, strides, ends, column, exits, as_prev, tra
         for j in range(first_exiting[edge], first_exiting[edge] + exiting[edge]):
             at, other = (j - begin) * heads, exit_next[j]
             add_row(raw, at, one, as_prev, row * heads, heads)
-            add_row(raw, at, one, node_terms, joint[other] * stride + 6 * heads, heads)
+            add_row(raw, at, one, node_terms, joint[other] * stride + NodeTerm.HEAD * heads, heads)
             if edge_stride > 0:
-                add_row(raw, at, one, edge_terms, column[other] * edge_stride + 3 * heads, heads)
+                add_row(raw, at, one, edge_terms, column[other] * edge_stride + EdgeTerm.AS_NEXT * heads, heads)
     if saturating:
         for i in range(raw.shape[0]):
             raw[i] = _cut(raw[i], -one, one)
@@ -150,20 +158,19 @@ def _at_least_one(total, one):  # type: ignore[no-untyped-def]
 
 
 @parallel
-def _forward(terms, strides, bias, ends, column, exits, gates, total, saturating, sizes):  # type: ignore[no-untyped-def]
+def _forward(terms, strides, tables, gates, total, saturating, sizes):  # type: ignore[no-untyped-def]
     """Each block takes the nodes and the edges of the same numbers."""
     nodes, edges, heads = sizes
-    source, transition, mark, direct = gates
-    for block in prange(-(-max(nodes, edges) // ROWS)):
-        first = block * ROWS
+    for number in prange(-(-max(nodes, edges) // ROWS)):
+        first = number * ROWS
         some_nodes, some_edges = min(ROWS, nodes - first), min(ROWS, edges - first)
         if some_nodes > 0:
-            _direct_gates(first, some_nodes, terms[0], strides[0], bias, direct, heads)
+            _direct_gates((first, some_nodes), terms, strides, gates[3], heads)
         if some_edges > 0:
-            as_prev = np.empty(some_edges * heads, source.dtype)
-            place = first, some_edges, terms, strides
-            _edge_gates(*place, bias, ends, column, source, mark, as_prev, saturating, heads)
-            _transitions(*place, ends, column, exits, as_prev, transition, total, saturating, heads)
+            as_prev = np.empty(some_edges * heads, gates[0].dtype)
+            given = (first, some_edges), terms, strides, tables
+            _edge_gates(*given, gates, as_prev, saturating, heads)
+            _transitions(*given, as_prev, gates[1], total, saturating, heads)
 
 
 @part
@@ -189,8 +196,9 @@ def _through_source(gate, grad, at, into, place, saturating, heads):  # type: ig
 
 
 @part
-def _through_transition(edge, exits, transition, total, d_transition, d_raw, into, place, shared, saturating, heads):  # type: ignore[no-untyped-def]
+def _through_transition(edge, exits, pairs, into, place, shared, saturating, heads):  # type: ignore[no-untyped-def]
     """``d_raw`` of the pairs whose prev an edge is, and their sum. ``shared`` is room for H numbers."""
+    transition, total, d_transition, d_raw = pairs
     first_exiting, exiting, exit, _ = exits
     first, last = first_exiting[edge], first_exiting[edge] + exiting[edge]
     zero, one = into.dtype.type(0), into.dtype.type(1)
@@ -221,124 +229,128 @@ def _through_transition(edge, exits, transition, total, d_transition, d_raw, int
 
 
 @parallel
-def _backward_edges(gates, total, d_gates, column, exits, d_raw, d_edge, saturating, sizes):  # type: ignore[no-untyped-def]
-    """``d_raw`` [P * H] before the activation, and chunks 0 to 2 of ``d_edge``."""
+def _backward_edges(gates, total, d_gates, tables, d_raw, d_edge, saturating, sizes):  # type: ignore[no-untyped-def]
+    """``d_raw`` [P * H] before the activation, and all chunks but the last of ``d_edge``."""
     _, edges, heads = sizes
     source, transition, mark, _ = gates
     d_source, d_transition, d_mark, _ = d_gates
+    column, exits = tables
+    pairs = transition, total, d_transition, d_raw
     for block in prange(-(-edges // ROWS)):
         shared = np.empty(heads, d_raw.dtype)
         for edge in range(block * ROWS, min((block + 1) * ROWS, edges)):
-            place = column[edge] * 4 * heads
-            _through_source(source, d_source, edge * heads, d_edge, place, saturating, heads)
-            _through_sigmoid(mark, d_mark, edge * heads, d_edge, place + heads, heads)
-            place += 2 * heads
-            given = edge, exits, transition, total, d_transition
-            _through_transition(*given, d_raw, d_edge, place, shared, saturating, heads)
+            at, place = edge * heads, column[edge] * EDGE_TERMS * heads
+            _through_source(source, d_source, at, d_edge, place + EdgeTerm.SOURCE * heads, saturating, heads)
+            _through_sigmoid(mark, d_mark, at, d_edge, place + EdgeTerm.MARK * heads, heads)
+            _through_transition(edge, exits, pairs, d_edge, place + EdgeTerm.AS_PREV * heads, shared, saturating, heads)
+
+
+@part
+def _add_edge(d_joined, row, d_edge, place, dst, heads):  # type: ignore[no-untyped-def]
+    """Add what an edge passes on to its src or, with ``dst`` 1, to its dst."""
+    one = d_joined.dtype.type(1)
+    add_row(d_joined, row + (NodeTerm.SOURCE_SRC + dst) * heads, one, d_edge, place + EdgeTerm.SOURCE * heads, heads)
+    add_row(d_joined, row + (NodeTerm.MARK_SRC + dst) * heads, one, d_edge, place + EdgeTerm.MARK * heads, heads)
+    add_row(d_joined, row + (NodeTerm.TAIL + dst) * heads, one, d_edge, place + EdgeTerm.AS_PREV * heads, heads)
+
+
+@part
+def _add_bias(sums, at, d_joined, row, heads):  # type: ignore[no-untyped-def]
+    """Add a node's part of the gradient of the bias: each edge has one src."""
+    one = d_joined.dtype.type(1)
+    add_row(sums, at + Gate.SOURCE * heads, one, d_joined, row + NodeTerm.SOURCE_SRC * heads, heads)
+    add_row(sums, at + Gate.TRANSITION * heads, one, d_joined, row + NodeTerm.TAIL * heads, heads)
+    add_row(sums, at + Gate.MARK * heads, one, d_joined, row + NodeTerm.MARK_SRC * heads, heads)
+    add_row(sums, at + Gate.DIRECT * heads, one, d_joined, row + NodeTerm.DIRECT * heads, heads)
 
 
 @parallel
-def _backward_nodes(gates, d_gates, column, enters, stars, d_raw, d_edge, d_joined, sums, found, columns, sizes):  # type: ignore[no-untyped-def]
-    """The node terms of ``d_joined``, chunk 3 of ``d_edge`` (an edge has one dst), the gradient of the bias (and one
-    src) and the sum of the columns before the node terms."""
+def _backward_nodes(gates, d_gates, tables, rows, columns, sizes):  # type: ignore[no-untyped-def]
+    """The node terms of ``d_joined``, the last chunk of ``d_edge`` (an edge has one dst), the gradient of the bias and
+    the sum of the columns before the node terms."""
     nodes, _, heads = sizes
     direct, d_direct = gates[3], d_gates[3]
-    first_entering, entering, enter = enters
+    column, (first_entering, entering, enter), stars = tables
     first_arriving, arriving, by_dst, first_leaving, leaving, by_src = stars
+    d_raw, d_edge, d_joined, sums, found = rows
     one = d_joined.dtype.type(1)
-    room = 4 * heads + columns
+    biases = BIASES * heads
+    room = biases + columns
     for block in prange(-(-nodes // ROWS)):
         for node in range(block * ROWS, min((block + 1) * ROWS, nodes)):
-            row = node * (columns + 8 * heads) + columns
+            row = node * (columns + NODE_TERMS * heads) + columns
             for i in range(first_leaving[node], first_leaving[node] + leaving[node]):
-                place = column[by_src[i]] * 4 * heads
-                for chunk in range(3):
-                    add_row(d_joined, row + 2 * chunk * heads, one, d_edge, place + chunk * heads, heads)
+                _add_edge(d_joined, row, d_edge, column[by_src[i]] * EDGE_TERMS * heads, 0, heads)
             for i in range(first_arriving[node], first_arriving[node] + arriving[node]):
                 edge = by_dst[i]
-                place = column[edge] * 4 * heads
+                place = column[edge] * EDGE_TERMS * heads
+                as_next = place + EdgeTerm.AS_NEXT * heads
                 for h in range(heads):
-                    put(d_edge, place + 3 * heads + h, d_edge.dtype.type(0))
+                    put(d_edge, as_next + h, d_edge.dtype.type(0))
                 for j in range(first_entering[edge], first_entering[edge] + entering[edge]):
-                    add_row(d_edge, place + 3 * heads, one, d_raw, enter[j] * heads, heads)
-                for chunk in range(3):
-                    add_row(d_joined, row + (2 * chunk + 1) * heads, one, d_edge, place + chunk * heads, heads)
-                add_row(d_joined, row + 6 * heads, one, d_edge, place + 3 * heads, heads)
-            _through_sigmoid(direct, d_direct, node * heads, d_joined, row + 7 * heads, heads)
-            add_row(sums, block * room, one, d_joined, row, heads)
-            add_row(sums, block * room + heads, one, d_joined, row + 4 * heads, heads)
-            add_row(sums, block * room + 2 * heads, one, d_joined, row + 2 * heads, heads)
-            add_row(sums, block * room + 3 * heads, one, d_joined, row + 7 * heads, heads)
-            add_row(sums, block * room + 4 * heads, one, d_joined, row - columns, columns)
+                    add_row(d_edge, as_next, one, d_raw, enter[j] * heads, heads)
+                _add_edge(d_joined, row, d_edge, place, 1, heads)
+                add_row(d_joined, row + NodeTerm.HEAD * heads, one, d_edge, as_next, heads)
+            _through_sigmoid(direct, d_direct, node * heads, d_joined, row + NodeTerm.DIRECT * heads, heads)
+            _add_bias(sums, block * room, d_joined, row, heads)
+            add_row(sums, block * room + biases, one, d_joined, row - columns, columns)
     for block in range(-(-nodes // ROWS)):
         add_row(found, 0, one, sums, block * room, room)
 
 
-def forward_gates(
-    node_terms: Tensor,
-    edge_terms: Tensor | None,
-    bias: Tensor,
-    plan: Plan,
-    mode: str,
-    transition: str,
-    reversed: bool,
-    gathered: bool = False,
-) -> Tensor:
+def forward_gates(node_terms: Tensor, edge_terms: Tensor | None, bias: Tensor, plan: Plan, setting: Setting) -> Tensor:
     """As :func:`plstm_graph.ops.triton.gates.forward_gates`."""
     given = [node_terms, bias] if edge_terms is None else [node_terms, bias, edge_terms]
     wide = torch.float64 if any(x.dtype == torch.float64 for x in given) else torch.float32
-    heads, sizes = bias.size(1), (plan.nodes.size(1), plan.edges.size(1), bias.size(1))
+    heads, sizes = setting.heads, (plan.nodes.size(1), plan.edges.size(1), setting.heads)
     rows = [_rows(x, wide) for x in (node_terms, edge_terms) if x is not None]
     strides = rows[0].stride(0), rows[1].stride(0) if len(rows) > 1 else 0
-    terms = arrays(flat(x) for x in (rows[0], rows[-1]))
+    terms = arrays([flat(rows[0]), flat(rows[-1]), bias.detach().to(wide).view(-1)])
     gates = node_terms.new_empty(places(plan, heads)[GATES], dtype=wide)
-    ends, column, exits, _, _ = _tables(plan, reversed, gathered or edge_terms is None)
-    (flat_bias,) = arrays([bias.detach().to(wide).view(-1)])
-    four, total = _split(gates, plan, mode, heads)
+    tables = _tables(plan, setting.reversed, setting.gathered or edge_terms is None)[:3]
+    four, total = _split(gates, plan, setting)
     with torch_threads():
-        _forward(terms, strides, flat_bias, ends, column, exits, four, total, transition == "saturating", sizes)
+        _forward(terms, strides, tables, four, total, setting.transition == "saturating", sizes)
     return gates
 
 
 def backward_gates(
     gates: Tensor,
     d_gates: Tensor,
-    heads: int,
     plan: Plan,
-    mode: str,
-    transition: str,
-    reversed: bool,
+    setting: Setting,
     d_joined: Tensor,
     d_edge: Tensor | None,
-    gathered: bool,
     parts: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """As :func:`plstm_graph.ops.triton.gates.backward_gates`."""
     nodes, edges, pairs = plan.nodes.size(1), plan.edges.size(1), plan.pairs.size(1)
+    heads, saturating = setting.heads, setting.transition == "saturating"
     by_node = d_joined.to(gates.dtype)
-    by_node[:, -8 * heads :] = 0
-    by_edge = gates.new_empty(edges, 4 * heads) if d_edge is None else d_edge.to(gates.dtype)
-    columns = d_joined.size(1) - 8 * heads
-    found, sums = gates.new_zeros(4 * heads + columns), gates.new_zeros(-(-nodes // ROWS), 4 * heads + columns)
-    _, column, exits, enters, stars = _tables(plan, reversed, gathered or d_edge is None)
-    (four, total), (d_four, _) = (_split(x, plan, mode, heads) for x in (gates, d_gates))
+    by_node[:, -NODE_TERMS * heads :] = 0
+    by_edge = gates.new_empty(edges, EDGE_TERMS * heads) if d_edge is None else d_edge.to(gates.dtype)
+    columns = d_joined.size(1) - NODE_TERMS * heads
+    room = BIASES * heads + columns
+    found, sums = gates.new_zeros(room), gates.new_zeros(-(-nodes // ROWS), room)
+    _, column, exits, enters, stars = _tables(plan, setting.reversed, setting.gathered or d_edge is None)
+    (four, total), (d_four, _) = (_split(x, plan, setting) for x in (gates, d_gates))
     d_raw = d_gates[places(plan, heads)[GRADIENTS - 1] :][: pairs * heads]
-    rest = arrays(x.view(-1) for x in (d_raw, by_edge, by_node, sums, found))
+    rows = arrays(x.view(-1) for x in (d_raw, by_edge, by_node, sums, found))
     sizes = (nodes, edges, heads)
     with torch_threads():
-        _backward_edges(four, total, d_four, column, exits, *rest[:2], transition == "saturating", sizes)
-        _backward_nodes(four, d_four, column, enters, stars, *rest, columns, sizes)
+        _backward_edges(four, total, d_four, (column, exits), *rows[:2], saturating, sizes)
+        _backward_nodes(four, d_four, (column, enters, stars), rows, columns, sizes)
     for given, wide in ((d_joined, by_node), (d_edge, by_edge)):
         if given is not None and given is not wide:
             given.copy_(wide)
     return found, parts.sum(0)
 
 
-def _split(gates: Tensor, plan: Plan, mode: str, heads: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+def _split(gates: Tensor, plan: Plan, setting: Setting) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     """The four gates, or their gradients, and the totals of P mode, [numbers] each."""
-    parts, behind = unfold(gates, plan, heads)
+    parts, behind = unfold(gates, plan, setting.heads)
     *four, total = arrays(x.view(-1) for x in (*parts, behind))
-    return tuple(four), total if mode == "P" else total[:0]
+    return tuple(four), total if setting.mode == "P" else total[:0]
 
 
 def _rows(terms: Tensor, wide: torch.dtype) -> Tensor:

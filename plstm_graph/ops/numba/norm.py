@@ -69,8 +69,10 @@ def _forward(y, weight, bias, out, eps, concat, sizes):  # type: ignore[no-untyp
 
 
 @part
-def _gradient(d_y, y, at, weight, at_weight, grad, at_grad, share, d_weight, at_d_weight, width, eps):  # type: ignore[no-untyped-def]
-    """Gradient of one row, and its part of the gradient of the weight; ``share`` of ``grad`` is for this row."""
+def _gradient(d_y, y, weight, grad, share, d_weight, places, width, eps):  # type: ignore[no-untyped-def]
+    """Gradient of one row, and its part of the gradient of the weight; ``share`` of ``grad`` is for this row. Places:
+    where in ``y``, ``weight``, ``grad`` and ``d_weight`` it begins."""
+    at, at_weight, at_grad, at_d_weight = places
     factor = _scale(y, at, width, eps)
     full = width - width % LANES
     sums = spread(y.dtype.type(0))
@@ -106,7 +108,7 @@ def _backward(d_out, y, weight, d_y, sums, found, eps, concat, sizes):  # type: 
             for head in range(heads):
                 row, at = head * width, (node * heads + head) * width
                 at_grad = node * outputs + (row if concat else 0)
-                _gradient(d_y, y, at, weight, row, d_out, at_grad, share, sums, own + row, width, eps)
+                _gradient(d_y, y, weight, d_out, share, sums, (at, row, at_grad, own + row), width, eps)
     for block in range(-(-nodes // ROWS)):
         add_row(found, 0, one, sums, block * (numbers + outputs), numbers + outputs)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from plstm_graph.gates import Gates
 from plstm_graph.line_dag.plan import Edge, Graph, Pair, Plan
-from plstm_graph.ops.flat import GRADIENTS, Norm, places, unfold
+from plstm_graph.ops.flat import GRADIENTS, Norm, Setting, places, unfold
 from plstm_graph.ops.numba.lanes import (
     LANES,
     add,
@@ -34,7 +34,7 @@ from plstm_graph.ops.numba.norm import backward_norm, forward_norm
 from plstm_graph.ops.numba.runtime import arrays, flat, parallel, part, torch_threads
 
 # ``vectors`` are query, key and value, flat; ``strides`` from node to node and from head to head of each; ``sizes`` H,
-# K and V. ``gates``, ``d_vectors`` and ``d_gates`` likewise. ``lines`` and ``graphs`` as in ``_tables``.
+# K and V. ``gates``, ``d_vectors`` and ``d_gates`` likewise. ``tables`` as in ``_tables``.
 # Rows are given by an array and where they begin in it: views of their own would be counted, which costs as much as a
 # row. ``left`` has K numbers, ``right`` V, a state K * V. What does not fill a register runs number by number.
 
@@ -88,8 +88,10 @@ def _read(right, at_right, factor, left, at_left, states, at, keys, width):  # t
 
 
 @part
-def _read_back(d_left, left, at_left, factor, states, at, right, at_right, seen, keys, width):  # type: ignore[no-untyped-def]
-    """``seen = state · right``, then ``d_left += factor * seen``; returns ``left · seen``."""
+def _read_back(d_left, left, at_left, factor, state, row, seen, sizes):  # type: ignore[no-untyped-def]
+    """``seen = state · right``, then ``d_left += factor * seen``; returns ``left · seen``. ``state`` and ``row``, which
+    is right, are arrays and where they begin."""
+    (states, at), (right, at_right), (_, keys, width) = state, row, sizes
     full, full_keys = width - width % LANES, keys - keys % LANES
     for k in range(0, full_keys, LANES):
         lanes = spread(right.dtype.type(0))
@@ -122,9 +124,10 @@ def _carry(edge, head, first, vectors, strides, sizes, gates, lines, states):  #
 
 
 @parallel
-def _forward(vectors, strides, sizes, gates, lines, graphs, step, output):  # type: ignore[no-untyped-def]
-    """Fill ``output`` [N * H * V]. ``step`` is 1, or -1 on a reversed line graph, whose edges run down."""
+def _forward(vectors, strides, sizes, gates, tables, output):  # type: ignore[no-untyped-def]
+    """Fill ``output`` [N * H * V]. Edges of a reversed line graph run down."""
     heads, keys, width = sizes
+    lines, graphs, step = tables
     query, key, value = vectors
     query_node, query_head, key_node, key_head, value_node, value_head = strides
     _, _, mark, direct = gates
@@ -149,9 +152,10 @@ def _forward(vectors, strides, sizes, gates, lines, graphs, step, output):  # ty
 
 
 @parallel
-def _backward(vectors, strides, sizes, gates, lines, graphs, step, grad, d_vectors, d_gates):  # type: ignore[no-untyped-def]
+def _backward(vectors, strides, sizes, gates, tables, grad, d_vectors, d_gates):  # type: ignore[no-untyped-def]
     """Fill the seven gradients. States are computed again (in cache), then their adjoints against the order."""
     heads, keys, width = sizes
+    lines, graphs, step = tables
     query, key, value = vectors
     query_node, query_head, key_node, key_head, value_node, value_head = strides
     source, transition, mark, direct = gates
@@ -183,13 +187,12 @@ def _backward(vectors, strides, sizes, gates, lines, graphs, step, grad, d_vecto
         adjoints = np.empty(count * size, value.dtype)
         seen = np.empty(keys, value.dtype)
         for i in range(count):
-            row = count - 1 - i if step > 0 else i
-            edge, at = first + row, row * size
+            number = count - 1 - i if step > 0 else i
+            edge, at = first + number, number * size
             node, gate = dst[edge], mark[edge, head]
             at_query, at_grad = node * query_node + head * query_head, (node * heads + head) * width
-            d_mark[edge, head] = _read_back(
-                d_query, query, at_query, gate, states, at, grad, at_grad, seen, keys, width
-            )
+            row = grad, at_grad
+            d_mark[edge, head] = _read_back(d_query, query, at_query, gate, (states, at), row, seen, sizes)
             _fill(adjoints, at, gate, query, at_query, grad, at_grad, keys, width)
             for j in range(first_exiting[edge], first_exiting[edge] + exiting[edge]):
                 pair, other = exit[j], (exit_next[j] - first) * size
@@ -197,9 +200,8 @@ def _backward(vectors, strides, sizes, gates, lines, graphs, step, grad, d_vecto
             node, gate = src[edge], source[edge, head]
             at_key, at_value = node * key_node + head * key_head, node * value_node + head * value_head
             _read(d_value, at_value, gate, key, at_key, adjoints, at, keys, width)
-            d_source[edge, head] = _read_back(
-                d_key, key, at_key, gate, adjoints, at, value, at_value, seen, keys, width
-            )
+            row = value, at_value
+            d_source[edge, head] = _read_back(d_key, key, at_key, gate, (adjoints, at), row, seen, sizes)
 
 
 class Vectors(NamedTuple):
@@ -262,9 +264,9 @@ class Call(NamedTuple):
     reversed: bool
 
 
-def walk_along(gates: Tensor, heads: int, keys: int, values: int, plan: Plan, reversed: bool) -> Call:
+def walk_along(gates: Tensor, values: int, plan: Plan, setting: Setting) -> Call:
     """Nothing yet: one loop does all of the forward pass, and one all of the backward pass."""
-    return Call(heads, keys, values, plan, reversed)
+    return Call(setting.heads, setting.keys, values, plan, setting.reversed)
 
 
 def attend(call: Call, joined: Tensor, lin_bias: Tensor | None, gates: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
@@ -302,7 +304,7 @@ def walk_back(call: Call, gates: Tensor, d_gates: Tensor) -> None:
 
 def _run_forward(vectors: Vectors, gates: Gates, plan: Plan, reversed: bool, output: Tensor) -> None:
     with torch_threads():
-        _forward(*vectors, arrays(gates), *_tables(plan, reversed), output.view(-1).numpy())
+        _forward(*vectors, arrays(gates), _tables(plan, reversed), output.view(-1).numpy())
 
 
 def _run_backward(
@@ -310,7 +312,7 @@ def _run_backward(
 ) -> None:
     tables = _tables(plan, reversed)
     with torch_threads():
-        _backward(*vectors, arrays(gates), *tables, grad.detach().view(-1).numpy(), d_vectors.rows, arrays(d_gates))
+        _backward(*vectors, arrays(gates), tables, grad.detach().view(-1).numpy(), d_vectors.rows, arrays(d_gates))
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -320,7 +322,7 @@ def _rows(x: Tensor) -> Tensor:
 
 def _tables(plan: Plan, reversed: bool) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...], int]:
     """``lines``: end points, then first place, number, list and far ends of the pairs that enter and that exit;
-    ``graphs``: first node and nodes, first edge and edges; ``step``."""
+    ``graphs``: first node and nodes, first edge and edges; ``step``: 1, or -1 where edges run down."""
     graphs, edges, pairs = plan.graphs.numpy(), plan.edges.numpy(), plan.pairs.numpy()
     ends = edges[Edge.SRC], edges[Edge.DST]
     enter = *edges[Edge.ENTERING : Edge.ENTER + 1], *pairs[Pair.BY_NEXT : Pair.BY_NEXT_PREV + 1]

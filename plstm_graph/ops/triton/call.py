@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from plstm_graph.gates import Gates
+from plstm_graph.gates import Gates, NodeTerm
 from plstm_graph.line_dag.plan import TILES, Host, Plan, served_classes
 from plstm_graph.ops.flat import Norm, places
 from plstm_graph.ops.triton import attention, sweep, walk
@@ -51,7 +51,7 @@ class Layout(NamedTuple):
         """Side by side for each head in one contiguous tensor, the nodes' terms of the gates behind them,
         [N, H * (2 * K + V) + 8 * H]."""
         width = 2 * keys + values
-        return cls(heads, keys, values, 3 * (heads * (width + 8), width))
+        return cls(heads, keys, values, 3 * (heads * (width + len(NodeTerm)), width))
 
     def split(self, joined: Tensor) -> tuple[At, At, At]:
         """Where queries, keys and values begin in such a tensor."""

@@ -12,16 +12,34 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from plstm_graph.gates import Gate, NodeTerm
 from plstm_graph.line_dag.plan import Plan
 from plstm_graph.ops import flat
+from plstm_graph.ops.flat import Setting
 from plstm_graph.ops.triton import gates_back
 from plstm_graph.ops.triton.runtime import ceil_div, launch, power_of_2
 from plstm_graph.ops.triton.sums import SUM_COLUMNS, SUM_ROWS, SUMMED
 from plstm_graph.ops.triton.terms import (
+    AS_NEXT,
+    AS_PREV,
+    BIAS_DIRECT,
+    BIAS_MARK,
+    BIAS_SOURCE,
+    BIAS_TRANSITION,
     BY_NEXT,
     BY_PREV,
+    DIRECT,
     DST,
+    EDGE_MARK,
+    EDGE_SOURCE,
+    HEAD,
+    JOINT,
+    MARK_DST,
+    MARK_SRC,
+    SOURCE_DST,
+    SOURCE_SRC,
     SRC,
+    TAIL,
     at_least_one,
     column_of,
     load_bias,
@@ -57,20 +75,20 @@ def _forward_edges(  # type: ignore[no-untyped-def]
     tail = tl.load(edges + START * E + edge, mask=valid, other=0)
     joint = tl.load(edges + END * E + edge, mask=valid, other=0)
     first, count = pairs_of(edges, edge, valid, E, REV)
-    raw_source = load_chunk(node_terms, tail, 0, inside, NODE, H, HP, DTYPE)
-    raw_source += load_chunk(node_terms, joint, 1, inside, NODE, H, HP, DTYPE)
-    raw_mark = load_chunk(node_terms, tail, 2, inside, NODE, H, HP, DTYPE)
-    raw_mark += load_chunk(node_terms, joint, 3, inside, NODE, H, HP, DTYPE)
-    as_prev = load_chunk(node_terms, tail, 4, inside, NODE, H, HP, DTYPE)
-    as_prev += load_chunk(node_terms, joint, 5, inside, NODE, H, HP, DTYPE)
+    raw_source = load_chunk(node_terms, tail, SOURCE_SRC, inside, NODE, H, HP, DTYPE)
+    raw_source += load_chunk(node_terms, joint, SOURCE_DST, inside, NODE, H, HP, DTYPE)
+    raw_mark = load_chunk(node_terms, tail, MARK_SRC, inside, NODE, H, HP, DTYPE)
+    raw_mark += load_chunk(node_terms, joint, MARK_DST, inside, NODE, H, HP, DTYPE)
+    as_prev = load_chunk(node_terms, tail, TAIL, inside, NODE, H, HP, DTYPE)
+    as_prev += load_chunk(node_terms, joint, JOINT, inside, NODE, H, HP, DTYPE)
     if FEATURES:
         row = column_of(edges, edge, valid, E, GATHERED, REV)
-        raw_source += load_chunk(edge_terms, row, 0, inside, EDGE, H, HP, DTYPE)
-        raw_mark += load_chunk(edge_terms, row, 1, inside, EDGE, H, HP, DTYPE)
-        as_prev += load_chunk(edge_terms, row, 2, inside, EDGE, H, HP, DTYPE)
-    raw_source += load_bias(bias, 0, H, HP, DTYPE)
-    raw_mark += load_bias(bias, 2, H, HP, DTYPE)
-    as_prev += load_bias(bias, 1, H, HP, DTYPE)
+        raw_source += load_chunk(edge_terms, row, EDGE_SOURCE, inside, EDGE, H, HP, DTYPE)
+        raw_mark += load_chunk(edge_terms, row, EDGE_MARK, inside, EDGE, H, HP, DTYPE)
+        as_prev += load_chunk(edge_terms, row, AS_PREV, inside, EDGE, H, HP, DTYPE)
+    raw_source += load_bias(bias, BIAS_SOURCE, H, HP, DTYPE)
+    raw_mark += load_bias(bias, BIAS_MARK, H, HP, DTYPE)
+    as_prev += load_bias(bias, BIAS_TRANSITION, H, HP, DTYPE)
     store_chunk(source, edge, 0, source_gate(raw_source, SATURATING), inside, H, H, HP)
     store_chunk(mark, edge, 0, tl.sigmoid(raw_mark), inside, H, H, HP)
 
@@ -82,10 +100,10 @@ def _forward_edges(  # type: ignore[no-untyped-def]
         other = tl.load(pairs + (LIST + 1) * P + first + i, mask=here, other=0)
         head = tl.load(edges + END * E + other, mask=here, other=0)
         part = there(here, H, HP)
-        raw = as_prev + load_chunk(node_terms, head, 6, part, NODE, H, HP, DTYPE)
+        raw = as_prev + load_chunk(node_terms, head, HEAD, part, NODE, H, HP, DTYPE)
         if FEATURES:
             row = column_of(edges, other, here, E, GATHERED, REV)
-            raw += load_chunk(edge_terms, row, 3, part, EDGE, H, HP, DTYPE)
+            raw += load_chunk(edge_terms, row, AS_NEXT, part, EDGE, H, HP, DTYPE)
         gate = transition_gate(raw, SATURATING)
         size += tl.where(part, tl.abs(gate), 0.0)
         store_chunk(transition, pair, 0, gate, part, H, H, HP)
@@ -113,7 +131,7 @@ def _forward(  # type: ignore[no-untyped-def]
     source, transition, mark, direct, total, _ = split_flat(gates, N, E, P, H)
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = there(row < N, H, HP)
-    raw = load_chunk(node_terms, row, 7, inside, NODE, H, HP, DTYPE) + load_bias(bias, 3, H, HP, DTYPE)
+    raw = load_chunk(node_terms, row, DIRECT, inside, NODE, H, HP, DTYPE) + load_bias(bias, BIAS_DIRECT, H, HP, DTYPE)
     store_chunk(direct, row, 0, tl.sigmoid(raw), inside, H, H, HP)
     _forward_edges(
         node_terms, edge_terms, bias, edges, pairs, source, transition, mark, total, row, row < E, E, P,
@@ -133,37 +151,24 @@ def _rows(terms: Tensor) -> Tensor:
     return terms if terms.stride(1) == 1 else terms.contiguous()
 
 
-def forward_gates(
-    node_terms: Tensor,
-    edge_terms: Tensor | None,
-    bias: Tensor,
-    plan: Plan,
-    mode: str,
-    transition: str,
-    reversed: bool,
-    gathered: bool = False,
-) -> Tensor:
+def forward_gates(node_terms: Tensor, edge_terms: Tensor | None, bias: Tensor, plan: Plan, setting: Setting) -> Tensor:
     """Sum the linear terms of each gate and activate, as :class:`plstm_graph.PLSTMConv` does in plain PyTorch.
 
     Half precision terms are summed in float32. Sizes are not checked.
 
     Args:
-        node_terms: source as src and as dst, mark as src and as dst, transition as tail, joint and head, direct,
-            [N, 8 * H].
-        edge_terms: source, mark, transition as prev and as next, one row per column of the caller's ``edge_index``,
-            [M, 4 * H].
-        bias: source, transition, mark, direct, [4, H]; contiguous.
+        node_terms: chunks in the order of :class:`NodeTerm`, [N, 8 * H].
+        edge_terms: in the order of :class:`EdgeTerm`, one row per column of the caller's ``edge_index``, [M, 4 * H], or
+            one per edge, [E, 4 * H], if ``gathered``, as where duplicate columns were averaged.
+        bias: in the order of :class:`Gate`, [4, H]; contiguous.
         plan: of the line graph, pruned in D mode.
-        mode: ``"P"`` or ``"D"``.
-        transition: ``"tanh"`` or ``"saturating"``.
-        reversed: read against the edges.
-        gathered: ``edge_terms`` have one row per edge, [E, 4 * H], as where duplicate columns were averaged.
+        setting: heads, mode, transition, reversed and gathered.
 
     Returns:
         The gates in float32, or float64 where a term has it, in one tensor, see :mod:`plstm_graph.ops.flat`. What
         stands behind them has no meaning in D mode.
     """
-    heads = bias.size(1)
+    heads = setting.heads
     nodes, edges, pairs = plan.nodes.size(1), plan.edges.size(1), plan.pairs.size(1)
     features = edge_terms is not None
     node_terms = _rows(node_terms)
@@ -185,11 +190,11 @@ def forward_gates(
                 block,
                 node_terms.stride(0),
                 edge_terms.stride(0),
-                mode == "P",
-                transition == "saturating",
+                setting.mode == "P",
+                setting.transition == "saturating",
                 features,
-                gathered,
-                reversed,
+                setting.gathered,
+                setting.reversed,
             ),
             OPTIONS,
         )
@@ -199,22 +204,17 @@ def forward_gates(
 def backward_gates(
     gates: Tensor,
     d_gates: Tensor,
-    heads: int,
     plan: Plan,
-    mode: str,
-    transition: str,
-    reversed: bool,
+    setting: Setting,
     d_joined: Tensor,
     d_edge: Tensor | None,
-    gathered: bool,
     parts: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the terms and the bias of :func:`forward_gates`, and sums for what else has a row for each node.
 
     Args:
         gates, d_gates: see :mod:`plstm_graph.ops.flat`.
-        heads: H.
-        plan, mode, transition, reversed, gathered: as there.
+        plan, setting: as there.
         d_joined: the last 8 * H columns are filled with the gradients of the node terms; others may stand before,
             [N, columns + 8 * H]; contiguous.
         d_edge: filled with those of the edge terms, [M, 4 * H]; contiguous. Rows that no edge reads are left alone.
@@ -223,14 +223,14 @@ def backward_gates(
     Returns:
         The gradient of the bias and the sum of the other columns, [4 * H + columns], and the sum of ``parts``.
     """
+    heads, saturating = setting.heads, setting.transition == "saturating"
     nodes, edges, pairs = plan.nodes.size(1), plan.edges.size(1), plan.pairs.size(1)
     padded, block = _shape(heads)
     node_blocks, edge_blocks = ceil_div(nodes, block), ceil_div(edges, block)
     width, columns = d_joined.size(1), SUMMED // block
     rows, numbers = parts.shape
-    sums = gates.new_empty(node_blocks, width - 4 * heads)
+    sums = gates.new_empty(node_blocks, width - (len(NodeTerm) - len(Gate)) * heads)
     total = gates.new_empty(numbers)
-    saturating = transition == "saturating"
     features, into = d_edge is not None, d_joined if d_edge is None else d_edge
     if edges:
         launch(
@@ -239,10 +239,10 @@ def backward_gates(
             (gates, d_gates, into),
             (plan.edges, plan.pairs),
             (nodes, edges, pairs),
-            (heads, padded, block, mode == "P", saturating, features, gathered, reversed),
+            (heads, padded, block, setting.mode == "P", saturating, features, setting.gathered, setting.reversed),
             OPTIONS,
         )
-    by_column = ceil_div(numbers, SUM_COLUMNS) + node_blocks * ceil_div(width - 8 * heads, columns)
+    by_column = ceil_div(numbers, SUM_COLUMNS) + node_blocks * ceil_div(width - len(NodeTerm) * heads, columns)
     programs = by_column + node_blocks + (edge_blocks if features else 0)
     if programs:
         launch(
@@ -253,7 +253,7 @@ def backward_gates(
             (nodes, edges, pairs, rows),
             (
                 *(heads, padded, block, width, columns, numbers, SUM_ROWS, SUM_COLUMNS),
-                *(saturating, features, gathered, reversed),
+                *(saturating, features, setting.gathered, setting.reversed),
             ),
             OPTIONS,
         )

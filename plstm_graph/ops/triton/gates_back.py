@@ -7,12 +7,31 @@ from plstm_graph.ops.triton.sums import sum_columns, sum_parts
 from plstm_graph.ops.triton.terms import (
     ARRIVE,
     ARRIVING,
+    AS_NEXT,
+    AS_PREV,
+    BIAS_DIRECT,
+    BIAS_MARK,
+    BIAS_SOURCE,
+    BIAS_TRANSITION,
+    BIASES,
     BY_DST,
     BY_NEXT,
     BY_PREV,
     BY_SRC,
+    DIRECT,
+    EDGE_MARK,
+    EDGE_SOURCE,
+    EDGE_TERMS,
+    HEAD,
+    JOINT,
     LEAVE,
     LEAVING,
+    MARK_DST,
+    MARK_SRC,
+    NODE_TERMS,
+    SOURCE_DST,
+    SOURCE_SRC,
+    TAIL,
     at_least_one,
     column_of,
     load_chunk,
@@ -71,9 +90,10 @@ def edges_back(  # type: ignore[no-untyped-def]
     if FEATURES:
         row = column_of(edges, edge, valid, E, GATHERED, REV)
         at_source = through_source(source, d_source, edge, inside, H, HP, DTYPE, SATURATING)
-        store_chunk(d_edge, row, 0, at_source, inside, 4 * H, H, HP)
-        store_chunk(d_edge, row, 1, through_sigmoid(mark, d_mark, edge, inside, H, HP, DTYPE), inside, 4 * H, H, HP)
-        store_chunk(d_edge, row, 2, sum_prev, inside, 4 * H, H, HP)
+        store_chunk(d_edge, row, EDGE_SOURCE, at_source, inside, EDGE_TERMS * H, H, HP)
+        at_mark = through_sigmoid(mark, d_mark, edge, inside, H, HP, DTYPE)
+        store_chunk(d_edge, row, EDGE_MARK, at_mark, inside, EDGE_TERMS * H, H, HP)
+        store_chunk(d_edge, row, AS_PREV, sum_prev, inside, EDGE_TERMS * H, H, HP)
 
 
 @triton.jit
@@ -134,8 +154,8 @@ def _backward_nodes(  # type: ignore[no-untyped-def]
     SATURATING: tl.constexpr, REV: tl.constexpr,
 ):  # fmt: skip
     """Some rows of the node terms. Every edge has one src, so sums at src add up to the gradient of the bias."""
-    d_node = d_joined + (NODE - 8 * H)
-    sums += block.to(tl.int64) * (NODE - 4 * H)
+    d_node = d_joined + (NODE - NODE_TERMS * H)
+    sums += block.to(tl.int64) * (NODE - (NODE_TERMS - BIASES) * H)
     source, _, mark, direct, _, _ = split_flat(gates, N, E, P, H)
     d_source, _, d_mark, d_direct, d_prev, d_raw = split_flat(d_gates, N, E, P, H)
     node = block * BLOCK + tl.arange(0, BLOCK)
@@ -145,23 +165,23 @@ def _backward_nodes(  # type: ignore[no-untyped-def]
         source, mark, d_source, d_mark, d_raw, d_prev, nodes, edges, pairs, node, valid, N, E, P,
         H, HP, BLOCK, SATURATING, REV, False,
     )  # fmt: skip
-    store_chunk(d_node, node, 0, at_source, inside, NODE, H, HP)
-    store_chunk(d_node, node, 2, at_mark, inside, NODE, H, HP)
-    store_chunk(d_node, node, 4, at_prev, inside, NODE, H, HP)
+    store_chunk(d_node, node, SOURCE_SRC, at_source, inside, NODE, H, HP)
+    store_chunk(d_node, node, MARK_SRC, at_mark, inside, NODE, H, HP)
+    store_chunk(d_node, node, TAIL, at_prev, inside, NODE, H, HP)
     at_direct = through_sigmoid(direct, d_direct, node, inside, H, HP, d_raw.dtype.element_ty)
-    store_chunk(d_node, node, 7, at_direct, inside, NODE, H, HP)
-    _keep_sum(sums, 0, at_source, H, HP)
-    _keep_sum(sums, 1, at_prev, H, HP)
-    _keep_sum(sums, 2, at_mark, H, HP)
-    _keep_sum(sums, 3, at_direct, H, HP)
+    store_chunk(d_node, node, DIRECT, at_direct, inside, NODE, H, HP)
+    _keep_sum(sums, BIAS_SOURCE, at_source, H, HP)
+    _keep_sum(sums, BIAS_TRANSITION, at_prev, H, HP)
+    _keep_sum(sums, BIAS_MARK, at_mark, H, HP)
+    _keep_sum(sums, BIAS_DIRECT, at_direct, H, HP)
     at_source, at_mark, at_prev, at_next = _sum_edges(
         source, mark, d_source, d_mark, d_raw, d_prev, nodes, edges, pairs, node, valid, N, E, P,
         H, HP, BLOCK, SATURATING, REV, True,
     )  # fmt: skip
-    store_chunk(d_node, node, 1, at_source, inside, NODE, H, HP)
-    store_chunk(d_node, node, 3, at_mark, inside, NODE, H, HP)
-    store_chunk(d_node, node, 5, at_prev, inside, NODE, H, HP)
-    store_chunk(d_node, node, 6, at_next, inside, NODE, H, HP)
+    store_chunk(d_node, node, SOURCE_DST, at_source, inside, NODE, H, HP)
+    store_chunk(d_node, node, MARK_DST, at_mark, inside, NODE, H, HP)
+    store_chunk(d_node, node, JOINT, at_prev, inside, NODE, H, HP)
+    store_chunk(d_node, node, HEAD, at_next, inside, NODE, H, HP)
 
 
 @triton.jit(do_not_specialize=["N", "E", "P", "R"], do_not_specialize_on_alignment=["nodes", "edges", "pairs"])
@@ -189,6 +209,6 @@ def terms_back(  # type: ignore[no-untyped-def]
         valid = edge < E
         row = column_of(edges, edge, valid, E, GATHERED, REV)
         sum_next = _sum_entering(d_raw, edges, pairs, edge, valid, E, P, H, HP, BLOCK, REV)
-        store_chunk(d_edge, row, 3, sum_next, there(valid, H, HP), 4 * H, H, HP)
+        store_chunk(d_edge, row, AS_NEXT, sum_next, there(valid, H, HP), EDGE_TERMS * H, H, HP)
     else:
         sum_columns(d_joined, sums, block - node_blocks - edge_blocks, N, H, BLOCK, NODE, COLUMNS)

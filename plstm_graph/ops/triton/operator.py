@@ -9,7 +9,7 @@ from torch import Tensor
 
 from plstm_graph.gates import Gates
 from plstm_graph.line_dag.plan import LargeNode, Plan
-from plstm_graph.ops.flat import GRADIENTS, Norm, places
+from plstm_graph.ops.flat import GRADIENTS, Norm, Setting, places
 from plstm_graph.ops.triton.call import Call, Ends, Layout
 from plstm_graph.ops.triton.norm import backward_norm, forward_norm, norm_parts
 from plstm_graph.ops.triton.runtime import INTERPRETED
@@ -116,9 +116,9 @@ def _like(x: Tensor) -> Tensor:
 # The same step by step, for a layer as one: what needs nothing but gates apart from what needs vectors.
 
 
-def walk_along(gates: Tensor, heads: int, keys: int, values: int, plan: Plan, reversed: bool) -> Call:
+def walk_along(gates: Tensor, values: int, plan: Plan, setting: Setting) -> Call:
     """What of the forward pass needs nothing but gates, see :mod:`plstm_graph.ops.flat`."""
-    call = Call(Layout.joined(heads, keys, values), plan, reversed, gates)
+    call = Call(Layout.joined(setting.heads, setting.keys, values), plan, setting.reversed, gates)
     call.walk_along(call.gates(gates))
     return call
 

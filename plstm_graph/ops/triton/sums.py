@@ -3,6 +3,8 @@
 import triton
 import triton.language as tl
 
+from plstm_graph.ops.triton.terms import BIASES, NODE_TERMS
+
 SUMMED = 2048
 """Numbers of the tile of a program that sums columns."""
 SUM_ROWS, SUM_COLUMNS = 512, 4
@@ -15,13 +17,14 @@ def sum_columns(  # type: ignore[no-untyped-def]
     H: tl.constexpr, BLOCK: tl.constexpr, NODE: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Sums over some rows of some columns that stand before the node terms."""
-    WIDTH: tl.constexpr = NODE - 8 * H
+    WIDTH: tl.constexpr = NODE - NODE_TERMS * H
     GROUPS: tl.constexpr = (WIDTH + COLUMNS - 1) // COLUMNS
     block, column = part // GROUPS, part % GROUPS * COLUMNS + tl.arange(0, COLUMNS)
     row = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = (row < N)[:, None] & (column < WIDTH)[None, :]
     tile = tl.load(d_joined + row[:, None] * NODE + column[None, :], mask=mask, other=0.0).to(sums.dtype.element_ty)
-    tl.store(sums + block.to(tl.int64) * (4 * H + WIDTH) + 4 * H + column, tl.sum(tile, 0), mask=column < WIDTH)
+    own = sums + block.to(tl.int64) * (BIASES * H + WIDTH) + BIASES * H
+    tl.store(own + column, tl.sum(tile, 0), mask=column < WIDTH)
 
 
 @triton.jit

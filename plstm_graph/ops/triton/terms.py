@@ -23,14 +23,32 @@ ALONG: tl.constexpr = tl.constexpr(int(Edge.ALONG))
 AGAINST: tl.constexpr = tl.constexpr(int(Edge.AGAINST))
 BY_NEXT: tl.constexpr = tl.constexpr(int(Pair.BY_NEXT))
 BY_PREV: tl.constexpr = tl.constexpr(int(Pair.BY_PREV))
+SOURCE_SRC: tl.constexpr = tl.constexpr(int(definition.NodeTerm.SOURCE_SRC))
+SOURCE_DST: tl.constexpr = tl.constexpr(int(definition.NodeTerm.SOURCE_DST))
+MARK_SRC: tl.constexpr = tl.constexpr(int(definition.NodeTerm.MARK_SRC))
+MARK_DST: tl.constexpr = tl.constexpr(int(definition.NodeTerm.MARK_DST))
+TAIL: tl.constexpr = tl.constexpr(int(definition.NodeTerm.TAIL))
+JOINT: tl.constexpr = tl.constexpr(int(definition.NodeTerm.JOINT))
+HEAD: tl.constexpr = tl.constexpr(int(definition.NodeTerm.HEAD))
+DIRECT: tl.constexpr = tl.constexpr(int(definition.NodeTerm.DIRECT))
+NODE_TERMS: tl.constexpr = tl.constexpr(len(definition.NodeTerm))
+EDGE_SOURCE: tl.constexpr = tl.constexpr(int(definition.EdgeTerm.SOURCE))
+EDGE_MARK: tl.constexpr = tl.constexpr(int(definition.EdgeTerm.MARK))
+AS_PREV: tl.constexpr = tl.constexpr(int(definition.EdgeTerm.AS_PREV))
+AS_NEXT: tl.constexpr = tl.constexpr(int(definition.EdgeTerm.AS_NEXT))
+EDGE_TERMS: tl.constexpr = tl.constexpr(len(definition.EdgeTerm))
+BIAS_SOURCE: tl.constexpr = tl.constexpr(int(definition.Gate.SOURCE))
+BIAS_TRANSITION: tl.constexpr = tl.constexpr(int(definition.Gate.TRANSITION))
+BIAS_MARK: tl.constexpr = tl.constexpr(int(definition.Gate.MARK))
+BIAS_DIRECT: tl.constexpr = tl.constexpr(int(definition.Gate.DIRECT))
+BIASES: tl.constexpr = tl.constexpr(len(definition.Gate))
 LINE: tl.constexpr = tl.constexpr(flat.LINE)
 SATURATED: tl.constexpr = tl.constexpr(definition.SATURATED)
 LEAK: tl.constexpr = tl.constexpr(definition.LEAK)
 SLOPE: tl.constexpr = tl.constexpr(definition.SOURCE_SLOPE)
 
-# Chunks of H columns. Node terms: source as src 0 and dst 1, mark as src 2 and dst 3, transition as tail 4, joint 5 and
-# head 6, direct 7. Edge terms: source 0, mark 1, transition as prev 2 and as next 3. Bias and its gradient: source 0,
-# transition 1, mark 2, direct 3. Tiles are [BLOCK, HP], HP the power of two from H on. REV: read against the edges.
+# Terms are chunks of H columns, in the orders of NodeTerm and EdgeTerm; rows of the bias and of its gradient have that
+# of Gate. Tiles are [BLOCK, HP], HP the power of two from H on. REV: read against the edges.
 # SATURATING: transitions and sources are cut off. NODE and EDGE: from row to row of node and edge terms.
 # Rows of tables stand one after the other, ``table + ROW * size``. Sizes are never specialised: one compiled kernel
 # serves every batch.

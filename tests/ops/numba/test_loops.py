@@ -15,7 +15,7 @@ from numba.core.event import Event, EventStatus
 
 from plstm_graph import LineDAG
 from plstm_graph.gates import view
-from plstm_graph.ops.flat import GATES, GRADIENTS, Norm, unfold
+from plstm_graph.ops.flat import GATES, GRADIENTS, Norm, Setting, unfold
 from plstm_graph.ops.numba import operator, runtime
 from plstm_graph.ops.numba.gates import ROWS, backward_gates, forward_gates
 from plstm_graph.ops.numba.norm import backward_norm, forward_norm
@@ -44,7 +44,7 @@ def test_side_by_side_as_apart(widths, dtype):
         plan, grad = dag.plan(4), torch.randn(inputs.value.shape, dtype=dtype)
         rows = joined(inputs)
         gates = fold(inputs.gates, plan, GATES)
-        call = operator.walk_along(gates, heads, keys, width, plan, dag.reversed)
+        call = operator.walk_along(gates, width, plan, Setting("numba", heads, keys, "P", reversed=dag.reversed))
         norm = Norm(torch.randn(heads, width, dtype=dtype), None, 1e-5, True)
         output, after = operator.attend(call, rows, None, gates, norm)
         assert torch.equal(output, operator.forward(*inputs, plan, dag.reversed)[0]), name
@@ -97,11 +97,12 @@ def test_any_number_of_threads(threads, dtype):
     weight, bias, gate_bias = (torch.randn(*shape, **like) for shape in ((heads, 5), (heads * 5,), (4, heads)))
 
     def results() -> list[Tensor]:
-        flat = forward_gates(node_terms, edge_terms, gate_bias, plan, "P", "tanh", False)
+        setting = Setting("numba", heads, 5, "P")
+        flat = forward_gates(node_terms, edge_terms, gate_bias, plan, setting)
         gates, total = unfold(flat, plan, heads)
         grads = fold([gate.flip(0) for gate in gates], plan, GRADIENTS)
         d_node, d_edge = torch.cat([y.flatten(1), torch.empty_like(node_terms)], 1), torch.zeros_like(edge_terms)
-        d_bias, _ = backward_gates(flat, grads, heads, plan, "P", "tanh", False, d_node, d_edge, False, y.flatten(1))
+        d_bias, _ = backward_gates(flat, grads, plan, setting, d_node, d_edge, y.flatten(1))
         norm = Norm(weight, bias, 1e-5, True)
         normed = forward_norm(y, norm), *backward_norm(d_out, y, norm)
         return [*gates, total, d_node, d_edge, d_bias, *(x for x in normed if x is not None)]
@@ -120,7 +121,9 @@ def test_activations_in_float32():
     raw = torch.cat([sizes, -sizes]).view(1, -1)
     dag = LineDAG.from_edge_index(torch.tensor([[0, 1], [1, 2]]))
     bias = raw.expand(4, -1).contiguous()
-    flat = forward_gates(torch.zeros(3, 8 * raw.numel()), None, bias, dag.plan(4), "D", "tanh", False)
+    flat = forward_gates(
+        torch.zeros(3, 8 * raw.numel()), None, bias, dag.plan(4), Setting("numba", raw.numel(), 1, "D")
+    )
     gates, _ = unfold(flat, dag.plan(4), raw.numel())
     digits = 4 * torch.finfo(torch.float32).eps
     torch.testing.assert_close(gates.transition.double(), raw.double().tanh(), rtol=digits, atol=0)

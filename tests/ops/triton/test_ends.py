@@ -11,7 +11,7 @@ pytest.importorskip("triton")
 from plstm_graph import LineDAG
 from plstm_graph.line_dag import plan
 from plstm_graph.line_dag.plan import Host
-from plstm_graph.ops.flat import GATES, Norm, unfold
+from plstm_graph.ops.flat import GATES, Norm, Setting, unfold
 from plstm_graph.ops.triton import operator
 from plstm_graph.testing import DAGS
 
@@ -43,7 +43,7 @@ def ends(numbers: list[int], dtype: torch.dtype, bias: bool) -> list[dict[str, T
     assert served[-1] == sum(i in LARGE for i in numbers)
     rows = joined(inputs).to(DEVICE, dtype)
     gates = fold([gate.float() for gate in inputs.gates], dag.plan(4), GATES).to(DEVICE)
-    call = operator.walk_along(gates, HEADS, KEYS, VALUES, tables, False)
+    call = operator.walk_along(gates, VALUES, tables, Setting("triton", HEADS, KEYS, "P"))
     y, output = operator.attend(call, rows, shift if bias else None, gates, norm)
     grad = inputs.value.flip(1, 2).flatten(1).to(output)
     d_rows, d_gates, _ = operator.attend_back(call, rows, shift if bias else None, gates, y, grad, norm)

@@ -13,7 +13,7 @@ pytest.importorskip("triton")
 from plstm_graph import LineDAG, PLSTMConv
 from plstm_graph.gates import LEAK, TRANSITIONS, Gates, normalize_transition, view
 from plstm_graph.line_dag.plan import Plan
-from plstm_graph.ops.flat import GATES, GRADIENTS, unfold
+from plstm_graph.ops.flat import GATES, GRADIENTS, Setting, unfold
 from plstm_graph.ops.triton.gates import TILE, backward_gates, forward_gates
 from plstm_graph.ops.triton.sums import SUM_ROWS
 from plstm_graph.testing import DAGS, grid_dag, random_dag
@@ -55,7 +55,8 @@ def gates_of(
     terms, plan: Plan, mode: str, reversed: bool, gathered: bool = False, transition: str = "tanh"
 ) -> tuple[Gates, Tensor]:
     """Gates and what stands behind them, from the kernel."""
-    return unfold(forward_gates(*terms, plan, mode, transition, reversed, gathered), plan, terms[2].size(1))
+    setting = Setting("triton", terms[2].size(1), 1, mode, transition, reversed, gathered)
+    return unfold(forward_gates(*terms, plan, setting), plan, setting.heads)
 
 
 def gradients_of(
@@ -74,9 +75,10 @@ def gradients_of(
     others = torch.randn(node_terms.size(0), 70, device=DEVICE, dtype=node_terms.dtype)  # columns before the terms
     d_joined = torch.cat([others, torch.full_like(node_terms, torch.nan)], 1)
     d_edge = None if edge_terms is None else torch.zeros_like(edge_terms, memory_format=torch.contiguous_format)
-    given = fold(gates, plan, GATES), fold(grads, plan, GRADIENTS), heads
+    given = fold(gates, plan, GATES), fold(grads, plan, GRADIENTS)
+    setting = Setting("triton", heads, 1, mode, transition, reversed, gathered)
     parts = torch.rand(3 * SUM_ROWS + 1, 40, device=DEVICE, dtype=given[0].dtype)
-    sums, total = backward_gates(*given, plan, mode, transition, reversed, d_joined, d_edge, gathered, parts)
+    sums, total = backward_gates(*given, plan, setting, d_joined, d_edge, parts)
     assert torch.equal(d_joined[:, :70], others)
     torch.testing.assert_close(total, parts.sum(0), **SINGLE)
     torch.testing.assert_close(sums[4 * heads :], others.to(sums.dtype).sum(0), **SINGLE)
