@@ -6,6 +6,7 @@ A task from outside is in ``tests/tasks/test_tasks.py``.
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.nn import SAGEConv
 
+from plstm_graph import Gates, LineDAG
 from plstm_graph.config.architectures import MODELS, Architecture, architecture
 from plstm_graph.config.models import AnyConfig, ModelConfig
 from plstm_graph.config.names import check_options
@@ -26,7 +28,7 @@ from plstm_graph.data.examples import Arrays, Examples, Graphs, Part
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import CheckpointError, ConfigError
 from plstm_graph.nn import PLSTMChain, PLSTMConv
-from plstm_graph.ops import compiled, dispatch
+from plstm_graph.ops import compiled, dispatch, propagate
 from plstm_graph.tasks import METRICS, TASKS, Binary, Task
 from plstm_graph.train import evaluate, predict, train
 from plstm_graph.train.config import from_dict, to_dict
@@ -199,6 +201,39 @@ def test_a_compiled_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert dispatch.choose_backend("cpu", 0, 0, True) == "numba"
     finally:
         del compiled.HOMES["toy"], dispatch.BACKENDS["toy"]
+
+
+@pytest.mark.parametrize("facts", [{}, {"half": True, "strided": True, "served": lambda keys, values: values // 8}])
+def test_a_compiled_backend_says_what_it_takes(facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operator and layer ask for it, and nobody asks for names: half precision, rows that lie apart, large graphs."""
+    numba = pytest.importorskip("plstm_graph.ops.numba")
+    seen: dict[str, Any] = {}
+
+    def forward(query: Tensor, key: Tensor, value: Tensor, gates: Any, plan: Any, reversed: bool) -> Any:
+        seen.update(operator=plan, dtype=value.dtype, strided=not value.is_contiguous())
+        output, call = numba.forward(*(x.float() for x in (query, key, value)), gates, plan, reversed)
+        return output.to(value.dtype), call
+
+    def walk_along(gates: Tensor, values: int, plan: Any, setting: Any) -> Any:
+        seen.update(layer=plan, setting=setting)
+        return numba.walk_along(gates, values, plan, setting)
+
+    steps = {name: getattr(numba, name) for name in numba.__all__} | {"forward": forward, "walk_along": walk_along}
+    monkeypatch.setitem(sys.modules, "toy_backend", SimpleNamespace(**steps))
+    monkeypatch.setitem(compiled.HOMES, "toy", compiled.Home("toy_backend", "cpu", "install toy", **facts))
+    monkeypatch.setitem(dispatch.BACKENDS, "toy", partial(compiled.propagate, "toy"))
+    compiled.load.cache_clear()
+    dag = LineDAG.from_edge_index(torch.tensor([[0, 1, 2], [1, 2, 3]]))
+    gates = Gates(*(torch.rand(rows, 2) for rows in (3, 2, 3, 4)))
+    query, key, value = torch.randn(4, 2, 12).half().split(4, -1)
+    want = propagate(query, key, value, gates, dag, backend="reference")
+    torch.testing.assert_close(propagate(query, key, value, gates, dag, backend="toy"), want, rtol=1e-2, atol=1e-3)
+    assert seen["dtype"] == (torch.float16 if facts else torch.float32)
+    assert seen["strided"] == bool(facts)
+    PLSTMConv(4, 4, heads=2, reverse=True, backend="toy")(torch.randn(4, 4), None, dag=dag)
+    assert (seen["setting"].backend, seen["setting"].heads, seen["setting"].reversed) == ("toy", 2, True)
+    large = 4 + 3 if facts else 0  # nodes and edges of graphs beyond the classes that it serves
+    assert len(seen["operator"].large) == len(seen["layer"].large) == large + 2
 
 
 def test_all_kinds_of_examples_meet_one_protocol(tmp_path: Path) -> None:

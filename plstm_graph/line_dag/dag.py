@@ -12,7 +12,7 @@ from plstm_graph.errors import BackendUnavailable, ShapeError, missing_extra
 from plstm_graph.line_dag.derived import Derived, Known, to_keep
 from plstm_graph.line_dag.origin import check_columns, check_edges, check_rank
 from plstm_graph.line_dag.pairs import on_the_host
-from plstm_graph.line_dag.plan import TILES
+from plstm_graph.line_dag.plan import EVERY, TILES
 from plstm_graph.line_dag.reading import Reading
 from plstm_graph.line_dag.topology import Topology, broken, build, join, shifted
 from plstm_graph.orient import GIVEN
@@ -168,7 +168,7 @@ class LineDAG(Reading):
         """
         for view in (self, self.prune()) if "D" in modes else (self,):
             for reading in (view, view.reverse()):
-                reading.prepare_reading(0, len(TILES))  # see served_classes
+                reading.prepare_reading(0, len(TILES), EVERY)  # what backends may ask for
         return self
 
     def prepare_reading(self, *classes: int) -> None:

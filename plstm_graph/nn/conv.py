@@ -20,14 +20,13 @@ from plstm_graph.gates import (
     view,
 )
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.line_dag.plan import served_classes
 from plstm_graph.nn.checked import checked
 from plstm_graph.nn.dropin import LAYER, LAYER_CALL, NoMessages, refuse_arguments, refuse_bipartite, refuse_options
 from plstm_graph.nn.linear import EdgeLinear, NodeLinear
 from plstm_graph.nn.norm import OUTPUT_NORMS, MultiHeadRMSNorm
 from plstm_graph.ops import chunkwise, propagate
 from plstm_graph.ops.compiled import HOMES
-from plstm_graph.ops.dispatch import check_backend, compiled_backend
+from plstm_graph.ops.dispatch import COMPILED, check_backend, compiled_backend
 from plstm_graph.ops.functional import transforming
 from plstm_graph.ops.layer import Inputs, Setting, layer
 from plstm_graph.orient import check_order
@@ -227,7 +226,7 @@ class PLSTMConv(NoMessages):
             *(dag.reversed, dag.merged, norm.eps, self.concat),
         )
         inputs = Inputs(x, edge_attr, lin.weight, lin.bias, lin_edge, self.gate_bias, norm.weight, self.bias)
-        return layer(setting, inputs, dag.plan(served_classes(self.key_channels, self.out_channels)))
+        return layer(setting, inputs, dag.plan(HOMES[backend].served(self.key_channels, self.out_channels)))
 
     def _gates(self, node_terms: Tensor, edge_attr: Tensor | None, dag: LineDAG) -> Gates:
         """Linear maps per node and per edge first, added after gathering: nothing of size [P, features] exists."""
@@ -248,9 +247,9 @@ class PLSTMConv(NoMessages):
     def prepare_dag(self, dag: LineDAG) -> None:
         """Make the view and the tables of ``dag`` that the layer reads, where compiled code must find them made."""
         read = view(dag, self.mode, self.reverse)
-        if self.backend != "auto" and self.backend not in HOMES:
-            return
-        read.prepare_reading(served_classes(self.key_channels, self.out_channels))
+        home = HOMES.get(COMPILED.get(dag.src.device.type, "") if self.backend == "auto" else self.backend)
+        if home is not None:
+            read.prepare_reading(home.served(self.key_channels, self.out_channels))
 
     def _edge_map(self, edge_attr: Tensor) -> tuple[Tensor, EdgeLinear]:
         """Edge features [M, edge_dim] and their linear map; refused by a layer that has none."""

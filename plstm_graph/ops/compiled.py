@@ -16,7 +16,7 @@ from torch import Tensor
 from plstm_graph.errors import BackendUnavailable, missing_extra
 from plstm_graph.gates import Gates
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.line_dag.plan import Plan, served_classes
+from plstm_graph.line_dag.plan import EVERY, Plan, served_classes
 from plstm_graph.ops import functional
 from plstm_graph.ops.flat import Norm, Setting
 from plstm_graph.ops.functional import NO_SECOND, Reverse, transforming
@@ -94,6 +94,11 @@ class Compiled(Protocol):
         """See :func:`plstm_graph.ops.triton.gates.backward_gates`."""
 
 
+def every_class(keys: int, values: int) -> int:
+    """No graph is large, whatever K and V."""
+    return EVERY
+
+
 class Home(NamedTuple):
     """Where a compiled backend is, and what has to be known of it before it is imported.
 
@@ -104,6 +109,8 @@ class Home(NamedTuple):
         half: it reads half precision as it is and accumulates in float32; others get float32.
         strided: it takes query, key and value whose rows lie apart; others get them contiguous.
         recorded: its launches can be recorded as a CUDA graph.
+        served: how many size classes (see :mod:`plstm_graph.line_dag.plan`) it takes as small graphs, from K and V;
+            graphs beyond are counted as large in the plans that it gets.
     """
 
     module: str
@@ -112,6 +119,7 @@ class Home(NamedTuple):
     half: bool = False
     strided: bool = False
     recorded: bool = False
+    served: Callable[[int, int], int] = every_class
 
 
 HOMES: dict[str, Home] = {
@@ -123,6 +131,7 @@ HOMES: dict[str, Home] = {
         half=True,
         strided=True,
         recorded=True,
+        served=served_classes,
     ),
 }
 """Compiled backends by name."""
@@ -171,7 +180,7 @@ def propagate(name: str, query: Tensor, key: Tensor, value: Tensor, gates: Gates
     # Loops over memory that is not contiguous would not be SIMD.
     vectors = (x if HOMES[name].strided and dense(x) else x.contiguous() for x in (query, key, value))
     inputs = (*vectors, *(gate.contiguous() for gate in gates))
-    plan = dag.plan(served_classes(key.size(2), value.size(2)))
+    plan = dag.plan(HOMES[name].served(key.size(2), value.size(2)))
     if torch.compiler.is_compiling():
         return torch.ops.plstm_graph.propagate(name, dag.reversed, *inputs, list(plan))
     if transforming():

@@ -8,7 +8,7 @@ from torch import nn
 from plstm_graph.config.architectures import architecture
 from plstm_graph.data.packed import PackedGraphs
 from plstm_graph.errors import ConfigError, DataError
-from plstm_graph.line_dag.plan import TILES, served_classes
+from plstm_graph.line_dag.plan import TILES
 from plstm_graph.nn.conv import PLSTMConv
 from plstm_graph.ops.compiled import HOMES
 from plstm_graph.ops.dispatch import compiled_backend
@@ -29,6 +29,8 @@ def capturable(
         ConfigError: training steps on them cannot be captured, and why.
     """
     why, kind, options = None, architecture(config.model.model), vars(config.model)
+    home = HOMES.get(compiled_backend(options["backend"], device) or "") if kind.oriented else None
+    convs = [module for module in model.modules() if isinstance(module, PLSTMConv)]
     if device.type != "cuda":
         why = f"needs a GPU, not {device.type}"
     elif devices > 1:
@@ -47,9 +49,10 @@ def capturable(
         why = f"needs line graphs that are made ahead, not order {options['order']!r}"
     elif config.precision == "16-mixed" and options.get("norm") == "none":
         why = "needs norms in 16-mixed, where features of the filler could overflow"
-    elif kind.oriented and not _recorded(options["backend"], device):
-        why = "needs the backend 'triton', not chosen or unable to run"
-    elif any(isinstance(x, PLSTMConv) and not served_classes(x.key_channels, x.out_channels) for x in model.modules()):
+    elif kind.oriented and not (home and home.recorded):
+        recorded = " or ".join(repr(name) for name, home in HOMES.items() if home.recorded)
+        why = f"needs the backend {recorded}, not chosen or unable to run"
+    elif home and not all(home.served(x.key_channels, x.out_channels) for x in convs):
         why = "needs narrower heads: K and V of at most 128 each"
     else:
         try:
@@ -65,12 +68,6 @@ def capturable(
                 "that is larger; try smaller batches"
             )
     raise ConfigError(f"capture {why}; leave capture out")
-
-
-def _recorded(backend: str, device: torch.device) -> bool:
-    """Whether the operator runs on a backend whose launches a CUDA graph can hold."""
-    found = compiled_backend(backend, device)
-    return found is not None and HOMES[found].recorded
 
 
 def _share_that_fits(graphs: PackedGraphs, batch_size: int) -> float:

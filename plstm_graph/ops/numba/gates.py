@@ -161,6 +161,7 @@ def _at_least_one(total, one):  # type: ignore[no-untyped-def]
 def _forward(terms, strides, tables, gates, total, saturating, sizes):  # type: ignore[no-untyped-def]
     """Each block takes the nodes and the edges of the same numbers."""
     nodes, edges, heads = sizes
+    ends, column, exits = tables  # a parallel loop takes tuples of arrays, but not of tuples
     for number in prange(-(-max(nodes, edges) // ROWS)):
         first = number * ROWS
         some_nodes, some_edges = min(ROWS, nodes - first), min(ROWS, edges - first)
@@ -168,7 +169,7 @@ def _forward(terms, strides, tables, gates, total, saturating, sizes):  # type: 
             _direct_gates((first, some_nodes), terms, strides, gates[3], heads)
         if some_edges > 0:
             as_prev = np.empty(some_edges * heads, gates[0].dtype)
-            given = (first, some_edges), terms, strides, tables
+            given = (first, some_edges), terms, strides, (ends, column, exits)
             _edge_gates(*given, gates, as_prev, saturating, heads)
             _transitions(*given, as_prev, gates[1], total, saturating, heads)
 
