@@ -36,6 +36,7 @@ class Topology(NamedTuple):
     @classmethod
     def of(
         cls,
+        *,
         src: Tensor,
         dst: Tensor,
         prev: Tensor,
@@ -81,7 +82,18 @@ def build(edge_index: Tensor, num_nodes: int | None, order: str | Tensor, batch:
     column = torch.full_like(columns[0], -1)
     column[plain] = edge_of
     along = columns[0] == torch.cat([src, src.new_zeros(1)])[column]
-    return Topology.of(src, dst, *line_pairs(src, dst, num_nodes), level, column, along, graph_ptr, edge_ptr)
+    prev, next = line_pairs(src, dst, num_nodes)
+    return Topology.of(
+        src=src,
+        dst=dst,
+        prev=prev,
+        next=next,
+        level=level,
+        column=column,
+        column_along=along,
+        graph_ptr=graph_ptr,
+        edge_ptr=edge_ptr,
+    )
 
 
 def join(parts: Sequence[Topology]) -> Topology:

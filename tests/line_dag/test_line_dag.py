@@ -263,7 +263,8 @@ def _empty() -> LineDAG:
     """One graph without nodes."""
     none = torch.zeros(0, dtype=torch.long)
     pointer = torch.zeros(2, dtype=torch.long)
-    return LineDAG.of(Topology.of(none, none, none, none, none, none, none.bool(), pointer, pointer))
+    arrays = dict.fromkeys(("src", "dst", "prev", "next", "level", "column"), none)
+    return LineDAG.of(Topology.of(**arrays, column_along=none.bool(), graph_ptr=pointer, edge_ptr=pointer))
 
 
 def test_collate_keeps_the_views_that_all_parts_have():

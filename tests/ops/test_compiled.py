@@ -1,9 +1,13 @@
 """The registered op: what PyTorch is told about it is what it does."""
 
+import ast
+from pathlib import Path
+
 import pytest
 import torch
 from backends import HERE, every
 
+import plstm_graph
 from plstm_graph.line_dag.plan import served_classes
 from plstm_graph.ops.compiled import HOMES
 from plstm_graph.testing import DAGS, VIEWS, random_inputs
@@ -67,3 +71,15 @@ def test_results_are_laid_out_as_promised(backend, device, name, view, dtype, st
         assert fake.is_meta
         for found in (result, fake):
             assert (found.shape, found.stride(), found.dtype) == (like.shape, like.stride(), like.dtype)
+
+
+def test_no_signature_has_ten_positional_arguments():
+    """But for kernels, whose arguments are those of a launch."""
+    long = []
+    for folder in ("ops", "line_dag"):
+        for path in (Path(plstm_graph.__file__).parent / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.FunctionDef) and len(node.args.posonlyargs + node.args.args) > 9:
+                    kernel = any("triton.jit" in ast.unparse(decorator) for decorator in node.decorator_list)
+                    long += [] if kernel else [f"{path.name}: {node.name}"]
+    assert long == []
