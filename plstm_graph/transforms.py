@@ -154,7 +154,7 @@ class GraphTransform(BaseTransform):
         return self.change(data)
 
     def change(self, data: Data) -> Data:
-        """What becomes of one graph, which is a copy already."""
+        """Change one graph, which is a copy already."""
         raise NotImplementedError
 
 
@@ -175,7 +175,7 @@ class OrientDAG(GraphTransform):
         self.order, self.seed = order, seed
 
     def change(self, data: Data) -> Data:
-        """Returns ``data`` with ``rank``."""
+        """Return ``data`` with ``rank``."""
         data = _plain(data)
         if self.order == CANONICAL:
             data.rank = canonical_rank(data).to(data.edge_index.device)
@@ -212,7 +212,7 @@ class AddLineDAG(GraphTransform):
         self.order, self.prune = order, prune
 
     def change(self, data: Data) -> LineDAGData:
-        """Returns a :class:`LineDAGData` with the attributes of ``data`` and the line graph."""
+        """Return a :class:`LineDAGData` with the attributes of ``data`` and the line graph."""
         data = _plain(data)
         dag = line_dag(data, self.order)
         tensors = {name: getattr(dag, name) for name in _STORED}
@@ -240,7 +240,7 @@ class TopologicalLevels(GraphTransform):
     """
 
     def change(self, data: Data) -> Data:
-        """Returns ``data`` with ``level``."""
+        """Return ``data`` with ``level``."""
         data.level = topological_levels(data.edge_index, data.num_nodes)
         return data
 
@@ -259,7 +259,7 @@ class DirectedLineGraph(GraphTransform):
     """
 
     def change(self, data: Data) -> Data:
-        """Returns the line graph as new data."""
+        """Return the line graph as new data."""
         data = _plain(data)
         pairs, joint = line_graph(data.edge_index, data.num_nodes)
         # Other tensors may belong to nodes or edges, and a size does not tell which.
@@ -283,13 +283,13 @@ class ToMultitree(GraphTransform):
     """
 
     def change(self, data: Data) -> Data:
-        """Returns ``data`` with fewer columns."""
+        """Return ``data`` with fewer columns."""
         data = _plain(data)
         return data.edge_subgraph(to_multitree(data.edge_index, data.num_nodes))
 
 
 def _plain(data: Data) -> Data:
-    """The same without its line graph, which belongs to the orientation and the columns of before."""
+    """Drop the line graph, which belongs to the orientation and the columns of before."""
     kept = {key: value for key, value in data.to_dict().items() if key not in (_KEY, "line_dag")}
     if isinstance(data, LineDAGData):
         return Data(**kept)

@@ -25,7 +25,7 @@ RARE = 3
 
 
 class Capacity(NamedTuple):
-    """What every filled batch has.
+    """Sizes of every filled batch.
 
     Attributes:
         graphs: graphs of the data set in a batch, B.
@@ -48,7 +48,7 @@ class Capacity(NamedTuple):
         return rest if (rest >= least(len(rest))).all() else None
 
     def holds(self, classes: Tensor) -> bool:
-        """Whether there are places for all graphs of each size class, see ``Plan.host``."""
+        """Tell whether there are places for all graphs of each size class, see ``Plan.host``."""
         return bool((classes[[Host.GRAPHS, Host.ROOM]].numpy() <= self.classes).all())
 
     def work(self, work: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,7 +81,7 @@ def capacity(sizes: np.ndarray, nodes: Tensor, edges: Tensor, graphs: int) -> Ca
 
 
 def _most(each: np.ndarray, graphs: int) -> np.ndarray:
-    """What a sum over so many graphs seldom exceeds, from what each graph has in the last dimension."""
+    """Bound that a sum over so many graphs seldom exceeds, from what each graph has in the last dimension."""
     most: np.ndarray = np.ceil(each.mean(-1) * graphs + SPREAD * each.std(-1) * graphs**0.5).astype(np.int64)
     return most
 
@@ -94,7 +94,7 @@ def least(kinds: int) -> np.ndarray:
 
 
 def with_filler(packed: Any, graphs: int) -> Any:
-    """The same ``PackedGraphs`` with room behind it for the fillers of batches of ``graphs`` graphs.
+    """Copy ``PackedGraphs`` with room behind them for the fillers of batches of ``graphs`` graphs.
 
     Raises:
         DataError: it has fewer graphs, or one with duplicate columns, whose features cannot be averaged unless the

@@ -51,7 +51,7 @@ class Chosen(NamedTuple):
 
 
 class Slices(NamedTuple):
-    """The same on the device.
+    """Choice of graphs on the device.
 
     Attributes:
         places, owners: for each kind of thing, where those of the batch stand in the union, and in which graph of the
@@ -168,7 +168,7 @@ class PackedGraphs:
 
     @property
     def device(self) -> torch.device:
-        """Where batches come to be."""
+        """Device of the batches."""
         return self._tensors()[0].device
 
     @property
@@ -193,7 +193,7 @@ class PackedGraphs:
 
     @torch.inference_mode(False)
     def batch(self, indices: Indices, *, filled: bool = False) -> Batch:
-        """What ``Batch.from_data_list`` makes of these graphs, on the device, with a ``line_dag`` that has its plans.
+        """Make what ``Batch.from_data_list`` makes of these graphs, on the device, with a planned ``line_dag``.
 
         Args:
             indices: numbers of the graphs in any order, repeated or not, on the host, [B].
@@ -239,11 +239,11 @@ class PackedGraphs:
         return Chosen(graphs, sizes, ends, *classify(*nodes_edges), live)
 
     def fits(self, indices: Indices) -> bool:
-        """Whether a batch of these graphs can be filled up."""
+        """Tell whether a batch of these graphs can be filled up."""
         return self._filled(self._choose(indices)) is not None
 
     def _filled(self, chosen: Chosen) -> Chosen | None:
-        """With the filler as the last graph, if there is one that fits."""
+        """Add the filler as the last graph, if there is one that fits."""
         if self.capacity is None:
             raise DataError("there is no room for a filler; call with_filler() first")
         work, classes = chosen.work, chosen.classes
@@ -321,7 +321,7 @@ class PackedLoader:
 
 
 def _listed(union: Batch, key: str) -> bool:
-    """Whether PyG keeps a list with one object a graph (and not one of tensors that are collated one by one)."""
+    """Tell whether PyG keeps a list with one object a graph (and not one of tensors that are collated one by one)."""
     return isinstance(union[key], list) and isinstance(union._slice_dict[key], Tensor)
 
 

@@ -112,7 +112,7 @@ def attribute(union: Batch, key: str, sizes: Sizes) -> Attribute:
 
 
 def growth(union: Batch, last: Data, key: str) -> np.ndarray:
-    """By how much values grow from each graph to the next, [G]; PyG keeps the sums, without the last graph's part."""
+    """Growth of values from each graph to the next, [G]; PyG keeps the sums, without the last graph's part."""
     own = int(last.__inc__(key, last[key], last._store))
     return np.append(union._inc_dict[key].diff().numpy(), own)
 
@@ -151,7 +151,7 @@ def pack_lines(union: Batch, order: str, prune: bool, sizes: Sizes) -> Lines:
 
 
 def _padded(numbers: Tensor, size: int) -> np.ndarray:
-    """With zeros for the last graphs if they have no nodes: a LineDAG does not know of them."""
+    """Add zeros for the last graphs if they have no nodes: a LineDAG does not know of them."""
     return np.pad(numbers.long().numpy(), (0, size - len(numbers)))
 
 

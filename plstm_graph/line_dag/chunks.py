@@ -13,7 +13,7 @@ SWEEPS = 6
 
 
 class ChunkPlan(NamedTuple):
-    """How a line graph falls into chunks.
+    """Division of a line graph into chunks.
 
     Attributes:
         inside: the pairs within chunks, by the levels of their chunk.

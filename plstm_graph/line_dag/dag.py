@@ -172,7 +172,7 @@ class LineDAG(Reading):
         return self
 
     def prepare_reading(self, *classes: int) -> None:
-        """The same of this view alone, with plans for so many size classes."""
+        """Prepare this view alone, with plans for so many size classes."""
         _ = self.degree, self.derived.edge_ids, self.merged and self.derived.averages
         for count in classes:
             self.plan(count)
@@ -197,7 +197,7 @@ class LineDAG(Reading):
         check_columns(self.derived.topology, self.derived.origin, edge_index)
 
     def check_edges(self, edge_index: Tensor) -> None:
-        """The same for edges in any order, those of a sparse adjacency."""
+        """Raise ShapeError unless these are the same edges in any order, as of a sparse adjacency, [2, M]."""
         check_edges(self.derived.topology, edge_index)
 
     def check_rank(self, rank: Tensor) -> None:
@@ -233,7 +233,7 @@ class LineDAG(Reading):
 
     @classmethod
     def from_networkx(cls, graph: "networkx.Graph", *, order: str | Tensor | None = None) -> "LineDAG":
-        """From a networkx graph, nodes numbered in its own order; a DiGraph keeps its directions by default."""
+        """Convert a networkx graph, nodes numbered in its own order; a DiGraph keeps its directions by default."""
         numbers = {node: i for i, node in enumerate(graph)}
         ends = [(numbers[u], numbers[v]) for u, v in graph.edges()]
         edge_index = torch.tensor(ends, dtype=torch.long, device="cpu").view(-1, 2).t().contiguous()
@@ -241,7 +241,7 @@ class LineDAG(Reading):
         return cls.from_edge_index(edge_index, len(numbers), order=order)
 
     def to_networkx(self, line: bool = False) -> "networkx.DiGraph":
-        """The DAG as a networkx DiGraph; with ``line=True`` its line graph, whose nodes are (src, dst) tuples."""
+        """Convert the DAG to a networkx DiGraph; with ``line=True`` its line graph, with nodes (src, dst)."""
         try:
             import networkx as nx
         except ImportError as error:

@@ -1,4 +1,4 @@
-"""Derived: whatever is worked out from the topology of a line graph, on request and once, for all who read it."""
+"""Derived: tables worked out from the topology of a line graph, on request and once, for all who read it."""
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -20,11 +20,11 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 View = tuple[bool, bool]
-"""Which of its four readings a line graph is: reversed, pruned."""
+"""Name of one of the four readings of a line graph: reversed, pruned."""
 
 
 class Average(NamedTuple):
-    """Which columns to average for each edge: ``column`` adds to ``edge``, [any]; ``total`` of them, [E]."""
+    """Columns to average for each edge: ``column`` adds to ``edge``, [any]; ``total`` of them, [E]."""
 
     column: Tensor
     edge: Tensor
@@ -32,7 +32,7 @@ class Average(NamedTuple):
 
 
 class Known(TypedDict, total=False):
-    """What may be known of a line graph from elsewhere: parts of :class:`Derived`, by their names there."""
+    """Parts of :class:`Derived` that may be known from elsewhere, by their names there."""
 
     kept: Tensor
     pruned_pairs: tuple[Tensor, Tensor]
@@ -46,7 +46,7 @@ class Known(TypedDict, total=False):
 
 @contextmanager
 def to_keep() -> Iterator[None]:
-    """Around the making of what outlives a call: no tensors of inference mode, which could not serve training, nor
+    """Guard the making of what outlives a call: no tensors of inference mode, which could not serve training, nor
     such as torch.func wraps, which no loop over edges could read."""
     with torch.inference_mode(False), torch._C._DisableFuncTorch():
         yield
@@ -58,7 +58,7 @@ def once(compute: Callable[[Any], Value]) -> "cached_property[Value]":
 
 
 def kept_by(memo: dict[Key, Value], key: Key, compute: Callable[[], Value]) -> Value:
-    """The same for what there may be several of."""
+    """Look an entry up that is worked out when it is first asked for, and kept."""
     if key not in memo:
         with to_keep():
             memo[key] = compute()
@@ -66,7 +66,7 @@ def kept_by(memo: dict[Key, Value], key: Key, compute: Callable[[], Value]) -> V
 
 
 class Derived:
-    """What follows from a topology. Parts are added, never changed, and hold tensors, never a LineDAG: a reference
+    """Parts that follow from a topology. They are added, never changed, and hold tensors, never a LineDAG: a reference
     cycle would keep a GPU's memory alive until the garbage collector runs.
 
     Where a part differs from reading to reading, it is kept by :data:`View` or by ``pruned``. In twos, along
@@ -111,7 +111,7 @@ class Derived:
         return set(self._lines)
 
     def knows(self, part: str) -> bool:
-        """Whether a part has been worked out."""
+        """Tell whether a part has been worked out."""
         return part in vars(self)
 
     @once
@@ -187,7 +187,7 @@ class Derived:
         )
 
     def chunk_plan(self, view: View, size: int) -> ChunkPlan:
-        """How the line graph falls into chunks of at most ``size`` edges (with a few synchronisations on a GPU)."""
+        """Division of the line graph into chunks of at most ``size`` edges (with a few synchronisations on a GPU)."""
         return kept_by(
             self._chunk_plans, (view, size), lambda: make_chunk_plan(self.lines(view), self.edge_graph, size)
         )
@@ -208,12 +208,12 @@ class Derived:
     # ------------------------------------------------------------------ copies
 
     def bare(self) -> "Derived":
-        """The same topology with its tables, and without whatever else has been worked out."""
+        """Copy the topology with its tables, and without whatever else has been worked out."""
         given = {name: value for name, value in vars(self).items() if name in ("kept", "edge_ids", "tables")}
         return Derived(self.topology, **given)
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> "Derived":
-        """Other tensors in place of all that are here, each changed once however often it is here."""
+        """Copy with other tensors in place of all that are here, each changed once however often it is here."""
         done: dict[int, Tensor] = {}
 
         def each(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Whether a line graph is still that of its graph: compared column by column, so that none passes that went stale.
+"""Check that a line graph is still that of its graph, column by column, so that none passes that went stale.
 
 A line graph tells the columns of ``edge_index`` that it was built from, all but the node of a self-loop, which it does
 not read either. So what it is compared with is exact, and needs no room of its own.
@@ -22,7 +22,7 @@ STALE = (
 
 
 class Origin:
-    """What a line graph has been found to be that of, so that no other layer need ask. A copy begins without."""
+    """Tensors that a line graph was found to be that of, so that no other layer need ask. A copy begins without."""
 
     def __init__(self) -> None:
         self._columns: Tensor | None = None  # on the host comparing is cheaper than any doubt
@@ -32,24 +32,24 @@ class Origin:
         return Origin, ()
 
     def holds(self, edge_index: Tensor) -> bool:
-        """Whether these columns are known to be the right ones; asks no GPU for anything."""
+        """Tell whether these columns are known to be the right ones; asks no GPU for anything."""
         if edge_index.device.type != "cpu":
             return self.saw(edge_index)
         known = self._columns
         return known is not None and known.dtype == edge_index.dtype and torch.equal(known, edge_index)
 
     def saw(self, tensor: Tensor) -> bool:
-        """Whether this very tensor was noted, and not written to since."""
+        """Tell whether this very tensor was noted, and not written to since."""
         return any(entry[0]() is tensor and entry[1:] == _mark(tensor) for entry in self._seen)
 
     def note(self, tensor: Tensor) -> None:
-        """From now on it is known, until it is written to."""
+        """Remember a tensor until it is written to."""
         if not tensor.is_inference():  # those do not tell
             self._seen = [entry for entry in self._seen if entry[0]() is not None][-3:]
             self._seen.append((weakref.ref(tensor), *_mark(tensor)))
 
     def note_columns(self, edge_index: Tensor) -> None:
-        """The same for ``edge_index``."""
+        """Remember ``edge_index`` in the same way."""
         if edge_index.device.type == "cpu":
             self._columns = edge_index.detach().clone()
         else:
@@ -57,7 +57,7 @@ class Origin:
 
 
 def _mark(tensor: Tensor) -> tuple[int, int]:
-    """What changes when a tensor is written to, or gets other memory."""
+    """Marks that change when a tensor is written to, or gets other memory."""
     return (-1, -1) if tensor.is_inference() else (tensor._version, tensor.data_ptr())
 
 
@@ -69,14 +69,14 @@ def columns_of(lines: Topology) -> Tensor:
 
 
 def same_columns(lines: Topology, edge_index: Tensor) -> Tensor:
-    """Whether each column is the one that a line graph was built from, [M]."""
+    """Tell which columns are those that a line graph was built from, [M]."""
     built = columns_of(lines)
     loops = edge_index[0] == edge_index[1]
     return torch.where(built[0] == built[1], loops, (built == edge_index).all(0))
 
 
 def same_edges(lines: Topology, edge_index: Tensor) -> Tensor:
-    """Whether these are the same edges, in whatever order and however often, [1]. Self-loops do not count."""
+    """Tell whether these are the same edges, in whatever order and however often, [1]. Self-loops do not count."""
 
     def sorted_keys(columns: Tensor) -> Tensor:
         keys = columns[0] * lines.num_nodes + columns[1]
@@ -93,7 +93,7 @@ def same_edges(lines: Topology, edge_index: Tensor) -> Tensor:
 
 
 def same_order(lines: Topology, position: Tensor) -> Tensor:
-    """Whether the edges run, and stand, as nodes at these positions in the order would have it, [E]."""
+    """Tell which edges run, and stand, as nodes at these positions in the order would have it, [E]."""
     low, high = position[lines.src], position[lines.dst]
     place = low * lines.num_nodes + high
     return (low < high) & torch.cat([place.new_ones(1, dtype=torch.bool), place[1:] > place[:-1]])[: place.numel()]

@@ -91,5 +91,5 @@ def grouped(owner: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def within(values: Tensor, size: int) -> bool:
-    """Whether all values lie in 0 to size-1."""
+    """Tell whether all values lie in 0 to size-1."""
     return values.numel() == 0 or (int(values.min()) >= 0 and int(values.max()) < size)

@@ -109,12 +109,12 @@ class Plan(Tables):
 
     @cached_property
     def filled(self) -> bool:
-        """Whether there are nodes that no graph in ``work`` has: those of a filler, see ``data/filling.py``."""
+        """Tell whether there are nodes that no graph in ``work`` has: those of a filler, see ``data/filling.py``."""
         return int(self.host[Host.NODES].sum()) != self.nodes.size(1)
 
     @cached_property
     def memo(self) -> dict[Any, Any]:
-        """By what it was worked out for; a copy begins without."""
+        """Notes by what they were worked out for; a copy begins without."""
         return {}
 
     def __reduce__(self) -> tuple[type["Plan"], tuple[Tensor, ...]]:
@@ -129,7 +129,7 @@ def size_class(nodes: Tensor, edges: Tensor) -> Tensor:
 
 
 def served_classes(keys: int, values: int) -> int:
-    """How many classes the parallel form serves for this K and V; graphs beyond are large: the recurrent form's."""
+    """Count the classes that the parallel form serves for this K and V; graphs beyond are for the recurrent form."""
     padded = sum(max(16, 1 << (width - 1).bit_length()) for width in (keys, values))
     return len(TILES) if padded <= WIDEST else 0
 
@@ -146,7 +146,7 @@ def room_of(nodes: Tensor, edges: Tensor, classes: Tensor) -> Tensor:
 
 
 def classify(nodes: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
-    """``work`` and ``host`` of a plan from the sizes of its graphs, [G] each, on the host."""
+    """Make ``work`` and ``host`` of a plan from the sizes of its graphs, [G] each, on the host."""
     classes = size_class(nodes, edges)
     by_size = torch.sort(edges, stable=True).indices
     graph = by_size[torch.sort(classes[by_size], stable=True).indices]

@@ -10,7 +10,7 @@ MAX_EDGES = 131_072
 
 
 def multitree_pairs(prev: Sequence[int], next: Sequence[int], edge_ptr: Sequence[int]) -> list[bool]:
-    """Which line pairs to keep so that no two edges are joined by more than one path, [P].
+    """Choose the line pairs to keep so that no two edges are joined by more than one path, [P].
 
     Edges are visited in order; a pair is kept if and only if no edge reaches (or is) both its prev and its next so
     far. The result is maximal, a multitree is kept whole, and the order of the caller's columns plays no part.

@@ -1,4 +1,4 @@
-"""Reading: what a line graph tells, as it is read: arrays, sizes and tables by name."""
+"""Reading: a line graph as it is read, its arrays, sizes and tables by name."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -14,7 +14,7 @@ from plstm_graph.line_dag.topology import Topology
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """One of the four views of a line graph: along the edges or against them, whole or pruned to a multitree.
+    """View, one of four, of a line graph: along the edges or against them, whole or pruned to a multitree.
 
     Attributes:
         derived: the topology, and what has been worked out from it; the views share it.
@@ -65,7 +65,7 @@ class Reading:
 
     @property
     def column_along(self) -> Tensor:
-        """Whether that column runs from src to dst, [M]."""
+        """Direction of that column: whether it runs from src to dst, [M]."""
         return self.lines.column_along
 
     @property
@@ -115,7 +115,7 @@ class Reading:
 
     @property
     def merged(self) -> bool:
-        """Whether several columns became one edge (their attributes are averaged)."""
+        """Tell whether several columns became one edge (their attributes are averaged)."""
         return self.lines.merged
 
     # ------------------------------------------------------------------ derived
@@ -156,7 +156,7 @@ class Reading:
         return self.derived.level_plan((self.reversed, self.pruned))
 
     def chunk_plan(self, size: int) -> ChunkPlan:
-        """How it falls into chunks of at most ``size`` edges; once (with a few synchronisations on a GPU)."""
+        """Division into chunks of at most ``size`` edges; once (with a few synchronisations on a GPU)."""
         return self.derived.chunk_plan((self.reversed, self.pruned), size)
 
     def plan(self, classes: int = EVERY) -> Plan:

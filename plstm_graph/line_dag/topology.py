@@ -129,7 +129,7 @@ def shifted(parts: Sequence[Tensor], offsets: Sequence[int]) -> Tensor:
 
 
 def broken(lines: Topology, reversed: bool) -> list[str]:
-    """What of a line graph of DAGs does not hold, in words; ``reversed`` ones are read against the edges."""
+    """List, in words, what does not hold of a line graph of DAGs; ``reversed`` ones are read against the edges."""
     edges, pairs = lines.src.numel(), lines.prev.numel()
     must = {
         "src, dst, level have one entry per edge": lines.dst.numel() == lines.level.numel() == edges,

@@ -255,7 +255,7 @@ def line_dag(edge_index: Tensor, rank: Tensor, is_node: Tensor, *, prune: bool) 
 
 
 def _multitree(real: Tensor) -> Tensor:
-    """Which pairs stay, as :func:`plstm_graph.line_dag.prune.multitree_pairs` decides, bool [G, M, M] (next, prev)."""
+    """Choose the pairs that stay, as ``multitree_pairs`` in ``line_dag/prune.py``, bool [G, M, M] (next, prev)."""
     graphs, size, _ = real.shape
     waiting = real.flatten(1)
     order = waiting.to(torch.uint8).argsort(dim=1, descending=True, stable=True)

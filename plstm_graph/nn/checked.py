@@ -1,4 +1,4 @@
-"""Whether a line graph is that of what a layer reads: asked once, by whoever gets it first."""
+"""Check that a line graph is that of what a layer reads: once, by whoever gets it first."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ class CheckedDAG(LineDAG):
 
 
 def checked(x: Tensor, edge_index: Any, dag: LineDAG) -> CheckedDAG:
-    """The line graph that a caller gave, see :func:`check_dag`."""
+    """Check the line graph that a caller gave, see :func:`check_dag`, unless that has been done."""
     if isinstance(dag, CheckedDAG):
         return dag
     check_dag(x, edge_index, dag)

@@ -294,7 +294,7 @@ class PLSTMConv(NoMessages):
 
 
 def untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether a module is of this very kind and no hook wants to see it run (as that of a lazy one does)."""
+    """Tell whether a module is of this very kind and no hook wants to see it run (as that of a lazy one does)."""
     return type(module) is kind and not (
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )

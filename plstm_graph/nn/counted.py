@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from plstm_graph.errors import ConfigError, ShapeError, unknown
 
 ROWS = ("nodes", "columns", "graphs")
-"""What rows of a norm may be: nodes, columns of ``edge_index``, or graphs."""
+"""Kinds of rows of a norm: nodes, columns of ``edge_index``, or graphs."""
 
 
 def told(norm: nn.Module, rows: str) -> nn.Module:
@@ -24,7 +24,7 @@ def told(norm: nn.Module, rows: str) -> nn.Module:
 
 @contextmanager
 def counted(model: nn.Module, **counts: Tensor) -> Iterator[None]:
-    """In training, every ``BatchNorm1d`` of a model takes its statistics from some of its rows alone.
+    """Let every ``BatchNorm1d`` of a model, in training, take its statistics from some of its rows alone.
 
     Args:
         model: whose norms do so while this lasts. Rows are nodes, unless a norm was :func:`told` otherwise.
@@ -60,7 +60,7 @@ def _forward(norm: nn.BatchNorm1d, rows: str, counts: Tensor, x: Tensor) -> Tens
 
 
 def batch_norm(norm: nn.BatchNorm1d, x: Tensor, counts: Tensor) -> Tensor:
-    """What a norm in training makes of the rows that count, [rows, channels]; in the others stands its bias.
+    """Output of a norm in training for the rows that count, [rows, channels]; in the others stands its bias.
 
     Args:
         norm: its running statistics move on.

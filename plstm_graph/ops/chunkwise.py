@@ -39,7 +39,7 @@ def propagate(query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: Line
 
 
 def serves(dag: LineDAG, device: str, shape: tuple[int, int, int], itemsize: int = 4) -> bool:
-    """Whether ``"auto"`` takes this form: on a GPU, for DAGs that are deep and narrow, within MAX_BYTES.
+    """Tell whether ``"auto"`` takes this form: on a GPU, for DAGs that are deep and narrow, within MAX_BYTES.
 
     ``shape`` is H, K, V.
     """
@@ -88,7 +88,7 @@ def _tails(right: Tensor, transition: Tensor, plan: ChunkPlan) -> Tensor:
 
 
 def _matrices(right: Tensor, transition: Tensor, plan: ChunkPlan) -> Tensor:
-    """How what arrives at a chunk reaches each of its tails, [T, H, width]."""
+    """Matrices from what arrives at a chunk to each of its tails, [T, H, width]."""
     reach = right.new_zeros(*right.shape[:2], plan.width)
     reach[plan.next, :, plan.slot] = transition.index_select(0, plan.pair)
     return sweep(reach, transition, plan.inside).index_select(0, plan.tail)

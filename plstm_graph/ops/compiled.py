@@ -23,7 +23,7 @@ from plstm_graph.ops.functional import NO_SECOND, Reverse, transforming
 
 
 class Compiled(Protocol):
-    """What a module of a compiled backend holds: the operator in one go, then the steps of a layer, see
+    """Functions of a module that is a compiled backend: the operator in one go, then the steps of a layer, see
     :mod:`plstm_graph.ops.layer`.
 
     A ``call`` is what a forward pass leaves for the backward pass, to spare it some work; it is used up by that. Gates
@@ -33,11 +33,11 @@ class Compiled(Protocol):
 
     @staticmethod
     def runs_here(device: torch.device, /) -> str | None:
-        """Why it cannot run for tensors on a device, or None."""
+        """Reason why it cannot run for tensors on a device, or None."""
 
     @staticmethod
     def tried_on(device: torch.device, /) -> bool:
-        """Whether it has been run on such a device; elsewhere it waits to be named."""
+        """Tell whether it has been run on such a device; elsewhere it waits to be named."""
 
     @staticmethod
     def forward(
@@ -72,7 +72,7 @@ class Compiled(Protocol):
     def attend_back(
         call: Any, joined: Tensor, lin_bias: Tensor | None, gates: Tensor, y: Tensor, grad: Tensor, norm: Norm, /
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """From ``joined`` as ``attend`` left it, its first output and the gradient of its second one. Gradient of
+        """Gradients from ``joined`` as ``attend`` left it, its first output and the gradient of its second one: that of
         ``joined``, of which what is not query, key and value is not there yet; the tensor for those of the gates;
         parts of those of the norm's weight and, behind them, bias."""
 
@@ -95,12 +95,12 @@ class Compiled(Protocol):
 
 
 def every_class(keys: int, values: int) -> int:
-    """No graph is large, whatever K and V."""
+    """Count no graph as large, whatever K and V."""
     return EVERY
 
 
 class Home(NamedTuple):
-    """Where a compiled backend is, and what has to be known of it before it is imported.
+    """Place of a compiled backend, and what has to be known of it before it is imported.
 
     Attributes:
         module: holds what :class:`Compiled` says.
@@ -160,8 +160,8 @@ def compiled(name: str) -> Compiled:
 
 @torch.compiler.assume_constant_result
 def unavailable(name: str, device: torch.device, unasked: bool = False) -> str | None:
-    """Why a compiled backend cannot run for tensors on ``device`` in this process, or, ``unasked``, should not; or
-    None."""
+    """Reason why a compiled backend cannot run for tensors on ``device`` in this process (or, ``unasked``, should not),
+    or None."""
     backend = load(name)
     if isinstance(backend, str):
         return backend
@@ -189,7 +189,7 @@ def propagate(name: str, query: Tensor, key: Tensor, value: Tensor, gates: Gates
 
 
 def dense(x: Tensor) -> bool:
-    """Whether kernels may take these [N, H, K] as they are: rows are contiguous and none lies on another."""
+    """Tell whether kernels may take these [N, H, K] as they are: rows are contiguous and none lies on another."""
     node, head, one = x.stride()
     return one == 1 and head >= x.size(2) and node >= head * x.size(1)
 

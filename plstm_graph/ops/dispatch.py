@@ -61,7 +61,7 @@ def choose_backend(device: str, padded: int, states: int, compiled: bool, deep: 
 
 
 def has_compiled(device: torch.device) -> bool:
-    """Whether ``"auto"`` takes the compiled backend of a device in this process."""
+    """Tell whether ``"auto"`` takes the compiled backend of a device in this process."""
     return compiled_backend("auto", device) is not None
 
 

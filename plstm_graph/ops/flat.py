@@ -1,4 +1,4 @@
-"""What steps of a layer hand on to each other: what it is, gates in one tensor, and so their gradients; the norm.
+"""Things that steps of a layer hand on to each other: its setting, gates in one tensor, and so their gradients.
 
 Tensors of gates and of their gradients begin with source [E, H], transition [P, H], mark [E, H] and direct [N, H].
 Gates go on with Σ|transition| over the pairs with the same prev before the normalisation of P mode, [E, H]; gradients
@@ -20,7 +20,7 @@ GATES, GRADIENTS = 5, 6
 
 
 def places(plan: Plan, heads: int) -> list[int]:
-    """Where each part begins; ``places[GATES]`` and ``places[GRADIENTS]`` are the sizes of the tensors."""
+    """Places where the parts begin; ``places[GATES]`` and ``places[GRADIENTS]`` are the sizes of the tensors."""
     found: list[int] | None = plan.memo.get(heads)
     if found is None:
         nodes, edges, pairs = plan.nodes.size(1), plan.edges.size(1), plan.pairs.size(1)
@@ -42,7 +42,7 @@ def unfold(flat: Tensor, plan: Plan, heads: int) -> tuple[Gates, Tensor]:
 
 
 class Setting(NamedTuple):
-    """What a layer is, beside its tensors.
+    """Options of a layer that its steps need.
 
     Attributes:
         backend: name of a compiled one.

@@ -17,7 +17,7 @@ NO_FORWARD = "compiled backends have no forward-mode derivatives (jvp, jacfwd); 
 
 
 def transforming() -> bool:
-    """Whether a transform of torch.func is at work, by the same test as ``torch.autograd.Function.apply``."""
+    """Tell whether a transform of torch.func is at work, by the same test as ``torch.autograd.Function.apply``."""
     return bool(torch._C._are_functorch_transforms_active())
 
 

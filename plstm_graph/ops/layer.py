@@ -20,7 +20,7 @@ from plstm_graph.ops.functional import Reverse
 
 
 class Inputs(NamedTuple):
-    """What a layer has gradients for.
+    """Tensors that a layer has gradients for.
 
     Attributes:
         x, edge_attr: features, [N, in_channels] and [M, edge_dim] or [E, edge_dim].
@@ -43,14 +43,14 @@ class Inputs(NamedTuple):
     bias: Any
 
     def mapped_in(self, dtype: torch.dtype) -> "Inputs":
-        """With all that enters products in another dtype, but for float64, which autocast leaves alone."""
+        """Cast all that enters products to another dtype, but for float64, which autocast leaves alone."""
         named = {name: getattr(self, name) for name in MAPPED}
         return self._replace(
             **{name: x.to(dtype) for name, x in named.items() if x is not None and x.dtype != torch.float64}
         )
 
     def side_by_side(self) -> "Inputs":
-        """With parameters contiguous that kernels and loops read number by number."""
+        """Make parameters contiguous that kernels and loops read number by number."""
         named = {name: getattr(self, name) for name in SUMS}
         apart = {name: x.contiguous() for name, x in named.items() if x is not None and not x.is_contiguous()}
         return self._replace(**apart) if apart else self
@@ -63,8 +63,8 @@ SUMS = ("lin_bias", "gate_bias", "norm", "bias")
 
 
 class Kept(NamedTuple):
-    """What the backward pass needs besides: what ``lin`` makes of the nodes, with the bias or without, as the backend
-    likes; the operator's output; and the gates, see ``flat.py``."""
+    """Tensors that the backward pass needs besides: what ``lin`` makes of the nodes, with the bias or without, as the
+    backend likes; the operator's output; and the gates, see ``flat.py``."""
 
     joined: Tensor
     y: Tensor

@@ -159,7 +159,7 @@ def _at_least_one(total, one):  # type: ignore[no-untyped-def]
 
 @parallel
 def _forward(terms, strides, tables, gates, total, saturating, sizes):  # type: ignore[no-untyped-def]
-    """Each block takes the nodes and the edges of the same numbers."""
+    """Let each block take the nodes and the edges of the same numbers."""
     nodes, edges, heads = sizes
     ends, column, exits = tables  # a parallel loop takes tuples of arrays, but not of tuples
     for number in prange(-(-max(nodes, edges) // ROWS)):
@@ -300,7 +300,7 @@ def _backward_nodes(gates, d_gates, tables, rows, columns, sizes):  # type: igno
 
 
 def forward_gates(node_terms: Tensor, edge_terms: Tensor | None, bias: Tensor, plan: Plan, setting: Setting) -> Tensor:
-    """As :func:`plstm_graph.ops.triton.gates.forward_gates`."""
+    """Do as :func:`plstm_graph.ops.triton.gates.forward_gates`."""
     given = [node_terms, bias] if edge_terms is None else [node_terms, bias, edge_terms]
     wide = torch.float64 if any(x.dtype == torch.float64 for x in given) else torch.float32
     heads, sizes = setting.heads, (plan.nodes.size(1), plan.edges.size(1), setting.heads)
@@ -324,7 +324,7 @@ def backward_gates(
     d_edge: Tensor | None,
     parts: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """As :func:`plstm_graph.ops.triton.gates.backward_gates`."""
+    """Do as :func:`plstm_graph.ops.triton.gates.backward_gates`."""
     nodes, edges, pairs = plan.nodes.size(1), plan.edges.size(1), plan.pairs.size(1)
     heads, saturating = setting.heads, setting.transition == "saturating"
     by_node = d_joined.to(gates.dtype)

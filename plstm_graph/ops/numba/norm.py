@@ -1,4 +1,4 @@
-"""What follows the operator: RMS norm of each head, heads side by side or averaged, bias. Blocks of nodes in parallel.
+"""End of a layer: RMS norm of each head, heads side by side or averaged, bias. Blocks of nodes in parallel.
 
 A row depends on nothing but itself; the gradients of weight and bias are summed block by block, in order: nothing
 changes with the number of threads.
@@ -145,5 +145,5 @@ def _wide(y: Tensor) -> torch.dtype:
 
 
 def _number(eps: float, wide: torch.dtype) -> np.floating:
-    """In the dtype of the arrays: with one of float64 all would be."""
+    """Number in the dtype of the arrays: with one of float64 all would be."""
     return np.float64(eps) if wide == torch.float64 else np.float32(eps)

@@ -255,7 +255,7 @@ def backward(
 
 
 class Call(NamedTuple):
-    """What the steps of a layer share: H, K, V, the plan, and whether it is read against the edges."""
+    """Things that the steps of a layer share: H, K, V, the plan, and whether it is read against the edges."""
 
     heads: int
     keys: int
@@ -265,7 +265,7 @@ class Call(NamedTuple):
 
 
 def walk_along(gates: Tensor, values: int, plan: Plan, setting: Setting) -> Call:
-    """Nothing yet: one loop does all of the forward pass, and one all of the backward pass."""
+    """Do nothing yet: one loop does all of the forward pass, and one all of the backward pass."""
     return Call(setting.heads, setting.keys, values, plan, setting.reversed)
 
 
@@ -299,7 +299,7 @@ def attend_back(
 
 
 def walk_back(call: Call, gates: Tensor, d_gates: Tensor) -> None:
-    """Nothing is left to do."""
+    """Do nothing: all is done."""
 
 
 def _run_forward(vectors: Vectors, gates: Gates, plan: Plan, reversed: bool, output: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""What all loops share: how they are compiled, on how many threads they run, and tensors as numpy's arrays."""
+"""Things that all loops share: how they are compiled, on how many threads they run, and tensors as numpy's arrays."""
 
 import hashlib
 import logging
@@ -59,7 +59,7 @@ exact = {"fastmath": {"contract"}, "error_model": "numpy", "forceinline": True}
 
 
 class _Notice(Listener):
-    """Says, once, why the first pass takes so long: numba is silent while it compiles."""
+    """Notice that says, once, why the first pass takes so long: numba is silent while it compiles."""
 
     said = False
 
@@ -79,7 +79,7 @@ _turn = threading.Lock()
 
 
 def arrays(tensors: Iterable[Tensor]) -> tuple[np.ndarray, ...]:
-    """The same memory for numba."""
+    """View the same memory as numpy's arrays."""
     return tuple((x.detach() if x.requires_grad else x).numpy() for x in tensors)
 
 
@@ -90,7 +90,7 @@ def flat(x: Tensor) -> Tensor:
 
 
 def runs_here(device: torch.device) -> str | None:
-    """Why the loops cannot run for tensors on ``device`` in this process, or None."""
+    """Reason why the loops cannot run for tensors on ``device`` in this process, or None."""
     if device.type != "cpu":
         return f"numba's loops are for the CPU, the tensors are on {device}"
     if _pool not in (None, os.getpid()):
@@ -99,7 +99,7 @@ def runs_here(device: torch.device) -> str | None:
 
 
 def tried_on(device: torch.device) -> bool:
-    """Whether the loops have been run on such a device: on every CPU that numba knows."""
+    """Tell whether the loops have been run on such a device: on every CPU that numba knows."""
     return device.type == "cpu"
 
 

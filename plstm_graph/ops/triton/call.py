@@ -27,7 +27,7 @@ WITHOUT_ENDS = (False, False, False, 0.0)
 
 
 class Layout(NamedTuple):
-    """How queries, keys and values lie.
+    """Layout of queries, keys and values.
 
     Attributes:
         heads, keys, values: H, K and V.
@@ -54,12 +54,12 @@ class Layout(NamedTuple):
         return cls(heads, keys, values, 3 * (heads * (width + len(NodeTerm)), width))
 
     def split(self, joined: Tensor) -> tuple[At, At, At]:
-        """Where queries, keys and values begin in such a tensor."""
+        """Places where queries, keys and values begin in such a tensor."""
         return At(joined, 0), At(joined, self.keys), At(joined, 2 * self.keys)
 
 
 class _Form(NamedTuple):
-    """What the launches of the parallel form take from the layout alone.
+    """Numbers that the launches of the parallel form take from the layout alone.
 
     Attributes:
         blocks: programs of a walk for a graph of each class.
@@ -95,7 +95,7 @@ def _form(layout: Layout, reversed: bool) -> _Form:
 
 
 class _Sizes(NamedTuple):
-    """What the launches take from the sizes of a plan; worked out once for all layers that read it alike.
+    """Numbers that the launches take from the sizes of a plan; worked out once for all layers that read it alike.
 
     Attributes:
         graphs, edges, pairs: in all.
@@ -142,8 +142,8 @@ class _Sizes(NamedTuple):
 
 
 class Ends(NamedTuple):
-    """What a layer adds to the attention at both ends, so that no tensor is read or written for it alone. Heads stay
-    apart.
+    """Tensors that a layer adds to the attention at both ends, so that none is read or written for it alone. Heads
+    stay apart.
 
     Attributes:
         shift: bias of queries, keys and values, [H * (2 * K + V)], or None.

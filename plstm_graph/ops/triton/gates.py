@@ -126,7 +126,7 @@ def _forward(  # type: ignore[no-untyped-def]
     NORMALIZED: tl.constexpr, SATURATING: tl.constexpr,
     FEATURES: tl.constexpr, GATHERED: tl.constexpr, REV: tl.constexpr,
 ):  # fmt: skip
-    """Each program takes the nodes and the edges of the same numbers."""
+    """Let each program take the nodes and the edges of the same numbers."""
     DTYPE: tl.constexpr = gates.dtype.element_ty
     source, transition, mark, direct, total, _ = split_flat(gates, N, E, P, H)
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)

@@ -21,14 +21,14 @@ OLDEST = 8
 
 
 def runs_here(device: torch.device) -> str | None:
-    """Why the kernels cannot run for tensors on ``device``, or None."""
+    """Reason why the kernels cannot run for tensors on ``device``, or None."""
     if INTERPRETED and device.type == "cpu":
         return None
     return _why_not(device)
 
 
 def tried_on(device: torch.device) -> bool:
-    """Whether the kernels have been run on such a device."""
+    """Tell whether the kernels have been run on such a device."""
     if INTERPRETED and device.type == "cpu":
         return True
     return device.type == "cuda" and _capability(device)[0] in TRIED
@@ -41,7 +41,7 @@ def _capability(device: torch.device) -> tuple[int, int]:
 
 @cache
 def _why_not(device: torch.device) -> str | None:
-    """Why the kernels cannot run on this GPU, or None. Warns, once, of one that they have not been tried on."""
+    """Reason why the kernels cannot run on this GPU, or None. Warns, once, of one that they have not been tried on."""
     if device.type != "cuda" or torch.version.hip is not None:
         return f"Triton's kernels are for NVIDIA GPUs, the tensors are on {device}"
     if tuple(int(x) for x in triton.__version__.split(".")[:2]) < (3, 3):
@@ -117,7 +117,7 @@ def _like(x: Tensor) -> Tensor:
 
 
 def walk_along(gates: Tensor, values: int, plan: Plan, setting: Setting) -> Call:
-    """What of the forward pass needs nothing but gates, see :mod:`plstm_graph.ops.flat`."""
+    """Do what of the forward pass needs nothing but gates, see :mod:`plstm_graph.ops.flat`."""
     call = Call(Layout.joined(setting.heads, setting.keys, values), plan, setting.reversed, gates)
     call.walk_along(call.gates(gates))
     return call

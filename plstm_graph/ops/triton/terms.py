@@ -1,4 +1,4 @@
-"""What the kernels of gates share: linear terms, lists of pairs, gates and their gradients in one tensor."""
+"""Things that the kernels of gates share: linear terms, lists of pairs, gates and their gradients in one tensor."""
 
 import triton
 import triton.language as tl
@@ -56,7 +56,7 @@ SLOPE: tl.constexpr = tl.constexpr(definition.SOURCE_SLOPE)
 
 @triton.jit
 def split_flat(flat, N, E, P, H: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Where the parts of ``flat`` begin, see ``flat.py``."""
+    """Find where the parts of ``flat`` begin, see ``flat.py``."""
     edges = (E.to(tl.int64) * H + LINE - 1) // LINE * LINE
     pairs = (P.to(tl.int64) * H + LINE - 1) // LINE * LINE
     nodes = (N.to(tl.int64) * H + LINE - 1) // LINE * LINE
@@ -69,7 +69,7 @@ def split_flat(flat, N, E, P, H: tl.constexpr):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def there(valid, H: tl.constexpr, HP: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Which numbers of some rows there are, [BLOCK, HP]."""
+    """Mask of the numbers that there are in some rows, [BLOCK, HP]."""
     return valid[:, None] & (tl.arange(0, HP) < H)[None, :]
 
 
