@@ -17,7 +17,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 suite: $(STAMP)
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist worksteal
 
 fuzz: $(STAMP)  ## 10,000 random inputs, where the suite has 200; records the run
 	$(BIN)/python benchmarks/reliability.py fuzz --cases 10000

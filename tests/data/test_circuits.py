@@ -22,13 +22,11 @@ def random_circuit(inputs: int, gates: int, seed: int) -> Circuit:
 
 def truth(circuit: Circuit) -> list[float]:
     """Share of all patterns for which each node is true."""
-    counts = [0] * circuit.num_nodes
-    for pattern in itertools.product((0, 1), repeat=circuit.num_inputs):
-        value = [0, *pattern]
-        for a, b, x, y in zip(*circuit.edge_index[0].view(-1, 2).T, *circuit.inverted.view(-1, 2).T, strict=True):
-            value.append((value[a] ^ int(x)) & (value[b] ^ int(y)))
-        counts = [count + one for count, one in zip(counts, value, strict=True)]
-    return [count / 2**circuit.num_inputs for count in counts]
+    patterns = torch.tensor(list(itertools.product((False, True), repeat=circuit.num_inputs)))
+    value = [torch.zeros(len(patterns), dtype=torch.bool), *patterns.T]
+    for a, b, x, y in zip(*circuit.edge_index[0].view(-1, 2).T, *circuit.inverted.view(-1, 2).T, strict=True):
+        value.append((value[a] ^ x) & (value[b] ^ y))
+    return [each.double().mean().item() for each in value]
 
 
 @pytest.mark.parametrize("inputs", [1, 3, 6, 8])

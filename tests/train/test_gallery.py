@@ -82,7 +82,7 @@ def test_texts_that_lie_over_each_other_or_are_cut_are_found() -> None:
 def test_every_text_of_every_figure_can_be_read(
     name: str, runs: dict[str, list[Path]], pages: Path, drawn: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("plstm_graph.train.analysis.RESAMPLES", 100)
+    monkeypatch.setattr("plstm_graph.train.analysis.RESAMPLES", 20)
     write_page(runs[name], pages / f"{name}.html")
     assert drawn or name == "forest"
     assert {fault for figure in drawn for fault in faults(figure)} == set()

@@ -123,23 +123,35 @@ def in_the_report(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("plstm_graph.train.run.report", interrupted)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
+    """By patience: what a run leaves."""
+    folder, found = tmp_path_factory.mktemp("undisturbed"), {}
+    for patience in (0, 2):
+        out = folder / f"{patience}"
+        config = small_config(out=out, epochs=EPOCHS, patience=patience, model_norm="batch")
+        train(config, small_dataset(folder))
+        found[patience] = artefacts(out)
+    return found
+
+
 @pytest.mark.parametrize("patience", [0, 2])
 @pytest.mark.parametrize(
     "interruption",
     [in_a_batch(2), in_a_batch(11), between_best_and_last(1), between_history_and_last(2), in_the_report],
     ids=["first epoch", "third epoch", "first best", "row without checkpoint", "after the last epoch"],
 )
-def test_interrupted_anywhere(tmp_path: Path, dataset: GraphDataset, interruption: Interruption, patience: int) -> None:
-    options = {"epochs": EPOCHS, "patience": patience, "model_norm": "batch"}
-    whole, cut = small_config(out=tmp_path / "whole", **options), small_config(out=tmp_path / "cut", **options)
-    train(whole, dataset)
+def test_interrupted_anywhere(
+    tmp_path: Path, dataset: GraphDataset, undisturbed: Any, interruption: Interruption, patience: int
+) -> None:
+    cut = small_config(out=tmp_path / "cut", epochs=EPOCHS, patience=patience, model_norm="batch")
     with pytest.MonkeyPatch.context() as patch:
         interruption(patch)
         with pytest.raises(KeyboardInterrupt):
             train(cut, dataset)
     assert not (tmp_path / "cut" / "metrics.json").exists()
     train(cut, dataset, resume=True)
-    assert_same(artefacts(tmp_path / "whole"), artefacts(tmp_path / "cut"))
+    assert_same(undisturbed[patience], artefacts(tmp_path / "cut"))
 
 
 def test_what_is_drawn_in_every_epoch_is_drawn_again(tmp_path: Path, dataset: GraphDataset) -> None:
@@ -225,12 +237,13 @@ cli.main()
 """
 
 
-@pytest.mark.parametrize("strike", [signal.SIGINT, signal.SIGTERM])  # SIGKILL: tests/benchmarks/test_reliability.py
-def test_a_process_that_is_struck_down(tmp_path: Path, strike: signal.Signals) -> None:
+def test_a_process_that_is_struck_down(tmp_path: Path) -> None:
+    """By SIGTERM. SIGINT meets a series in test_train_series.py, SIGKILL runs in tests/benchmarks/test_reliability.py,
+    and both SIGINT and SIGTERM a command that does not train in tests/cli."""
     data, out = write_csv(tmp_path / "small.csv"), tmp_path / "cut"
     words = ["train", "--data", data, "--targets", "y", "--out", out, "--epochs", EPOCHS, "--batch-size", 8, "--quiet"]
     words += ["--width", 8, "--layers", 1, "--heads", 4, "--rwse", 0, "--accelerator", "cpu", "--lr", 0.01]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "STRIKE": str(int(strike))}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "STRIKE": str(int(signal.SIGTERM))}
     run = [sys.executable, "-c", SCRIPT, *map(str, words)]
     struck = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert struck.returncode == 130

@@ -10,10 +10,12 @@ import pytest
 pytest.importorskip("triton")
 
 
-def test_every_kernel_compiles_for_the_oldest_gpu(tmp_path):
-    """Within its shared memory. A process of its own, since here kernels are interpreted."""
+def test_every_kernel_compiles_for_the_oldest_gpu(tmp_path, pytestconfig):
+    """Within its shared memory. A process of its own, since here kernels are interpreted; what did not change since the
+    last run of the suite is compiled already."""
+    kept = getattr(pytestconfig, "cache", None)
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    environment |= {"TRITON_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    environment |= {"TRITON_CACHE_DIR": str(kept.mkdir("triton") if kept else tmp_path), "OMP_NUM_THREADS": "1"}
     script = Path(__file__).with_name("compile_kernels.py")
     found = subprocess.run([sys.executable, script, "80"], env=environment, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr

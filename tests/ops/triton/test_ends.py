@@ -57,8 +57,7 @@ def ends(numbers: list[int], dtype: torch.dtype, bias: bool) -> list[dict[str, T
 
 
 @pytest.mark.parametrize("form", ["mixed"], indirect=True)
-@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize(("dtype", "bias"), [(torch.float32, True), (torch.float16, False)], ids=str)
 def test_a_graph_does_not_feel_its_batch(form, bias, dtype):
     """Bit for bit, alone and beside graphs of the other kind."""
     alone = [ends([i], dtype, bias)[0] for i in (*SMALL, *LARGE)]
