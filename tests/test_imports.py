@@ -37,7 +37,7 @@ HOMES = {
         "tasks/metrics.py",
         "data/splits.py",
         "data/digits.py",
-        "draw/plots.py",
+        "draw/answers.py",
         "models/forest.py",
         "estimators.py",
     ),

@@ -11,7 +11,7 @@ from plstm_graph.data.molecules import Layout, layout
 from plstm_graph.draw import marks
 from plstm_graph.draw.marks import BOTH, INK, MUTED, NOTE
 from plstm_graph.draw.molecule import draw_bonds, turned
-from plstm_graph.draw.plots import CYCLE, _figure
+from plstm_graph.draw.style import CYCLE, new_figure
 from plstm_graph.errors import ShapeError
 from plstm_graph.models.explain import Explanation, told
 
@@ -123,7 +123,7 @@ def _page(molecule: Layout, small: int) -> Page:
     zoom = min(max((2 * width + 3 * MARGIN) / WIDE, 1.0), 2.5)
     row = height / 2 + 0.3 * zoom if small else 0.0
     full = np.array([2 * width + 3 * MARGIN, height + row + (HEAD + FOOT) * zoom + MARGIN])
-    figure, panels = _figure(1, 2 + small, width=full[0], height=full[1])
+    figure, panels = new_figure(1, 2 + small, width=full[0], height=full[1])
     figure.set_layout_engine("none")  # sizes on paper are exact
     middle = (low + high) / 2
 

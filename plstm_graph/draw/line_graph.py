@@ -12,7 +12,7 @@ from plstm_graph.data.molecules import Layout, canonical_rank, layout
 from plstm_graph.draw import marks
 from plstm_graph.draw.marks import BOTH, FAINT, INK, MUTED, NOTE, TYPE, count
 from plstm_graph.draw.molecule import CHARGES, ELEMENTS, atom_texts, draw_bonds, turned
-from plstm_graph.draw.plots import _figure
+from plstm_graph.draw.style import new_figure
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.orient import CANONICAL, check_order
 
@@ -157,7 +157,7 @@ def _page(scene: Scene) -> Page:
     width, height = np.maximum((high - low) * scale + 2 * border, [NARROWEST, 0.9])
     zoom = min(max((3 * width + 4 * MARGIN) / WIDE, 1.0), 2.5)
     full = np.array([3 * width + 4 * MARGIN, height + (HEAD + FOOT) * zoom])
-    figure, panels = _figure(1, 3, width=full[0], height=full[1])
+    figure, panels = new_figure(1, 3, width=full[0], height=full[1])
     figure.set_layout_engine("none")  # sizes on paper are exact
     middle, half = (low + high) / 2, np.array([width, height]) / 2 / scale
     for number, axes in enumerate(panels):

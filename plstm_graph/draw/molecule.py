@@ -8,7 +8,7 @@ import numpy as np
 
 from plstm_graph.data.molecules import Layout
 from plstm_graph.draw.marks import INK
-from plstm_graph.draw.plots import CYCLE
+from plstm_graph.draw.style import CYCLE
 
 WEDGE, BARS = 0.055, 7  # half the wide end, in inch; bars of a bond that goes behind the paper
 SUBSCRIPTS = "₀₁₂₃₄₅₆₇₈₉"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from plstm_graph.data.dataset import AnyDataset
-from plstm_graph.draw import plots
+from plstm_graph.draw import answers, curves
 from plstm_graph.grid import DIRECTIONS
 from plstm_graph.models.patches_read import patches_read, reads_along_directions
 from plstm_graph.train import results
@@ -136,7 +136,7 @@ def _write(run: Run, out: Path, found: Found, content: dict[str, Any]) -> None:
     """Pictures first: a folder with ``metrics.json`` is complete."""
     task, label = run.learner.task, run.learner.task.rule.label
     if run.keeper.history:  # a forest has no epochs
-        plots.curves(
+        curves.curves(
             run.keeper.history,
             out / "curves.png",
             metric=task.metric,
@@ -148,7 +148,7 @@ def _write(run: Run, out: Path, found: Found, content: dict[str, Any]) -> None:
     part = "test" if "test" in arrays else "valid"
     note = f"{run.dataset.name}: {part} {label} {content[part][task.metric]:.3f}"
     if task.picture:
-        getattr(plots, task.picture)(arrays, out / f"{task.picture}.png", targets=task.targets, note=note)
+        getattr(answers, task.picture)(arrays, out / f"{task.picture}.png", targets=task.targets, note=note)
     if reads_along_directions(run.learner.model) and len(run.parts["test"]):
         _draw_patches(run, found["test"], out / results.PATCHES)
     results.write_rows(out / results.PREDICTIONS, _columns(run), _rows(run, own))
@@ -169,7 +169,7 @@ def _draw_patches(run: Run, found: tuple[Tensor, Tensor], path: Path) -> None:
         read = patches_read(network, batch.x).cpu().numpy()
     chosen = found[0][:count].argmax(1).tolist()
     titles = [f"is {true}, says {said}" for true, said in zip(found[1][:count].tolist(), chosen, strict=True)]
-    plots.patches(batch.x.float().mean(1).cpu().numpy(), read, path, titles=titles, directions=list(DIRECTIONS))
+    answers.patches(batch.x.float().mean(1).cpu().numpy(), read, path, titles=titles, directions=list(DIRECTIONS))
 
 
 def _columns(run: Run) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from awkward import gallery
 from matplotlib.text import Text
 
-from plstm_graph.draw import plots
+from plstm_graph.draw import style
 from plstm_graph.train.page import write_page
 
 NAMES = (
@@ -57,20 +57,20 @@ def faults(figure: Any) -> list[str]:
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Figures of ``plots``, as they are saved."""
+    """Figures of runs, as they are saved."""
     found: list[Any] = []
-    save = plots._save
+    save = style.save
 
     def spy(figure: Any, out: Any) -> None:
         found.append(figure)
         save(figure, out)
 
-    monkeypatch.setattr(plots, "_save", spy)
+    monkeypatch.setattr(style, "save", spy)
     return found
 
 
 def test_texts_that_lie_over_each_other_or_are_cut_are_found() -> None:
-    figure, (axes,) = plots._figure(1, 1, width=3, height=3)
+    figure, (axes,) = style.new_figure(1, 1, width=3, height=3)
     axes.text(0.5, 0.5, "one")
     axes.text(0.5, 0.52, "other")
     axes.set_ylabel(10 * "too long ")

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from plstm_graph.draw import plots
+from plstm_graph.draw import answers, curves
 from plstm_graph.errors import ConfigError
 from plstm_graph.tasks import METRICS
 from plstm_graph.train import analysis
@@ -157,7 +157,7 @@ def _results(finished: Sequence[Entry], metric: str) -> Section:
         alt = f"{what}: " + ", ".join(f"{name} {value:.3f}" for name, value, *_ in dots)
         caption = "" if alone else "A small dot is a run; the large one their mean, with one standard deviation."
         section.figures.append(
-            figure(plots.intervals, dots, panels=True, alt=alt, caption=caption, label=f"test {label}")
+            figure(answers.intervals, dots, panels=True, alt=alt, caption=caption, label=f"test {label}")
         )
     section.tables += _targets(finished)
     several = [entry for entry in finished if entry.several]
@@ -265,10 +265,10 @@ def _training(entries: Sequence[Entry], metric: str) -> list[Section]:
     caption = "Mean over the runs that reached the epoch, and one standard deviation." if several else ""
     section = Section(
         "Training",
-        figures=[figure(plots.curves_of_runs, histories, panels=True, alt=alt, caption=caption, **words)],
+        figures=[figure(curves.curves_of_runs, histories, panels=True, alt=alt, caption=caption, **words)],
     )
     if several:
-        every = figure(plots.curves_of_runs, histories, panels=True, alt=f"{alt}, each run", single=True, **words)
+        every = figure(curves.curves_of_runs, histories, panels=True, alt=f"{alt}, each run", single=True, **words)
         section.folded.append(Folded("Every run", figures=[every]))
     return [section]
 

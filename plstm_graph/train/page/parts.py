@@ -97,7 +97,7 @@ def png(content: bytes) -> str:
 def figure(
     draw: Callable[..., None], *args: Any, alt: str, caption: str = "", panels: bool = False, **options: Any
 ) -> Figure:
-    """What a function of ``plots`` draws; with ``panels``, in one column for narrow windows."""
+    """What a function of ``plstm_graph.draw`` draws; with ``panels``, in one column for narrow windows."""
 
     def drawn(**more: Any) -> str:
         stream = io.BytesIO()

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from plstm_graph.draw import plots
+from plstm_graph.draw import curves
 from plstm_graph.tasks import METRICS, TASKS
 from plstm_graph.train import analysis
 from plstm_graph.train.page.parts import (
@@ -99,7 +99,7 @@ def _training(record: Record) -> Section:
     caption = f"Loss after the last epoch: train {last['loss']:.4g}, valid {last['valid_loss']:.4g}."
     marks = {"metric": metric, "label": label, "best_epoch": best}
     return Section(
-        "Training", figures=[figure(plots.curves, record.history, alt=alt, caption=caption, panels=True, **marks)]
+        "Training", figures=[figure(curves.curves, record.history, alt=alt, caption=caption, panels=True, **marks)]
     )
 
 

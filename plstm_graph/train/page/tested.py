@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from plstm_graph.data.molecules import depict
-from plstm_graph.draw import plots
+from plstm_graph.draw import answers
 from plstm_graph.errors import DataError
 from plstm_graph.tasks import METRICS, TASKS, Task
 from plstm_graph.train import analysis
@@ -24,18 +24,18 @@ def predictions(metrics: dict[str, Any], found: Mapping[str, Predictions]) -> Se
     section = Section("Predictions")
     task = TASKS[metrics["task"]]
     if not task.chances:
-        shown = targets[: plots.MOST_PANELS]
+        shown = targets[: answers.MOST_PANELS]
         alt = f"Predicted against measured {', '.join(shown)} for {', '.join(arrays)}; {score}"
         caption = f"A point is a {_thing(test)}; on the line the prediction is perfect."
         panels = len(shown) > 1
-        section.figures = [figure(plots.parity, arrays, alt=alt, caption=caption, panels=panels, targets=targets)]
+        section.figures = [figure(answers.parity, arrays, alt=alt, caption=caption, panels=panels, targets=targets)]
         return section
     if task.exclusive:
         counts = np.zeros((test.prediction.shape[1],) * 2, int)
         np.add.at(counts, (test.target, test.prediction.argmax(1)), 1)
         caption = f"{int(np.trace(counts)):,} of {count(len(test.index), 'test graph')} are right."
-        section.figures = [figure(plots.confusion, counts, alt=f"Confusion matrix: {caption}", caption=caption)]
-    for draw, name in ((plots.roc, "ROC curve"), (plots.precision_recall, "Precision-recall curve")):
+        section.figures = [figure(answers.confusion, counts, alt=f"Confusion matrix: {caption}", caption=caption)]
+    for draw, name in ((answers.roc, "ROC curve"), (answers.precision_recall, "Precision-recall curve")):
         caption = f"{name}, test part."
         section.figures.append(figure(draw, arrays, alt=f"{name}; {score}", caption=caption, targets=targets))
     return section
@@ -59,7 +59,7 @@ def calibration(metrics: dict[str, Any], test: Predictions) -> Section:
             "shrink towards the mean. Errors with a mean other than 0 say that there is a bias."
         )
         words = {"alt": alt, "caption": caption, "targets": metrics["targets"], "things": f"{_thing(test)}s"}
-        section.figures = [figure(plots.residuals, test.prediction, test.target, panels=True, **words)]
+        section.figures = [figure(answers.residuals, test.prediction, test.target, panels=True, **words)]
         return section
     bins = analysis.reliability(test)
     section.text = [
@@ -78,7 +78,7 @@ def calibration(metrics: dict[str, Any], test: Predictions) -> Section:
     )
     arguments = bins.confidence, bins.frequency, bins.counts
     section.figures = [
-        figure(plots.reliability, *arguments, alt=alt, caption=caption, labels=labels, bins=analysis.BINS)
+        figure(answers.reliability, *arguments, alt=alt, caption=caption, labels=labels, bins=analysis.BINS)
     ]
     return section
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib import rc_context
 
-from plstm_graph.draw import plots
+from plstm_graph.draw import answers, curves, style
 
 HISTORY = [{"epoch": e, "loss": 1 / (e + 1), "valid_loss": 1.0, "valid_r2": e / 10} for e in range(5)]
 PNG = b"\x89PNG"
@@ -21,19 +21,19 @@ def is_png(path: Path) -> bool:
 def labels_of(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """Axis labels of every figure that is saved from now on."""
     seen: list[tuple[str, str]] = []
-    save = plots._save
+    save = style.save
 
     def spy(figure: object, path: str) -> None:
         seen.extend((axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes)
         save(figure, path)
 
-    monkeypatch.setattr(plots, "_save", spy)
+    monkeypatch.setattr(style, "save", spy)
     return seen
 
 
 def test_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = labels_of(monkeypatch)
-    plots.curves(HISTORY, tmp_path / "c.png", metric="r2", label="R²", best_epoch=4)
+    curves.curves(HISTORY, tmp_path / "c.png", metric="r2", label="R²", best_epoch=4)
     assert is_png(tmp_path / "c.png")
     assert seen == [("epoch", "loss"), ("epoch", "R²")]
 
@@ -42,7 +42,7 @@ def test_parity_has_a_panel_a_target_with_its_unit(tmp_path: Path, monkeypatch: 
     seen = labels_of(monkeypatch)
     target = np.array([[1.0, 2.0], [2.0, np.nan], [3.0, 4.0]])
     parts = {"valid": (target + 0.1, target), "test": (target - 0.1, target)}
-    plots.parity(parts, tmp_path / "p.png", targets=["logS", "Tm"], units=["", "K"], note="R² 0.9")
+    answers.parity(parts, tmp_path / "p.png", targets=["logS", "Tm"], units=["", "K"], note="R² 0.9")
     assert is_png(tmp_path / "p.png")
     assert seen == [("logS measured", "logS predicted"), ("Tm measured (K)", "Tm predicted (K)")]
 
@@ -50,14 +50,14 @@ def test_parity_has_a_panel_a_target_with_its_unit(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("targets", [1, 2, 4, 12])
 def test_parity_of_any_number_of_targets(tmp_path: Path, targets: int) -> None:
     target = np.full((3, targets), 2.0)
-    plots.parity({"test": (target, target)}, tmp_path / "p.png", targets=[f"t{i}" for i in range(targets)])
+    answers.parity({"test": (target, target)}, tmp_path / "p.png", targets=[f"t{i}" for i in range(targets)])
     assert is_png(tmp_path / "p.png")
 
 
 def test_predictions_of_a_diverged_training_are_left_out(tmp_path: Path) -> None:
     target = np.ones((3, 1))
-    plots.parity({"test": (np.array([[np.nan], [np.inf], [1.0]]), target)}, tmp_path / "p.png", targets=["y"])
-    plots.parity({"test": (np.full((3, 1), np.nan), target)}, tmp_path / "q.png", targets=["y"])
+    answers.parity({"test": (np.array([[np.nan], [np.inf], [1.0]]), target)}, tmp_path / "p.png", targets=["y"])
+    answers.parity({"test": (np.full((3, 1), np.nan), target)}, tmp_path / "q.png", targets=["y"])
     assert is_png(tmp_path / "p.png")
     assert is_png(tmp_path / "q.png")
 
@@ -71,14 +71,14 @@ def drawn(draw: Callable[..., None], *args: object, **options: object) -> str:
 
 
 def test_a_stream_gets_the_same_svg_every_time() -> None:
-    first, second = (drawn(plots.curves, HISTORY, metric="r2", label="R²", best_epoch=4) for _ in range(2))
+    first, second = (drawn(curves.curves, HISTORY, metric="r2", label="R²", best_epoch=4) for _ in range(2))
     assert first == second
     assert "best: 0.400 at epoch 5" in first
 
 
 def test_panels_stand_in_as_many_columns_as_asked() -> None:
     def size(columns: int) -> tuple[float, float]:
-        text = drawn(plots.curves_of_runs, {"a": [HISTORY], "b": [HISTORY, HISTORY[:2]]}, metric="r2", columns=columns)
+        text = drawn(curves.curves_of_runs, {"a": [HISTORY], "b": [HISTORY, HISTORY[:2]]}, metric="r2", columns=columns)
         width, height = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', text).groups()
         return float(width), float(height)
 
@@ -89,26 +89,26 @@ def test_panels_stand_in_as_many_columns_as_asked() -> None:
 def test_areas_are_told_and_a_target_of_one_class_is_left_out() -> None:
     target = np.array([[0, 1], [1, 1], [0, 1], [1, 1.0]])
     scored = np.array([[0.1, 0.5], [0.9, 0.5], [0.95, 0.5], [0.8, 0.5]])
-    text = drawn(plots.roc, {"test": (scored, target)}, targets=["toxic", "active"])
+    text = drawn(answers.roc, {"test": (scored, target)}, targets=["toxic", "active"])
     assert "toxic: 0.500" in text
     assert "active" not in text
-    text = drawn(plots.precision_recall, {"test": (scored, target)}, targets=["toxic", "active"])
+    text = drawn(answers.precision_recall, {"test": (scored, target)}, targets=["toxic", "active"])
     assert "toxic (50% positive): 0.583" in text  # hits at ranks 2 and 3: (1/2 + 2/3) / 2
 
 
 def test_many_targets_are_told_by_their_mean() -> None:
     random = np.random.default_rng(0)
     target = (random.random((40, 20)) < 0.5).astype(float)
-    text = drawn(plots.roc, {"test": (target, target)}, targets=[f"t{i}" for i in range(20)])
+    text = drawn(answers.roc, {"test": (target, target)}, targets=[f"t{i}" for i in range(20)])
     assert "mean of 20: 1.000" in text
     assert "t7" not in text
 
 
 def test_confusion_counts_and_residuals_bias() -> None:
-    text = drawn(plots.confusion, np.array([[31, 2], [0, 17]]))
+    text = drawn(answers.confusion, np.array([[31, 2], [0, 17]]))
     assert all(f">{number}<" in text for number in (31, 2, 0, 17))
     target = np.array([[1.0], [2.0], [4.0], [np.nan]])
-    text = drawn(plots.residuals, target + 0.25, target, targets=["Tm"], units=["K"])
+    text = drawn(answers.residuals, target + 0.25, target, targets=["Tm"], units=["K"])
     assert "mean +0.25" in text
     assert "error of Tm, predicted − measured (K)" in text
 
@@ -116,8 +116,8 @@ def test_confusion_counts_and_residuals_bias() -> None:
 def test_reliability_and_intervals(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen = labels_of(monkeypatch)
     bins = np.array([0.2, 0.8]), np.array([0.1, 0.9]), np.array([5, 7])
-    plots.reliability(*bins, tmp_path / "r.png", labels=("predicted probability", "share of positives"))
-    plots.intervals([("a", 0.5, 0.4, 0.6, []), ("b", 0.7, 0.6, 0.8, [0.6, 0.8])], tmp_path / "i.png", label="test R²")
+    answers.reliability(*bins, tmp_path / "r.png", labels=("predicted probability", "share of positives"))
+    answers.intervals([("a", 0.5, 0.4, 0.6, []), ("b", 0.7, 0.6, 0.8, [0.6, 0.8])], tmp_path / "i.png", label="test R²")
     assert is_png(tmp_path / "r.png")
     assert seen == [("", "share of positives"), ("predicted probability", "predictions"), ("test R²", "")]
 
@@ -126,8 +126,8 @@ def test_roc_of_targets_and_of_classes(tmp_path: Path, monkeypatch: pytest.Monke
     seen = labels_of(monkeypatch)
     random = np.random.default_rng(0)
     target = np.array([[0, 1], [1, np.nan], [0, 0], [1, 1.0]])
-    plots.roc({"test": (random.random((4, 2)), target)}, tmp_path / "b.png", targets=["toxic", "mutagenic"])
-    plots.roc({"test": (random.random((4, 3)), np.array([0, 1, 2, 1]))}, tmp_path / "m.png", targets=["class"])
+    answers.roc({"test": (random.random((4, 2)), target)}, tmp_path / "b.png", targets=["toxic", "mutagenic"])
+    answers.roc({"test": (random.random((4, 3)), np.array([0, 1, 2, 1]))}, tmp_path / "m.png", targets=["class"])
     assert is_png(tmp_path / "b.png")
     assert is_png(tmp_path / "m.png")
     assert seen == [("false positive rate", "true positive rate")] * 2
@@ -163,7 +163,7 @@ def lab(rgb: np.ndarray) -> np.ndarray:
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
-@pytest.mark.parametrize("colours", [plots.CYCLE, tuple(plots.COLOURS.values())])
+@pytest.mark.parametrize("colours", [style.CYCLE, tuple(style.COLOURS.values())])
 def test_colours_can_be_seen_and_told_apart(colours: tuple[str, ...]) -> None:
     for colour in colours:  # WCAG 2.2, 1.4.11: 3 to 1 against white
         assert 1.05 / (linear(colour) @ [0.2126, 0.7152, 0.0722] + 0.05) >= 3, colour
