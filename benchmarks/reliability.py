@@ -29,6 +29,7 @@ import torch
 
 from plstm_graph.data import load_graphs
 from plstm_graph.data.dataset import GraphDataset
+from plstm_graph.draw import style
 from plstm_graph.errors import ConfigError
 from plstm_graph.train import TrainConfig, train
 from plstm_graph.train.checkpoint import read
@@ -56,9 +57,7 @@ def kill(times: int, seed: int, folder: Path) -> dict[str, Any]:
     Raises:
         Different: a file was half-written, or a resumed run ended in other bits.
     """
-    rng = random.Random(seed)
-    dataset = load_graphs("nav17")
-    dataset.graphs = dataset.graphs[:MOLECULES]
+    rng, dataset = random.Random(seed), _few()
     longest = max(_undisturbed(folder / name, dataset) for name in ("whole", "again"))
     whole = artefacts(folder / "whole")
     _check_same(whole, artefacts(folder / "again"), "without a kill")
@@ -77,6 +76,14 @@ def kill(times: int, seed: int, folder: Path) -> dict[str, Any]:
         resumed += 1
         _check_same(whole, artefacts(out), out.name)
     return {"kills": kills, "before_first_checkpoint": early, "runs": resumed, "epochs": QUICK["epochs"]}
+
+
+def _few() -> GraphDataset:
+    """What all processes train on; and what they all need is imported before they are forked."""
+    style.new_figure(1, 1, width=1, height=1)
+    dataset = load_graphs("nav17")
+    dataset.graphs = dataset.graphs[:MOLECULES]
+    return dataset
 
 
 def _undisturbed(out: Path, dataset: GraphDataset) -> float:
@@ -119,9 +126,7 @@ def together(times: int, seed: int, folder: Path) -> dict[str, Any]:
     Raises:
         Different: both went on, or neither did, or what the one left is not what it leaves undisturbed.
     """
-    rng = random.Random(seed)
-    dataset = load_graphs("nav17")
-    dataset.graphs = dataset.graphs[:MOLECULES]
+    rng, dataset = random.Random(seed), _few()
     whole = []
     for number in (0, 1):
         out = folder / f"whole{number}"

@@ -346,7 +346,7 @@ def test_the_folder_of_a_series_is_no_checkpoint(run: Path, tmp_path: Path, invo
 
 
 def test_report(run: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plstm_graph.train.analysis.RESAMPLES", 100)
+    monkeypatch.setattr("plstm_graph.train.analysis.RESAMPLES", 20)
     out = tmp_path / "page.html"
     found = invoke("report", run, "--out", out)
     assert (found.exit_code, found.stdout) == (0, f"wrote {out}\n"), found.output

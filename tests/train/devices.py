@@ -17,7 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from small_runs import small_config, small_dataset, three_classes
 
 from plstm_graph.data.dataset import GraphDataset
-from plstm_graph.draw import plots
+from plstm_graph.draw import style
 from plstm_graph.train import train
 from plstm_graph.train.module import Learner
 
@@ -60,7 +60,7 @@ def run(folder: Path, devices: int) -> None:
         here.mkdir(exist_ok=True)
         config = small_config(
             **{"out": here / name, "devices": str(devices), "batch_size": BATCH // devices, "model_dropout": 0.0},
-            **{"epochs": 3, "split": "random", **options},
+            **{"epochs": 2, "split": "random", **options},
         )
         found = train(config, make(folder))
         Learner.training_step = step  # type: ignore[method-assign]
@@ -89,7 +89,7 @@ def forked(folder: Path, devices: int, rank: int, port: int) -> int:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    plots._save = lambda figure, out: None
+    style.save = lambda figure, out: None
     torch.set_num_threads(1)
     small_dataset(folder)  # writes the file that all read
     with socket.socket() as free:

@@ -37,7 +37,7 @@ def both(folder: Path, case: str) -> Found:
 def test_two_devices_train_as_one_with_twice_the_batch(folder: Path, case: str) -> None:
     """Also where labels are missing unevenly, and where the training split does not divide by the devices."""
     one, two = both(folder, case)
-    assert len(one["losses"]) == len(two["losses"]) >= 10
+    assert len(one["losses"]) == len(two["losses"]) >= 6
     assert two["losses"] == pytest.approx(one["losses"], abs=1e-6)
     states = [read(folder / f"{devices}" / case / "checkpoints" / "last.ckpt")["state_dict"] for devices in (1, 2)]
     for name, weights in states[0].items():

@@ -63,7 +63,7 @@ def checked(path: Path) -> Reader:
 
 @pytest.fixture(autouse=True)
 def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plstm_graph.train.analysis.RESAMPLES", 100)
+    monkeypatch.setattr("plstm_graph.train.analysis.RESAMPLES", 20)
 
 
 @pytest.fixture(scope="module")
