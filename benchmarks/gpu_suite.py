@@ -1,19 +1,22 @@
 """Run the tests of operator and layers on this machine's GPU and record how many pass.
 
-``python benchmarks/gpu_suite.py [--commit SHA] [PATHS and options of pytest]``; by default tests/ops and tests/nn.
+``python benchmarks/gpu_suite.py [--commit SHA] [PATHS and options of pytest]``; by default tests/ops, tests/nn and
+tests/grid. What was run until SIGTERM (``timeout 200 python ...``) is recorded, too, as a run that did not end.
 """
 
 import argparse
+import signal
 import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import records
 import torch
 
-PATHS = ("tests/ops", "tests/nn")
+PATHS = ("tests/ops", "tests/nn", "tests/grid")
 
 
 class Counts:
@@ -23,10 +26,12 @@ class Counts:
         self.by_test: dict[str, str] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """A test has passed if its call did and nothing went wrong before or after."""
+        """A test has passed if its call did and nothing went wrong before or after. Failures are told at once."""
         if report.failed or (report.when == "call" and report.passed) or report.skipped:
             worst = self.by_test.get(report.nodeid) == "failed"
             self.by_test[report.nodeid] = "failed" if worst else report.outcome
+        if report.failed:
+            print(f"\nFAILED {report.nodeid}: {report.longreprtext.strip().splitlines()[-1]}", flush=True)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A file that cannot be read fails as a whole; one may also skip itself."""
@@ -52,9 +57,11 @@ def main(arguments: list[str] | None = None) -> int:
     counts, begin = Counts(), time.perf_counter()
     named = any(Path(word.partition("::")[0]).exists() for word in words)
     paths = [] if named else [str(records.ROOT / path) for path in PATHS]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # pytest ends as after Ctrl-C
     # Tests that fill the memory are of one group, which one worker runs.
     code = int(pytest.main(["--dist", "loadgroup", *words, *paths], plugins=[counts]))
-    found = {**counts.total(), "seconds": round(time.perf_counter() - begin, 1), "exit": code}
+    found: dict[str, Any] = {**counts.total(), "seconds": round(time.perf_counter() - begin, 1), "exit": code}
+    found |= {"note": "stopped before its end"} if code == pytest.ExitCode.INTERRUPTED else {}
     device = "cuda" if torch.cuda.is_available() else "cpu"
     records.append(options.out, found | records.provenance(device, options.commit))
     print(", ".join(f"{count} {name}" for name, count in counts.total().items()))

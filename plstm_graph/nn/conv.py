@@ -230,17 +230,17 @@ class PLSTMConv(NoMessages):
 
     def _gates(self, node_terms: Tensor, edge_attr: Tensor | None, dag: LineDAG) -> Gates:
         """Linear maps per node and per edge first, added after gathering: nothing of size [P, features] exists."""
-        term, node = node_terms.chunk(len(NodeTerm), -1), NodeTerm
+        source_src, source_dst, mark_src, mark_dst, tail, joint, head, direct = node_terms.chunk(len(NodeTerm), -1)
         # In the order of EdgeTerm. Of a transition, tail and joint are the ends of prev, joint and head those of next.
-        at_src = [term[node.SOURCE_SRC], term[node.MARK_SRC], term[node.TAIL], term[node.JOINT]]
-        at_dst = [term[node.SOURCE_DST], term[node.MARK_DST], torch.zeros_like(term[node.HEAD]), term[node.HEAD]]
+        at_src = [source_src, mark_src, tail, joint]
+        at_dst = [source_dst, mark_dst, torch.zeros_like(head), head]
         per_edge = torch.cat(at_src, -1).index_select(0, dag.src) + torch.cat(at_dst, -1).index_select(0, dag.dst)
         if edge_attr is not None:
             edge_attr, lin_edge = self._edge_map(edge_attr)
             per_edge = per_edge + dag.gather_edges(lin_edge(edge_attr))
         source, mark, as_prev, as_next = per_edge.chunk(len(EdgeTerm), -1)
         transition = as_prev.index_select(0, dag.prev) + as_next.index_select(0, dag.next)
-        raw = source, transition, mark, term[node.DIRECT]
+        raw = source, transition, mark, direct
         biased = Gates(*(gate + bias for gate, bias in zip(raw, self.gate_bias, strict=True)))
         return activate(biased, dag, self.mode, self.transition)
 
