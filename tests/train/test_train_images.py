@@ -8,7 +8,7 @@ import torch
 from small_runs import small_dataset
 
 from plstm_graph.config.models import VisionConfig
-from plstm_graph.data import load
+from plstm_graph.data import DATASETS, arrow, load
 from plstm_graph.data.dataset import Dataset
 from plstm_graph.data.examples import Arrays, take
 from plstm_graph.data.features import FeatureSpec
@@ -177,9 +177,25 @@ def test_what_is_scored_lies_on_the_device_of_the_model(digits: Dataset, monkeyp
     assert sent[0] == 300
 
 
+def few_arrows(size: int, **parts: int) -> Dataset:
+    """Arrow pointing of so many images a part."""
+    seeded = {part: (count, number) for number, (part, count) in enumerate(parts.items())}
+    info = replace(DATASETS["arrow"], options={"size": size, "parts": seeded})
+    return arrow.load(info)
+
+
 def test_images_of_another_size_are_of_the_same_kind() -> None:
-    near, far = load("arrow"), load("arrow-384")
+    near, far = few_arrows(192, train=2), few_arrows(384, test=2)
     check_same_kind(far, near.task, near.features, None)
     grey = replace(far, features=FeatureSpec(image=(1, 384, 384)))
     with pytest.raises(DataError, match="features"):
         check_same_kind(grey, near.task, near.features, None)
+
+
+def test_learnt_at_one_size_and_scored_at_another(tmp_path: Path) -> None:
+    """As ``evaluate --data arrow-384`` does."""
+    small = {"model.width": 16, "model.heads": 2, "model.layers": 2, "also": (), "epochs": 1, "accelerator": "cpu"}
+    train(override(default_config("arrow"), small | {"out": tmp_path}), few_arrows(192, train=12, valid=4, test=4))
+    found = evaluate(tmp_path, few_arrows(384, valid=4, test=6), part="test")
+    assert found["graphs"] == 6
+    assert 0 <= found["accuracy"] <= 1
