@@ -63,7 +63,11 @@ CHOICES = (
         "Beside the graph: rdkit2d, morgan, morgan-counts or a CSV file with SMILES and numbers; repeat.",
     ),
     Choice("--metric", str, _DATA, "What validation is judged by: r2, rmse, mae, pearson; rocauc, ap, accuracy; f1."),
-    Choice("--split", str, _DATA, "official, random, scaffold or folds."),
+    Choice(
+        "--split", str, _DATA, "official, random, scaffold, folds, scaffold-folds; column, group, group-folds or time."
+    ),
+    Choice("--split-column", str, _DATA, "Column with train, valid, test; or for group and time what they go by."),
+    Choice("--test-data", str, _DATA, "File of molecules to test on, in place of a part of --data."),
     Choice("--split-seed", int, _DATA, "Seed of the split (default: --seed)."),
     Choice("--fold", int, _DATA, "Which fold, with --split folds."),
     Choice(

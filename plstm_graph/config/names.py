@@ -56,7 +56,10 @@ OPTIONS = {
     "task": ("task", ("regression", "ranking", "binary", "multiclass")),
     "metric": ("metric", ("r2", "rmse", "mae", "pearson", "kendall", "rocauc", "ap", "accuracy", "f1")),
     "featuriser": ("featuriser", ("cip-molecule", "ogb-molecule")),
-    "split": ("split", ("official", "random", "scaffold", "folds")),
+    "split": (
+        "split",
+        ("official", "random", "scaffold", "folds", "scaffold-folds", "column", "group", "group-folds", "time"),
+    ),
     "part": ("part of the split", ("train", "valid", "test", "all")),
     "model.model": (
         "model",

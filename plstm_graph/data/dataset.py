@@ -88,6 +88,8 @@ class GraphDataset:
             molecules. By default that of :func:`plstm_graph.data.smiles_to_data` for graphs with ``smiles``.
         rows: of the file, one a graph and from 1, as ``rejected`` counts them; empty where graphs have no rows.
         ids: what the file calls them; empty where it has no column for that.
+        column: of each graph what the split column says; empty where there is none.
+        held_out: so many graphs, the last ones, are the test part of any split.
     """
 
     name: str
@@ -100,6 +102,8 @@ class GraphDataset:
     featuriser: str | None = None
     rows: list[int] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
+    column: list[str] = field(default_factory=list)
+    held_out: int = 0
 
     def __post_init__(self) -> None:
         if self.featuriser is None and self.graphs and "smiles" in self.graphs[0]:
@@ -159,8 +163,22 @@ class GraphDataset:
     def split(self, kind: str | None = None, seed: int = 0, fold: int = 0, *, group_repeats: bool = True) -> Split:
         """Indices of ``train``, ``valid`` and ``test``; see :func:`plstm_graph.data.splits.make_split`."""
         kind = kind or self.default_split
+        if self.held_out:
+            return self._beside_test(self._own().split(kind, seed, fold, group_repeats=group_repeats))
         groups = self.molecules() if group_repeats and kind in GROUPED else None
-        return make_split(kind, self.graphs, self.task, seed=seed, fold=fold, official=self.parts, groups=groups)
+        how: dict[str, Any] = {"official": self.parts, "groups": groups, "column": self.column}
+        return make_split(kind, self.graphs, self.task, seed=seed, fold=fold, **how)
+
+    def _own(self) -> Self:
+        """Without the graphs that are held out."""
+        count = len(self.graphs) - self.held_out
+        return replace(self, graphs=self.graphs[:count], column=self.column[:count], held_out=0)
+
+    def _beside_test(self, split: Split) -> Split:
+        """What would have been tested is for training, since other graphs are held out."""
+        count = len(self.graphs)
+        test = list(range(count - self.held_out, count))
+        return {"train": sorted(split["train"] + split["test"]), "valid": split["valid"], "test": test}
 
     def encoded(self, model: AnyConfig, chosen: Sequence[int] | None = None) -> list[Data]:
         """The graphs, or those chosen by number, with all that a model reads; see ``data.encodings``."""

@@ -56,6 +56,7 @@ def load(
     featuriser: str | None = None,
     descriptors: Sequence[str] = (),
     trained: FeatureSpec | None = None,
+    split_column: str | None = None,
 ) -> AnyDataset:
     """Load a data set of ``DATASETS`` by name, or a file by path.
 
@@ -72,6 +73,7 @@ def load(
             ``"cip-molecule"``; graphs that were published as such keep OGB's features.
         descriptors: of whole molecules, for networks to read beside the graph: ``"rdkit2d"``, ``"morgan"``,
             ``"morgan-counts"`` or a CSV file with SMILES and numbers; see :meth:`GraphDataset.with_descriptors`.
+        split_column: of a CSV file: names of parts, or what the splits "group", "group-folds" and "time" go by.
         trained: features of a training whose descriptors are wanted, by the names of their columns.
 
     Raises:
@@ -79,7 +81,8 @@ def load(
         ConfigError: an option that does not apply, unknown task.
     """
     check_kinds(descriptors)
-    return _load(name, root, targets, smiles_column, task, featuriser).with_descriptors(descriptors, trained)
+    found = _load(name, root, targets, smiles_column, task, featuriser, split_column)
+    return found.with_descriptors(descriptors, trained)
 
 
 def _load(
@@ -89,12 +92,14 @@ def _load(
     smiles_column: str | None,
     task: str | None,
     featuriser: str | None,
+    split_column: str | None,
 ) -> AnyDataset:
     if featuriser is not None and featuriser not in FEATURISERS:
         raise ConfigError(unknown("featuriser", featuriser, FEATURISERS))
     root = None if root is None else expanded(root)
     info = _named(name) or tu.find(name, root)
     given = {"targets": targets, "smiles_column": smiles_column, "task": task, "featuriser": featuriser}
+    given["split_column"] = split_column
     if info is not None and "featuriser" in info.options and featuriser:
         info = replace(info, options=info.options | {"featuriser": given.pop("featuriser")})
     wrong = [option for option, value in given.items() if value]
@@ -115,7 +120,7 @@ def _load(
         raise DataError(
             f"{path} is a folder without NAME_A.txt, so no data set of the TU collection; give the file with the data"
         )
-    return load_csv(path, targets or (), smiles_column, task, featuriser or CIP)
+    return load_csv(path, targets or (), smiles_column, task, featuriser or CIP, split_column)
 
 
 def load_graphs(name: str, **options: Any) -> GraphDataset:

@@ -3,11 +3,14 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from plstm_graph.data.column_splits import is_split_column
 from plstm_graph.data.dataset import MOLECULE, GraphDataset
 from plstm_graph.data.molecules import CIP, Rejected, read_molecules
-from plstm_graph.data.tables import read_table
+from plstm_graph.data.splits import COLUMN
+from plstm_graph.data.tables import Table, read_table
 from plstm_graph.errors import ConfigError, DataError, listed, unknown
 from plstm_graph.io.files import stem
 from plstm_graph.tasks import TASKS, Binary, Regression, Task, task_of, yes_or_no
@@ -24,23 +27,41 @@ def load_csv(
     path: str | Path,
     targets: Sequence[str],
     smiles_column: str | None = None,
-    task: str | None = None,
+    task: str | Task | None = None,
     featuriser: str = CIP,
+    split_column: str | None = None,
 ) -> GraphDataset:
-    """Molecules and labels of a CSV file; see :func:`load`. Rows that cannot be used are in ``rejected``."""
-    given = task_of(task) if task else None
+    """Molecules and labels of a table; see :func:`load`. Rows that cannot be used are in ``rejected``.
+
+    ``task`` may also be a task itself, to have rows for it from another file.
+    """
+    given = task_of(task) if isinstance(task, str) else None
     if given is not None and not given.tabular:
         raise ConfigError(unknown("task", task, [name for name, kind in TASKS.items() if kind.tabular]))
     table = read_table(path)
     texts, targets = table.smiles(smiles_column), table.targets(targets, smiles_column)
-    labels, unusable = table.usable_labels(targets, (given or Task).required)
-    kind = given or _guess(targets, labels, table.path.name)
-    asked = kind.from_table(targets, labels, table.path.name)
+    labels, unusable = table.usable_labels(targets, (given or (type(task) if isinstance(task, Task) else Task)).required)
+    if isinstance(task, Task):
+        asked = task.of_rows(labels, table.path.name)
+    else:
+        asked = (given or _guess(targets, labels, table.path.name)).from_table(targets, labels, table.path.name)
+    _tell_unused(table, [*targets, split_column])
 
-    ids = table.ids(taken=targets)
-    return from_smiles(
-        texts, labels, asked, stem(table.path), where=table.path.name, unusable=unusable, ids=ids, featuriser=featuriser
+    where, ids = table.path.name, table.ids(taken=targets)
+    found = from_smiles(
+        texts, labels, asked, stem(table.path), where=where, unusable=unusable, ids=ids, featuriser=featuriser
     )
+    if split_column is None:
+        return found
+    cells = table.column(split_column)
+    return replace(found, column=[cells[row - 1] for row in found.rows], default_split=COLUMN)
+
+
+def _tell_unused(table: Table, used: Sequence[str | None]) -> None:
+    """A column that splits the rows, and does not here, is said."""
+    for name in table.columns:
+        if name not in used and table.columns.count(name) == 1 and is_split_column(table.column(name)):
+            log.warning(f"{table.path.name}: column {name!r} names parts and is not used; give --split-column {name!r}")
 
 
 def from_smiles(

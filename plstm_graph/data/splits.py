@@ -8,14 +8,17 @@ import numpy as np
 from torch_geometric.data import Data
 
 from plstm_graph.data import molecules
+from plstm_graph.data.column_splits import Split, folds_of_groups, named_split, time_split
 from plstm_graph.errors import ConfigError, DataError, missing_extra, unknown
 from plstm_graph.tasks import Task
 
 OFFICIAL = "official"  # published with the graphs
-SPLITS = (OFFICIAL, "random", "scaffold", "folds")
+COLUMN = "column"  # the parts that a column names
+SPLITS = (OFFICIAL, "random", "scaffold", "folds", "scaffold-folds", COLUMN, "group", "group-folds", "time")
+BY_COLUMN = (COLUMN, "group", "group-folds", "time")
+IN_FOLDS = ("folds", "scaffold-folds", "group-folds")
 GROUPED = ("random", "folds")  # may keep repeats of a molecule together; scaffolds do so by themselves
 FOLDS = 10
-Split = dict[str, list[int]]  # train, valid, test: together every graph once; rising, or as published
 
 
 def make_split(
@@ -27,6 +30,7 @@ def make_split(
     fold: int = 0,
     official: Split | None = None,
     groups: Sequence[Hashable] | None = None,
+    column: Sequence[str] = (),
 ) -> Split:
     """Split graphs by one of ``SPLITS``.
 
@@ -34,10 +38,11 @@ def make_split(
         kind: of the split.
         graphs, task: as of a data set.
         seed: of the split.
-        fold: 0 to 9, for ``"folds"``.
+        fold: 0 to 9, for ``IN_FOLDS``.
         official: the published split.
         groups: of each graph, for ``GROUPED``: graphs of one group go to one part. Each group counts once, with the
             class of its first graph, so that a split without repeats is the same with groups and without.
+        column: a text for each graph, for ``BY_COLUMN``: the name of its part, its group, or its time.
 
     Raises:
         ConfigError: unknown kind, or a fold other than 0 for a split without folds.
@@ -45,6 +50,18 @@ def make_split(
     """
     if kind not in SPLITS:
         raise ConfigError(unknown("split", kind, SPLITS))
+    if kind in BY_COLUMN and len(column) != len(graphs):
+        raise ConfigError(f"the split {kind!r} goes by a column of a table; name it with --split-column")
+    if fold != 0 and kind not in IN_FOLDS:
+        raise ConfigError(f"fold {fold} was asked for, but the {kind} split has no folds; use split 'folds' or fold 0")
+    if kind == COLUMN:
+        return named_split(column, seed=seed)
+    if kind == "time":
+        return time_split(column)
+    if kind == "group":
+        return group_split(column, seed=seed, what="group")
+    if kind == "group-folds":
+        return folds_of_groups(column, FOLDS, seed=seed, fold=fold)
     members: dict[Hashable, list[int]] = {}
     for index, group in enumerate(range(len(graphs)) if groups is None else groups):
         members.setdefault(group, []).append(index)
@@ -52,8 +69,6 @@ def make_split(
     if kind == "folds":
         classes = task.strata([graph.y for graph in graphs])
         return _expanded(fold_split([classes[first] for first, *_ in together], seed=seed, fold=fold), together)
-    if fold != 0:
-        raise ConfigError(f"fold {fold} was asked for, but the {kind} split has no folds; use split 'folds' or fold 0")
     if kind == OFFICIAL:
         if official is None:
             raise ConfigError("these graphs have no official split; use random, scaffold or folds")
@@ -67,6 +82,8 @@ def make_split(
     texts = [graph.smiles for graph in graphs if "smiles" in graph]
     if len(texts) < len(graphs):
         raise DataError("a scaffold split needs molecules, but these graphs have no SMILES; use 'random' or 'folds'")
+    if kind == "scaffold-folds":
+        return folds_of_groups([molecules.scaffold(text) for text in texts], FOLDS, seed=seed, fold=fold)
     return scaffold_split(texts, seed=seed)
 
 
@@ -90,7 +107,7 @@ def scaffold_split(smiles: Sequence[str], *, seed: int = 0) -> Split:
     return group_split([molecules.scaffold(text) for text in smiles], seed=seed)
 
 
-def group_split(owners: Sequence[Hashable], *, seed: int = 0) -> Split:
+def group_split(owners: Sequence[Hashable], *, seed: int = 0, what: str = "scaffold") -> Split:
     """:func:`scaffold_split` where the scaffold (or any other group) of each graph is known."""
     groups: dict[Hashable, list[int]] = {}
     for index, owner in enumerate(owners):
@@ -106,7 +123,7 @@ def group_split(owners: Sequence[Hashable], *, seed: int = 0) -> Split:
     empty = [name for name, part in parts.items() if not part]
     if empty:
         raise DataError(
-            f"a scaffold split of {len(owners)} molecules with {len(order)} scaffolds leaves {' and '.join(empty)} "
+            f"a {what} split of {len(owners)} molecules with {len(order)} {what}s leaves {' and '.join(empty)} "
             "empty; use the random split"
         )
     return parts

@@ -88,6 +88,11 @@ class Task:
         """
         return cls(tuple(targets))
 
+    def of_rows(self, rows: Sequence[Sequence[float]], where: str) -> Self:
+        """This task, after a check that the labels of further rows suit it; arguments as for :meth:`from_table`."""
+        type(self).from_table(self.targets, rows, where)
+        return self
+
     def label(self, row: Sequence[float]) -> Tensor:
         """``y`` of an example from a row of a table: float [1, targets]."""
         return torch.tensor([row], dtype=torch.float)

@@ -217,6 +217,13 @@ class Multiclass(Task):
             raise DataError(f"{where}: multiclass labels must be 0, 1, ... without gaps, got {some}, ...")
         return cls(tuple(targets), classes=len(present))
 
+    def of_rows(self, rows: Sequence[Sequence[float]], where: str) -> Self:
+        """They need not have all classes."""
+        for row, (value,) in enumerate(rows, start=1):
+            if not math.isnan(value) and value not in range(self.classes):
+                raise DataError(f"{where}, row {row}: classes are 0 to {self.classes - 1}, got {value:g}")
+        return self
+
     def label(self, row: Sequence[float]) -> Tensor:
         """int64 [1]"""
         return torch.tensor([int(row[0])])

@@ -78,7 +78,9 @@ class TrainConfig:
         descriptors: of whole molecules, for networks to read beside the graph: "rdkit2d", "morgan", "morgan-counts" or
             a CSV file with SMILES and numbers.
         metric: what validation is judged by; the data set's own when not given.
-        split: kind of split ("official", "random", "scaffold", "folds"); the data set's own when not given.
+        split: kind of split, one of ``plstm_graph.data.splits.SPLITS``; the data set's own when not given.
+        split_column: column (CSV) with the names of parts; for "group" and "time" with what they go by.
+        test_data: file of molecules that is tested on in place of a part of ``data``.
         split_seed: seed of the split; ``seed`` when not given.
         fold: which fold, for a split in folds.
         group_repeats: keep all rows of a molecule, however spelled, in one part of a random split or of folds.
@@ -115,6 +117,8 @@ class TrainConfig:
     descriptors: tuple[str, ...] = ()
     metric: str | None = None
     split: str | None = None
+    split_column: str | None = None
+    test_data: str | None = None
     split_seed: int | None = None
     fold: int = 0
     group_repeats: bool = True
@@ -265,12 +269,19 @@ def toml(values: Mapping[str, Any]) -> str:
 
 def anywhere(config: TrainConfig) -> TrainConfig:
     """With absolute paths: what is stored of a run means the same wherever it is read."""
-    paths = (config.root, config.out, config.init_from)
-    root, out, init = (None if path is None else os.path.abspath(expanded(path)) for path in paths)
+    paths = (config.root, config.out, config.init_from, config.test_data)
+    root, out, init, test = (None if path is None else os.path.abspath(expanded(path)) for path in paths)
     kinds = (kind if kind in DESCRIPTORS else os.path.abspath(expanded(kind)) for kind in config.descriptors)
     also = tuple(placed(name) for name in config.also)
     return replace(
-        config, data=placed(config.data), also=also, root=root, out=out, init_from=init, descriptors=tuple(kinds)
+        config,
+        data=placed(config.data),
+        also=also,
+        root=root,
+        out=out,
+        init_from=init,
+        test_data=test,
+        descriptors=tuple(kinds),
     )
 
 

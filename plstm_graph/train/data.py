@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -11,11 +12,12 @@ from torch_geometric.data import Batch, Data
 
 from plstm_graph.config.architectures import architecture
 from plstm_graph.data.dataset import AnyDataset, GraphDataset
-from plstm_graph.data.datasets import load
+from plstm_graph.data.datasets import is_table, load
 from plstm_graph.data.examples import Examples, batches, examples_of
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.packed import PackedGraphs, PackedLoader
-from plstm_graph.errors import DataError
+from plstm_graph.data.smiles_files import load_csv
+from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.orient import RANDOM
 from plstm_graph.tasks import Task
 from plstm_graph.train.config import TrainConfig
@@ -45,10 +47,34 @@ def load_data(config: TrainConfig, trained: FeatureSpec | None = None) -> AnyDat
         featuriser=config.featuriser,
         descriptors=config.descriptors,
         trained=trained,
+        split_column=config.split_column,
     )
     if not dataset.task.labelled:
         raise DataError(f"{dataset.name} has no labels to train on; it is there for depth and speed")
-    return dataset
+    return _with_test(dataset, config, trained) if config.test_data else dataset
+
+
+def _with_test(dataset: AnyDataset, config: TrainConfig, trained: FeatureSpec | None) -> AnyDataset:
+    """The data set with the molecules of ``config.test_data`` behind its own, to be tested on.
+
+    Raises:
+        ConfigError, DataError: the data are no table of molecules; the file or its columns cannot be used.
+    """
+    if not is_table(config.data) or not isinstance(dataset, GraphDataset):
+        raise ConfigError(f"test_data is for tables of molecules; {dataset.name} has a test part of its own")
+    assert dataset.featuriser is not None
+    path, column = str(config.test_data), config.smiles_column
+    test = load_csv(path, dataset.task.targets, column, dataset.task, dataset.featuriser)
+    test = test.with_descriptors(config.descriptors, trained)
+    rejected = [row._replace(reason=f"{row.reason} (of the test data)") for row in test.rejected]
+    return replace(
+        dataset,
+        graphs=dataset.graphs + test.graphs,
+        rows=dataset.rows + test.rows,
+        rejected=dataset.rejected + rejected,
+        ids=dataset.ids + test.ids if dataset.ids and test.ids else [],
+        held_out=len(test.graphs),
+    )
 
 
 def split_of(config: TrainConfig, dataset: AnyDataset) -> dict[str, list[int]]:

@@ -269,6 +269,7 @@ def _pointed_at(data: str, meta: Meta) -> TrainConfig:
     if file and same_source(data, meta.train_config.data):
         return override(meta.train_config, {"data": data})
     own = {"targets": meta.asked.targets if file else (), "task": meta.asked.name if file else None}
+    own |= {"split_column": None, "test_data": None}
     return override(meta.train_config, {"data": data, "smiles_column": None, **own})  # what has a name brings its own
 
 

@@ -277,7 +277,7 @@ def _parts(
     for name in ("train", "valid"):
         if not len(parts[name]):
             raise DataError(_nothing_in(name, config.split or dataset.default_split, dataset.name, len(prepared)))
-    if (config.split or dataset.default_split) != OFFICIAL and first_process():
+    if (config.test_data or (config.split or dataset.default_split) != OFFICIAL) and first_process():
         _tell_repeats(repeats(dataset, split))
     return parts | dict(_further(config, dataset))
 

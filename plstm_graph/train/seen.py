@@ -13,7 +13,7 @@ from plstm_graph.train.checkpoint import Meta
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import split_of
 
-SPLIT = ("split", "split_seed", "fold", "group_repeats")
+SPLIT = ("split", "split_column", "test_data", "split_seed", "fold", "group_repeats")
 
 
 def part_to_score(asked: TrainConfig, meta: Meta, dataset: AnyDataset, *, in_hand: bool = False) -> tuple[str, str]:

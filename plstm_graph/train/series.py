@@ -12,6 +12,7 @@ from typing import Any
 
 from plstm_graph.config.models import AnyConfig
 from plstm_graph.data.dataset import AnyDataset
+from plstm_graph.data.splits import IN_FOLDS
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.io.files import atomic_write
 from plstm_graph.train import results
@@ -196,7 +197,7 @@ def _train_series(
 def _folder(out: Path, config: TrainConfig, fold: int, seed: int) -> Path:
     """Of a run: by its seed, and by its fold where the split has folds."""
     long = out / f"fold-{fold}_seed-{seed}"  # as all runs were called once
-    folds = (config.split or shared_dataset(config).default_split) == "folds"
+    folds = (config.split or shared_dataset(config).default_split) in IN_FOLDS
     return long if folds or fold or long.is_dir() else out / f"seed-{seed}"
 
 

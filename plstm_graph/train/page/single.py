@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from plstm_graph.data.splits import IN_FOLDS
 from plstm_graph.draw import curves
 from plstm_graph.tasks import METRICS, TASKS
 from plstm_graph.train import analysis
@@ -179,7 +180,7 @@ def _data(record: Record, metrics: dict[str, Any]) -> Section:
         ("task", str(metrics["task"])),
         ("targets", option(metrics["targets"][:MOST_TARGETS])),
         *((part, count(graphs[part], "graph")) for part in PARTS),
-        ("split", f"{split}, seed {seed}" + (f", fold {options['fold']}" if split == "folds" else "")),
+        ("split", f"{split}, seed {seed}" + (f", fold {options['fold']}" if split in IN_FOLDS else "")),
         ("hash", str(metrics.get("data_hash", "–"))),
     ]
     section = Section("Data", facts=facts)
