@@ -63,6 +63,8 @@ CHOICES = (
         "Beside the graph: rdkit2d, morgan, morgan-counts or a CSV file with SMILES and numbers; repeat.",
     ),
     Choice("--metric", str, _DATA, "What validation is judged by: r2, rmse, mae, pearson; rocauc, ap, accuracy; f1."),
+    Choice("--loss", str, _FIT, "Of quantities: mse, mae or huber (default: mse, or mae with that metric)."),
+    Choice("--class-weights", bool, _FIT, "Rare classes weigh as much as common ones."),
     Choice(
         "--split", str, _DATA, "official, random, scaffold, folds, scaffold-folds; column, group, group-folds or time."
     ),

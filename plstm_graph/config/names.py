@@ -55,6 +55,7 @@ counts. Anything else that ``--descriptors`` takes is a file."""
 OPTIONS = {
     "task": ("task", ("regression", "ranking", "binary", "multiclass")),
     "metric": ("metric", ("r2", "rmse", "mae", "pearson", "kendall", "rocauc", "ap", "accuracy", "f1")),
+    "loss": ("loss", ("mse", "mae", "huber")),
     "featuriser": ("featuriser", ("cip-molecule", "ogb-molecule")),
     "split": (
         "split",

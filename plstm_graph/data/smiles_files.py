@@ -40,7 +40,9 @@ def load_csv(
         raise ConfigError(unknown("task", task, [name for name, kind in TASKS.items() if kind.tabular]))
     table = read_table(path)
     texts, targets = table.smiles(smiles_column), table.targets(targets, smiles_column)
-    labels, unusable = table.usable_labels(targets, (given or (type(task) if isinstance(task, Task) else Task)).required)
+    labels, unusable = table.usable_labels(
+        targets, (given or (type(task) if isinstance(task, Task) else Task)).required
+    )
     if isinstance(task, Task):
         asked = task.of_rows(labels, table.path.name)
     else:

@@ -11,7 +11,17 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.tasks.base import LEVELS, Task
-from plstm_graph.tasks.kinds import LARGEST, Binary, Multiclass, Ranking, Regression, Tokens, Unlabelled, yes_or_no
+from plstm_graph.tasks.kinds import (
+    LARGEST,
+    LOSSES,
+    Binary,
+    Multiclass,
+    Ranking,
+    Regression,
+    Tokens,
+    Unlabelled,
+    yes_or_no,
+)
 from plstm_graph.tasks.metrics import METRICS, Metric, score
 
 TASKS: dict[str, type[Task]] = {
@@ -43,6 +53,7 @@ def restore(stored: Mapping[str, Any]) -> Task:
     values: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in stored.items() if key != "name"
     }
+    values = {item.name: item.default for item in fields(kind) if item.metadata.get("later")} | values
     hints = {field.name: get_type_hints(kind)[field.name] for field in fields(kind)}
     wrong = sorted(map(str, hints.keys() ^ values.keys()))
     wrong += [key for key, hint in hints.items() if key in values and not _is(values[key], hint)]
@@ -61,6 +72,7 @@ def _is(value: Any, hint: Any) -> bool:
 __all__ = [
     "LARGEST",
     "LEVELS",
+    "LOSSES",
     "METRICS",
     "TASKS",
     "Binary",

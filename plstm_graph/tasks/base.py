@@ -11,6 +11,8 @@ from torch.nn.functional import one_hot
 from plstm_graph.errors import ConfigError, DataError, unknown
 from plstm_graph.tasks.metrics import METRICS, Metric, score
 
+LATER = {"later": True}
+"""Of a field with a default that tasks stored by earlier versions lack."""
 LEVELS = ("graph", "node")
 """What an answer is for: a whole example, or each node of it."""
 
@@ -193,6 +195,35 @@ class Task:
             ConfigError: it does not suit.
         """
         return replace(self, metric=metric) if metric else self
+
+    def trained_with(self, loss: str | None, class_weights: bool) -> Self:
+        """This task learnt by another loss, or with rare classes weighing as much as common ones.
+
+        Args:
+            loss: key of :data:`plstm_graph.tasks.LOSSES`, for quantities.
+            class_weights: for classes.
+
+        Raises:
+            ConfigError: one of them does not apply.
+        """
+        wrong = [name for name, given in (("loss", loss), ("class_weights", class_weights)) if given]
+        if wrong:
+            raise ConfigError(f"{' and '.join(wrong)} cannot be chosen for task {self.name!r}; leave it out")
+        return self
+
+    def thresholds(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
+        """By target, the probability above which yes is best said; nothing where there are none.
+
+        Args:
+            prediction, target: of a validation part, as for :meth:`scores`.
+        """
+        return {}
+
+    def unlabelled(self, target: Tensor) -> list[str]:
+        """Targets without any label among these, whose scores are not defined."""
+        if target.dim() != 2 or not target.is_floating_point():
+            return []
+        return [name for name, none in zip(self.targets, target.isnan().all(0).tolist(), strict=True) if none]
 
     def scores(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
         """Every metric; arguments as for :func:`plstm_graph.tasks.metrics.score`.

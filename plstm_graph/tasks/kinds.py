@@ -2,17 +2,20 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.errors import ConfigError, DataError, unknown
 from plstm_graph.tasks import calibration
-from plstm_graph.tasks.base import Task
+from plstm_graph.tasks.base import LATER, Task
+from plstm_graph.tasks.thresholds import best_threshold
 
+LOSSES: dict[str, Callable[..., Tensor]] = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
+"""Of quantities in standard deviations: Huber's is quadratic up to one of them, and linear beyond."""
 LARGEST = 1e15
 """Largest label: training and metrics add up squares in 32-bit numbers."""
 
@@ -21,18 +24,22 @@ LARGEST = 1e15
 class Regression(Task):
     """Quantities. Labels: float [n, targets], NaN where there is none.
 
-    They are learnt in standard deviations from their mean, by the mean square, or by the mean absolute error if that
-    is the metric.
+    They are learnt in standard deviations from their mean.
 
     Args:
         mean, deviation: of each target, in the labels' units; empty until :meth:`fitted`.
+        error: by what they are learnt, a key of :data:`LOSSES`; when not given the mean square error, or the mean
+            absolute error if that is the metric.
     """
 
     mean: tuple[float, ...] = ()
     deviation: tuple[float, ...] = ()
+    error: str = field(default="", metadata=LATER)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.error and self.error not in LOSSES:
+            raise ConfigError(unknown("loss", self.error, LOSSES))
         lengths = {len(self.mean), len(self.deviation)}
         if lengths not in ({0}, {len(self.targets)}) or not all(map(math.isfinite, (*self.mean, *self.deviation))):
             raise ConfigError(
@@ -74,12 +81,17 @@ class Regression(Task):
         return replace(self, mean=tuple(means), deviation=tuple(deviations))
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Mean square or absolute error."""
+        """Of those in :data:`LOSSES` the chosen one."""
         # No choosing by mask, whose result has as many rows as the data say: a GPU would have to be waited for.
         known = ~target.isnan()
         filled = torch.where(known, target, output.detach())  # no loss, and a gradient of 0
-        mean = (F.l1_loss if self.metric == "mae" else F.mse_loss)(output, filled)
+        mean = LOSSES[self.error or ("mae" if self.metric == "mae" else "mse")](output, filled)
         return mean * _share(known)
+
+    def trained_with(self, loss: str | None, class_weights: bool) -> Self:
+        """With a loss of one's own."""
+        super().trained_with(None, class_weights)
+        return replace(self, error=loss) if loss else self
 
     def readable(self, output: Tensor) -> Tensor:
         """The values themselves."""
@@ -134,7 +146,15 @@ class Ranking(Task):
 
 @dataclass(frozen=True)
 class Binary(Task):
-    """One yes or no a target. Labels: float [n, targets], 0 or 1, NaN where there is none."""
+    """One yes or no a target. Labels: float [n, targets], 0 or 1, NaN where there is none.
+
+    Args:
+        weights: of no and yes of each target, side by side, in the loss; empty for 1, and until :meth:`fitted`.
+        balanced: weights are such that both weigh the same.
+    """
+
+    weights: tuple[float, ...] = field(default=(), metadata=LATER)
+    balanced: bool = field(default=False, metadata=LATER)
 
     name = "binary"
     metrics = ("rocauc", "ap", "accuracy")
@@ -148,9 +168,31 @@ class Binary(Task):
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy of the targets with a label."""
-        known = ~target.isnan()
-        mean = F.binary_cross_entropy_with_logits(output, target.nan_to_num(), known.float())
-        return mean * _share(known)
+        known, label = ~target.isnan(), target.nan_to_num()
+        weight = known.float()
+        if self.weights:
+            no, yes = target.new_tensor(self.weights).view(-1, 2).T
+            weight = weight * (no + label * (yes - no))
+        return F.binary_cross_entropy_with_logits(output, label, weight) * _share(known)
+
+    def trained_with(self, loss: str | None, class_weights: bool) -> Self:
+        """With classes of one weight, if asked for."""
+        super().trained_with(loss, False)
+        return replace(self, balanced=True) if class_weights else self
+
+    def fitted(self, target: Tensor) -> Self:
+        """With weights that are inverse to how often no and yes occur, ``labels / (2 · labels of the class)``."""
+        if not self.balanced:
+            return self
+        yes, known = target.nansum(0), (~target.isnan()).sum(0)
+        counts = torch.stack([known - yes, yes], 1)
+        weights = torch.where(counts > 0, known[:, None] / (2 * counts.clamp(min=1)), 1.0)
+        return replace(self, weights=tuple(weights.double().flatten().tolist()))
+
+    def thresholds(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
+        """Those of the highest balanced accuracy."""
+        found = {name: best_threshold(prediction[:, k], target[:, k]) for k, name in enumerate(self.targets)}
+        return {name: value for name, value in found.items() if not math.isnan(value)}
 
     def readable(self, output: Tensor) -> Tensor:
         """Probabilities of yes."""
@@ -174,9 +216,13 @@ class Multiclass(Task):
 
     Args:
         classes: how many there are.
+        weights: of each in the loss; empty for 1, and until :meth:`fitted`.
+        balanced: weights are such that all classes weigh the same.
     """
 
     classes: int = 2
+    weights: tuple[float, ...] = field(default=(), metadata=LATER)
+    balanced: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -234,7 +280,20 @@ class Multiclass(Task):
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy."""
-        return F.cross_entropy(output, target)
+        return F.cross_entropy(output, target, output.new_tensor(self.weights) if self.weights else None)
+
+    def trained_with(self, loss: str | None, class_weights: bool) -> Self:
+        """With classes of one weight, if asked for."""
+        super().trained_with(loss, False)
+        return replace(self, balanced=True) if class_weights else self
+
+    def fitted(self, target: Tensor) -> Self:
+        """With weights that are inverse to how often classes occur."""
+        if not self.balanced:
+            return self
+        counts = target.bincount(minlength=self.classes).double()
+        weights = len(target) / (self.classes * counts.clamp(min=1))
+        return replace(self, weights=tuple(weights.tolist()))
 
     def readable(self, output: Tensor) -> Tensor:
         """Probabilities of the classes."""

@@ -78,6 +78,8 @@ class TrainConfig:
         descriptors: of whole molecules, for networks to read beside the graph: "rdkit2d", "morgan", "morgan-counts" or
             a CSV file with SMILES and numbers.
         metric: what validation is judged by; the data set's own when not given.
+        loss: of quantities: "mse", "mae" or "huber"; when not given "mse", or "mae" if that is the metric.
+        class_weights: rare classes weigh as much as common ones in the loss.
         split: kind of split, one of ``plstm_graph.data.splits.SPLITS``; the data set's own when not given.
         split_column: column (CSV) with the names of parts; for "group" and "time" with what they go by.
         test_data: file of molecules that is tested on in place of a part of ``data``.
@@ -116,6 +118,8 @@ class TrainConfig:
     featuriser: str | None = None
     descriptors: tuple[str, ...] = ()
     metric: str | None = None
+    loss: str | None = None
+    class_weights: bool = False
     split: str | None = None
     split_column: str | None = None
     test_data: str | None = None

@@ -1,18 +1,24 @@
 """What a run found: metrics of the best and the last epoch, and the files that show them."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.draw import answers, curves
+from plstm_graph.errors import listed
 from plstm_graph.grid import DIRECTIONS
 from plstm_graph.models.patches_read import patches_read, reads_along_directions
+from plstm_graph.tasks import Task
+from plstm_graph.tasks.thresholds import at_threshold
 from plstm_graph.train import results
+from plstm_graph.train.analysis import LEVEL, bootstrap, draws
 from plstm_graph.train.callbacks import Keeper
 from plstm_graph.train.checkpoint import load_weights, read
 from plstm_graph.train.config import TrainConfig, config_hash
@@ -20,6 +26,7 @@ from plstm_graph.train.data import labels
 from plstm_graph.train.infer import outputs
 from plstm_graph.train.machine import machine
 from plstm_graph.train.module import Learner
+from plstm_graph.train.record import Predictions
 from plstm_graph.train.start import Start
 
 
@@ -49,6 +56,9 @@ class Trained(NamedTuple):
     metrics: dict[str, Any]
 
 
+log = logging.getLogger(__name__)
+RESAMPLES = 200
+"""Draws for the interval of every run; the report takes more."""
 MOST_VALUES = 10_000_000
 """A training part with more predictions than this is left out of ``predictions.csv``."""
 
@@ -88,6 +98,9 @@ def _content(run: Run, found: Found, spreads: Spreads, last_epoch: dict[str, flo
         "test_last_epoch": last_epoch,
         **_by_target(run, found),
         **_calibration(run, found, spreads),
+        **_thresholds(task, found),
+        **_intervals(run, found),
+        **_unlabelled(task, found),
         "best_epoch": keeper.best_epoch + 1,
         "epochs": len(keeper.history),
         "graphs": {name: len(graphs) for name, graphs in run.parts.items()},
@@ -130,6 +143,43 @@ def _calibration(run: Run, found: Found, spreads: Spreads) -> dict[str, Any]:
     for name in ("valid", "test"):
         parts[name] = task.calibration(*found[name], spreads[name]) if len(found[name][1]) else {}
     return {"calibration": parts} if any(parts.values()) else {}
+
+
+def _thresholds(task: Task, found: Found) -> dict[str, Any]:
+    """Of each target the threshold that suits validation, and what it does there and on the test part."""
+    chosen = task.thresholds(*found["valid"])
+    scores = {
+        name: {"threshold": threshold}
+        | {
+            part: at_threshold(found[part][0][:, column], found[part][1][:, column], threshold)
+            for part in ("valid", "test")
+            if len(found[part][1])
+        }
+        for column, name in enumerate(task.targets)
+        if (threshold := chosen.get(name)) is not None
+    }
+    return {"thresholds": scores} if scores else {}
+
+
+def _intervals(run: Run, found: Found) -> dict[str, Any]:
+    """Bootstrap interval of the metric on the test part, for runs that are kept; the report has those of all."""
+    task, (prediction, target) = run.learner.task, found["test"]
+    if run.out is None or task.picture is None or not len(target):
+        return {}
+    stored = Predictions(np.arange(len(target)), [], target.numpy(), prediction.numpy(), [])
+    samples = draws(len(target), len(task.targets))[:RESAMPLES]
+    ends = bootstrap(stored, [task.metric], samples)[task.metric]
+    return {"test_interval": {"metric": task.metric, "level": LEVEL, "low": ends.low, "high": ends.high}}
+
+
+def _unlabelled(task: Task, found: Found) -> dict[str, Any]:
+    """Targets that a part says nothing about, which are told as well."""
+    parts = {part: task.unlabelled(found[part][1]) for part in ("valid", "test") if len(found[part][1])}
+    for part, names in parts.items():
+        if names:
+            log.warning(f"no {part} score for {listed(names)}: no label there; use another split, or leave it out")
+    named = {part: names for part, names in parts.items() if names}
+    return {"unlabelled": named} if named else {}
 
 
 def _write(run: Run, out: Path, found: Found, content: dict[str, Any]) -> None:

@@ -156,7 +156,7 @@ def _train(
         if fitted:
             return _fit_once(config, dataset, start)
         if config.ensemble > 1:
-            task = dataset.task.with_metric(config.metric)
+            task = asked(config, dataset)
             encoded: Any = dataset.encoded(config.model) if graphs is None else graphs  # once for all members
             parts = _parts(config, dataset, start.split, encoded)
             meta = _meta(config, dataset, task.fitted(labels(parts["train"])), parts["train"])
@@ -181,6 +181,11 @@ def _train(
         return report(run, write=first_process())
 
 
+def asked(config: TrainConfig, dataset: AnyDataset) -> Task:
+    """The task of the data as a config judges it and has it learnt."""
+    return dataset.task.with_metric(config.metric).trained_with(config.loss, config.class_weights)
+
+
 def _start(config: TrainConfig, dataset: AnyDataset, resume: bool, command: str | None) -> Start:
     """What the run begins with; when it goes on, what it began with."""
     start = Start.of(dataset.examples, split_of(config, dataset), command)
@@ -192,7 +197,9 @@ def _start(config: TrainConfig, dataset: AnyDataset, resume: bool, command: str 
 
 def _fit_once(config: TrainConfig, dataset: AnyDataset, start: Start) -> Trained:
     """The run of a model that is no network: without epochs; one that was interrupted begins anew."""
-    task = dataset.task.with_metric(config.metric)
+    if config.loss or config.class_weights:
+        raise ConfigError(f"model {config.model.model!r} has no loss to choose or weigh; leave these options out")
+    task = asked(config, dataset)
     parts = _parts(config, dataset, start.split, None)
     meta = _meta(config, dataset, task, parts["train"])  # not fitted: it answers in the units of the labels
     model: Any = meta.build()
@@ -224,7 +231,7 @@ def _assemble(
     more: Sequence[Callback],
 ) -> tuple[Run, pl.Trainer, Any]:
     """Everything up to the first step, so that whatever is wrong with options or data shows before training."""
-    task = dataset.task.with_metric(config.metric)
+    task = asked(config, dataset)
     parts = _parts(config, dataset, start.split, graphs)
     task.check_defined(labels(parts["valid"]), "valid")
     task = task.fitted(labels(parts["train"]))
