@@ -4,6 +4,7 @@ import functools
 import os
 import shlex
 import signal
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ from plstm_graph.cli.options import CHOICES, WithDefaults, command_of, with_choi
 from plstm_graph.config.names import check_data_set, check_options
 from plstm_graph.io.waiting import watched
 
+RESIDENT = "-"
+"""In place of files: lines of stdin are answered on stdout."""
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 PATIENCE_S = 5.0
 """So long after the first Ctrl-C a command may take to end; a later one ends it where it is."""
@@ -240,6 +243,19 @@ def _summary(found: Mapping[str, Any], out: str) -> None:
     typer.echo(f"{size}results in {out}{rejected}")
 
 
+def _answer_lines(checkpoint: str, input: Path, out: Path, device: str, descriptors: Sequence[str]) -> None:
+    from plstm_graph.train.folders import check_checkpoint
+
+    if str(input) != RESIDENT or str(out) != RESIDENT:
+        raise ConfigError("lines are read from stdin and answered on stdout: give both --input - and --out -")
+    check_checkpoint(checkpoint)
+
+    from plstm_graph.train.resident import answer_lines
+
+    count, missed = answer_lines(checkpoint, sys.stdin, sys.stdout, device=device, descriptors=descriptors)
+    typer.echo(f"{count} lines, {missed} without a prediction", err=True)
+
+
 _DESCRIPTORS = "To keep, for --descriptors in trainings: rdkit2d, morgan, morgan-counts or a CSV file; repeat."
 _INSTEAD = "In place of those of the training: a CSV file with columns of the same names, for these molecules."
 
@@ -285,9 +301,15 @@ def predict(
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
-    """Predict for molecules; columns of the input are kept, rows that cannot be parsed get a reason instead."""
+    """Predict for molecules; columns of the input are kept, rows that cannot be parsed get a reason instead.
+
+    With --input - and --out - the model stays: a SMILES a line on stdin is answered by a row on stdout at once.
+    """
     from plstm_graph.train.folders import check_checkpoint
 
+    if RESIDENT in (str(input), str(out)):
+        _answer_lines(checkpoint, input, out, device, descriptors or ())
+        return
     _check_places(out, inputs=[input, checkpoint], table=True)
     if not input.exists():
         raise DataError(f"there is no file {input}")

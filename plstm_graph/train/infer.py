@@ -72,7 +72,7 @@ class Predictions:
         empty = [""] * len(self.columns)
         marks = [[]] * len(self.smiles) if self.unlike is None else [[mark] for mark in self.unlike]
         lines = (
-            [*cells, *(empty if index in reasons else _cells(self.columns, values)), *mark, reasons.get(index, "")]
+            [*cells, *(empty if index in reasons else as_cells(self.columns, values)), *mark, reasons.get(index, "")]
             for index, (cells, values, mark) in enumerate(zip(rows, self.values.tolist(), marks, strict=True))
         )
         marked = [] if self.unlike is None else ["unlike_training"]
@@ -88,7 +88,8 @@ def _header(given: Sequence[str], added: Sequence[str]) -> list[str]:
     return names
 
 
-def _cells(columns: list[str], values: list[float]) -> list[str]:
+def as_cells(columns: list[str], values: list[float]) -> list[str]:
+    """Numbers of a row as they are written."""
     return [f"{int(v)}" if name == "class" else f"{v:.6g}" for name, v in zip(columns, values, strict=True)]
 
 

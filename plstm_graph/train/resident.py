@@ -1,0 +1,48 @@
+"""Predictions line by line, by a model that stays in memory: one SMILES in, one row of a table out."""
+
+import csv
+from collections.abc import Iterable, Sequence
+from os import PathLike
+from typing import TextIO
+
+from plstm_graph.train.infer import answers, as_cells, restore_for_molecules
+
+
+def answer_lines(
+    checkpoint: str | PathLike[str],
+    lines: Iterable[str],
+    stream: TextIO,
+    *,
+    device: str = "auto",
+    descriptors: Sequence[str] = (),
+) -> tuple[int, int]:
+    """Write a header, and a row for every line as soon as it is read; a line that is no molecule gets the reason.
+
+    Args:
+        checkpoint: file, or folder of a run.
+        lines: SMILES, one a line.
+        stream: gets the rows, comma-separated, each sent off at once.
+        device: "auto", "cpu", "cuda", ...
+        descriptors: as for :func:`plstm_graph.train.predict`.
+
+    Returns:
+        How many lines there were, and how many of them without a prediction.
+
+    Raises:
+        CheckpointError: the file cannot be used, or its model was not trained on molecules.
+    """
+    learner, meta = restore_for_molecules(checkpoint, device)
+    writer = csv.writer(stream, lineterminator="\n")
+    names = answers(learner, meta, []).columns
+    writer.writerow(["smiles", *names, "error"])
+    stream.flush()
+    count = missed = 0
+    for line in lines:
+        found = answers(learner, meta, [line.strip()], descriptors=descriptors)
+        reason = found.rejected[0].reason if found.rejected else ""
+        writer.writerow(
+            [found.smiles[0], *([""] * len(names) if reason else as_cells(names, found.values[0].tolist())), reason]
+        )
+        stream.flush()
+        count, missed = count + 1, missed + bool(reason)
+    return count, missed
