@@ -1,4 +1,4 @@
-"""Fill tables of README, recipes and benchmarks from rows, draw cost against size: ``benchmarks/report.py [--check]``.
+"""Fill tables of docs and benchmarks from rows, draw cost against size: ``benchmarks/report.py [--check]``.
 
 A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; NAME is a config of ``configs/``, a group of
 ``speed.py`` after ``speed-``, a data set after ``trials-``, or one of the files of rows that have a table of their own
@@ -33,7 +33,6 @@ from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.io.files import atomic_write
 
 PAGES = (
-    records.ROOT / "README.md",
     records.ROOT / "docs" / "recipes.md",
     records.ROOT / "docs" / "vision.md",
     records.ROOT / "docs" / "backends.md",
