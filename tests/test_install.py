@@ -7,7 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CONDA = {"torch": "pytorch", "torch-geometric": "pytorch_geometric", "matplotlib": "matplotlib-base"}
-NOT_FOR_CPU_USERS = {"all", "dev", "docs", "scatter", "graphgym"}
+NOT_FOR_CPU_USERS = {"all", "dev", "docs", "scatter", "graphgym", "loggers"}
 
 
 def test_all_is_what_a_cpu_user_needs():

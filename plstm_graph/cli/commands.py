@@ -126,6 +126,7 @@ def train(
     minutes: Annotated[
         float | None, _option("--minutes", "Stop after so many, to --resume later (exit code 130).")
     ] = None,
+    logger: Annotated[str | None, _option("--logger", "Epochs also to tensorboard, wandb or mlflow.")] = None,
     quiet: Annotated[bool, _option("--quiet", "No progress bar and no summary.")] = False,
     debug: Debug = False,
     **given: Any,
@@ -155,6 +156,8 @@ def train(
             raise ConfigError("--minutes is for a single run; a series is stopped by Ctrl-C and goes on with --resume")
         how["minutes"] = minutes
     try:
+        if logger is not None:
+            how["callbacks"] = [_logged(logger, chosen, series)]
         found = train_series(chosen, jobs=jobs, **series, **how) if series else run(chosen, **how)
     except (KeyboardInterrupt, TimeUp) as stop:
         if first_process():
@@ -164,6 +167,15 @@ def train(
         _series_summary(found, str(chosen.out)) if series else _summary(found, str(chosen.out))
     if series and found["failed"]:
         raise typer.Exit(FAILED)
+
+
+def _logged(logger: str, config: Any, series: Mapping[str, Any]) -> Any:
+    """The callback that sends epochs to a logger."""
+    from plstm_graph.train.loggers import Logged
+
+    if series:
+        raise ConfigError("--logger is for one run; a series has its table, and report compares its runs")
+    return Logged(logger, config)
 
 
 def _members(config: Any, asked: dict[str, Any], overwrite: bool) -> dict[str, list[int]]:
