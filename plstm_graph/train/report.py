@@ -20,6 +20,7 @@ from plstm_graph.tasks.thresholds import at_threshold
 from plstm_graph.train import results
 from plstm_graph.train.analysis import LEVEL, bootstrap, draws
 from plstm_graph.train.callbacks import Keeper
+from plstm_graph.train.card import card
 from plstm_graph.train.checkpoint import load_weights, read
 from plstm_graph.train.config import TrainConfig, config_hash
 from plstm_graph.train.data import labels
@@ -202,6 +203,7 @@ def _write(run: Run, out: Path, found: Found, content: dict[str, Any]) -> None:
     if reads_along_directions(run.learner.model) and len(run.parts["test"]):
         _draw_patches(run, found["test"], out / results.PATCHES)
     results.write_rows(out / results.PREDICTIONS, _columns(run), _rows(run, own))
+    results.write_text(out / results.CARD, card(content, run.config.model.model))
     results.write_json(out / results.SCORES, content)
 
 

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 CONFIG, SCORES, HISTORY, PREDICTIONS = "config.toml", "metrics.json", "metrics.csv", "predictions.csv"
 REJECTED, PAGE, PATCHES = "rejected.csv", "report.html", "patches.png"
-START = "start.json"
-FILES = (CONFIG, SCORES, HISTORY, PREDICTIONS, "curves.png", "parity.png", "roc.png", PATCHES, REJECTED, PAGE, START)
+START, CARD = "start.json", "card.md"
+PICTURES = ("curves.png", "parity.png", "roc.png", PATCHES)
+FILES = (CONFIG, SCORES, HISTORY, PREDICTIONS, *PICTURES, REJECTED, PAGE, START, CARD)
 CHECKPOINTS = ("best.ckpt", "last.ckpt")
 RUN_ROWS, SUMMARY, SERIES = "runs.jsonl", "summary.json", "series.toml"  # of a series, beside the folders of its runs
 PACKAGES = (
@@ -116,6 +117,12 @@ def write_json(path: str | PathLike[str], content: Mapping[str, Any]) -> None:
     """JSON without NaN (null instead), whole or not at all."""
     with atomic_write(path) as temp:
         temp.write_text(json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_text(path: str | PathLike[str], text: str) -> None:
+    """Text in UTF-8, whole or not at all."""
+    with atomic_write(path) as temp:
+        temp.write_text(text, encoding="utf-8")
 
 
 def read_json(path: str | PathLike[str]) -> Any:

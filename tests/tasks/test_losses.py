@@ -78,6 +78,9 @@ def test_metrics_of_a_run_have_thresholds_an_interval_and_targets_without_labels
     ends = found["test_interval"]
     assert ends["low"] <= found["test"]["rocauc"] <= ends["high"]
     assert "unlabelled" not in found
+    text = (tmp_path / "run" / "card.md").read_text()
+    assert f"on the test part {found['test']['rocauc']:.3f} ({ends['low']:.3f} to {ends['high']:.3f}" in text
+    assert "| z |" in text
     parts = ["test" if row < 4 else "valid" if row < 8 else "train" for row in range(len(molecules()))]
     rows = [
         f"{line.rpartition(',')[0]},{line.rpartition(',')[2] if part == 'train' else ''},{part}"
