@@ -311,6 +311,7 @@ def predict(
     descriptors: Annotated[list[str] | None, _option("--descriptors", _INSTEAD)] = None,
     batch_size: BatchSize = 256,
     device: Device = "auto",
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Processes that read and answer side by side.")] = 1,
     debug: Debug = False,
 ) -> None:
     """Predict for molecules; columns of the input are kept, rows that cannot be parsed get a reason instead.
@@ -333,7 +334,8 @@ def predict(
 
     table, smiles = read_rows(input, smiles_column)
     with watched(Waiting()):
-        found = run(checkpoint, smiles, batch_size=batch_size, device=device, descriptors=descriptors or ())
+        how: dict[str, Any] = {"batch_size": batch_size, "device": device, "jobs": jobs}
+        found = run(checkpoint, smiles, descriptors=descriptors or (), **how)
     found.write(out, table)
     far = sum(map(bool, found.unlike or ()))
     more = f", {far} unlike the training (see column unlike_training)" if far else ""

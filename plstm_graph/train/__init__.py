@@ -10,8 +10,9 @@ from plstm_graph.errors import PLSTMGraphError, missing_extra
 from plstm_graph.train.config import TrainConfig
 
 if TYPE_CHECKING:
+    from plstm_graph.train.bulk import predict
     from plstm_graph.train.explained import explain
-    from plstm_graph.train.infer import embed, evaluate, predict
+    from plstm_graph.train.infer import embed, evaluate
     from plstm_graph.train.portable import export
     from plstm_graph.train.run import train
     from plstm_graph.train.series import train_series
@@ -22,7 +23,7 @@ _HOME = {
     "train": "run",
     "train_series": "series",
     "evaluate": "infer",
-    "predict": "infer",
+    "predict": "bulk",
     "embed": "infer",
     "explain": "explained",
     "export": "portable",

@@ -331,30 +331,6 @@ def as_trained(graphs: Sequence[Data], meta: Meta, kinds: Sequence[str] = ()) ->
     return with_descriptors(graphs, kinds or meta.train_config.descriptors, meta.spec)
 
 
-def predict(
-    checkpoint: str | PathLike[str],
-    smiles: Sequence[str],
-    *,
-    batch_size: int = 256,
-    device: str = "auto",
-    descriptors: Sequence[str] = (),
-) -> Predictions:
-    """Predictions for molecules; a text that is none gets NaN and a reason, and the rest goes on.
-
-    Args:
-        checkpoint: file, or folder of a run.
-        smiles: the molecules.
-        batch_size: of them at once.
-        device: "auto", "cpu", "cuda", ...
-        descriptors: in place of those of the training, for instance another file with columns of the same names.
-
-    Raises:
-        CheckpointError: the file cannot be used, or its model was not trained on molecules.
-    """
-    learner, meta = restore_for_molecules(checkpoint, device)
-    return answers(learner, meta, smiles, batch_size=batch_size, descriptors=descriptors)
-
-
 def answers(
     learner: Learner,
     meta: Meta,
@@ -363,7 +339,10 @@ def answers(
     batch_size: int = 256,
     descriptors: Sequence[str] = (),
 ) -> Predictions:
-    """As :func:`predict`, of a model that :func:`restore_for_molecules` gave: for more than one call."""
+    """Predictions by a model that :func:`restore_for_molecules` gave, all molecules as graphs at once.
+
+    Arguments are those of :func:`plstm_graph.train.predict`.
+    """
     assert meta.featuriser is not None
     read_rows, rejected = read_molecules(smiles, meta.featuriser)
     task = learner.task
@@ -394,7 +373,7 @@ def embed(
 ) -> Predictions:
     """Learned fingerprints of molecules: what the last layers of a network read, member by member of an ensemble.
 
-    Arguments and errors are those of :func:`predict`; a forest has none.
+    Arguments and errors are those of :func:`plstm_graph.train.predict`; a forest has none.
     """
     learner, meta = restore_for_molecules(checkpoint, device)
     return embeddings(learner, meta, smiles, batch_size=batch_size, descriptors=descriptors)

@@ -1,0 +1,84 @@
+"""Predictions for many molecules: part by part, so that memory stays bounded, and in several processes."""
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterable, Sequence
+from os import PathLike
+from typing import Any
+
+import torch
+
+from plstm_graph.io.waiting import told, watched
+from plstm_graph.train.infer import Predictions, answers, restore_for_molecules
+
+PART = 4096
+"""Molecules that are graphs at a time, in a process."""
+
+_answer: Callable[[Sequence[str]], Predictions]  # of a worker
+
+
+def predict(
+    checkpoint: str | PathLike[str],
+    smiles: Sequence[str],
+    *,
+    batch_size: int = 256,
+    device: str = "auto",
+    descriptors: Sequence[str] = (),
+    jobs: int = 1,
+) -> Predictions:
+    """Predictions for molecules; a text that is none gets NaN and a reason, and the rest goes on.
+
+    Args:
+        checkpoint: file, or folder of a run.
+        smiles: the molecules.
+        batch_size: of them at once.
+        device: "auto", "cpu", "cuda", ...
+        descriptors: in place of those of the training, for instance another file with columns of the same names.
+        jobs: processes that read and answer side by side, each with the model and one thread; worth their start from
+            some ten thousand molecules on. A script that asks for several has to be importable: what it does stands
+            below ``if __name__ == "__main__":``.
+
+    Raises:
+        CheckpointError: the file cannot be used, or its model was not trained on molecules.
+    """
+    how: dict[str, Any] = {"batch_size": batch_size, "descriptors": tuple(descriptors)}
+    parts = [smiles[start : start + PART] for start in range(0, len(smiles), PART)] or [smiles]
+    what = f"predicting for {len(smiles):,} molecules"
+    if jobs < 2 or len(parts) < 2:
+        learner, meta = restore_for_molecules(checkpoint, device)
+        if len(parts) == 1:
+            return answers(learner, meta, smiles, **how)
+        return _joined((_quietly(answers, learner, meta, part, **how) for part in told(parts, what)), smiles)
+    context = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
+    with context.Pool(min(jobs, len(parts)), _begin, (checkpoint, device, how)) as pool:
+        found = pool.imap(_work, parts)
+        return _joined((next(found) for _ in told(parts, what)), smiles)
+
+
+def _begin(checkpoint: str | PathLike[str], device: str, how: dict[str, Any]) -> None:
+    """A worker's model; Ctrl-C is for the process that started it."""
+    global _answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    learner, meta = restore_for_molecules(checkpoint, device)
+    _answer = lambda part: answers(learner, meta, part, **how)  # noqa: E731
+
+
+def _work(part: Sequence[str]) -> Predictions:
+    return _answer(part)
+
+
+def _quietly(answer: Callable[..., Predictions], *given: Any, **how: Any) -> Predictions:
+    """One bar is for all parts, none for what happens in one."""
+    with watched(lambda *_: None):
+        return answer(*given, **how)
+
+
+def _joined(found: Iterable[Predictions], smiles: Sequence[str]) -> Predictions:
+    columns, values, rejected, done = [], [], [], 0
+    for part in found:
+        columns = part.columns
+        values.append(part.values)
+        rejected += [row._replace(row=row.row + done) for row in part.rejected]
+        done += len(part.smiles)
+    return Predictions(list(smiles), columns, torch.cat(values), rejected)
