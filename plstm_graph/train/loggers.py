@@ -6,7 +6,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning import loggers
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Checkpoint
 
 from plstm_graph.errors import ConfigError, missing_extra, unknown
 from plstm_graph.train.config import TrainConfig, flat
@@ -35,8 +35,10 @@ LOGGERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
 own environment variables (``WANDB_MODE=offline``, ``MLFLOW_TRACKING_URI``)."""
 
 
-class Logged(Callback):
+class Logged(Checkpoint):
     """Sends the options of a run at its start, and loss, validation and learning rate of every epoch.
+
+    A ``Checkpoint``, so that it comes after the learner, which says its loss at the end of an epoch.
 
     Args:
         name: key of :data:`LOGGERS`.
