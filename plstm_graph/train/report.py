@@ -163,9 +163,9 @@ def _thresholds(task: Task, found: Found) -> dict[str, Any]:
 
 
 def _intervals(run: Run, found: Found) -> dict[str, Any]:
-    """Bootstrap interval of the metric on the test part, for runs that are kept; the report has those of all."""
+    """Bootstrap interval of the metric on the test part; the report has those of all metrics."""
     task, (prediction, target) = run.learner.task, found["test"]
-    if run.out is None or task.picture is None or not len(target):
+    if task.picture is None or not len(target):
         return {}
     stored = Predictions(np.arange(len(target)), [], target.numpy(), prediction.numpy(), [])
     samples = draws(len(target), len(task.targets))[:RESAMPLES]
