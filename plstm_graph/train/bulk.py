@@ -75,10 +75,12 @@ def _quietly(answer: Callable[..., Predictions], *given: Any, **how: Any) -> Pre
 
 
 def _joined(found: Iterable[Predictions], smiles: Sequence[str]) -> Predictions:
-    columns, values, rejected, done = [], [], [], 0
+    columns, values, rejected, unlike, done = [], [], [], [], 0
     for part in found:
         columns = part.columns
         values.append(part.values)
         rejected += [row._replace(row=row.row + done) for row in part.rejected]
+        unlike += [part.unlike]
         done += len(part.smiles)
-    return Predictions(list(smiles), columns, torch.cat(values), rejected)
+    marks = [mark for marks in unlike for mark in marks or ()] if unlike[0] is not None else None
+    return Predictions(list(smiles), columns, torch.cat(values), rejected, marks)

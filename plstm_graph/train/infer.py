@@ -32,6 +32,8 @@ from plstm_graph.train.module import Learner
 from plstm_graph.train.results import write_rows
 from plstm_graph.train.seen import part_to_score, same_source
 
+UNLIKE = "unlike_training"
+"""Column of what the training never had in a molecule."""
 PARTS = ("train", "valid", "test", "all")
 REASONS = 3
 """How many rejected rows the notes of an evaluation explain."""
@@ -75,7 +77,7 @@ class Predictions:
             [*cells, *(empty if index in reasons else as_cells(self.columns, values)), *mark, reasons.get(index, "")]
             for index, (cells, values, mark) in enumerate(zip(rows, self.values.tolist(), marks, strict=True))
         )
-        marked = [] if self.unlike is None else ["unlike_training"]
+        marked = [] if self.unlike is None else [UNLIKE]
         write_rows(path, _header(given, [*self.columns, *marked, "error"]), lines)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import TextIO
 
-from plstm_graph.train.infer import answers, as_cells, restore_for_molecules
+from plstm_graph.train.infer import UNLIKE, answers, as_cells, restore_for_molecules
 
 
 def answer_lines(
@@ -33,16 +33,16 @@ def answer_lines(
     """
     learner, meta = restore_for_molecules(checkpoint, device)
     writer = csv.writer(stream, lineterminator="\n")
-    names = answers(learner, meta, []).columns
-    writer.writerow(["smiles", *names, "error"])
+    nothing = answers(learner, meta, [])
+    names, marked = nothing.columns, nothing.unlike is not None
+    writer.writerow(["smiles", *names, *([UNLIKE] if marked else []), "error"])
     stream.flush()
     count = missed = 0
     for line in lines:
         found = answers(learner, meta, [line.strip()], descriptors=descriptors)
         reason = found.rejected[0].reason if found.rejected else ""
-        writer.writerow(
-            [found.smiles[0], *([""] * len(names) if reason else as_cells(names, found.values[0].tolist())), reason]
-        )
+        values = [""] * len(names) if reason else as_cells(names, found.values[0].tolist())
+        writer.writerow([found.smiles[0], *values, *(found.unlike or []), reason])
         stream.flush()
         count, missed = count + 1, missed + bool(reason)
     return count, missed

@@ -40,7 +40,7 @@ def test_each_line_is_answered_before_the_next_one_is_read(run):
 def test_from_the_shell(run):
     words = ["predict", "--checkpoint", str(run), "--device", "cpu", "--input", "-", "--out"]
     found = CliRunner().invoke(app, [*words, "-"], input="CCO\nCCN\n")
-    assert found.stdout.splitlines()[0] == "smiles,y,z,error"
+    assert found.stdout.splitlines()[0] == "smiles,y,z,unlike_training,error"
     assert len(found.stdout.splitlines()) == 3
     assert found.stderr == "2 lines, 0 without a prediction\n"
     wrong = CliRunner().invoke(app, [*words, "p.csv"])

@@ -101,7 +101,7 @@ def test_the_folder_holds_everything(tmp_path: Path) -> None:
     dataset = replace(dataset, rejected=[("3", "C1CC", "ring 1 is not closed")])
     found = train(small_config(out=out), dataset, command="plstm-graph train")
     files = {"metrics.json", "metrics.csv", "config.toml", "curves.png", "parity.png", "rejected.csv", "checkpoints"}
-    assert set(os.listdir(out)) == files | {"predictions.csv", "start.json"}
+    assert set(os.listdir(out)) == files | {"predictions.csv", "start.json", "card.md"}
     assert sorted(os.listdir(out / "checkpoints")) == ["best.ckpt", "last.ckpt"]
     assert (out / "rejected.csv").read_text() == "row,text,reason\n3,C1CC,ring 1 is not closed\n"
     stored = json.loads((out / "metrics.json").read_text())
