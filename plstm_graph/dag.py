@@ -98,7 +98,7 @@ def to_multitree(edge_index: Tensor, num_nodes: int | None = None) -> Tensor:
     if num_nodes > MAX_EDGES:
         raise ShapeError(f"a multitree is cut out of graphs of at most {MAX_EDGES} nodes, got {num_nodes}; split it")
     level = topological_levels(columns, num_nodes)
-    src, dst = positions(level, torch.tensor([0, num_nodes], device="cpu"))[columns]
+    src, dst = positions(level, torch.zeros_like(level))[columns]
     visit = torch.argsort(dst * num_nodes + src, stable=True)
     kept = multitree_pairs(src[visit].tolist(), dst[visit].tolist(), [0, num_nodes])
     mask = torch.tensor(kept, dtype=torch.bool, device="cpu")

@@ -14,8 +14,8 @@ MAX_NODES = 2**31 - 1
 """Tables for kernels are int32, and a pair of node numbers has to fit into one int64."""
 
 
-def check_edge_index(edge_index: Tensor, num_nodes: int | None) -> tuple[Tensor, int]:
-    """``edge_index`` on the host as int64, and the number of nodes, once both are known to be in range."""
+def whole_columns(edge_index: Tensor) -> Tensor:
+    """``edge_index`` [2, M] as int64, once it is known to be dense and to hold integers."""
     if not isinstance(edge_index, Tensor):
         raise ShapeError(f"edge_index must be a tensor [2, M], got {type(edge_index).__name__}")
     if edge_index.layout != torch.strided:
@@ -25,10 +25,13 @@ def check_edge_index(edge_index: Tensor, num_nodes: int | None) -> tuple[Tensor,
         raise ShapeError(
             f"edge_index must be an integer tensor [2, M], got {edge_index.dtype} {list(edge_index.shape)}"
         )
-    edge_index = edge_index.detach().cpu().long()
-    low, high = (int(edge_index.min()), int(edge_index.max())) if edge_index.numel() else (0, -1)
-    if num_nodes is None:
-        num_nodes = high + 1
+    if hasattr(edge_index, "as_tensor"):  # PyG's EdgeIndex
+        edge_index = edge_index.as_tensor()
+    return edge_index.detach().long()
+
+
+def check_range(low: int, high: int, num_nodes: int) -> None:
+    """Raise ShapeError unless the lowest and the highest node number fit so many nodes, and they fit the tables."""
     if low < 0 or high >= num_nodes:
         raise ShapeError(
             f"edge_index must hold node numbers 0 to {num_nodes - 1}, got {low} to {high}; "
@@ -38,44 +41,54 @@ def check_edge_index(edge_index: Tensor, num_nodes: int | None) -> tuple[Tensor,
         raise ShapeError(
             f"a graph or batch may have up to {MAX_NODES} nodes, got {num_nodes}; renumber the nodes from 0"
         )
+
+
+def check_edge_index(edge_index: Tensor, num_nodes: int | None) -> tuple[Tensor, int]:
+    """``edge_index`` on the host as int64, and the number of nodes, once both are known to be in range."""
+    edge_index = whole_columns(edge_index).cpu()
+    low, high = (int(edge_index.min()), int(edge_index.max())) if edge_index.numel() else (0, -1)
+    num_nodes = high + 1 if num_nodes is None else num_nodes
+    check_range(low, high, num_nodes)
     return edge_index, num_nodes
 
 
-def graph_pointer(edge_index: Tensor, num_nodes: int, batch: Tensor | None) -> Tensor:
-    """First node of each graph and the number of nodes at the end, [G+1].
-
-    Without ``batch`` the graphs are the pieces of the node numbering that no edge crosses, found by one cumulative
-    sum over the edges' end points.
-    """
-    if batch is None:
-        low, high = edge_index.min(0).values, edge_index.max(0).values
-        opened = torch.bincount(low, minlength=num_nodes) - torch.bincount(high, minlength=num_nodes)
-        ends = torch.nonzero(opened.cumsum(0) == 0).view(-1) + 1
-        return torch.cat([ends.new_zeros(1), ends])
+def check_batch(batch: Tensor, edge_index: Tensor, num_nodes: int) -> None:
+    """Raise ShapeError unless ``batch`` [N] gives the graph of each node, in order, and no edge joins two of them."""
     if batch.shape != (num_nodes,) or batch.dtype != torch.long:
         raise ShapeError(f"batch must be an int64 tensor [{num_nodes}], got {batch.dtype} {list(batch.shape)}")
-    if bool((batch[1:] < batch[:-1]).any()) or (num_nodes > 0 and int(batch[0]) < 0):
+    falls = (batch[1:] < batch[:-1]).any() | (batch[:1] < 0).any()
+    joins = (batch[edge_index[0]] != batch[edge_index[1]]).any()
+    falling, joined = torch.stack([falls, joins]).tolist()
+    if falling:
         raise ShapeError("batch must be sorted and not negative: all nodes of a graph stand together, as PyG batches")
-    if bool((batch[edge_index[0]] != batch[edge_index[1]]).any()):
+    if joined:
         raise ShapeError("an edge joins two graphs of the batch; check the offsets of edge_index")
-    return torch.cat([batch.new_zeros(1), torch.bincount(batch).cumsum(0)])
 
 
-def _graph_of_each(sizes: Tensor) -> Tensor:
-    """Number of each node's graph, from the sizes of the graphs."""
-    return torch.repeat_interleave(torch.arange(sizes.numel(), device=sizes.device), sizes)
+def pieces(edge_index: Tensor, num_nodes: int) -> Tensor:
+    """Graph of each node, [N], where graphs are the pieces of the node numbering that no edge crosses.
+
+    They are found by a cumulative sum over the ends of the edges.
+    """
+    low, high = torch.aminmax(edge_index, dim=0) if edge_index.numel() else edge_index
+    opened = edge_index.new_zeros(num_nodes)
+    opened.index_add_(0, low, torch.ones_like(low)).index_add_(0, high, torch.ones_like(high), alpha=-1)
+    closed = opened.cumsum(0) == 0
+    return closed.cumsum(0) - closed.long()
 
 
-def _index(edge_index: Tensor, graph_ptr: Tensor, seed: int) -> Tensor:
-    return torch.arange(int(graph_ptr[-1]), device="cpu")
+def _index(edge_index: Tensor, graph: Tensor, seed: int) -> Tensor:
+    return torch.arange(graph.numel(), device=graph.device)
 
 
-def _degree(edge_index: Tensor, graph_ptr: Tensor, seed: int) -> Tensor:
+def _degree(edge_index: Tensor, graph: Tensor, seed: int) -> Tensor:
     """High degree first. Neighbours are counted once however often their edge is stored."""
-    num_nodes = int(graph_ptr[-1])
     low, high = edge_index.min(0).values, edge_index.max(0).values
-    pairs = torch.unique(low * num_nodes + high)
-    return -torch.bincount(torch.cat([pairs // num_nodes, pairs % num_nodes]), minlength=num_nodes)
+    pairs, column = torch.sort(low * graph.numel() + high)
+    counts = (low != high)[column].long()
+    counts[1:] *= pairs[1:] != pairs[:-1]
+    degree = torch.zeros_like(graph).index_add_(0, low[column], counts).index_add_(0, high[column], counts)
+    return -degree
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -85,19 +98,21 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ ((x >> 31) & 0x1FFFFFFFF)
 
 
-def _random(edge_index: Tensor, graph_ptr: Tensor, seed: int) -> Tensor:
+def _random(edge_index: Tensor, graph: Tensor, seed: int) -> Tensor:
     """Hash of (seed, the graph's own edges, node): drawn per graph, yet the same graph is ranked alike in any batch."""
-    sizes = graph_ptr.diff()
-    graph = _graph_of_each(sizes)
-    local = torch.arange(graph.numel(), device="cpu") - graph_ptr[graph]
+    first = torch.searchsorted(graph, graph)
+    size = torch.searchsorted(graph, graph, right=True) - first
+    local = torch.arange(graph.numel(), device=graph.device) - first
     low, high = local[edge_index].min(0).values, local[edge_index].max(0).values
-    fingerprint = _mix(sizes + 1).index_add(0, graph[edge_index[0]], _mix(_mix(low) + high))
-    return _mix(_mix(_mix(fingerprint)[graph] + _mix(torch.tensor(seed, device="cpu"))) + local)
+    hashes = _mix(_mix(low) + high).masked_fill(low == high, 0)
+    fingerprint = _mix(size + 1).index_add(0, first[edge_index[0]], hashes)
+    return _mix(_mix(_mix(fingerprint)[first] + _mix(torch.tensor(seed, device="cpu"))) + local)
 
 
-def _search(edge_index: Tensor, graph_ptr: Tensor, depth_first: bool) -> Tensor:
-    """Visiting number of a search that starts at the lowest node of each component, neighbours in node order."""
-    num_nodes = int(graph_ptr[-1])
+def _search(edge_index: Tensor, graph: Tensor, depth_first: bool) -> Tensor:
+    """Visiting number of a search that starts at the lowest node of each component, neighbours in node order. It runs
+    on the host."""
+    num_nodes = graph.numel()
     neighbours: list[set[int]] = [set() for _ in range(num_nodes)]
     for u, v in edge_index.t().tolist():
         neighbours[u].add(v)
@@ -112,13 +127,13 @@ def _search(edge_index: Tensor, graph_ptr: Tensor, depth_first: bool) -> Tensor:
                 continue
             rank[node], visited = visited, visited + 1
             waiting.extend(sorted(neighbours[node], reverse=depth_first))
-    return torch.tensor(rank, dtype=torch.long, device="cpu")
+    return torch.tensor(rank, dtype=torch.long, device="cpu").to(graph.device)
 
 
 ORDERS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     "index": _index,
-    "bfs": lambda edge_index, graph_ptr, seed: _search(edge_index, graph_ptr, depth_first=False),
-    "dfs": lambda edge_index, graph_ptr, seed: _search(edge_index, graph_ptr, depth_first=True),
+    "bfs": lambda edge_index, graph, seed: _search(edge_index, graph, depth_first=False),
+    "dfs": lambda edge_index, graph, seed: _search(edge_index, graph, depth_first=True),
     "degree": _degree,
     RANDOM: _random,
 }
@@ -155,8 +170,8 @@ def search_rank(edge_index: Tensor, rank: Tensor, order: str) -> Tensor:
     visited = [*sorted(first), *(node for node in range(len(place)) if node not in first)]
     number = {node: index for index, node in enumerate(visited)}
     relabel = torch.tensor([number[node] for node in place], dtype=torch.long, device="cpu")
-    ptr = torch.tensor([0, len(place)], device="cpu")
-    return _search(relabel[edge_index], ptr, depth_first=order == "canonical-dfs")[relabel]
+    whole = torch.zeros_like(relabel)
+    return _search(relabel[edge_index], whole, depth_first=order == "canonical-dfs")[relabel]
 
 
 def _eccentricity(neighbours: list[set[int]], node: int) -> tuple[int, int]:
@@ -169,6 +184,10 @@ def _eccentricity(neighbours: list[set[int]], node: int) -> tuple[int, int]:
     return steps, min(seen)
 
 
+ON_THE_HOST = ("bfs", "dfs", GIVEN)
+"""Orders that one node after the other is found for."""
+
+
 def check_order(order: str | Tensor) -> None:
     """Raise ConfigError unless ``order`` is a rank tensor or the name of an order."""
     names = (*ORDERS, GIVEN, CANONICAL, *SEARCHES)
@@ -176,12 +195,14 @@ def check_order(order: str | Tensor) -> None:
         raise ConfigError(unknown("order", order, names))
 
 
-def rank_nodes(edge_index: Tensor, graph_ptr: Tensor, order: str | Tensor, seed: int = 0) -> Tensor:
+def rank_nodes(edge_index: Tensor, graph: Tensor, order: str | Tensor, seed: int = 0) -> Tensor:
     """Rank of every node, [N]: edges will run from lower to higher rank, ties by node number.
 
+    It stays on the device, but for searches and ``"given"``, which are done on the host.
+
     Args:
-        edge_index: [2, M] without self-loops.
-        graph_ptr: [G+1] from :func:`graph_pointer`.
+        edge_index: [2, M]; self-loops do not count.
+        graph: graph of each node, in order, [N].
         order: a name in :data:`ORDERS`, ``"given"``, or a rank tensor [N].
         seed: for ``"random"``.
 
@@ -190,35 +211,49 @@ def rank_nodes(edge_index: Tensor, graph_ptr: Tensor, order: str | Tensor, seed:
         ConfigError: unknown order, or ``"canonical"``, which needs the molecule.
     """
     check_order(order)
-    num_nodes = int(graph_ptr[-1])
+    num_nodes = graph.numel()
     if isinstance(order, Tensor):
         if order.shape != (num_nodes,):
             raise ShapeError(f"a rank tensor must have one entry per node, [{num_nodes}], got {list(order.shape)}")
         if order.is_floating_point() and bool(order.isnan().any()):
             raise ShapeError("a rank tensor must not contain NaN")
-        return order.cpu()
+        return order.detach().to(graph.device)
     if order in (CANONICAL, *SEARCHES):
         raise ConfigError(
             f"order {order!r} needs the molecule: apply plstm_graph.transforms.OrientDAG({order!r}) to the data "
             "and pass order=data.rank, or a dag built from it"
         )
     if order == GIVEN:
-        level = topological_levels(edge_index[0], edge_index[1], num_nodes)
-        if bool((level < 0).any()):
-            raise CycleError(
-                f"order 'given' needs a directed acyclic graph, but {cycle(edge_index, level)} is a cycle; "
-                "use another order for undirected graphs (both directions stored count as a cycle)"
-            )
-        return level
-    return ORDERS[order](edge_index, graph_ptr, seed)
+        return _given(edge_index.cpu(), num_nodes).to(graph.device)
+    return ORDERS[order](edge_index, graph, seed)
 
 
-def positions(rank: Tensor, graph_ptr: Tensor) -> Tensor:
-    """Position of every node in the order (graph, rank, node), a permutation of 0 to N-1, [N]."""
-    graph = _graph_of_each(graph_ptr.diff())
+def _given(edge_index: Tensor, num_nodes: int) -> Tensor:
+    """Levels, if there are no cycles."""
+    edge_index = edge_index[:, edge_index[0] != edge_index[1]]
+    level = topological_levels(edge_index[0], edge_index[1], num_nodes)
+    if bool((level < 0).any()):
+        raise CycleError(
+            f"order 'given' needs a directed acyclic graph, but {cycle(edge_index, level)} is a cycle; "
+            "use another order for undirected graphs (both directions stored count as a cycle)"
+        )
+    return level
+
+
+def in_order(rank: Tensor, graph: Tensor) -> Tensor:
+    """Nodes by (graph, rank, node), [N]; ``graph`` of each node, in order."""
     by_rank = torch.sort(rank, stable=True).indices
-    by_graph = by_rank[torch.sort(graph[by_rank], stable=True).indices]
-    return torch.empty_like(by_graph).scatter_(0, by_graph, torch.arange(by_graph.numel(), device=by_graph.device))
+    return by_rank[torch.sort(graph[by_rank], stable=True).indices]
+
+
+def positions(rank: Tensor, graph: Tensor) -> Tensor:
+    """Position of every node in the order (graph, rank, node), a permutation of 0 to N-1, [N]."""
+    return inverse(in_order(rank, graph))
+
+
+def inverse(order: Tensor) -> Tensor:
+    """The place of each number in a permutation of 0 to N-1, [N]."""
+    return torch.empty_like(order).scatter_(0, order, torch.arange(order.numel(), device=order.device))
 
 
 def topological_levels(src: Tensor, dst: Tensor, num_nodes: int) -> Tensor:

@@ -14,13 +14,13 @@ from plstm_graph.dag import line_graph, to_multitree, topological_levels
 from plstm_graph.errors import DataError, ShapeError
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.line_dag.derived import Known
-from plstm_graph.line_dag.topology import Topology
+from plstm_graph.line_dag.topology import Levels, Topology
 from plstm_graph.orient import (
     CANONICAL,
     RANDOM,
     SEARCHES,
+    check_batch,
     check_order,
-    graph_pointer,
     positions,
     rank_nodes,
     search_rank,
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 _KEY = "line_graph"
 """Where the tensors of a line graph are, in a dict: PyG batches what is in it, and takes none of it for attributes of
 nodes or edges, to be permuted or cut along with them, whatever their sizes happen to be."""
-_STORED = ("src", "dst", "prev", "next", "level", "column", "column_along")
+_STORED = ("src", "dst", "prev", "next", "column", "column_along")
 _BY_NODES = ("dag_src", "dag_dst")
 _BY_EDGES = ("dag_prev", "dag_next")
 _BY_PAIRS = ("dag_kept",)
@@ -86,7 +86,9 @@ class LineDAGData(Data):
         topology = Topology.of(
             **{name: found[f"dag_{name}"] for name in _STORED} | {"column": column}, graph_ptr=nodes, edge_ptr=edges
         )
-        known: Known = {"kept": found["dag_kept"]} if "dag_kept" in found else {}
+        known: Known = {"levels": Levels.of(found["dag_level"])}
+        if "dag_kept" in found:
+            known["kept"] = found["dag_kept"]
         return _checked(LineDAG.of(topology, **known), self)
 
     def _pointers(self) -> tuple[Tensor, ...]:
@@ -181,14 +183,16 @@ class OrientDAG(GraphTransform):
             data.rank = canonical_rank(data).to(data.edge_index.device)
             return data
         columns = data.edge_index.cpu()
-        columns = columns[:, columns[0] != columns[1]]
         if self.order in SEARCHES:
             known = canonical_rank(data) if data.get("rank") is None else data.rank.cpu()
+            columns = columns[:, columns[0] != columns[1]]
             data.rank = search_rank(columns, known, self.order).to(data.edge_index.device)
             return data
-        batch = columns.new_zeros(data.num_nodes) if data.get("batch") is None else data.batch.cpu()
-        ptr = graph_pointer(columns, data.num_nodes, batch)
-        data.rank = positions(rank_nodes(columns, ptr, self.order, self.seed), ptr).to(data.edge_index.device)
+        graph = columns.new_zeros(data.num_nodes)
+        if data.get("batch") is not None:
+            graph = data.batch.cpu()
+            check_batch(graph, columns, data.num_nodes)
+        data.rank = positions(rank_nodes(columns, graph, self.order, self.seed), graph).to(data.edge_index.device)
         return data
 
     def __repr__(self) -> str:
@@ -215,7 +219,7 @@ class AddLineDAG(GraphTransform):
         """Return a :class:`LineDAGData` with the attributes of ``data`` and the line graph."""
         data = _plain(data)
         dag = line_dag(data, self.order)
-        tensors = {name: getattr(dag, name) for name in _STORED}
+        tensors = {name: getattr(dag, name) for name in (*_STORED, "level")}
         if self.prune:
             tensors["kept"] = dag.kept_pairs
         tensors["nodes"] = dag.src.new_tensor([dag.num_nodes])
@@ -342,5 +346,4 @@ def weisfeiler_lehman_rank(data: Data) -> Tensor:
         if int(refined.max()) == int(color.max()):
             break
         color = refined
-    ptr = torch.tensor([0, num_nodes], device="cpu")
-    return positions(color, ptr)
+    return positions(color, torch.zeros_like(color))

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from plstm_graph import LineDAG
 from plstm_graph.errors import ConfigError, CycleError, ShapeError
-from plstm_graph.orient import ORDERS, check_edge_index, graph_pointer, positions, rank_nodes, topological_levels
+from plstm_graph.orient import ORDERS, check_edge_index, positions, rank_nodes, topological_levels
 
 FEW = settings(max_examples=40, deadline=None, derandomize=True)
 
@@ -15,8 +15,11 @@ def columns(*edges: tuple[int, int]) -> torch.Tensor:
 
 
 def ranks(order, edge_index, *sizes, seed=0) -> list[int]:
-    pointer = torch.tensor([0, *sizes]).cumsum(0)
-    return rank_nodes(edge_index, pointer, order, seed).tolist()
+    return rank_nodes(edge_index, graphs(*sizes), order, seed).tolist()
+
+
+def graphs(*sizes: int) -> torch.Tensor:
+    return torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
 
 
 # 0-1-2-3 with the branch 1-4 and a second component 5-6
@@ -83,8 +86,8 @@ def test_canonical_says_what_it_needs():
 
 
 def random_rank(edge_index, *sizes, seed=0):
-    pointer = torch.tensor([0, *sizes]).cumsum(0)
-    return positions(rank_nodes(edge_index, pointer, "random", seed), pointer)
+    graph = graphs(*sizes)
+    return positions(rank_nodes(edge_index, graph, "random", seed), graph)
 
 
 RING = columns(*((i, (i + 1) % 10) for i in range(10)))
@@ -127,11 +130,12 @@ def test_seed_reaches_the_line_graph():
 
 @FEW
 @given(st.lists(st.lists(st.integers(-3, 3), max_size=6), min_size=1, max_size=4))
-def test_positions_sort_by_graph_rank_and_node(graphs):
-    pointer = torch.tensor([0, *map(len, graphs)]).cumsum(0)
-    keys = [(g, rank) for g, ranks in enumerate(graphs) for rank in ranks]
+def test_positions_sort_by_graph_rank_and_node(drawn):
+    keys = [(g, rank) for g, ranks in enumerate(drawn) for rank in ranks]
     expected = sorted(range(len(keys)), key=lambda node: (keys[node], node))
-    position = positions(torch.tensor([rank for _, rank in keys], dtype=torch.long), pointer)
+    position = positions(
+        torch.tensor([rank for _, rank in keys], dtype=torch.long), torch.tensor([g for g, _ in keys], dtype=torch.long)
+    )
     assert [position[node].item() for node in expected] == list(range(len(keys)))
 
 
@@ -170,16 +174,21 @@ def test_undirected_orders_never_meet_a_cycle(order):
     }
 
 
-def test_graph_pointer_without_a_batch_cuts_where_no_edge_crosses():
-    edge_index = columns((0, 2), (3, 4), (7, 6), (6, 8))
-    assert graph_pointer(edge_index, 10, None).tolist() == [0, 3, 5, 6, 9, 10]
-    assert graph_pointer(columns(), 0, None).tolist() == [0]
+@pytest.mark.parametrize("order", ["index", "degree"])
+def test_without_a_batch_graphs_are_cut_where_no_edge_crosses(order):
+    def pointer(nodes, *edges):
+        return LineDAG.from_edge_index(columns(*edges), nodes, order=order).graph_ptr.tolist()
+
+    assert pointer(10, (0, 2), (3, 4), (7, 6), (6, 8)) == [0, 3, 5, 6, 9, 10]
+    assert pointer(0) == [0]
     # 0-2 and 1-3 interleave: one piece, two components
-    assert graph_pointer(columns((0, 2), (1, 3)), 4, None).tolist() == [0, 4]
+    assert pointer(4, (0, 2), (1, 3)) == [0, 4]
 
 
-def test_graph_pointer_with_a_batch_keeps_empty_graphs():
-    assert graph_pointer(columns((0, 1)), 3, torch.tensor([1, 1, 3])).tolist() == [0, 0, 2, 2, 3]
+@pytest.mark.parametrize("order", ["index", "degree"])
+def test_a_batch_keeps_empty_graphs(order):
+    dag = LineDAG.from_edge_index(columns((0, 1)), 3, order=order, batch=torch.tensor([1, 1, 3]))
+    assert dag.graph_ptr.tolist() == [0, 0, 2, 2, 3]
 
 
 @pytest.mark.parametrize(

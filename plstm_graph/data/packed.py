@@ -28,8 +28,8 @@ from plstm_graph.data.packing import (
 from plstm_graph.errors import DataError
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.line_dag.derived import Known
-from plstm_graph.line_dag.plan import Edge, Graph, Pair, Plan, classify
-from plstm_graph.line_dag.topology import Topology
+from plstm_graph.line_dag.plan import Edge, Graph, Pair, Plan, class_table, work_of
+from plstm_graph.line_dag.topology import Levels, Topology
 
 
 class Chosen(NamedTuple):
@@ -235,8 +235,8 @@ class PackedGraphs:
         np.cumsum(sizes, axis=1, out=ends[:, 1:])
         live = int(np.flatnonzero(sizes[NODES]).max(initial=-1)) + 1
         edges = self.lines.tables["edges"].kind if self.lines else NODES
-        nodes_edges = (torch.from_numpy(sizes[row, :live]) for row in (NODES, edges))
-        return Chosen(graphs, sizes, ends, *classify(*nodes_edges), live)
+        both = [torch.from_numpy(sizes[row, :live]) for row in (NODES, edges)]
+        return Chosen(graphs, sizes, ends, work_of(*both), class_table(*both), live)
 
     def fits(self, indices: Indices) -> bool:
         """Tell whether a batch of these graphs can be filled up."""
@@ -349,18 +349,20 @@ def _line_dag(lines: Lines, chosen: Chosen, slices: Slices) -> LineDAG:
     prev, next = (taken["pairs"][row].long() for row in (Pair.BY_NEXT_PREV, Pair.BY_NEXT_NEXT))
     live = chosen.live + 1
     topology = Topology(
-        *(src, dst, prev, next, level),
+        *(src, dst, prev, next),
         column=taken["column"][0].long().clamp_(min=-1),
         column_along=lines.along.index_select(0, slices.places[column]),
         graph_ptr=slices.ends_sizes[NODES, :live],
         edge_ptr=slices.ends_sizes[edge, :live],
         num_nodes=int(chosen.ends[NODES, -1]),
-        num_levels=int(lines.levels[chosen.graphs[: chosen.live]].max(initial=0)),
         max_nodes=int(chosen.sizes[NODES, : chosen.live].max(initial=0)),
         max_edges=int(chosen.sizes[edge, : chosen.live].max(initial=0)),
         merged=bool(lines.merged[chosen.graphs[: chosen.live]].any()),
     )
-    return LineDAG.of(topology, **_known(lines, chosen, slices, taken))
+    levels = Levels(level, int(lines.levels[chosen.graphs[: chosen.live]].max(initial=0)))
+    known = _known(lines, chosen, slices, taken)
+    known["levels"] = levels
+    return LineDAG.of(topology, **known)
 
 
 def _known(lines: Lines, chosen: Chosen, slices: Slices, taken: dict[str, Tensor]) -> Known:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from plstm_graph.line_dag.pairs import LevelPlan, level_plan
-from plstm_graph.line_dag.topology import Topology
+from plstm_graph.line_dag.topology import Levels, Topology
 
 SWEEPS = 6
 """Levels inside a chunk cost about so many times what a chunk costs."""
@@ -42,13 +42,14 @@ class ChunkPlan(NamedTuple):
         return max(self.arrivals, default=0)
 
 
-def make_chunk_plan(lines: Topology, edge_graph: Tensor, size: int) -> ChunkPlan:
-    """Cut a line graph, whose edges belong to ``edge_graph`` [E], into chunks of at most ``size`` edges."""
-    chunk, floor = _chunks(lines, edge_graph, size)
+def make_chunk_plan(lines: Topology, levels: Levels, edge_graph: Tensor, size: int) -> ChunkPlan:
+    """Cut a line graph with its levels, whose edges belong to ``edge_graph`` [E], into chunks of at most ``size``
+    edges."""
+    chunk, floor = _chunks(levels, edge_graph, size)
     prev, next = lines.prev, lines.next
     inner = chunk[prev] == chunk[next]
     within, pair = torch.nonzero(inner).view(-1), torch.nonzero(~inner).view(-1)
-    inside = level_plan(lines.level - floor, prev[within], next[within], lines.num_levels)
+    inside = level_plan(levels.level - floor, prev[within], next[within], levels.total)
     inside = inside._replace(pair=within[inside.pair])
     prev, next = prev[pair], next[pair]
 
@@ -63,16 +64,17 @@ def make_chunk_plan(lines: Topology, edge_graph: Tensor, size: int) -> ChunkPlan
     return ChunkPlan(inside, pair, prev, next, place, slot, tail, arriving, tails.tolist(), arrivals.tolist())
 
 
-def _chunks(lines: Topology, edge_graph: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def _chunks(levels: Levels, edge_graph: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Chunk of each edge and the lowest level there, [E] each: a few levels of a graph, in pieces of ``size`` edges."""
-    levels = max(1, round((lines.num_levels / SWEEPS) ** 0.5))
-    group = edge_graph * (lines.num_levels + 1) + lines.level // levels  # zero times the NaN of another graph is NaN
-    order = torch.sort(group * (lines.num_levels + 1) + lines.level, stable=True).indices
+    level, count = levels
+    few = max(1, round((count / SWEEPS) ** 0.5))
+    group = edge_graph * (count + 1) + level // few  # zero times the NaN of another graph is NaN
+    order = torch.sort(group * (count + 1) + level, stable=True).indices
     group = group[order]
     place = torch.arange(group.numel(), device=group.device) - torch.searchsorted(group, group)
-    _, number = torch.unique_consecutive(group * max(lines.src.numel(), 1) + place // size, return_inverse=True)
+    _, number = torch.unique_consecutive(group * max(level.numel(), 1) + place // size, return_inverse=True)
     chunk = torch.empty_like(order).index_copy_(0, order, number)
-    return chunk, lines.level // levels * levels
+    return chunk, level // few * few
 
 
 def _count(chunk: Tensor) -> int:

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from plstm_graph.errors import BackendUnavailable, ShapeError, missing_extra
+from plstm_graph.line_dag.building import build
 from plstm_graph.line_dag.derived import Derived, Known, to_keep
 from plstm_graph.line_dag.origin import check_columns, check_edges, check_rank
 from plstm_graph.line_dag.pairs import on_the_host
 from plstm_graph.line_dag.plan import EVERY, TILES
 from plstm_graph.line_dag.reading import Reading
-from plstm_graph.line_dag.topology import Topology, broken, build, join, shifted
+from plstm_graph.line_dag.topology import Levels, Topology, broken, join, shifted
 from plstm_graph.orient import GIVEN
 
 if TYPE_CHECKING:
@@ -83,8 +84,9 @@ class LineDAG(Reading):
                 "torch.jit.trace cannot record how a line graph is built; trace with dag=..., for that graph alone, or "
                 "use torch.export (plstm-graph export, see docs/recipes.md)"
             )
-        dag = cls.of(build(edge_index, num_nodes, order, batch, seed))
-        return dag.to(edge_index.device).made_for(edge_index)
+        on_gpu = edge_index.device.type == "cuda"
+        topology, known = build(edge_index, num_nodes, order, batch, seed, tables=on_gpu)
+        return cls.of(topology, **known).made_for(edge_index)
 
     @classmethod
     def of(cls, topology: Topology, **known: Unpack[Known]) -> "LineDAG":
@@ -105,6 +107,9 @@ class LineDAG(Reading):
         if all(part.knows("kept") for part in parts):  # pruning walks pair by pair
             pairs = accumulate((part.topology.prev.numel() for part in parts), initial=0)
             known["kept"] = shifted([part.kept for part in parts], list(pairs))
+        if all(part.knows("levels") for part in parts):
+            levels = [part.levels for part in parts]
+            known["levels"] = Levels(torch.cat([one.level for one in levels]), max(one.total for one in levels))
         derived = Derived(join([part.topology for part in parts]), **known)
         for view in set.intersection(*(part.views for part in parts)):  # compiled code must find them made
             derived.lines(view)
@@ -226,7 +231,7 @@ class LineDAG(Reading):
 
     def validate(self) -> "LineDAG":
         """Check every invariant (tests, hand-made line graphs); returns itself, raises ShapeError."""
-        wrong = broken(self.lines, self.reversed)
+        wrong = broken(self.lines, lambda: self.derived.levels_of(self.reversed), self.reversed)
         if wrong:
             raise ShapeError("not a line graph of a DAG; broken: " + "; ".join(wrong))
         return self

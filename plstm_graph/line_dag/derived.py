@@ -13,7 +13,7 @@ from plstm_graph.line_dag.origin import Origin
 from plstm_graph.line_dag.pairs import LevelPlan, level_plan, owners
 from plstm_graph.line_dag.plan import Node, Plan, make_plan, with_large
 from plstm_graph.line_dag.prune import multitree_pairs
-from plstm_graph.line_dag.topology import Topology
+from plstm_graph.line_dag.topology import Levels, Topology, first_columns, meetings
 
 Value = TypeVar("Value")
 Key = TypeVar("Key", bound=Hashable)
@@ -34,6 +34,8 @@ class Average(NamedTuple):
 class Known(TypedDict, total=False):
     """Parts of :class:`Derived` that may be known from elsewhere, by their names there."""
 
+    levels: Levels
+    classes: Tensor
     kept: Tensor
     pruned_pairs: tuple[Tensor, Tensor]
     edge_ids: tuple[Tensor, Tensor]
@@ -102,8 +104,7 @@ class Derived:
         prev, next = self.pruned_pairs if pruned else (plain.prev, plain.next)
         if not reversed:
             return plain._replace(prev=prev, next=next)
-        along, level = self._against
-        return plain._replace(src=plain.dst, dst=plain.src, prev=next, next=prev, level=level, column_along=along)
+        return plain._replace(src=plain.dst, dst=plain.src, prev=next, next=prev, column_along=self._against)
 
     @property
     def views(self) -> set[View]:
@@ -115,8 +116,22 @@ class Derived:
         return part in vars(self)
 
     @once
-    def _against(self) -> tuple[Tensor, Tensor]:
-        return ~self.topology.column_along, self.topology.num_levels - 1 - self.topology.level
+    def _against(self) -> Tensor:
+        return ~self.topology.column_along
+
+    @once
+    def levels(self) -> Levels:
+        """Levels as the edges point; found on the host, where they are not known: most kernels need none."""
+        return Levels.find(self.topology)
+
+    @once
+    def levels_against(self) -> Levels:
+        """The same levels from the other end."""
+        return self.levels._replace(level=self.levels.total - 1 - self.levels.level)
+
+    def levels_of(self, reversed: bool) -> Levels:
+        """Levels as they are read."""
+        return self.levels_against if reversed else self.levels
 
     @once
     def kept(self) -> Tensor:
@@ -135,15 +150,7 @@ class Derived:
     @once
     def edge_ids(self) -> tuple[Tensor, Tensor]:
         """First column that runs along (against) each edge, else the first of all, [E] each."""
-        return self._first_columns(self.topology.column_along), self._first_columns(~self.topology.column_along)
-
-    def _first_columns(self, wanted: Tensor) -> Tensor:
-        column, size = self.topology.column, self.topology.column.numel()
-        number = torch.arange(size, device=column.device)
-        proper = column >= 0
-        score = torch.where(wanted, number, number + size)[proper]
-        best = score.new_full((self.topology.src.numel(),), 2 * size)
-        return best.scatter_reduce_(0, column[proper], score, "amin") % max(size, 1)
+        return first_columns(self.topology)
 
     @once
     def averages(self) -> tuple[Average, Average]:
@@ -181,28 +188,28 @@ class Derived:
 
     def level_plan(self, view: View) -> LevelPlan:
         """Pairs by the level of their next edge (with one synchronisation on a GPU)."""
-        lines = self.lines(view)
-        return kept_by(
-            self._level_plans, view, lambda: level_plan(lines.level, lines.prev, lines.next, lines.num_levels)
-        )
+        lines, levels = self.lines(view), self.levels_of(view[0])
+        return kept_by(self._level_plans, view, lambda: level_plan(levels.level, lines.prev, lines.next, levels.total))
 
     def chunk_plan(self, view: View, size: int) -> ChunkPlan:
         """Division of the line graph into chunks of at most ``size`` edges (with a few synchronisations on a GPU)."""
-        return kept_by(
-            self._chunk_plans, (view, size), lambda: make_chunk_plan(self.lines(view), self.edge_graph, size)
-        )
+        lines, levels = self.lines(view), self.levels_of(view[0])
+        return kept_by(self._chunk_plans, (view, size), lambda: make_chunk_plan(lines, levels, self.edge_graph, size))
 
     def table(self, pruned: bool) -> Plan:
         """Tables for kernels, no graph counted as large."""
-        return kept_by(self.tables, pruned, lambda: make_plan(self.lines((False, pruned)), self.edge_ids))
+        return kept_by(self.tables, pruned, lambda: self._table(pruned))
+
+    def _table(self, pruned: bool) -> Plan:
+        lines = self.lines((False, pruned))
+        return make_plan(lines, meetings(lines), self.edge_ids, vars(self).get("classes"))
 
     def plan(self, pruned: bool, classes: int) -> Plan:
         """Tables for kernels; graphs beyond so many size classes count as large."""
         found = self._plans.get((pruned, classes))
         if found is None:
             table = self.table(pruned)
-            level, levels = self.topology.level, self.topology.num_levels
-            found = kept_by(self._plans, (pruned, classes), lambda: with_large(table, level, levels, classes))
+            found = kept_by(self._plans, (pruned, classes), lambda: with_large(table, lambda: self.levels, classes))
         return found
 
     # ------------------------------------------------------------------ copies

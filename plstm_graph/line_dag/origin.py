@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from plstm_graph.errors import ShapeError
+from plstm_graph.line_dag.pairs import owners
 from plstm_graph.line_dag.topology import Topology
 from plstm_graph.orient import positions
 
@@ -134,7 +135,7 @@ def check_rank(lines: Topology, origin: Origin, rank: Tensor) -> None:
         return
     if rank.shape != (lines.num_nodes,):
         raise ShapeError(f"a rank must have one entry per node, [{lines.num_nodes}], got {list(rank.shape)}")
-    holds = same_order(lines, positions(rank.to(lines.src.device), lines.graph_ptr))
+    holds = same_order(lines, positions(rank.to(lines.src.device), owners(lines.graph_ptr, lines.num_nodes)))
     _require(holds.all(), lambda: "the dag was built from another rank: build it from this one")
     origin.note(rank)
 

@@ -45,20 +45,29 @@ class LevelPlan(NamedTuple):
     run: Tensor  # [Q+1] first pair of each head, and P
 
 
+def check_pairs(count: int, src: Tensor, dst: Tensor, node_at: Tensor | None = None) -> None:
+    """Raise ShapeError where there are too many pairs for these edges. ``node_at``: what nodes are called outside."""
+    if count <= MAX_PAIRS_PER_EDGE * src.numel():
+        return
+    arriving, leaving = torch.bincount(dst), torch.bincount(src)
+    both = min(arriving.numel(), leaving.numel())
+    hub = int((arriving[:both] * leaving[:both]).argmax())
+    joined, joining = int(arriving[hub]), int(leaving[hub])
+    crowded = 2 * joined * joining > count
+    advice = "Use order='degree', which ranks hubs first" if crowded else "The graph is dense: split or sparsify it"
+    raise ShapeError(
+        f"the line graph would have {count} pairs for {src.numel()} edges, more than {MAX_PAIRS_PER_EDGE} each; "
+        f"node {hub if node_at is None else int(node_at[hub])} alone joins {joined} arriving with {joining} leaving "
+        f"edges. {advice}"
+    )
+
+
 def line_pairs(src: Tensor, dst: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
     """All pairs of edges with ``dst[prev] == src[next]``, sorted by (next, prev), [P] each."""
     arriving = torch.bincount(dst, minlength=num_nodes)
     choices = arriving[src]
     count = int(choices.sum())
-    if count > MAX_PAIRS_PER_EDGE * src.numel():
-        hub = int((arriving * torch.bincount(src, minlength=num_nodes)).argmax())
-        crowded = 2 * int(arriving[hub]) * int((src == hub).sum()) > count
-        advice = "Use order='degree', which ranks hubs first" if crowded else "The graph is dense: split or sparsify it"
-        raise ShapeError(
-            f"the line graph would have {count} pairs for {src.numel()} edges, more than {MAX_PAIRS_PER_EDGE} each; "
-            f"node {hub} alone joins {int(arriving[hub])} arriving with {int((src == hub).sum())} leaving edges. "
-            f"{advice}"
-        )
+    check_pairs(count, src, dst)
     by_head = torch.sort(dst, stable=True).indices
     first = arriving.cumsum(0) - arriving
     next = torch.repeat_interleave(torch.arange(src.numel(), device=src.device), choices, output_size=count)
@@ -83,11 +92,27 @@ def owners(ptr: Tensor, size: int) -> Tensor:
     return torch.repeat_interleave(torch.arange(ptr.numel() - 1, device=ptr.device), ptr.diff(), output_size=size)
 
 
-def grouped(owner: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Members of each of ``size`` groups in order: pointers [size+1] into a list of member numbers."""
-    members = torch.sort(owner, stable=True).indices
-    counts = torch.bincount(owner, minlength=size)
-    return torch.cat([counts.new_zeros(1), counts.cumsum(0)]), members
+class Groups(NamedTuple):
+    """Members of each of n groups in order: pointers [n+1] into a list of member numbers."""
+
+    ptr: Tensor
+    members: Tensor
+
+
+def grouped(owner: Tensor, size: int) -> Groups:
+    """Members of each of ``size`` groups, by the group that owns each."""
+    owners, members = torch.sort(owner, stable=True)
+    return Groups(torch.searchsorted(owners, torch.arange(size + 1, device=owner.device)), members)
+
+
+class Meetings(NamedTuple):
+    """Which edges meet at which nodes, and which pairs at which edges: edges that leave and that arrive at each node,
+    pairs that enter and that leave each edge."""
+
+    leaving: Groups
+    arriving: Groups
+    entering: Groups
+    exiting: Groups
 
 
 def within(values: Tensor, size: int) -> bool:

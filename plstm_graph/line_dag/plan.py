@@ -4,15 +4,16 @@ The tables are written for the edges as they point; a reversed reading swaps row
 lists of exiting pairs), so that one plan serves both directions.
 """
 
+from collections.abc import Callable
 from enum import IntEnum
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from plstm_graph.line_dag.pairs import grouped
-from plstm_graph.line_dag.topology import Topology
+from plstm_graph.line_dag.pairs import Meetings
+from plstm_graph.line_dag.topology import Levels, Topology
 
 TILES = (32, 64, 128, 256)
 """Widths of a gating matrix in the parallel form, each twice the one before: a graph takes the first one that holds its
@@ -123,9 +124,15 @@ class Plan(Tables):
 
 def size_class(nodes: Tensor, edges: Tensor) -> Tensor:
     """Class of each graph from its own size alone: the number of the first tile that holds it, or ``len(TILES)``."""
-    width = torch.maximum(nodes, -(-edges // EDGES_PER_COLUMN))
+    width = torch.maximum(nodes, (edges + (EDGES_PER_COLUMN - 1)) // EDGES_PER_COLUMN)
     # Not torch.bucketize, which wakes up all threads of the host for a few hundred numbers.
-    return (width.unsqueeze(-1) > torch.tensor(TILES, device=nodes.device)).sum(-1)
+    return (width.unsqueeze(-1) > _constant(TILES, nodes.device)).sum(-1)
+
+
+@cache
+def _constant(numbers: tuple[int, ...], device: torch.device) -> Tensor:
+    """Sent to a device once: sending waits for it."""
+    return torch.tensor(numbers, device=device)
 
 
 def served_classes(keys: int, values: int) -> int:
@@ -141,64 +148,66 @@ def members(classes: Tensor) -> Tensor:
 
 def room_of(nodes: Tensor, edges: Tensor, classes: Tensor) -> Tensor:
     """Room of each graph, see :class:`Work`; none for those that no tile holds."""
-    units = torch.tensor([*(tile // TILES[0] for tile in TILES), 0], device=nodes.device)[classes]
-    return units * (edges + nodes * (1 + (units > 1)))
+    units = tuple(tile // TILES[0] for tile in TILES)
+    per_edge = _constant((*units, 0), nodes.device)[classes]
+    per_node = _constant((*(unit * (1 + (unit > 1)) for unit in units), 0), nodes.device)[classes]
+    return per_edge * edges + per_node * nodes
 
 
-def classify(nodes: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
-    """Make ``work`` and ``host`` of a plan from the sizes of its graphs, [G] each, on the host."""
+def class_table(nodes: Tensor, edges: Tensor) -> Tensor:
+    """``host`` of a plan from the sizes of its graphs, [G] each, on their device."""
     classes = size_class(nodes, edges)
-    by_size = torch.sort(edges, stable=True).indices
-    graph = by_size[torch.sort(classes[by_size], stable=True).indices]
-    units = room_of(nodes, edges, classes)
-    room = units[graph].cumsum(0) - units[graph]
-    host = torch.zeros(len(Host), len(TILES) + 1, dtype=torch.long, device=nodes.device)
-    for row, sizes in (
-        (Host.GRAPHS, torch.ones_like(units)),
-        (Host.NODES, nodes),
-        (Host.EDGES, edges),
-        (Host.ROOM, units),
-    ):
-        host[row].index_add_(0, classes, sizes.long())
-    return torch.stack([graph, room]).int(), host
+    rows = torch.stack([torch.ones_like(nodes), nodes, edges, room_of(nodes, edges, classes)])
+    return (rows.unsqueeze(1) * members(classes)).sum(-1)
 
 
-def make_plan(lines: Topology, edge_ids: tuple[Tensor, Tensor]) -> Plan:
-    """The plan of a line graph, none of its graphs counted as large. On a GPU this waits for the sizes once.
+def work_of(nodes: Tensor, edges: Tensor) -> Tensor:
+    """``work`` of a plan from the sizes of its graphs, [G] each, on their device."""
+    classes = size_class(nodes, edges)
+    graph = torch.sort(torch.add(edges, classes, alpha=2**40), stable=True).indices
+    room = room_of(nodes, edges, classes)[graph]
+    return torch.stack([graph, room.cumsum(0) - room]).int()
+
+
+def make_plan(
+    lines: Topology, meetings: Meetings, edge_ids: tuple[Tensor, Tensor], classes: Tensor | None = None
+) -> Plan:
+    """The plan of a line graph, none of its graphs counted as large.
 
     Args:
         lines: as the edges point.
+        meetings: of its edges and pairs.
         edge_ids: columns along and against each edge, [E] each.
+        classes: of :func:`class_table` on the host, where it is known; else this waits for a GPU.
     """
     src, dst, prev, next = lines.src, lines.dst, lines.prev, lines.next
-    arrive, by_dst = grouped(dst, lines.num_nodes)
-    leave, by_src = grouped(src, lines.num_nodes)
-    enter, by_next = grouped(next, src.numel())
-    exit, by_prev = grouped(prev, src.numel())
-    pointers = (lines.graph_ptr, lines.edge_ptr, enter[lines.edge_ptr])
-    rows = (
-        [x for ptr in pointers for x in (ptr[:-1], ptr.diff())],
-        [arrive[:-1], arrive.diff(), leave[:-1], leave.diff()],
-        [
-            *(src, dst, enter[:-1], enter.diff(), exit[:-1], exit.diff(), by_dst, by_src),
-            *edge_ids,
-        ],
-        [by_next, prev[by_next], next[by_next], by_prev, next[by_prev], prev[by_prev]],
+    leaving, arriving, entering, exiting = meetings
+    ptr = torch.stack([lines.graph_ptr, lines.edge_ptr, entering.ptr[lines.edge_ptr]])
+    within = ptr.diff(dim=1)
+    if classes is None:
+        classes = class_table(within[0], within[1]).cpu()
+    at_node = [x for ptr in (arriving.ptr, leaving.ptr) for x in (ptr[:-1], ptr.diff())]
+    at_edge = [x for ptr in (entering.ptr, exiting.ptr) for x in (ptr[:-1], ptr.diff())]
+    by_next, by_prev = entering.members, exiting.members
+    none = src.new_zeros(2, len(LargeEdge), dtype=torch.int32)
+    return Plan(
+        graphs=torch.stack([ptr[:, :-1], within], 1).view(len(Graph), -1).int(),
+        nodes=torch.stack(at_node).int(),
+        edges=torch.stack([src, dst, *at_edge, arriving.members, leaving.members, *edge_ids]).int(),
+        pairs=torch.stack([by_next, prev, next, by_prev, next[by_prev], prev[by_prev]]).int(),
+        work=work_of(within[0], within[1]),
+        host=classes,
+        large=none,
+        levels=none[:, 0].contiguous(),
     )
-    graphs, nodes, edges, pairs = (torch.stack(row).int() for row in rows)
-    sizes = graphs.cpu()
-    work, host = classify(sizes[Graph.NODES], sizes[Graph.EDGES])
-    none = graphs.new_zeros(2, len(LargeEdge))
-    return Plan(graphs, nodes, edges, pairs, work.to(src.device), host, large=none, levels=none[:, 0].contiguous())
 
 
-def with_large(plan: Plan, level: Tensor, num_levels: int, classes: int) -> Plan:
+def with_large(plan: Plan, levels: Callable[[], Levels], classes: int) -> Plan:
     """The plan with the graphs beyond the first ``classes`` classes counted as large. Waits for no GPU.
 
     Args:
         plan: from :func:`make_plan`.
-        level: level of each edge as it points, [E].
-        num_levels: of the edges.
+        levels: of the edges as they point; asked for if there are large graphs.
         classes: see :func:`served_classes`.
     """
     graphs, nodes, edges, _ = plan.host[:, classes:].sum(1).tolist()
@@ -211,6 +220,7 @@ def with_large(plan: Plan, level: Tensor, num_levels: int, classes: int) -> Plan
     edge = ragged(chosen[Graph.EDGE], chosen[Graph.EDGES], edges)
     node_shift = torch.repeat_interleave(shift, chosen[Graph.NODES], output_size=nodes)
     edge_shift = torch.repeat_interleave(shift, chosen[Graph.EDGES], output_size=edges)
+    level, num_levels = levels()
     height, order = torch.sort(level[edge], stable=True)
     edge, edge_shift = edge[order], edge_shift[order]
     large = plan.large.new_zeros(nodes + edges + 2, len(LargeEdge))

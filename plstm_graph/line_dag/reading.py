@@ -56,7 +56,7 @@ class Reading:
     @property
     def level(self) -> Tensor:
         """Topological level of each edge, [E]; every pair climbs. After ``reverse`` not always the lowest."""
-        return self.lines.level
+        return self.derived.levels_of(self.reversed).level
 
     @property
     def column(self) -> Tensor:
@@ -101,7 +101,7 @@ class Reading:
     @property
     def num_levels(self) -> int:
         """Levels of the deepest graph."""
-        return self.lines.num_levels
+        return self.derived.levels.total
 
     @property
     def max_nodes(self) -> int:

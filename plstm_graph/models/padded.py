@@ -18,7 +18,7 @@ from plstm_graph.config.architectures import architecture
 from plstm_graph.errors import ConfigError, ShapeError
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.line_dag.derived import Average, Known
-from plstm_graph.line_dag.topology import Topology
+from plstm_graph.line_dag.topology import Levels, Topology
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.nn.conv import PLSTMConv
 from plstm_graph.orient import RANDOM
@@ -235,6 +235,7 @@ def line_dag(edge_index: Tensor, rank: Tensor, is_node: Tensor, *, prune: bool) 
     ends = torch.cat([src, dst])
     # What a LineDAG would work out in shapes that depend on the data is told here.
     known: Known = {
+        "levels": Levels(torch.zeros_like(src), 1),
         "node_graph": torch.arange(graphs, device=device).repeat_interleave(nodes, output_size=graphs * nodes),
         "edge_graph": torch.arange(graphs, device=device).repeat_interleave(slots, output_size=edges),
         "degree": torch.zeros_like(first_node[:1]).expand(graphs * nodes).index_add(0, ends, torch.ones_like(ends)),
@@ -243,10 +244,9 @@ def line_dag(edge_index: Tensor, rank: Tensor, is_node: Tensor, *, prune: bool) 
     if prune:
         known["pruned_pairs"] = pairs(kept)
     topology = Topology(
-        *(src, dst, prev, next, torch.zeros_like(src)),
+        *(src, dst, prev, next),
         *((slot + edge_offset).flatten(), along.flatten(), first_node, first_edge),
         num_nodes=graphs * nodes,
-        num_levels=1,
         max_nodes=nodes,
         max_edges=slots,
         merged=True,

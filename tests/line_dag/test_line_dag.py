@@ -14,7 +14,7 @@ from torch_geometric.data import Data
 from plstm_graph import LineDAG
 from plstm_graph.errors import CycleError, ShapeError
 from plstm_graph.line_dag.plan import Plan
-from plstm_graph.line_dag.topology import Topology
+from plstm_graph.line_dag.topology import Levels, Topology
 from plstm_graph.ops.flat import places
 from plstm_graph.testing import DAGS, VIEWS, grid_dag, random_dag
 
@@ -263,7 +263,7 @@ def _empty() -> LineDAG:
     """One graph without nodes."""
     none = torch.zeros(0, dtype=torch.long)
     pointer = torch.zeros(2, dtype=torch.long)
-    arrays = dict.fromkeys(("src", "dst", "prev", "next", "level", "column"), none)
+    arrays = dict.fromkeys(("src", "dst", "prev", "next", "column"), none)
     return LineDAG.of(Topology.of(**arrays, column_along=none.bool(), graph_ptr=pointer, edge_ptr=pointer))
 
 
@@ -371,7 +371,7 @@ def test_pin_memory_pins_everything_that_is_known(monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dst": torch.tensor([1])}, "src, dst, level have one entry per edge"),
+        ({"dst": torch.tensor([1])}, "src and dst have one entry per edge"),
         ({"next": torch.tensor([1])}, "prev and next have one entry per pair"),
         ({"src": torch.tensor([0, 1, 9])}, r"end points lie in 0..N-1"),
         ({"prev": torch.tensor([0, -1])}, r"pairs lie in 0..E-1"),
@@ -384,14 +384,16 @@ def test_pin_memory_pins_everything_that_is_known(monkeypatch):
         ({"prev": torch.tensor([1, 1]), "next": torch.tensor([0, 2])}, "edges stand in topological order"),
         ({"edge_ptr": torch.tensor([0, 1, 3]), "graph_ptr": torch.tensor([0, 4, 4])}, "edges stand graph by graph"),
         ({"level": torch.tensor([0, 0, 1])}, "every pair climbs a level"),
-        ({"level": torch.tensor([0, 1, 3])}, r"levels lie in 0..num_levels-1"),
+        ({"level": torch.tensor([-1, 1, 3])}, r"levels lie in 0..num_levels-1"),
         ({"graph_ptr": torch.tensor([0, 2, 4])}, "no edge joins two graphs"),
     ],
 )
 def test_validate_names_what_is_broken(changes, message):
     dag = grid_dag(1, 4)
+    known = {"levels": Levels.of(changes.pop("level"))} if "level" in changes else {}
+    wrong = LineDAG.of(dag.lines._replace(**changes), **known)
     with pytest.raises(ShapeError, match=f"not a line graph of a DAG; broken: .*{message}"):
-        LineDAG.of(dag.lines._replace(**changes)).validate()
+        wrong.validate()
 
 
 def test_too_many_pairs_name_the_hub():

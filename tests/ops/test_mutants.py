@@ -7,6 +7,7 @@ from torch import Tensor
 from plstm_graph.gates import Gates
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.line_dag.prune import multitree_pairs
+from plstm_graph.line_dag.topology import Levels
 from plstm_graph.ops import scatter
 from plstm_graph.testing import LAWS, NAMES, Inputs, check_distribution, check_propagation
 
@@ -16,7 +17,8 @@ def run(query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: LineDAG) -
 
 
 def tampered(dag: LineDAG, **changes) -> LineDAG:
-    return LineDAG.of(dag.lines._replace(**changes))
+    known = {"levels": Levels.of(changes.pop("level"))} if "level" in changes else {}
+    return LineDAG.of(dag.lines._replace(**changes), **known)
 
 
 def first_of(group: Tensor) -> Tensor:
