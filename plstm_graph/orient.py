@@ -30,6 +30,11 @@ def whole_columns(edge_index: Tensor) -> Tensor:
     return edge_index.detach().long()
 
 
+def span_of(columns: Tensor) -> Tensor:
+    """Lowest and highest node number, [2]; 0 and -1 where there is none."""
+    return torch.stack(torch.aminmax(columns)) if columns.numel() else columns.new_tensor([0, -1])
+
+
 def check_range(low: int, high: int, num_nodes: int) -> None:
     """Raise ShapeError unless the lowest and the highest node number fit so many nodes, and they fit the tables."""
     if low < 0 or high >= num_nodes:
@@ -46,23 +51,29 @@ def check_range(low: int, high: int, num_nodes: int) -> None:
 def check_edge_index(edge_index: Tensor, num_nodes: int | None) -> tuple[Tensor, int]:
     """``edge_index`` on the host as int64, and the number of nodes, once both are known to be in range."""
     edge_index = whole_columns(edge_index).cpu()
-    low, high = (int(edge_index.min()), int(edge_index.max())) if edge_index.numel() else (0, -1)
+    low, high = span_of(edge_index).tolist()
     num_nodes = high + 1 if num_nodes is None else num_nodes
     check_range(low, high, num_nodes)
     return edge_index, num_nodes
 
 
-def check_batch(batch: Tensor, edge_index: Tensor, num_nodes: int) -> None:
-    """Raise ShapeError unless ``batch`` [N] gives the graph of each node, in order, and no edge joins two of them."""
+def check_batch(batch: Tensor, edge_index: Tensor, span: Tensor, num_nodes: int) -> int:
+    """Raise ShapeError unless ``batch`` [N] gives the graph of each node, in order, and no edge joins two of them.
+
+    ``span``: see :func:`span_of`; node numbers are to be in range. Returns the number of graphs.
+    """
     if batch.shape != (num_nodes,) or batch.dtype != torch.long:
         raise ShapeError(f"batch must be an int64 tensor [{num_nodes}], got {batch.dtype} {list(batch.shape)}")
     falls = (batch[1:] < batch[:-1]).any() | (batch[:1] < 0).any()
     joins = (batch[edge_index[0]] != batch[edge_index[1]]).any()
-    falling, joined = torch.stack([falls, joins]).tolist()
+    last = batch[-1:] if num_nodes else batch.new_tensor([-1])
+    low, high, falling, joined, last = torch.cat([span, torch.stack([falls, joins]), last]).tolist()
+    check_range(low, high, num_nodes)
     if falling:
         raise ShapeError("batch must be sorted and not negative: all nodes of a graph stand together, as PyG batches")
     if joined:
         raise ShapeError("an edge joins two graphs of the batch; check the offsets of edge_index")
+    return last + 1
 
 
 def pieces(edge_index: Tensor, num_nodes: int) -> Tensor:

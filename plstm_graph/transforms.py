@@ -24,6 +24,7 @@ from plstm_graph.orient import (
     positions,
     rank_nodes,
     search_rank,
+    span_of,
 )
 
 log = logging.getLogger(__name__)
@@ -191,7 +192,7 @@ class OrientDAG(GraphTransform):
         graph = columns.new_zeros(data.num_nodes)
         if data.get("batch") is not None:
             graph = data.batch.cpu()
-            check_batch(graph, columns, data.num_nodes)
+            check_batch(graph, columns, span_of(columns), data.num_nodes)
         data.rank = positions(rank_nodes(columns, graph, self.order, self.seed), graph).to(data.edge_index.device)
         return data
 

@@ -1,6 +1,7 @@
 """Fixtures shared by the whole suite."""
 
 import os
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,6 +21,14 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def nothing_shared() -> None:
+    """No test gets a line graph that layers of another one have left."""
+    sharing = sys.modules.get("plstm_graph.line_dag.sharing")
+    if sharing is not None:
+        sharing._kept.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from plstm_graph.errors import BackendUnavailable
 from plstm_graph.line_dag.derived import Known
 from plstm_graph.line_dag.pairs import Groups, Meetings, check_pairs, grouped
-from plstm_graph.line_dag.plan import TILES, Host, class_table, make_plan
+from plstm_graph.line_dag.plan import Host, class_table, make_plan
 from plstm_graph.line_dag.topology import Topology, first_columns, meetings
 from plstm_graph.orient import (
     ON_THE_HOST,
@@ -21,6 +22,7 @@ from plstm_graph.orient import (
     inverse,
     pieces,
     rank_nodes,
+    span_of,
     whole_columns,
 )
 
@@ -50,7 +52,7 @@ class _Edges(NamedTuple):
 
 class _Sizes(NamedTuple):
     """What the host has to know: lowest and highest node number, columns that are repeated and self-loops; nodes, edges
-    and pairs in all and of the graphs that have most, graphs; sizes by class, see :class:`plan.Host`, [4, classes]."""
+    and pairs in all and of the graphs that have most, graphs; sizes by class, row after row of ``Plan.host``."""
 
     low: int
     high: int
@@ -63,7 +65,7 @@ class _Sizes(NamedTuple):
     max_edges: int
     max_pairs: int
     graphs: int
-    classes: Tensor
+    classes: tuple[int, ...]
 
 
 def build(
@@ -73,30 +75,38 @@ def build(
     batch: Tensor | None = None,
     seed: int = 0,
     *,
-    tables: bool = False,
+    tables: bool | None = None,
 ) -> tuple[Topology, Known]:
     """Orient a graph and take its line graph; arguments as for :meth:`LineDAG.from_edge_index`.
 
     Waits for a GPU once, and a few times more with ``batch``, without ``num_nodes`` or for orders found on the host.
 
     Args:
-        tables: make those for kernels as well, for which much is there already.
+        tables: make those for kernels as well, for which much is there already; by default on a GPU.
 
     Returns:
         The topology on the device of ``edge_index``, and what else is known by then.
     """
     columns = whole_columns(edge_index)
-    span = torch.stack(torch.aminmax(columns)) if columns.numel() else columns.new_tensor([0, -1])
+    check_range(0, -1, num_nodes or 0)
+    if columns.is_cuda and torch.cuda.is_current_stream_capturing():
+        raise BackendUnavailable(
+            "a line graph cannot be built while a CUDA graph is captured, since its sizes depend on the edges; build "
+            "it before, dag = LineDAG.from_edge_index(...).prepare(), and pass dag=dag"
+        )
+    span = span_of(columns)
     by_host = isinstance(order, str) and order in ON_THE_HOST
-    if num_nodes is None or batch is not None or by_host or not columns.is_cuda:  # else it is asked for with the rest
+    if num_nodes is None or by_host or not columns.is_cuda:  # else it is asked for with the rest
         low, high = span.tolist()
         num_nodes = high + 1 if num_nodes is None else num_nodes
         check_range(low, high, num_nodes)
     ends = columns.clamp(0, max(num_nodes - 1, 0))  # lest anything be written elsewhere before the host can tell
     graph = node_at = None
+    # Without a batch no graph is empty, so that there are no more of them than nodes.
+    places = num_nodes
     if batch is not None:
         graph = batch.detach().to(columns.device)
-        check_batch(graph, ends, num_nodes)
+        places = check_batch(graph, ends, span, num_nodes)
     if not (isinstance(order, str) and order == "index"):  # by index, nodes stand in order already
         graph = pieces(ends, num_nodes) if graph is None else graph
         node_at = in_order(rank_nodes(ends, graph, order, seed), graph)
@@ -105,14 +115,12 @@ def build(
     if graph is None:
         closed = edges.last[0, :num_nodes] == edges.last[1, :num_nodes]
         graph = closed.cumsum(0) - closed.long()
-    # Without a batch no graph is empty, so that there are no more of them than nodes.
-    places = num_nodes if batch is None or not num_nodes else int(graph[-1]) + 1
     node_ptr = torch.searchsorted(graph, torch.arange(places + 1, device=graph.device))
     edge_ptr = edges.before[0].index_select(0, node_ptr)
     ptr = torch.stack([node_ptr, edge_ptr, edges.pairs_before.index_select(0, edge_ptr)])
     sizes = _ask(span, edges, ptr, graph)
     check_range(sizes.low, sizes.high, num_nodes)
-    return _cut(edges, ptr, sizes, num_nodes, node_at, tables)
+    return _cut(edges, ptr, sizes, num_nodes, node_at, columns.is_cuda if tables is None else tables)
 
 
 def _cut(
@@ -189,8 +197,8 @@ def _ask(span: Tensor, edges: _Edges, ptr: Tensor, graph: Tensor) -> _Sizes:
     known = span, edges.repeated, edges.loop.sum(0, keepdim=True), ptr[:, -1], most, graph[-1:] + 1, table.view(-1)
     found = torch.cat(known).tolist()
     split = len(found) - table.numel()
-    few, classes = found[:split], torch.tensor(found[split:], device="cpu").view(-1, len(TILES) + 1)
+    few, classes = found[:split], found[split:]
     if not graph.numel():
         few.append(0)
-    classes[Host.GRAPHS, 0] -= within.size(1) - few[-1]  # places of no graph
-    return _Sizes._make([*few, classes])
+    classes[Host.GRAPHS] -= within.size(1) - few[-1]  # places of no graph count as graphs of the first class
+    return _Sizes._make([*few, tuple(classes)])

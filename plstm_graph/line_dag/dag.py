@@ -72,7 +72,7 @@ class LineDAG(Reading):
             seed: for ``order="random"``.
 
         Returns:
-            The line graph on the device of ``edge_index`` (built on the host: levels are data-dependent).
+            The line graph, built on the device of ``edge_index``; searches and ``"given"`` rank nodes on the host.
 
         Raises:
             CycleError: ``order="given"`` with a directed cycle.
@@ -84,8 +84,7 @@ class LineDAG(Reading):
                 "torch.jit.trace cannot record how a line graph is built; trace with dag=..., for that graph alone, or "
                 "use torch.export (plstm-graph export, see docs/recipes.md)"
             )
-        on_gpu = edge_index.device.type == "cuda"
-        topology, known = build(edge_index, num_nodes, order, batch, seed, tables=on_gpu)
+        topology, known = build(edge_index, num_nodes, order, batch, seed)
         return cls.of(topology, **known).made_for(edge_index)
 
     @classmethod

@@ -35,7 +35,7 @@ class Known(TypedDict, total=False):
     """Parts of :class:`Derived` that may be known from elsewhere, by their names there."""
 
     levels: Levels
-    classes: Tensor
+    classes: tuple[int, ...]
     kept: Tensor
     pruned_pairs: tuple[Tensor, Tensor]
     edge_ids: tuple[Tensor, Tensor]

@@ -170,7 +170,7 @@ def work_of(nodes: Tensor, edges: Tensor) -> Tensor:
 
 
 def make_plan(
-    lines: Topology, meetings: Meetings, edge_ids: tuple[Tensor, Tensor], classes: Tensor | None = None
+    lines: Topology, meetings: Meetings, edge_ids: tuple[Tensor, Tensor], classes: tuple[int, ...] | None = None
 ) -> Plan:
     """The plan of a line graph, none of its graphs counted as large.
 
@@ -178,14 +178,14 @@ def make_plan(
         lines: as the edges point.
         meetings: of its edges and pairs.
         edge_ids: columns along and against each edge, [E] each.
-        classes: of :func:`class_table` on the host, where it is known; else this waits for a GPU.
+        classes: ``host``, row after row, where it is known; else this waits for a GPU.
     """
     src, dst, prev, next = lines.src, lines.dst, lines.prev, lines.next
     leaving, arriving, entering, exiting = meetings
     ptr = torch.stack([lines.graph_ptr, lines.edge_ptr, entering.ptr[lines.edge_ptr]])
     within = ptr.diff(dim=1)
-    if classes is None:
-        classes = class_table(within[0], within[1]).cpu()
+    known = classes is not None
+    host = torch.tensor(classes, device="cpu").view(len(Host), -1) if known else class_table(*within[:2]).cpu()
     at_node = [x for ptr in (arriving.ptr, leaving.ptr) for x in (ptr[:-1], ptr.diff())]
     at_edge = [x for ptr in (entering.ptr, exiting.ptr) for x in (ptr[:-1], ptr.diff())]
     by_next, by_prev = entering.members, exiting.members
@@ -196,7 +196,7 @@ def make_plan(
         edges=torch.stack([src, dst, *at_edge, arriving.members, leaving.members, *edge_ids]).int(),
         pairs=torch.stack([by_next, prev, next, by_prev, next[by_prev], prev[by_prev]]).int(),
         work=work_of(within[0], within[1]),
-        host=classes,
+        host=host,
         large=none,
         levels=none[:, 0].contiguous(),
     )

@@ -20,6 +20,7 @@ from plstm_graph.gates import (
     view,
 )
 from plstm_graph.line_dag import LineDAG
+from plstm_graph.line_dag.sharing import shared
 from plstm_graph.nn.checked import checked
 from plstm_graph.nn.dropin import LAYER, LAYER_CALL, NoMessages, refuse_arguments, refuse_bipartite, refuse_options
 from plstm_graph.nn.linear import EdgeLinear, NodeLinear
@@ -157,8 +158,9 @@ class PLSTMConv(NoMessages):
             edge_index: [2, M] or a sparse adjacency. Once ``dag`` is given, it is only compared with what that was
                 built from; None will do.
             edge_attr: edge features, [M, edge_dim] or [M].
-            dag: plain line graph (neither pruned nor reversed: the layer takes the view it needs). Built from
-                ``edge_index`` on every call if not given.
+            dag: plain line graph (neither pruned nor reversed: the layer takes the view it needs). If not given it is
+                built from ``edge_index``, once for all layers that are called with the same numbers, see
+                :func:`plstm_graph.line_dag.share_line_graphs`.
             unsupported: what else PyG's layers are called with (``edge_weight``, ...), None or refused by name.
 
         Returns:
@@ -177,10 +179,7 @@ class PLSTMConv(NoMessages):
         given = edge_index
         if is_sparse(edge_index):
             edge_index, edge_attr = self._from_sparse(edge_index, edge_attr, dag)
-        if dag is None:
-            dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order)
-        else:
-            dag = checked(x, given, dag)
+        dag = shared(edge_index, x.size(0), self.order, owner=given) if dag is None else checked(x, given, dag)
         dag = view(dag, self.mode, self.reverse)
         backend = self._as_one(x, dag)
         if backend is not None:

@@ -9,6 +9,7 @@ from torch_geometric.nn.inits import reset
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.gates import check_mode, check_transition
 from plstm_graph.line_dag import LineDAG
+from plstm_graph.line_dag.sharing import shared
 from plstm_graph.nn.block import PLSTMBlock, edge_content
 from plstm_graph.nn.checked import CheckedDAG, checked
 from plstm_graph.nn.conv import PLSTMConv
@@ -141,7 +142,7 @@ class PLSTM(nn.Module):
         if dag is not None:
             dag = checked(x, edge_index, dag)
         elif self._reads_dag:
-            built = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order, batch=batch)
+            built = shared(edge_index, x.size(0), self.order, batch)
             dag = CheckedDAG.view(built.derived)
         x = self.embed(x)
         content = None

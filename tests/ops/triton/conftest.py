@@ -7,7 +7,7 @@ import pytest
 import torch
 from forms import FORMS
 
-from plstm_graph.line_dag import plan
+from plstm_graph.line_dag import plan, sharing
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +40,7 @@ def form(request, monkeypatch) -> Iterator[str]:
 
     tiles, numbers, _ = FORMS[request.param]
     monkeypatch.setattr(plan, "WIDEST", numbers)
+    monkeypatch.setattr(sharing, "_limit", 0)  # plans are for these tiles alone
     for module in (plan, call):
         monkeypatch.setattr(module, "TILES", tiles)
     monkeypatch.setattr(walk, "UNIT", tl.constexpr(tiles[0]))
