@@ -82,6 +82,28 @@ def call(module: nn.Module, given: Graphs, with_dag: bool = True) -> Tensor:
     return module(given.x, given.edge_index, edge_attr=given.edge_attr, **more)
 
 
+def unseen(module: nn.Module, given: Graphs) -> Tensor:
+    """The same without a line graph, on an ``edge_index`` that no layer has been called with."""
+    return call(module, given._replace(edge_index=given.edge_index.clone()), with_dag=False)
+
+
+class Layers(nn.Module):
+    """So many layers of a kind, one after the other; a pLSTM layer reads along the edges and against them in turn."""
+
+    def __init__(self, make: Callable[[], nn.Module], count: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(make() for _ in range(count))
+        for number, layer in enumerate(self.layers):
+            if isinstance(layer, PLSTMConv):
+                layer.reverse = number % 2 == 1
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
+        """[N, WIDTH] -> [N, WIDTH]"""
+        for layer in self.layers:
+            x = layer(x, edge_index, edge_attr=edge_attr)
+        return x
+
+
 def step(module: nn.Module, given: Graphs, run: Callable[[nn.Module, Graphs], Tensor] = call) -> Case:
     """Forward, and the gradients of both features and of all weights."""
     given = given._replace(x=given.x.detach().requires_grad_(), edge_attr=given.edge_attr.detach().requires_grad_())
@@ -140,11 +162,20 @@ def layer(bench: Bench) -> None:
         errors = check(bench, own, DTYPES[dtype])
         given = graphs(bench, count, DTYPES[dtype])
         cases = {name: step(own[name](), given) for name in errors}
-        cases["PLSTMConv (auto, no dag)"] = step(plstm_layer("auto"), given, partial(call, with_dag=False))
+        cases["PLSTMConv (auto, no dag)"] = step(plstm_layer("auto"), given, unseen)
         cases |= {name: step(make(), given) for name, make in PEERS.items()}
         if bench.options.compiled:
             cases |= compiled({"PLSTMConv (auto)": own["PLSTMConv (auto)"], **PEERS}, given)
         _compare(bench, "layer", count, dtype, given, cases, errors, ["GINEConv", "GATv2Conv", "GPSConv"])
+        _four(bench, count, dtype, given)
+
+
+def _four(bench: Bench, count: int, dtype: str, given: Graphs) -> None:
+    """A model of four layers that nobody has given a line graph."""
+    kinds: dict[str, Callable[[], nn.Module]] = {"PLSTMConv (no dag)": partial(plstm_layer, "auto")}
+    kinds |= {name: PEERS[name] for name in ("GINEConv", "GATv2Conv")}
+    cases = {f"4 x {name}": step(Layers(make, 4), given, unseen) for name, make in kinds.items()}
+    _compare(bench, "layer", count, dtype, given, cases, {}, ["4 x GINEConv", "4 x GATv2Conv"], ", four layers")
 
 
 def block(bench: Bench) -> None:
@@ -192,11 +223,12 @@ def _compare(
     cases: dict[str, Case],
     errors: dict[str, float],
     against: list[str],
+    more: str = "",
 ) -> None:
     found: dict[str, Row] = {name: {"dtype": dtype} for name in cases}
     for name, error in errors.items():
         found[name]["error"] = error
-    case = f"{count} molecules ({bench.sets.molecules.source})" + ("" if dtype == FULL else f", {dtype}")
+    case = f"{count} molecules ({bench.sets.molecules.source})" + ("" if dtype == FULL else f", {dtype}") + more
     shape = sizes(given.dag) | {"width": WIDTH, "H": HEADS}
     asked = group == "layer" and dtype == FULL
     goals: Targets = partial(targets, bench.on_gpu, count) if asked else no_targets
@@ -209,7 +241,11 @@ def targets(on_gpu: bool, count: int, name: str, row: Row) -> dict[str, bool]:
     if on_gpu:
         wanted = {"GINEConv": 1.0, "GATv2Conv": 0.4} if count in (512, 4096) else {}
         wanted |= {"GPSConv": 0.1} if count == 4096 else {}
-    if name != "PLSTMConv (auto)":
+    if "no dag" in name:
+        four = name.startswith("4 x ")
+        wanted = {"4 x GINEConv": 1.3} if four else {"GINEConv": 2.0}
+        wanted = wanted if on_gpu and count in (512, 4096) else {}
+    elif name != "PLSTMConv (auto)":
         return {}
     return {
         f"<= {'' if share == 1 else f'{share:g} x '}{peer}": row["ratios"][peer] * share >= 1

@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import io
 import logging
-import os
 import tempfile
 import urllib.request
 import zipfile
@@ -20,22 +19,13 @@ import torch
 from tqdm import tqdm
 
 from plstm_graph.errors import DataError
-from plstm_graph.io.files import atomic_write, expanded, free_memory
+from plstm_graph.io.files import atomic_write, cache_folder, expanded, free_memory
 
 log = logging.getLogger(__name__)
 
 TIMEOUT = 60.0  # seconds without an answer
 FORMAT = 2  # of processed copies; a new number makes all older ones void
 Fill = Callable[[Path], Path]  # fetches into an empty folder and returns what is to be kept of it
-
-
-def cache_folder() -> Path:
-    """Where downloads and processed copies are kept: ``$XDG_CACHE_HOME/plstm_graph``, or ``~/.cache/plstm_graph``.
-
-    Everything in it can be made again, and may be deleted at any time.
-    """
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "plstm_graph"
 
 
 def present(places: Sequence[str], root: str | Path | None) -> Path | None:

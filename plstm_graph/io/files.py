@@ -20,6 +20,16 @@ NO_TABLES = (".xlsx", ".xls", ".ods", ".parquet", ".json", ".sdf", ".smi", ".zip
 """Endings that promise something else than lines of cells."""
 
 
+def cache_folder() -> Path:
+    """Where downloads, processed copies and what kernels were found to be are kept: ``$XDG_CACHE_HOME/plstm_graph``, or
+    ``~/.cache/plstm_graph``.
+
+    Everything in it can be made again, and may be deleted at any time.
+    """
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "plstm_graph"
+
+
 def kind(path: str | os.PathLike[str]) -> str:
     """The suffix that says what a file holds, in small letters: ``.smi`` of ``x.smi``, ``x.SMI`` and ``x.smi.gz``."""
     return _unpacked(path).suffix.lower()

@@ -13,7 +13,7 @@ MAX_PAIRS_PER_EDGE = 64
 """A line graph may have at most this many pairs per edge; a hub of degree d in mid-order alone makes about d²/4."""
 
 ON_THE_HOST = (
-    "a line graph is built on the host, in sizes that depend on the edges, so torch.compile(fullgraph=True) and "
+    "a line graph has sizes that depend on the edges, so torch.compile(fullgraph=True) and "
     "torch.export need it ready: build dag = LineDAG.from_edge_index(...).prepare() outside and pass dag=dag"
 )
 

@@ -37,7 +37,7 @@ class Compiled(Protocol):
 
     @staticmethod
     def tried_on(device: torch.device, /) -> bool:
-        """Tell whether it has been run on such a device; elsewhere it waits to be named."""
+        """Tell whether it has been run on such a device, or passes a test of itself; elsewhere it waits to be named."""
 
     @staticmethod
     def forward(
@@ -165,11 +165,12 @@ def unavailable(name: str, device: torch.device, unasked: bool = False) -> str |
     backend = load(name)
     if isinstance(backend, str):
         return backend
-    if unasked and not backend.tried_on(device):
-        return f"{name} has not been tried on {device}"
     if torch.jit.is_tracing():
         return "torch.jit.trace records torch's own operations only"
-    return backend.runs_here(device)
+    reason = backend.runs_here(device)
+    if reason is None and unasked and not backend.tried_on(device):
+        return f"{name} has not been tried on {device}, or failed there"
+    return reason
 
 
 def propagate(name: str, query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: LineDAG) -> Tensor:

@@ -68,7 +68,7 @@ def test_every_group_leaves_its_rows(slow_copy, small_grids, tmp_path, capsys):
     rows = records.read(out)
     names = {group: [row["name"] for row in rows if row["group"] == group] for group in GROUPS}
     assert {"reference", "scatter", "dense"} <= set(names["operator"])
-    assert {"PLSTMConv (scatter)", "GINEConv", "GATv2Conv", "GPSConv"} <= set(names["layer"])
+    assert {"PLSTMConv (scatter)", "GINEConv", "GATv2Conv", "GPSConv", "4 x GINEConv"} <= set(names["layer"])
     assert names["block"] == list(layers.BLOCKS)
     assert names["step"] == list(training.MODELS)
     assert names["epoch"] == ["packed", "DataLoader, 0 workers"]
@@ -189,6 +189,10 @@ def test_targets_of_layer_dag_and_epoch():
     assert layers.targets(False, 64, auto, row) == {"<= 3 x GINEConv": True, "<= GATv2Conv": True}
     assert layers.targets(True, 512, auto, row) == {"<= GINEConv": False, "<= 0.4 x GATv2Conv": True}
     assert layers.targets(True, 4096, auto, row)["<= 0.1 x GPSConv"]
+    without = {"ratios": {"GINEConv": 0.5, "4 x GINEConv": 0.7}}
+    assert layers.targets(True, 512, "PLSTMConv (auto, no dag)", without) == {"<= 2 x GINEConv": True}
+    assert layers.targets(True, 4096, "4 x PLSTMConv (no dag)", without) == {"<= 1.3 x 4 x GINEConv": False}
+    assert layers.targets(False, 64, "4 x PLSTMConv (no dag)", without) == {}
     assert layers.targets(True, 4096, "GINEConv", row) == layers.targets(True, 64, auto, row) == {}
     assert dags.targets(True, 1000, "triton", row) == {"<= 50 ms": True, "peak < 40 GiB": False}
     assert dags.targets(False, 1000, "triton", row) == {}

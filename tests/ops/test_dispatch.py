@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import warnings
 from importlib import import_module
 from importlib.util import find_spec
 
@@ -10,7 +11,7 @@ from backends import HERE, every
 
 from plstm_graph import Gates, propagate
 from plstm_graph.errors import BackendUnavailable, ConfigError, ShapeError
-from plstm_graph.ops import BACKENDS, choose_backend, compiled, dispatch
+from plstm_graph.ops import BACKENDS, choose_backend, compiled, dispatch, selftest
 from plstm_graph.testing import DAGS, TOLERANCE, Inputs, grid_dag, random_dag, random_inputs
 
 
@@ -254,32 +255,84 @@ def test_triton_missing_says_where_it_comes_from_and_a_way_out(monkeypatch):
 
 
 @pytest.fixture
-def gpu(monkeypatch):
-    """As if the GPU were of some compute capability."""
+def gpu(monkeypatch, cache):
+    """As if the GPU were of some compute capability and had some driver, in a process that knows nothing yet. Called
+    anew, it is another process on the same machine. Runs of the self-test are counted."""
     pytest.importorskip("triton")
     from plstm_graph.ops.triton import operator
 
+    runs = []
+
+    def appear(*capability, driver="12080", wrong=""):
+        facts = {"device": "NVIDIA Some GPU", "capability": str(capability), "driver": driver}
+        monkeypatch.setattr(operator, "_capability", lambda device: capability)
+        monkeypatch.setattr(operator, "_facts", lambda device: facts)
+        monkeypatch.setattr(selftest, "_found", {})
+        monkeypatch.setattr(selftest, "run", lambda name, device: runs.append(name) or wrong)
+        return runs
+
     operator._why_not.cache_clear()
-    yield lambda *capability: monkeypatch.setattr(operator, "_capability", lambda device: capability)
+    yield appear
     operator._why_not.cache_clear()
+
+
+CUDA = torch.device("cuda")
 
 
 def test_kernels_run_unasked_where_they_have_been_tried(gpu, recwarn):
-    gpu(9, 0)
-    assert dispatch.has_compiled(torch.device("cuda"))
+    runs = gpu(9, 0)
+    assert dispatch.has_compiled(CUDA)
+    assert not runs
     assert not recwarn
 
 
-@pytest.mark.parametrize("capability", [(8, 0), (8, 9), (10, 0), (12, 0)])
-def test_kernels_run_by_name_where_nobody_has_tried(gpu, recwarn, capability):
-    """With a warning that says how to try, once."""
-    gpu(*capability)
-    assert not dispatch.has_compiled(torch.device("cuda"))
+@pytest.mark.parametrize("capability", [(8, 0), (8, 6), (8, 9), (10, 0), (12, 0)])
+def test_elsewhere_they_run_unasked_after_a_test_of_themselves(gpu, recwarn, capability):
+    """Once for each device and driver, whatever the number of processes."""
+    for driver, count in (("12080", 1), ("12080", 1), ("13000", 2)):
+        runs = gpu(*capability, driver=driver)
+        assert dispatch.has_compiled(CUDA)
+        assert dispatch.has_compiled(CUDA)
+        assert len(runs) == count
     assert not recwarn
-    with pytest.warns(UserWarning, match=rf"not been tried on compute capability {capability[0]}.*check_backend"):
-        assert dispatch.compiled_backend("triton", torch.device("cuda")) == "triton"
-    assert dispatch.compiled_backend("triton", torch.device("cuda")) == "triton"
-    assert not recwarn
+
+
+def test_kernels_that_fail_their_test_wait_to_be_named(gpu, cache):
+    wrong = "gradient of lin of a layer in mode P and torch.float32 is off by 3.0e-01, 1e-04 is allowed"
+    for process in range(2):
+        runs = gpu(8, 6, wrong=wrong)
+        with pytest.warns(UserWarning, match="failed its self-test on NVIDIA Some GPU.*gradient of lin.*delete"):
+            assert not dispatch.has_compiled(CUDA)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # once is enough
+            assert not dispatch.has_compiled(CUDA)
+        assert len(runs) == 1, process
+    assert dispatch.compiled_backend("triton", CUDA) == "triton"
+    (stored,) = (cache / "self-tests").iterdir()
+    stored.unlink()
+    gpu(8, 6)
+    assert dispatch.has_compiled(CUDA)
+    stored.write_text("{")  # half a file is none
+    assert len(gpu(8, 6)) == 2
+    assert dispatch.has_compiled(CUDA)
+
+
+def test_a_cache_that_cannot_be_written_costs_a_test_in_each_process(gpu, cache):
+    cache.parent.mkdir()
+    cache.write_text("no folder")
+    for count in (1, 2):
+        runs = gpu(8, 9)
+        with pytest.warns(UserWarning, match="every process tests 'triton' anew, since .* cannot be written"):
+            assert dispatch.has_compiled(CUDA)
+        assert len(runs) == count
+
+
+def test_kernels_refuse_rocm_by_name(gpu, monkeypatch):
+    runs = gpu(9, 0)
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert not dispatch.has_compiled(CUDA)
+    assert not runs
+    assert "built for AMD's (ROCm 6.4)" in compiled.unavailable("triton", CUDA)
 
 
 def test_kernels_refuse_old_gpus(gpu):

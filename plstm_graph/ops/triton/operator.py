@@ -1,7 +1,8 @@
 """The operator by kernels, in one go and step by step."""
 
-import warnings
+import hashlib
 from functools import cache
+from pathlib import Path
 
 import torch
 import triton
@@ -9,13 +10,14 @@ from torch import Tensor
 
 from plstm_graph.gates import Gates
 from plstm_graph.line_dag.plan import LargeNode, Plan
+from plstm_graph.ops import selftest
 from plstm_graph.ops.flat import GRADIENTS, Norm, Setting, places
 from plstm_graph.ops.triton.call import Call, Ends, Layout
 from plstm_graph.ops.triton.norm import backward_norm, forward_norm, norm_parts
 from plstm_graph.ops.triton.runtime import INTERPRETED
 
 TRIED = (9,)
-"""Major compute capabilities that the kernels have been run on."""
+"""Major compute capabilities that all tests have been run on; others get a short one on first use."""
 OLDEST = 8
 """The first one whose tensor cores take the products of the kernels."""
 
@@ -28,10 +30,25 @@ def runs_here(device: torch.device) -> str | None:
 
 
 def tried_on(device: torch.device) -> bool:
-    """Tell whether the kernels have been run on such a device."""
+    """Tell whether the kernels have been run on such a device, or pass a test of themselves there."""
     if INTERPRETED and device.type == "cpu":
         return True
-    return device.type == "cuda" and _capability(device)[0] in TRIED
+    if device.type != "cuda":
+        return False
+    return _capability(device)[0] in TRIED or not selftest.failure("triton", device, lambda: _facts(device))
+
+
+def _facts(device: torch.device) -> dict[str, str]:
+    """All that decides how kernels run."""
+    sources = (path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    return {
+        "device": torch.cuda.get_device_name(device),
+        "capability": ".".join(map(str, _capability(device))),
+        "driver": str(torch._C._cuda_getDriverVersion()),  # type: ignore[attr-defined]
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "kernels": hashlib.sha256(b"".join(sources)).hexdigest(),
+    }
 
 
 @cache
@@ -41,20 +58,16 @@ def _capability(device: torch.device) -> tuple[int, int]:
 
 @cache
 def _why_not(device: torch.device) -> str | None:
-    """Reason why the kernels cannot run on this GPU, or None. Warns, once, of one that they have not been tried on."""
-    if device.type != "cuda" or torch.version.hip is not None:
+    """Reason why the kernels cannot run on this GPU, or None."""
+    if device.type == "cuda" and torch.version.hip is not None:
+        return f"Triton's kernels are for NVIDIA GPUs, and this PyTorch is built for AMD's (ROCm {torch.version.hip})"
+    if device.type != "cuda":
         return f"Triton's kernels are for NVIDIA GPUs, the tensors are on {device}"
     if tuple(int(x) for x in triton.__version__.split(".")[:2]) < (3, 3):
         return f"the kernels need Triton 3.3 or later (PyTorch 2.7), this is {triton.__version__}"
     major, minor = _capability(device)
     if major < OLDEST:
         return f"the kernels need compute capability {OLDEST}.0 or later (A100, RTX 30), {device} has {major}.{minor}"
-    if not tried_on(device):
-        warnings.warn(
-            f"the kernels have not been tried on compute capability {major}.{minor} yet, they compile for it; "
-            "plstm_graph.testing.check_backend('triton', torch.float32, 'cuda') tests the operator",
-            stacklevel=2,
-        )
     return None
 
 
