@@ -43,7 +43,9 @@ def serves(dag: LineDAG, device: str, shape: tuple[int, int, int], itemsize: int
 
     ``shape`` is H, K, V.
     """
-    if device != "cuda" or dag.num_levels < DEEP or dag.num_edges > NARROW * dag.num_levels:
+    if device != "cuda" or dag.max_edges < DEEP:  # before levels, which are found on the host
+        return False
+    if dag.num_levels < DEEP or dag.num_edges > NARROW * dag.num_levels:
         return False
     heads, keys, values = shape
     return matrix_bytes(dag, dag.chunk_plan(chunk_size(keys * values)), heads * itemsize) <= MAX_BYTES
