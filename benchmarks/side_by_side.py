@@ -8,7 +8,6 @@ goes on with what is missing: rows and keys are those of ``leaderboard.py``, whi
 
 import argparse
 import multiprocessing
-import os
 import statistics
 import sys
 import time
@@ -28,7 +27,7 @@ from plstm_graph.config.architectures import architecture
 from plstm_graph.errors import ConfigError
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import load_data
-from plstm_graph.train.pool import Failure, Status
+from plstm_graph.train.pool import Failure, Status, inherited
 
 CPU, GPU = "cpu", "gpu"
 SECONDS = {CPU: 1e-3, GPU: 3e-4}
@@ -133,12 +132,12 @@ def run_all(
     failed: list[tuple[Job, str]] = []
     processes = []
     idle: list[tuple[str, Connection]] = []
-    os.environ |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     for kind, count in workers.items():
         for _ in range(count):
             here, there = context.Pipe()
             processes.append(context.Process(target=_work, args=(there, kind), daemon=True))
-            processes[-1].start()
+            with inherited({"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}):
+                processes[-1].start()
             there.close()  # else nobody would hear of the end of its process
             idle.append((kind, here))
     try:

@@ -36,6 +36,6 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
     except ModuleNotFoundError as error:
-        if error.name and error.name.split(".")[0] in {"pytorch_lightning", "torchmetrics", "rich"}:
+        if error.name and error.name.split(".")[0] in {"pytorch_lightning", "rich"}:
             raise PLSTMGraphError(missing_extra(error.name, "train")) from error
         raise

@@ -108,7 +108,7 @@ class _Worker:
             context = multiprocessing.get_context("spawn")  # CUDA and numba survive no fork
             self.pipe, end = context.Pipe()
             self.process = context.Process(target=_work, args=(end, self.run, self.threads), daemon=True)
-            with _inherited(self.environment):
+            with inherited(self.environment):
                 self.process.start()
             end.close()
         with suppress(BrokenPipeError):  # answer() will say that it died
@@ -166,7 +166,7 @@ def _gpu(number: int) -> dict[str, str]:
 
 
 @contextmanager
-def _inherited(environment: dict[str, str]) -> Iterator[None]:
+def inherited(environment: dict[str, str]) -> Iterator[None]:
     """Children that start meanwhile get this environment, and leave Ctrl-C to their parent."""
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)

@@ -33,7 +33,7 @@ FILES = (CONFIG, SCORES, HISTORY, PREDICTIONS, *PICTURES, REJECTED, PAGE, START,
 CHECKPOINTS = ("best.ckpt", "last.ckpt")
 RUN_ROWS, SUMMARY, SERIES = "runs.jsonl", "summary.json", "series.toml"  # of a series, beside the folders of its runs
 PACKAGES = (
-    *("plstm-graph", "torch", "torch-geometric", "torch-scatter", "pytorch-lightning", "torchmetrics", "numpy"),
+    *("plstm-graph", "torch", "torch-geometric", "torch-scatter", "pytorch-lightning", "numpy"),
     *("rdkit", "ogb"),
 )
 

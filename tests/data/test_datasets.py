@@ -25,6 +25,7 @@ from plstm_graph.nn.stack import DIRECTIONS
 from plstm_graph.ops.dispatch import BACKENDS
 from plstm_graph.orient import CANONICAL, GIVEN, ORDERS, SEARCHES
 from plstm_graph.tasks import METRICS, TASKS
+from plstm_graph.tasks.kinds import LOSSES
 from plstm_graph.train import train
 from plstm_graph.train.infer import PARTS
 
@@ -54,6 +55,7 @@ def test_the_names_that_need_no_import_are_those_of_the_table() -> None:
 def test_the_values_of_options_are_those_that_the_package_knows() -> None:
     known = {
         "task": [name for name, kind in TASKS.items() if kind.tabular],
+        "loss": LOSSES,
         "metric": METRICS,
         "split": SPLITS,
         "featuriser": FEATURISERS,

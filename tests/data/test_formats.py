@@ -69,7 +69,7 @@ def test_predictions_keep_the_columns_of_an_sd_file(tmp_path):
     fit(small_config(data=tmp_path / "a.sdf", targets="y", epochs=1, out=tmp_path / "run"))
     table, smiles = read_rows(tmp_path / "a.sdf")
     predict(tmp_path / "run", smiles).write(tmp_path / "p.csv", table)
-    assert (tmp_path / "p.csv").read_text().startswith("smiles,y,count,y_predicted,error\n")
+    assert (tmp_path / "p.csv").read_text().startswith("smiles,y,count,y_predicted,unlike_training,error\n")
 
 
 def test_chirality_titles_and_faults_of_an_sd_file(tmp_path, caplog):

@@ -56,6 +56,7 @@ USUAL = {
     "prepare": "--data small.csv --targets y --out x.pt",
     "predict": "--checkpoint run --input in.smi --out p.csv --device cpu",
     "evaluate": "--checkpoint run --data small.csv --device cpu",
+    "embed": "--checkpoint run --input in.smi --out e.csv --device cpu",
     "report": "run --out p.html",
     "explain": "--checkpoint run --smiles CCO --steps 2",
     "export": "--checkpoint run --out x.pt2",

@@ -101,6 +101,7 @@ def test_a_run_of_its_own(tmp_path: Path, task: str) -> None:
         "metrics.json",
         "config.toml",
         "start.json",
+        "card.md",
         "predictions.csv",
         "checkpoints",
         picture,
