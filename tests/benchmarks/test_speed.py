@@ -60,6 +60,7 @@ def small_grids(monkeypatch):
     monkeypatch.setattr(grids, "PIXELS", {"cpu": 16})
     monkeypatch.setattr(grids, "CHAINS", {"cpu": (20, 1, 2)})
     monkeypatch.setattr(grids, "TOKENS", 10)
+    grids._image_errors.cache_clear()  # of forms that other tests have measured
 
 
 def test_every_group_leaves_its_rows(slow_copy, small_grids, tmp_path, capsys):

@@ -5,6 +5,7 @@ import math
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,6 +92,11 @@ def test_weights_alone_rebuild_a_forest(tmp_path: Path) -> None:
         again.load_state_dict({"roots": forest.roots})
 
 
+def as_text(metrics: dict[str, Any]) -> str:
+    """As the file has it: not every score of four molecules is defined."""
+    return json.dumps(metrics, sort_keys=True).replace("NaN", "null")
+
+
 @pytest.mark.parametrize("task", ["regression", "binary", "multiclass"])
 def test_a_run_of_its_own(tmp_path: Path, task: str) -> None:
     dataset, out = tasks(tmp_path, task), tmp_path / "run"
@@ -106,7 +112,7 @@ def test_a_run_of_its_own(tmp_path: Path, task: str) -> None:
         "checkpoints",
         picture,
     }
-    assert json.loads((out / "metrics.json").read_text()) == found
+    assert as_text(json.loads((out / "metrics.json").read_text())) == as_text(found)
     assert found["graphs"] == {"train": 32, "valid": 4, "test": 4}
     assert found["train"][dataset.task.metric] > 0.5
     network = train(small_config(out=tmp_path / "network", epochs=1, split="random"), dataset)
@@ -118,7 +124,7 @@ def test_a_run_of_its_own(tmp_path: Path, task: str) -> None:
     assert told.columns == (["class", "p_0", "p_1", "p_2"] if task == "multiclass" else ["y", "z"])
     assert told.values[3].isnan().all()
     again = train(replace(config, out=None), dataset)
-    assert {**again, "minutes": 0, "date": ""} == {**found, "minutes": 0, "date": ""}
+    assert as_text({**again, "minutes": 0, "date": ""}) == as_text({**found, "minutes": 0, "date": ""})
 
 
 def test_graphs_without_smiles_are_refused_before_anything_is_written(tmp_path: Path) -> None:
