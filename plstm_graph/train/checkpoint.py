@@ -160,6 +160,11 @@ def read_training(path: str | os.PathLike[str]) -> dict[str, Any]:
     return content
 
 
+def _in_a_line(value: object) -> str:
+    """What stands in a file, for a message: whatever it is, and not much of it."""
+    return " ".join(str(value).split())[:40]
+
+
 def read_meta(content: Mapping[str, Any], path: object) -> Meta:
     """The description inside a checkpoint.
 
@@ -172,8 +177,8 @@ def read_meta(content: Mapping[str, Any], path: object) -> Meta:
         versions = stored.get("versions")
         writer = versions.get("plstm_graph", "unknown") if isinstance(versions, dict) else "unknown"
         raise CheckpointError(
-            f"{path} has checkpoint format {number!r}, this version reads {FORMAT}; it was written by "
-            f"plstm-graph {writer}: install that version"
+            f"{path} has checkpoint format {_in_a_line(number)}, this version reads {FORMAT}; it was written by "
+            f"plstm-graph {_in_a_line(writer)}: install that version"
         )
     hints = get_type_hints(Meta)
     wrong = sorted(str(name) for name in hints.keys() ^ stored.keys())

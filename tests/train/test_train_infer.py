@@ -205,6 +205,11 @@ def test_bad_checkpoints(run: Path, tmp_path: Path) -> None:
     torch.save(read(run) | {"plstm_graph": {"format": 99}}, bad)
     with pytest.raises(CheckpointError, match="has checkpoint format 99, this version reads 4"):
         predict(bad, ["CCO"])
+    torch.save(read(run) | {"plstm_graph": {"format": torch.zeros(2, 1), "versions": {"plstm_graph": "1\n2"}}}, bad)
+    with pytest.raises(
+        CheckpointError, match=r"has checkpoint format tensor\(\[\[0.\], \[0.\]\]\), .* plstm-graph 1 2"
+    ):
+        predict(bad, ["CCO"])
     (tmp_path / "folder.ckpt" / "checkpoints" / "best.ckpt").mkdir(parents=True)
     with pytest.raises(CheckpointError, match=r"cannot read checkpoint .*best.ckpt: Is a directory"):
         predict(tmp_path / "folder.ckpt", ["CCO"])
