@@ -221,7 +221,8 @@ class LineDAG(Reading):
         self.check_columns(columns)
         if not self.merged:
             return columns.index_select(0, self.edge_id)
-        column, edge, count = self.derived.averages[self.reversed]
+        along, against = self.derived.averages
+        column, edge, count = against if self.reversed else along
         rows = columns.index_select(0, column)
         total = rows.new_zeros(self.num_edges, *rows.shape[1:]).index_add(0, edge, rows)
         return total / count.to(rows.dtype).view(-1, *[1] * (rows.dim() - 1))

@@ -123,12 +123,14 @@ class Reading:
     @property
     def edge_id(self) -> Tensor:
         """Column of the caller's ``edge_index`` that runs along each edge (or the only one there is), [E]."""
-        return self.derived.edge_ids[self.reversed]
+        along, against = self.derived.edge_ids  # older dynamos cannot index a tuple by a bool
+        return against if self.reversed else along
 
     @property
     def edge_id_reverse(self) -> Tensor:
         """Column that runs against each edge (or the only one there is), [E]."""
-        return self.derived.edge_ids[not self.reversed]
+        along, against = self.derived.edge_ids
+        return along if self.reversed else against
 
     @property
     def degree(self) -> Tensor:

@@ -21,9 +21,12 @@ from plstm_graph.ops.layer import Inputs, layer
 
 SIZES = (20, 50, 100, 200, 300)
 """Nodes of the graphs: one for each tile, and one beyond them."""
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.5}
-"""Largest ``|got - want| / (1 + |want|)`` of any number, against float64. A gate that is off by one percent in one row
-shows in float32; in half precision gradients of weights are long sums of rounded terms, and only gross errors show."""
+TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 0.25}
+"""Largest ``|got - want| / (1 + max |want| of its row)``, against float64: entries of a gradient are sums of terms of
+one size in a row, whichever of them come out small. The definition itself is off by 2.4e-6 in float32 and .12 in
+bfloat16; a gate that is off by one percent in one row shows in float32, in half precision only gross errors do."""
+EPS = 0.1
+"""Beside the mean square in the norm: 1e-5 blows up, 300-fold, the rounding of values that nearly cancel."""
 HEADS, KEYS, VALUES, WIDTH, EDGE_WIDTH = 2, 16, 16, 24, 3
 
 _found: dict[tuple[str, torch.device], str] = {}
@@ -90,14 +93,15 @@ def _compare(name: str, device: torch.device, mode: str, reversed: bool) -> None
     dag = _graphs()
     view = dag.prune() if mode == "D" else dag
     view = view.reverse() if reversed else view
-    setting = Setting(name, HEADS, KEYS, mode, "tanh", reversed, gathered=False, eps=1e-5, concat=True)
+    setting = Setting(name, HEADS, KEYS, mode, "tanh", reversed, gathered=False, eps=EPS, concat=True)
     plan = view.to(device).plan(served_classes(KEYS, VALUES))
     given = _inputs(dag)
     wanted = _outcome(lambda inputs: _by_definition(setting, inputs, view), given.to(torch.float64))
     for dtype, tolerance in TOLERANCE.items():
         found = _outcome(lambda inputs: layer(setting, inputs, plan), given.to(dtype, device))
         for part, want in wanted.items():
-            apart = (found[part].cpu().double() - want).abs() / (1 + want.abs())
+            size = 1 + want.abs().amax(-1, keepdim=True)
+            apart = (found[part].cpu().double() - want).abs() / size
             error = float(apart.nan_to_num(nan=torch.inf).max())
             if error > tolerance:
                 raise ArithmeticError(

@@ -33,7 +33,7 @@ def terms_of(dag: LineDAG, heads: int, features: bool, dtype=torch.float64) -> l
     """Node terms, edge terms and bias, large enough for normalised and for free columns."""
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, dtype=torch.float64, device=DEVICE).to(dtype)
+        return torch.randn(*shape, dtype=torch.float64).to(DEVICE, dtype)  # the same numbers on every device
 
     edge_terms = normal(dag.column.numel(), 4 * heads) if features else None
     return [0.7 * normal(dag.num_nodes, 8 * heads), edge_terms, normal(4, heads)]
