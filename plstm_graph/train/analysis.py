@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from plstm_graph.tasks import METRICS, Task, score
+from plstm_graph.tasks.resampled import RANKING, ranking
 from plstm_graph.train.record import Predictions
 
 LEVEL = 0.95
@@ -153,6 +154,8 @@ def scored(found: Predictions, name: str) -> float:
 def resampled(found: Predictions, name: str, samples: np.ndarray) -> np.ndarray:
     """A metric of every bootstrap sample, [samples]; NaN in one that has labels of one class only."""
     prediction, target = _tensors(found)
+    if name in RANKING and target.is_floating_point() and bool(prediction.isfinite().all()):
+        return ranking(name, prediction.numpy(), target.numpy(), samples)  # a thousand sorts in one
     with torch.inference_mode():
         return np.array([score(name, prediction[row], target[row]) for row in torch.from_numpy(samples)])
 

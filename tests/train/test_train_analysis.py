@@ -4,7 +4,7 @@ from scipy.stats import bootstrap as scipy_bootstrap
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score
 
-from plstm_graph.tasks import Multiclass, Regression
+from plstm_graph.tasks import Multiclass, Regression, score
 from plstm_graph.train import analysis
 from plstm_graph.train.record import Predictions
 
@@ -52,6 +52,22 @@ def test_samples_of_one_class_are_left_out() -> None:
     assert 0 <= interval.low < interval.high <= 1
     nothing = analysis.bootstrap(made(found.prediction, np.ones((4, 1))), ["rocauc"], analysis.draws(4, 1))["rocauc"]
     assert np.isnan(nothing).all()
+
+
+@pytest.mark.parametrize("name", ["rocauc", "ap"])
+def test_all_samples_at_once_are_what_each_is_by_itself(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ties, missing labels, samples and targets of one class; in blocks of three samples."""
+    random = np.random.default_rng(2)
+    target = (random.random((30, 4)) < [0.5, 0.9, 0.04, 1]).astype(float)
+    target[random.random((30, 4)) < 0.3] = np.nan
+    found = made(np.round(random.random((30, 4)), 1), target)
+    samples = analysis.draws(30, 4)[:40]
+    alone = [score(name, *analysis._tensors(made(found.prediction[rows], target[rows]))) for rows in samples]
+    monkeypatch.setattr("plstm_graph.tasks.resampled.AT_ONCE", 100)
+    monkeypatch.setattr(analysis, "score", None)  # no sample is scored by itself
+    np.testing.assert_allclose(analysis.resampled(found, name, samples), alone, rtol=1e-12)
+    nothing = made(found.prediction[:, 3:], target[:, 3:])
+    assert np.isnan(analysis.resampled(nothing, name, samples)).all()
 
 
 def test_paired_differences_are_narrower_and_signed(regression: Predictions) -> None:
