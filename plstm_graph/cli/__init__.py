@@ -1,5 +1,10 @@
-"""The command line: what ``plstm-graph`` and ``python -m plstm_graph`` run."""
+"""The command line: what ``plstm-graph`` and ``python -m plstm_graph`` run.
 
-from plstm_graph.cli.commands import app, main
+A command is a function that wears :func:`~plstm_graph.cli.program.command`, in the module of its subject; heavy imports
+wait in it until it needs them.
+"""
 
-__all__ = ["app", "main"]
+from plstm_graph.cli import data, predict, show, train
+from plstm_graph.cli.program import app, main
+
+__all__ = ["app", "data", "main", "predict", "show", "train"]

@@ -12,7 +12,7 @@ EXAMPLES = {
     "datasets": ("--root DATA", "datasets.md"),
     "draw": ('"CC(=O)Oc1ccccc1C(=O)O" --order index --out aspirin.svg', "theory.md"),
 }
-"""By command: its words, and pages of ``docs``."""
+"""By command, in the order of the help: its words, and pages of ``docs``."""
 
 
 def epilog(command: str) -> str:

@@ -404,7 +404,8 @@ def test_an_interruption_before_training_leaves_nothing(
 
 STRIKES = """
 import os, signal, sys, threading, time
-from plstm_graph.cli import commands as cli
+from plstm_graph import cli
+from plstm_graph.cli import program, shared
 signal.signal(signal.SIGINT, signal.default_int_handler)
 def strike():
     time.sleep(0.1)
@@ -417,8 +418,8 @@ def working(*args, **kwargs):
         time.sleep(60)
     finally:
         time.sleep(float(os.environ["CLEARING"]))
-cli.check_target = working
-cli.PATIENCE_S = 0.5
+shared.check_target = working
+program.PATIENCE_S = 0.5
 cli.main()
 """
 
@@ -522,8 +523,8 @@ def in_a_process(words: list[str], folder: Path, **environment: str) -> Any:
         "sys.argv[0] = 'plstm-graph'\n"
         f"heavy = lambda: {heavy} & set(sys.modules) or time.process_time() > 1 or 'quick'\n"
         "atexit.register(lambda: print(heavy()))\n"
-        "from plstm_graph.cli import commands as cli\n"
-        "cli.main()"
+        "from plstm_graph.cli import main\n"
+        "main()"
     )
     command = [sys.executable, "-c", script, *words]
     return subprocess.run(

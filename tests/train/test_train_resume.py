@@ -217,7 +217,7 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path: Path, dataset: GraphD
 SCRIPT = """
 import os, signal, sys, threading, time
 import torch
-from plstm_graph.cli import commands as cli
+from plstm_graph.cli import main
 from plstm_graph.train.module import Learner
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite run in the background hands down SIGINT ignored
@@ -233,7 +233,7 @@ def struck(self, *args):
         time.sleep(60)
     return step(self, *args)
 Learner.training_step = struck
-cli.main()
+main()
 """
 
 

@@ -1,0 +1,179 @@
+"""The commands ``predict``, ``embed``, ``evaluate`` and ``export``: what a trained model is asked."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from plstm_graph.cli.program import command
+from plstm_graph.cli.shared import Checkpoint, Debug, Root, SmilesColumn, Targets, check_places, option, say
+from plstm_graph.config.names import check_data_set, check_options
+from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.io.waiting import watched
+
+RESIDENT = "-"
+"""In place of files: lines of stdin are answered on stdout."""
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Molecules or graphs at once.")]
+Input = Annotated[Path, typer.Option("--input", help="CSV file with SMILES, or an .smi file.")]
+Table = Annotated[Path, typer.Option("--out", help="CSV file to write: one row per input row, in order.")]
+Descriptors = Annotated[
+    list[str] | None,
+    option(
+        "--descriptors",
+        "In place of those of the training: a CSV file with columns of the same names, for these molecules.",
+    ),
+]
+_PARTS = "train, valid, test or all (default: test; all for data, targets or a split other than those of the training)."
+
+
+@command()
+def predict(
+    checkpoint: Checkpoint,
+    input: Input,
+    out: Table,
+    smiles_column: SmilesColumn = None,
+    descriptors: Descriptors = None,
+    batch_size: BatchSize = 256,
+    device: Device = "auto",
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Processes that read and answer side by side.")] = 1,
+    debug: Debug = False,
+) -> None:
+    """Predict for molecules; columns of the input are kept, rows that cannot be parsed get a reason instead.
+
+    With --input - and --out - the model stays: a SMILES a line on stdin is answered by a row on stdout at once.
+    """
+    from plstm_graph.train.folders import check_checkpoint
+
+    if RESIDENT in (str(input), str(out)):
+        _answer_lines(checkpoint, input, out, device, descriptors or ())
+        return
+    check_places(out, inputs=[input, checkpoint], table=True)
+    if not input.exists():
+        raise DataError(f"there is no file {input}")
+    check_checkpoint(checkpoint)
+
+    from plstm_graph.data.tables import read_rows
+    from plstm_graph.train import predict as run
+    from plstm_graph.train.progress import Waiting
+
+    table, smiles = read_rows(input, smiles_column)
+    with watched(Waiting()):
+        how: dict[str, Any] = {"batch_size": batch_size, "device": device, "jobs": jobs}
+        found = run(checkpoint, smiles, descriptors=descriptors or (), **how)
+    found.write(out, table)
+    far = sum(map(bool, found.unlike or ()))
+    more = f", {far} unlike the training (see column unlike_training)" if far else ""
+    none = f"{len(found.rejected)} without a prediction (see column error)"
+    say(f"{len(found.smiles)} rows, {none}{more}; wrote {out}", out)
+
+
+def _answer_lines(checkpoint: str, input: Path, out: Path, device: str, descriptors: Sequence[str]) -> None:
+    from plstm_graph.train.folders import check_checkpoint
+
+    if str(input) != RESIDENT or str(out) != RESIDENT:
+        raise ConfigError("lines are read from stdin and answered on stdout: give both --input - and --out -")
+    check_checkpoint(checkpoint)
+
+    from plstm_graph.train.resident import answer_lines
+
+    count, missed = answer_lines(checkpoint, sys.stdin, sys.stdout, device=device, descriptors=descriptors)
+    typer.echo(f"{count} lines, {missed} without a prediction", err=True)
+
+
+@command()
+def embed(
+    checkpoint: Checkpoint,
+    input: Input,
+    out: Table,
+    smiles_column: SmilesColumn = None,
+    descriptors: Descriptors = None,
+    batch_size: BatchSize = 256,
+    device: Device = "auto",
+    debug: Debug = False,
+) -> None:
+    """Write learned fingerprints of molecules: what the last layers of a network read, a column a channel."""
+    from plstm_graph.train.folders import check_checkpoint
+
+    check_places(out, inputs=[input, checkpoint], table=True)
+    if not input.exists():
+        raise DataError(f"there is no file {input}")
+    check_checkpoint(checkpoint)
+
+    from plstm_graph.data.tables import read_rows
+    from plstm_graph.train import embed as run
+    from plstm_graph.train.progress import Waiting
+
+    table, smiles = read_rows(input, smiles_column)
+    with watched(Waiting()):
+        found = run(checkpoint, smiles, batch_size=batch_size, device=device, descriptors=descriptors or ())
+    found.write(out, table)
+    say(f"{len(found.smiles)} rows of {len(found.columns)} channels; wrote {out}", out)
+
+
+@command()
+def evaluate(
+    checkpoint: Checkpoint,
+    data: Annotated[str | None, option("--data", "Data set or CSV file (default: that of the training).")] = None,
+    root: Root = None,
+    targets: Targets = None,
+    smiles_column: SmilesColumn = None,
+    descriptors: Descriptors = None,
+    split: Annotated[str | None, option("--split", "Another split than that of the training.")] = None,
+    split_seed: Annotated[int | None, option("--split-seed", "Its seed.")] = None,
+    fold: Annotated[int | None, option("--fold", "Its fold.")] = None,
+    split_part: Annotated[str | None, option("--split-part", _PARTS)] = None,
+    batch_size: BatchSize = 256,
+    device: Device = "auto",
+    out: Annotated[Path | None, option("--out", "JSON file for the result.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Score a checkpoint on a part of a data set, split as in its training unless told otherwise."""
+    from plstm_graph.train.folders import check_checkpoint
+    from plstm_graph.train.results import write_json
+
+    check_places(out, inputs=[checkpoint, data])
+    check_options({"split": split, "part": split_part})
+    check_checkpoint(checkpoint)
+    if data is not None:
+        check_data_set(data, root)
+
+    from plstm_graph.train import evaluate as run
+    from plstm_graph.train.progress import Waiting
+
+    where: dict[str, Any] = {"root": root, "targets": targets or None, "smiles_column": smiles_column}
+    where |= {"descriptors": descriptors or None, "split": split, "split_seed": split_seed, "fold": fold}
+    with watched(Waiting()):
+        found = run(checkpoint, data, part=split_part, batch_size=batch_size, device=device, **where)
+    if out is not None:
+        write_json(out, found)
+    for note in found.pop("notes"):
+        typer.echo(f"note: {note}", err=True)
+    found["part"] += f": {found.pop('why')}"
+    by_target = found.pop("by_target")
+    for name, value in found.items():
+        say(f"{name:10} {value:.4f}" if isinstance(value, float) else f"{name:10} {value}", out)
+    for target, scores in by_target.items():
+        say(f"{target}: " + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()), out)
+
+
+@command()
+def export(
+    checkpoint: Checkpoint,
+    out: Annotated[Path, typer.Option("--out", help="File to write, for example model.pt2.")],
+    debug: Debug = False,
+) -> None:
+    """Write a model as one torch.export file that predicts wherever torch runs, without this package."""
+    from plstm_graph.train.folders import check_checkpoint
+
+    check_places(out, inputs=[checkpoint])
+    check_checkpoint(checkpoint)
+
+    from plstm_graph.train import export as run
+
+    for name, shape in run(checkpoint, out)["inputs"].items():
+        say(f"{name:10} {shape}", out)
+    say(f"wrote {out}", out)

@@ -1,0 +1,113 @@
+"""The program ``plstm-graph``: how commands join it, what it makes of errors, and how it is interrupted."""
+
+import functools
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from plstm_graph import __version__
+from plstm_graph.errors import Diverged, PLSTMGraphError, missing_extra, said
+
+try:
+    import typer
+except ModuleNotFoundError as error:  # the console script exists even without the extra
+    raise SystemExit(missing_extra("typer", "train")) from error
+
+from typer.core import TyperGroup
+
+from plstm_graph.cli.examples import EXAMPLES, epilog
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+PATIENCE_S = 5.0
+"""So long after the first Ctrl-C a command may take to end; a later one ends it where it is."""
+
+
+class _InOrder(TyperGroup):
+    def list_commands(self, _: Any) -> list[str]:
+        return list(EXAMPLES)
+
+
+app = typer.Typer(
+    cls=_InOrder,
+    help="pLSTM for graphs: train on molecules and graphs, predict, evaluate.",
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def command(**how: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator that makes a function a command of the program, with the example and the page of its help."""
+
+    def join(function: Callable[..., None]) -> Callable[..., None]:
+        return app.command(epilog=epilog(function.__name__), **how)(_guarded(function))
+
+    return join
+
+
+def _guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Errors a user can do something about become one line on stderr and exit code 2; the rest keeps its traceback."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except (PLSTMGraphError, OSError) as error:
+            if kwargs.get("debug"):
+                raise
+            typer.echo(f"error: {said(error)}", err=True)
+            raise typer.Exit(FAILED if isinstance(error, Diverged) else USAGE) from error
+        except MemoryError as error:
+            if kwargs.get("debug"):
+                raise
+            typer.echo(
+                "error: this machine has no memory for that; give less data, or a smaller --batch-size", err=True
+            )
+            raise typer.Exit(FAILED) from error
+        except KeyboardInterrupt as error:
+            if kwargs.get("debug"):
+                raise
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from error
+
+    return run
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"plstm-graph {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")]
+
+
+@app.callback()
+def _common(version: Version = False) -> None:
+    pass
+
+
+class _Stop:
+    """Ctrl-C or SIGTERM ends the command once; more of them while it ends change nothing, unless it hangs."""
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+
+    def __call__(self, *_: Any) -> None:
+        if self.since is None:
+            self.since = time.monotonic()
+            raise KeyboardInterrupt
+        if time.monotonic() - self.since > PATIENCE_S:
+            os.write(2, b"interrupted at once\n")
+            os._exit(INTERRUPTED)
+
+
+def main() -> None:
+    """Entry point of ``plstm-graph``."""
+    stop = _Stop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as in the background of a shell
+            signal.signal(number, stop)
+    app()

@@ -1,0 +1,163 @@
+"""The command ``train``."""
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from plstm_graph.cli.options import CHOICES, WithDefaults, command_of, with_choices
+from plstm_graph.cli.program import FAILED, INTERRUPTED, command
+from plstm_graph.cli.shared import Debug, option
+from plstm_graph.config.names import check_data_set, check_options
+from plstm_graph.errors import ConfigError, TimeUp
+from plstm_graph.io.files import stem
+
+RANKS = {"RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"}
+"""What tells a process that it is one of several that train together."""
+
+
+@command(cls=WithDefaults)
+@with_choices
+def train(
+    *,
+    config: Annotated[Path | None, option("--config", "TOML file with any of these options.")] = None,
+    out: Annotated[str | None, option("--out", "Folder for results (default: runs/<name of the data>).")] = None,
+    resume: Annotated[bool, option("--resume", "Go on with the run in --out after an interruption.")] = False,
+    overwrite: Annotated[bool, option("--overwrite", "Replace the run in --out.")] = False,
+    seeds: Annotated[str | None, option("--seeds", "A series of runs, one for each: 0-9 or 0,2,5.")] = None,
+    folds: Annotated[str | None, option("--folds", "A series of runs, one for each fold (and seed).")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs of a series at a time, on one device.")] = 1,
+    settings: Annotated[list[str] | None, option("--set", "Any other: --set model.head_layers=3; repeat.")] = None,
+    minutes: Annotated[
+        float | None, option("--minutes", "Stop after so many, to --resume later (exit code 130).")
+    ] = None,
+    logger: Annotated[str | None, option("--logger", "Epochs also to tensorboard, wandb or mlflow.")] = None,
+    quiet: Annotated[bool, option("--quiet", "No progress bar and no summary.")] = False,
+    debug: Debug = False,
+    **given: Any,
+) -> None:
+    """Train a model; without options on nav17, 1,017 molecules that ship with RDKit."""
+    from plstm_graph.train.config import flat
+    from plstm_graph.train.owner import check_free
+    from plstm_graph.train.results import check_folder
+
+    values = {choice.field or choice.name: given[choice.name] for choice in CHOICES if given[choice.name] is not None}
+    chosen, series = _config(config, values | _pairs(settings or []), out, resume, seeds, folds)
+    check_options(flat(chosen))
+    check_data_set(chosen.data, chosen.root)
+    if not RANKS & os.environ.keys():  # other processes find the folder filled by the first
+        check_free(str(chosen.out))
+    if not series and not RANKS & os.environ.keys():
+        check_folder(chosen, resume=resume, overwrite=overwrite)
+
+    from plstm_graph.train import train as run
+    from plstm_graph.train import train_series
+    from plstm_graph.train.run import first_process
+
+    how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "progress": not quiet}
+    how["command"] = command_of(chosen, _members(chosen, series, overwrite))
+    if minutes is not None:
+        if series:
+            raise ConfigError("--minutes is for a single run; a series is stopped by Ctrl-C and goes on with --resume")
+        how["minutes"] = minutes
+    try:
+        if logger is not None:
+            how["callbacks"] = [_logged(logger, chosen, series)]
+        found = train_series(chosen, jobs=jobs, **series, **how) if series else run(chosen, **how)
+    except (KeyboardInterrupt, TimeUp) as stop:
+        if first_process():
+            typer.echo(f"{str(stop) or 'interrupted'}; {_advice(str(chosen.out))}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    if not quiet and first_process():
+        _series_summary(found, str(chosen.out)) if series else _summary(found, str(chosen.out))
+    if series and found["failed"]:
+        raise typer.Exit(FAILED)
+
+
+def _logged(logger: str, config: Any, series: Mapping[str, Any]) -> Any:
+    """The callback that sends epochs to a logger."""
+    from plstm_graph.train.loggers import Logged
+
+    if series:
+        raise ConfigError("--logger is for one run; a series has its table, and report compares its runs")
+    return Logged(logger, config)
+
+
+def _members(config: Any, asked: dict[str, Any], overwrite: bool) -> dict[str, list[int]]:
+    """Seeds and folds that make up a series: those asked for, and those in its folder that they join."""
+    from plstm_graph.train.folders import stored_series
+
+    stored = stored_series(config.out) if asked and not overwrite else None
+    if stored is None:
+        return asked
+    given = {"seeds": [config.seed], "folds": [config.fold]} | asked
+    return {name: list(dict.fromkeys([*known, *given[name]])) for name, known in stored[1].items()}
+
+
+def _advice(out: str) -> str:
+    if any((Path(out) / name).is_file() for name in ("config.toml", "series.toml")):
+        return f"resume with: plstm-graph train --resume --out {shlex.quote(out)}"
+    return "nothing was written"  # training had not started
+
+
+def _pairs(settings: list[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in settings]
+    for key, sign, _ in pairs:
+        if not sign or not key:
+            raise ConfigError(f"--set takes key=value, for example --set model.head_layers=3 (got {key!r})")
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _config(
+    path: Path | None, given: dict[str, Any], out: str | None, resume: bool, seeds: str | None, folds: str | None
+) -> tuple[Any, dict[str, Any]]:
+    """The config: defaults, or on resuming the run's own; over them the file, and over that the command line.
+
+    And the seeds and folds of a series, none for a single run.
+    """
+    from plstm_graph.train.config import TrainConfig, default_config, from_dict, override, read_toml
+    from plstm_graph.train.folders import numbers, stored_series
+    from plstm_graph.train.results import stored_config
+
+    series: dict[str, Any] = {}
+    for name, text in (("seeds", seeds), ("folds", folds)):
+        if text is not None:
+            if given.get(name[:-1]) is not None:
+                raise ConfigError(f"--{name} runs a series and --{name[:-1]} one run: give one of them")
+            series[name] = numbers(text, name)
+    from_file = read_toml(path) if path else {}
+    data = str(given.get("data") or from_file.get("data") or TrainConfig.data)
+    name = stem(data)
+    out = out or from_file.get("out") or str(Path("runs") / name)
+    base, stored = default_config(data), stored_series(out) if resume else None
+    if stored:
+        base, known = stored
+        series = known | series
+    elif resume and not series:
+        base = stored_config(out)
+    return override(from_dict(from_file, base), given | {"out": out}), series
+
+
+def _series_summary(found: Mapping[str, Any], out: str) -> None:
+    from rich.console import Console
+
+    from plstm_graph.train.series import summary_table
+
+    Console().print(summary_table(found))
+    for name, reason in found["failed"].items():
+        typer.echo(f"failed: {name}: {reason}", err=True)
+    typer.echo(f"results in {out}" + (f"; run again what failed: {_advice(out)}" if found["failed"] else ""))
+
+
+def _summary(found: Mapping[str, Any], out: str) -> None:
+    metric = found["metric"]
+    epoch = f"best epoch {found['best_epoch']} of {found['epochs']}, " if found["epochs"] else ""
+    parts = {part: found[part] for part in ("train", "valid", "test")} | found.get("also", {})
+    numbers = "  ".join(f"{part} {scores[metric]:.4f}" for part, scores in parts.items())
+    rejected = f"; {found['rejected']} rows rejected, see rejected.csv" if found["rejected"] else ""
+    typer.echo(f"{metric}: {numbers}  ({epoch}{found['minutes']:.1f} min of training)")
+    size = f"{found['parameters']:,} parameters; " if found["parameters"] else ""
+    typer.echo(f"{size}results in {out}{rejected}")
