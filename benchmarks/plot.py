@@ -1,7 +1,7 @@
 """Cost against size, a curve for each backend or form, from stored rows."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from tables import latest
 from plstm_graph.io.files import atomic_write
 
 FAMILY = "molecules of 20 to 30 atoms"
-# Colours that the colour-blind can tell apart (Okabe and Ito), and a marker for each.
+# Colours that the colour-blind can tell apart (Okabe and Ito; Tol's wine), and a marker for each.
 STYLES = {
     "reference": ("#000000", "o"),
     "scatter": ("#E69F00", "s"),
@@ -19,47 +19,57 @@ STYLES = {
     "numba": ("#D55E00", "v"),
     "triton": ("#0072B2", "P"),
 }
-OTHER = ("#CC79A7", "X")
-FORMS = {  # colours of forms of images
+FORMS = {  # the same of what images are computed by
     "log": ("#E69F00", "s"),
     "rows": ("#56B4E9", "^"),
     "closed": ("#009E73", "D"),
-    "tiles": ("#000000", "o"),
-    "general operator": ("#CC79A7", "X"),
-    "sdpa": ("#7F7F7F", "*"),
+    "tiles": ("#882255", "o"),
+    "numba": ("#D55E00", "v"),
+    "triton": ("#0072B2", "P"),
+    "triton_tiles": ("#CC79A7", "X"),
+    "general operator": ("#7F7F7F", "p"),
+    "sdpa": ("#000000", "*"),
 }
+OTHER = ("#CC79A7", "X")
 FLOOR = "byte floor"
+IN_HALF = ", bfloat16"
+"""Behind the name of a form: the same colour, dashed, the marker hollow."""
+IN_A_ROW = 3
+"""Panels; more stand two in a row."""
 
 Row = dict[str, Any]
+Styles = Mapping[str, tuple[str, str]]
 Curves = dict[str, dict[str, list[tuple[int, float]]]]
 """Points by panel and by curve."""
 
 
 def draw(rows: list[Row], path: Path, picture: str = "operator") -> bool:
     """Writes one of PICTURES, if there is something to draw and it is not what the file has already; says whether."""
-    make, label = PICTURES[picture]
-    devices = make(rows)
-    if not devices:
+    make, styles, label = PICTURES[picture]
+    panels = make(rows)
+    if not panels:
         return False
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * len(devices) + 2.2, 4.2), dpi=150, layout="constrained")
-    axes = figure.subplots(1, len(devices), sharey=True, squeeze=False)[0]
+    wide = len(panels) if len(panels) <= IN_A_ROW else 2
+    high = -(-len(panels) // wide)
+    figure = Figure(figsize=(4.2 * wide + 2.2, 0.4 + 3.8 * high), dpi=150, layout="constrained")
+    grid = figure.subplots(high, wide, sharey="row", squeeze=False)
     shown = {}
-    for axis, (device, found) in zip(axes, devices.items(), strict=True):
+    for axis, (title, found) in zip(grid.flat, panels.items(), strict=False):
         for name, points in found.items():
-            color, marker = (STYLES | FORMS).get(name, OTHER)
-            style = {"color": color, "marker": marker, "ms": 6, "lw": 1.6}
-            style = {"color": "#7F7F7F", "ls": "--", "lw": 1.4} if name == FLOOR else style
-            (shown[name],) = axis.loglog(*zip(*points, strict=True), **style)
-        axis.set_title("CPU" if device == "cpu" else device, fontsize=10)
-        axis.set_xlabel(label)
+            (shown[name],) = axis.loglog(*zip(*points, strict=True), **style(name, styles))
+        axis.set_title(title, fontsize=10)
         axis.grid(True, which="major", color="#DDDDDD", lw=0.6)
         axis.tick_params(which="minor", length=2)
         axis.xaxis.set_minor_formatter("")  # powers of ten alone: others would run into each other
-    axes[0].set_ylabel("forward and backward pass, median (ms)")
-    order = [name for name in (*STYLES, *FORMS, *shown) if name in shown]
-    order = list(dict.fromkeys([name for name in order if name != FLOOR] + [FLOOR] * (FLOOR in shown)))
+    for axis in grid.flat[len(panels) :]:
+        axis.set_visible(False)
+    for axis in grid[-1]:
+        axis.set_xlabel(label)
+    for axis in grid[:, 0]:
+        axis.set_ylabel("forward and backward pass, median (ms)")
+    order = sorted(shown, key=lambda name: place(name, styles))
     figure.legend([shown[name] for name in order], order, loc="outside right upper", frameon=False)
     content = io.BytesIO()
     figure.savefig(content, format="png", metadata={"Software": None})
@@ -68,6 +78,29 @@ def draw(rows: list[Row], path: Path, picture: str = "operator") -> bool:
     with atomic_write(path) as temp:
         temp.write_bytes(content.getvalue())
     return True
+
+
+def style(name: str, styles: Styles) -> dict[str, Any]:
+    """How the curve of a name is drawn."""
+    if name == FLOOR:
+        return {"color": "#7F7F7F", "ls": "--", "lw": 1.4}
+    color, marker = styles.get(name.removesuffix(IN_HALF), OTHER)
+    half = {"ls": "--", "mfc": "white"} if name.endswith(IN_HALF) else {}
+    return {"color": color, "marker": marker, "ms": 6, "lw": 1.6, **half}
+
+
+def place(name: str, styles: Styles) -> tuple[int, str]:
+    """Where a name stands in the legend: in the order of the styles, what has none behind them, the floor last."""
+    kind = name.removesuffix(IN_HALF)
+    return ([*styles, kind].index(kind) if name != FLOOR else len(styles) + 1), name
+
+
+def hardware(row: Row) -> str:
+    """The machine of a row, as a title says it."""
+    machine = row["machine"]
+    if machine["device"] != "cpu":
+        return str(machine["device"])
+    return f"{machine['cpu'].replace('(R)', '')}, {machine['threads']} threads"
 
 
 def curves(rows: list[Row]) -> Curves:
@@ -82,7 +115,7 @@ def curves(rows: list[Row]) -> Curves:
     ]
     found: dict[str, dict[str, dict[int, float]]] = {}
     for row in sorted(latest(chosen), key=lambda row: (row["machine"]["device"] != "cpu", row["sizes"]["N"])):
-        device = found.setdefault(row["machine"]["device"], {})
+        device = found.setdefault(hardware(row), {})
         device.setdefault(row["name"], {})[row["sizes"]["N"]] = row["median_ms"]
         device.setdefault(FLOOR, {})[row["sizes"]["N"]] = row["floor_ms"]
     return {device: {name: sorted(points.items()) for name, points in by.items()} for device, by in found.items()}
@@ -92,13 +125,13 @@ def grid_curves(rows: list[Row]) -> Curves:
     """Pixels of an image and milliseconds, by device and mode and by form; as many pixels in all at every size."""
     found: dict[str, dict[str, dict[int, float]]] = {}
     for row in latest([row for row in rows if row["group"] == "grid-size"]):
-        panel = found.setdefault(f"{row['machine']['device']}, {row['case'].rsplit(', ', 1)[-1]}", {})
+        panel = found.setdefault(f"{hardware(row)}; {row['case'].rsplit(', ', 1)[-1]}", {})
         panel.setdefault(row["name"], {})[row["sizes"]["N"]] = row["median_ms"]
     return {panel: {name: sorted(points.items()) for name, points in by.items()} for panel, by in found.items()}
 
 
-PICTURES: dict[str, tuple[Callable[[list[Row]], Curves], str]] = {
-    "operator": (curves, "atoms in the batch"),
-    "grid": (grid_curves, "pixels of an image"),
+PICTURES: dict[str, tuple[Callable[[list[Row]], Curves], Styles, str]] = {
+    "operator": (curves, STYLES, "atoms in the batch"),
+    "grid": (grid_curves, FORMS, "pixels of an image"),
 }
-"""What may be drawn: its points, and what stands below."""
+"""What may be drawn: its points, its colours, and what stands below."""

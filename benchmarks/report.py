@@ -50,7 +50,10 @@ OTHERS = {
     "devices": devices_table,
     "rounding": rounding_table,
 }
-PLOTS = {"operator": "cost_against_size.png", "grid": "grids_against_size.png"}
+PLOTS = {
+    "operator": records.RESULTS / "cost_against_size.png",
+    "grid": records.ROOT / "docs" / "grids_against_size.png",
+}
 OPEN, CLOSE = re.compile(r"^<!-- table: (\S+) -->$"), "<!-- end -->"
 
 Tables = Mapping[str, Callable[[], str]]
@@ -120,10 +123,10 @@ def main(arguments: list[str] | None = None) -> int:
     stale = []
     for path in options.merge:
         print(f"{records.merge(path, options.results / path.name)} new rows from {path.name}")
-    if not options.check:
+    if not options.check and options.results == records.RESULTS:
         rows = records.read(options.results / "speed.jsonl")
-        for picture, name in PLOTS.items():
-            draw(rows, options.results / name, picture)
+        for picture, path in PLOTS.items():
+            draw(rows, path, picture)
     for path in options.files:
         text = path.read_text(encoding="utf-8")
         filled = fill(text, tables(results=options.results))

@@ -9,6 +9,8 @@ import report
 from tables import speed_table, suite_table
 
 from plstm_graph.errors import ConfigError
+from plstm_graph.grid import FORMS
+from plstm_graph.grid.dispatch import HALF
 
 TEXT = "# Title\n\n<!-- table: one -->\nold\n<!-- end -->\n\nbetween\n\n<!-- table: two -->\n<!-- end -->\nlast\n"
 TABLES = {"one": lambda: "| 1 |", "two": lambda: "| 2 |"}
@@ -127,8 +129,8 @@ def test_cost_against_size(tmp_path):
     rows = [of(64, median=9.0), of(8), of(64, run="2", median=20.0), of(8, device="A GPU", name="triton")]
     rows += [of(8, dtype="bfloat16", run="3"), row("elsewhere")]
     found = plot.curves(rows)
-    assert list(found) == ["cpu", "A GPU"]
-    assert found["cpu"] == {"scatter": [(200, 10.0), (1600, 20.0)], plot.FLOOR: [(200, 0.1), (1600, 0.1)]}
+    assert list(found) == ["A CPU, 2 threads", "A GPU"]
+    assert found["A CPU, 2 threads"] == {"scatter": [(200, 10.0), (1600, 20.0)], plot.FLOOR: [(200, 0.1), (1600, 0.1)]}
     path = tmp_path / "cost.png"
     assert plot.draw(rows, path)
     assert path.read_bytes()[:4] == b"\x89PNG"
@@ -143,9 +145,24 @@ def test_grids_against_size(tmp_path):
 
     rows = [of(12, "P", "log"), of(8, "P", "log"), of(8, "D-left", "closed"), row()]
     found = plot.grid_curves(rows)
-    assert found == {"cpu, P": {"log": [(64, 10.0), (144, 10.0)]}, "cpu, D-left": {"closed": [(64, 10.0)]}}
+    assert found == {
+        "A CPU, 2 threads; P": {"log": [(64, 10.0), (144, 10.0)]},
+        "A CPU, 2 threads; D-left": {"closed": [(64, 10.0)]},
+    }
     assert plot.draw(rows, tmp_path / "grids.png", "grid")
     assert not plot.draw([row()], tmp_path / "none.png", "grid")
+
+
+def test_every_curve_of_grids_looks_like_no_other():
+    names = [*(name for name in FORMS if name != "reference"), *(name + plot.IN_HALF for name in HALF), "sdpa"]
+    names.append("general operator")
+    found = [plot.style(name, plot.FORMS) for name in names]
+    solid = [each for each in found if "ls" not in each]
+    for look in ("color", "marker"):
+        assert len({each[look] for each in solid}) == len(solid)
+    assert len({tuple(sorted(each.items())) for each in found}) == len(names)
+    order = sorted(names, key=lambda name: plot.place(name, plot.FORMS))
+    assert order.index("triton" + plot.IN_HALF) == order.index("triton") + 1
 
 
 def test_rows_to_readme_and_stale(tmp_path, capsys):
