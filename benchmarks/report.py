@@ -1,8 +1,8 @@
 """Fill tables of docs and benchmarks from rows, draw cost against size: ``benchmarks/report.py [--check]``.
 
 A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; NAME is a config of ``configs/``, a group of
-``speed.py`` after ``speed-``, a data set after ``trials-``, or one of the files of rows that have a table of their own
-(``OTHERS``). ``--merge FILE`` first takes over rows that were recorded elsewhere.
+``speed.py`` after ``speed-``, images or chains after ``forms-``, a data set after ``trials-``, or one of the files of
+rows that have a table of their own (``OTHERS``). ``--merge FILE`` first takes over rows that were recorded elsewhere.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import records
+from forms import KINDS, forms_table
 from plan import read_plan, stored
 from plot import draw
 from tables import (
@@ -69,6 +70,9 @@ def tables(configs: Path = records.CONFIGS, results: Path = records.RESULTS) -> 
     def speed(group: str) -> str:
         return speed_table(records.read(results / "speed.jsonl"), group)
 
+    def forms(kind: str) -> str:
+        return forms_table(records.read(results / "speed.jsonl"), kind)
+
     def trials(data: str) -> str:
         return trials_table(records.read(results / "trials.jsonl"), data)
 
@@ -80,6 +84,7 @@ def tables(configs: Path = records.CONFIGS, results: Path = records.RESULTS) -> 
     return {
         **boards,
         **speeds,
+        **{f"forms-{kind}": partial(forms, kind) for kind in KINDS},
         **{f"trials-{data}": partial(trials, data) for data in ("nav17", "MUTAG")},
         **{name: partial(other, name) for name in OTHERS},
     }

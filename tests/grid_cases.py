@@ -134,13 +134,15 @@ class ChainCase:
         leaves = [x.detach().requires_grad_() for x in self.leaves]
         return leaves[0], leaves[1], leaves[2], ChainGates(*leaves[3:7])
 
-    def outcome(self, run: Callable[..., tuple[Tensor, Tensor] | Tensor]) -> list[Tensor]:
+    def outcome(
+        self, run: Callable[..., tuple[Tensor, Tensor] | Tensor], dtype: torch.dtype = torch.float64
+    ) -> list[Tensor]:
         """Output, state behind the last token if there is one, and the gradients of both."""
-        leaves = [x.detach().requires_grad_() for x in self.leaves]
+        leaves = [x.detach().to(dtype).requires_grad_() for x in self.leaves]
         found = run(*leaves[:3], ChainGates(*leaves[3:7]), *leaves[7:])
         results = [found] if isinstance(found, Tensor) else list(found)
         generator = torch.Generator().manual_seed(3)
-        weights = [torch.randn(x.shape, generator=generator, dtype=torch.float64) for x in results]
+        weights = [torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype) for x in results]
         grads = torch.autograd.grad(results, leaves, weights, materialize_grads=True, allow_unused=True)
         return [*(x.detach() for x in results), *grads]
 

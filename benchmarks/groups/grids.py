@@ -65,7 +65,10 @@ GPU = (
 CPU = (Shape(16, 3, 12, 12, 32, P), Shape(16, 3, 12, 12, 32, "D-left"))
 SIDES = {"cuda": (8, 16, 32, 128, 256), "cpu": (4, 8, 12, 16, 24, 32, 48)}
 PIXELS = {"cuda": 2**16, "cpu": 2**11}  # of all images and heads of a point of the plot
-CHAINS = {"cuda": (65536, 4, 64), "cpu": (2048, 2, 32)}  # tokens, heads, width
+CHAINS = {  # sequences, heads, tokens, width
+    "cuda": ((1, 4, 65536, 64),),
+    "cpu": ((1, 2, 64, 32), (1, 2, 256, 32), (16, 3, 256, 32), (1, 2, 2048, 32), (1, 4, 16384, 64)),
+}
 LARGE = 2**16  # pixels from which on attention has to be beaten ten times
 LARGE_MIB = 8 * 2**10
 
@@ -86,12 +89,18 @@ def grid_size(bench: Bench) -> None:
 
 
 def sequence(bench: Bench) -> None:
-    """A long chain beside causal attention."""
-    tokens, heads, width = CHAINS["cuda" if bench.on_gpu else "cpu"]
+    """Chains beside causal attention: a long one, on a CPU shorter ones, too."""
+    for shape in CHAINS["cuda" if bench.on_gpu else "cpu"]:
+        _chain(bench, *shape)
+
+
+def _chain(bench: Bench, count: int, heads: int, tokens: int, width: int) -> None:
     case = f"chain of {tokens:,} tokens x {heads} heads, d {width}"
+    case = case if count == 1 else f"{count} {case.replace('chain', 'chains', 1)}"
     if bench.has("chain", case):
         return
-    small, leaves = (_chain_leaves(bench.device, size, heads, width) for size in (TOKENS, tokens))
+    small = _chain_leaves(bench.device, 1, heads, min(TOKENS, tokens), width)
+    leaves = _chain_leaves(bench.device, count, heads, tokens, width)
     errors = _check(_names(CHAIN_FORMS, bench.on_gpu), _run_chain, small, TOKENS)
     cases = {name: _case(_run_chain, name, leaves) for name in errors}
     cases[SDPA] = _stepper(partial(_attention, True), _half(leaves[:3]))
@@ -99,7 +108,7 @@ def sequence(bench: Bench) -> None:
         "chain",
         case,
         cases,
-        {"B": 1, "H": heads, "N": tokens, "K": width, "V": width},
+        {"B": count, "H": heads, "N": tokens, "K": width, "V": width},
         against=[SDPA],
         found={name: {"error": error} for name, error in errors.items()},
         targets=lambda name, row: _chain_targets(bench.on_gpu, name, row),
@@ -170,10 +179,10 @@ def _leaves(device: str, shape: Shape) -> Leaves:
     return [vectors[0] / width**0.5, *vectors[1:], *(gate.contiguous() for gate in gates[:4])]
 
 
-def _chain_leaves(device: str, tokens: int, heads: int, width: int) -> Leaves:
+def _chain_leaves(device: str, count: int, heads: int, tokens: int, width: int) -> Leaves:
     generator = torch.Generator().manual_seed(0)
-    vectors = [torch.randn(1, heads, tokens, width, generator=generator) for _ in range(3)]
-    source, transition, mark, direct = (torch.rand(1, heads, tokens, generator=generator) for _ in range(4))
+    vectors = [torch.randn(count, heads, tokens, width, generator=generator) for _ in range(3)]
+    source, transition, mark, direct = (torch.rand(count, heads, tokens, generator=generator) for _ in range(4))
     found = [vectors[0] / width**0.5, *vectors[1:], source, 0.9 + 0.1 * transition, mark, direct]
     return [x.to(device) for x in found]
 

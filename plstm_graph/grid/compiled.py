@@ -1,6 +1,5 @@
 """Forms of images and chains by kernels and loops, imported on first use."""
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -20,14 +19,12 @@ TILES = "triton_tiles"
 """The form of large images; what it runs with is Triton, too."""
 
 
-def refuses(
-    name: str, query: Tensor, value: Tensor, gates: GridGates | ChainGates, *, unasked: bool = True
-) -> str | None:
-    """Why a compiled form cannot run an image or a chain, or, ``unasked``, should not; or None."""
+def unfit(name: str, query: Tensor, value: Tensor, gates: GridGates | ChainGates) -> str | None:
+    """Why a compiled form does not take tensors of such sizes, or None."""
     is_image = isinstance(gates, GridGates)
     other = "tiles" if is_image else "chunks"
     widths = query.size(-1), value.size(-1)
-    if gates.states > 1:
+    if gates.states > 1 and (is_image or name != "numba"):
         return f"it carries one state an edge, these gates have {gates.states}; use form={other!r}"
     if is_image and name in DENSE:
         rows, columns = value.shape[2:4]
@@ -38,13 +35,22 @@ def refuses(
             return f"it takes images of up to {WIDEST} columns, this one has {columns}; use form={larger!r}"
     if name != "numba" and max(widths) > LARGEST:
         return f"it takes K and V of up to {LARGEST}, got {widths[0]} and {widths[1]}; use form={other!r}"
+    return None
+
+
+def refuses(
+    name: str, query: Tensor, value: Tensor, gates: GridGates | ChainGates, *, unasked: bool = True
+) -> str | None:
+    """Why a compiled form cannot run an image or a chain, or, ``unasked``, should not; or None."""
+    why_not = unfit(name, query, value, gates)
+    if why_not is not None:
+        return why_not
+    is_image = isinstance(gates, GridGates)
     opaque = name != "numba" and is_image  # to torch.compile it is one op, see below
     if (torch.compiler.is_compiling() and not opaque) or torch._C._are_functorch_transforms_active():
+        other = "tiles" if is_image else "chunks"
         return f"torch.compile, torch.export and torch.func cannot look into it; use form={other!r}"
     return compiled.unavailable("triton" if name == TILES else name, value.device, unasked)
-
-
-triton_refuses, tiles_refuses, numba_refuses = (partial(refuses, name) for name in ("triton", TILES, "numba"))
 
 
 def _loaded(name: str, query: Tensor, value: Tensor, gates: GridGates | ChainGates) -> Any:
@@ -77,12 +83,14 @@ def chain(
 ) -> tuple[Tensor, Tensor]:
     """See :func:`plstm_graph.grid.chain`; the state is [B, H, J, K, V], also where J = 1."""
     module = _loaded(name, query, value, gates)
+    if name == "numba":  # its loops have J states
+        found: tuple[Tensor, Tensor] = module.chain(query, key, value, gates.widened(), state)
+        return found
     if gates.source.dim() == 4:
         source, transition, mark = gates.source[..., 0], gates.transition[..., 0, 0], gates.mark[..., 0]
         gates = gates._replace(source=source, transition=transition, mark=mark)
-    begin = None if state is None else state.squeeze(2)
-    found: tuple[Tensor, Tensor] = module.chain(query, key, value, gates, begin)
-    return found[0], found[1].unsqueeze(2)
+    output, end = module.chain(query, key, value, gates, None if state is None else state.squeeze(2))
+    return output, end.unsqueeze(2)
 
 
 # What torch.compile sees of the kernels of an image: an op whose shapes are known.

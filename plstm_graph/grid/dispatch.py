@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,6 +46,7 @@ CHAIN_FORMS: dict[str, ChainForm] = {
     "log": chains.log,
     "chunks": chains.chunks,
     "chunks_in_turn": partial(chains.chunks, parallel=False),
+    "numba": partial(compiled.chain, "numba"),
     "triton": partial(compiled.chain, "triton"),
 }
 """Every way to compute a chain, by name; add your own.
@@ -59,24 +59,9 @@ HALF = {"triton", compiled.TILES}
 """Forms of either kind that take half precision as it is and accumulate in float32; the others get float32."""
 
 
-class Compiled(NamedTuple):
-    """A compiled form of one type of device, which ``"auto"`` takes where it can run.
-
-    Attributes:
-        form: its name.
-        refuses: why it cannot run (query, value, gates), or None.
-    """
-
-    form: str
-    refuses: Callable[[Tensor, Tensor, GridGates | ChainGates], str | None]
-
-
-COMPILED: dict[str, tuple[Compiled, ...]] = {
-    "cpu": (Compiled("numba", compiled.numba_refuses),),
-    "cuda": (Compiled("triton", compiled.triton_refuses), Compiled(compiled.TILES, compiled.tiles_refuses)),
-}
-"""The compiled forms of images, by the type of device; the first that can run is taken."""
-COMPILED_CHAIN: dict[str, tuple[Compiled, ...]] = {"cuda": (Compiled("triton", compiled.triton_refuses),)}
+COMPILED: dict[str, tuple[str, ...]] = {"cpu": ("numba",), "cuda": ("triton", compiled.TILES)}
+"""The compiled forms of images, by the type of device; ``"auto"`` takes the first that can run."""
+COMPILED_CHAIN: dict[str, tuple[str, ...]] = {"cpu": ("numba",), "cuda": ("triton",)}
 """The same of chains."""
 DENSE = {"cpu": 400, "cuda": 4096}
 """Pixels up to which gating matrices of a whole image are faster than tiles, by the device."""
@@ -109,11 +94,11 @@ def choose_chain_form(tokens: int, compiled: str | None = None) -> str:
 
 
 def compiled_form(
-    forms: dict[str, tuple[Compiled, ...]], query: Tensor, value: Tensor, gates: GridGates | ChainGates
+    forms: dict[str, tuple[str, ...]], query: Tensor, value: Tensor, gates: GridGates | ChainGates
 ) -> str | None:
     """The compiled form among ``forms`` for these tensors, if there is one and it can run."""
-    for form, refuses in forms.get(value.device.type, ()):
-        if refuses(query, value, gates) is None:
+    for form in forms.get(value.device.type, ()):
+        if compiled.refuses(form, query, value, gates) is None:
             return form
     return None
 

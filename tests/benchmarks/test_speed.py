@@ -58,7 +58,7 @@ def small_grids(monkeypatch):
     monkeypatch.setattr(grids, "CPU", (grids.Shape(2, 1, 3, 4, 2, "P"), grids.Shape(1, 1, 3, 2, 2, "D-left")))
     monkeypatch.setattr(grids, "SIDES", {"cpu": (2,)})
     monkeypatch.setattr(grids, "PIXELS", {"cpu": 16})
-    monkeypatch.setattr(grids, "CHAINS", {"cpu": (20, 1, 2)})
+    monkeypatch.setattr(grids, "CHAINS", {"cpu": ((2, 1, 20, 2),)})
     monkeypatch.setattr(grids, "TOKENS", 10)
     grids._image_errors.cache_clear()  # of forms that other tests have measured
 

@@ -1,4 +1,4 @@
-"""Loops for images on the CPU: the form ``numba``. Gating matrices by loops, attention by torch."""
+"""Loops for images and chains on the CPU: the form ``numba``. Of images loops make gating matrices, torch attends."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from plstm_graph.grid.gates import GridGates
 from plstm_graph.grid.numba import walk
+from plstm_graph.grid.numba.sequences import chain
 from plstm_graph.ops.numba.runtime import arrays, torch_threads
 
 
@@ -41,4 +42,4 @@ def image(query: Tensor, key: Tensor, value: Tensor, gates: GridGates) -> Tensor
     return ((query @ key.transpose(-1, -2) * found) @ flat).view(value.shape)
 
 
-__all__ = ["image"]
+__all__ = ["chain", "image"]
