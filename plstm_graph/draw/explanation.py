@@ -11,7 +11,7 @@ from plstm_graph.data.molecules import Layout, layout
 from plstm_graph.draw import marks
 from plstm_graph.draw.marks import BOTH, INK, MUTED, NOTE
 from plstm_graph.draw.molecule import draw_bonds, turned
-from plstm_graph.draw.style import CYCLE, new_figure
+from plstm_graph.draw.style import CYCLE, new_figure, true_minus
 from plstm_graph.errors import ShapeError
 from plstm_graph.models.explain import Explanation, told
 
@@ -21,9 +21,10 @@ ARROWS = 8
 FAINTEST = 0.05  # of the strongest arrow: weaker ones are left out
 
 # Lengths on paper, in inch.
-DISC, GAP, BULGE, BOND_SCALE, LARGEST_SCALE = 0.135, 0.07, 0.26, 0.35, 1.0  # the last two in inch per Å
+DISC, GAP, BULGE, BOND_SCALE, LARGEST_SCALE = 0.16, 0.07, 0.26, 0.37, 1.0  # the last two in inch per Å
 MARGIN, HEAD, FOOT, BAR = 0.15, 0.46, 0.86, 1.5
 NARROWEST, LOWEST, WIDE = 3.3, 0.8, 8.0
+NUMBER = 6.0  # points: the smallest letters
 LONGEST_UNIT = 24  # letters
 BENDS, CLEAR = (0.3, 0.45, 0.6, 0.8, 1.0), 1.15  # tried in turn; room that an arrow leaves to an atom, in radii
 
@@ -68,7 +69,8 @@ def draw_explanation(explanation: Explanation, smiles: str, path: str | PathLike
         OSError: the folder is missing or cannot be written; nothing changes.
     """
     path = marks.picture_path(path)
-    marks.save(_drawn(explanation, smiles, unit).figure, path)
+    words = f"What the prediction for {smiles}, {unit} {explanation.value:.3g}, is made of: the whole model, the layers"
+    marks.save(_drawn(explanation, smiles, unit).figure, path, title=true_minus(words))
     return path
 
 
@@ -116,13 +118,16 @@ def _drawn(explanation: Explanation, smiles: str, unit: str) -> Page:
 
 
 def _page(molecule: Layout, small: int) -> Page:
+    """The two large panels, beside each other where their letters can be read on a page, and rows of small ones."""
     points = min(turned(molecule, 30), key=lambda points: round(float((np.ptp(points, axis=0) * [1.0, 1.4]).max()), 3))
     scale = _scale(points)
     low, high = points.min(0), points.max(0)
     width, height = np.maximum((high - low) * scale + 2 * (DISC + BULGE), [NARROWEST, LOWEST])
-    zoom = min(max((2 * width + 3 * MARGIN) / WIDE, 1.0), 2.5)
-    row = height / 2 + 0.3 * zoom if small else 0.0
-    full = np.array([2 * width + 3 * MARGIN, height + row + (HEAD + FOOT) * zoom + MARGIN])
+    columns = 2 if 2 * width + 3 * MARGIN <= marks.widest(NUMBER) else 1
+    whole = columns * width + (columns + 1) * MARGIN
+    zoom = min(max(whole / WIDE, 1.0), 2.5)
+    cell, row, rows = height + (HEAD + FOOT) * zoom, height / 2 + 0.3 * zoom, -(-small // (2 * columns))
+    full = np.array([whole, 2 / columns * cell + rows * row + MARGIN])
     figure, panels = new_figure(1, 2 + small, width=full[0], height=full[1])
     figure.set_layout_engine("none")  # sizes on paper are exact
     middle = (low + high) / 2
@@ -134,12 +139,15 @@ def _page(molecule: Layout, small: int) -> Page:
         axes.set(xlim=middle[0] + half[0] * BOTH, ylim=middle[1] + half[1] * BOTH)
 
     for number, axes in enumerate(panels[:2]):
-        left = MARGIN + number * (width + MARGIN)
-        place(axes, left, MARGIN + row + FOOT * zoom, np.array([width, height]), scale)
-    size = np.array([(full[0] - 5 * MARGIN) / 4, height / 2])
-    start = (full[0] - small * size[0] - (small - 1) * MARGIN) / 2
+        left = MARGIN + number % columns * (width + MARGIN)
+        bottom = full[1] - (number // columns + 1) * cell + FOOT * zoom
+        place(axes, left, bottom, np.array([width, height]), scale)
+    size = np.array([(whole - (2 * columns + 1) * MARGIN) / (2 * columns), height / 2])
     for number, axes in enumerate(panels[2:]):
-        place(axes, start + number * (size[0] + MARGIN), MARGIN, size, scale / 2)
+        line, column = divmod(number, 2 * columns)
+        beside = min(2 * columns, small - line * 2 * columns)
+        start = (whole - beside * size[0] - (beside - 1) * MARGIN) / 2
+        place(axes, start + column * (size[0] + MARGIN), MARGIN + (rows - 1 - line) * row, size, scale / 2)
     return Page(figure, molecule, points, scale, zoom, panels[:2], panels[2:])
 
 
@@ -189,8 +197,8 @@ def _atoms(page: Page, axes: Any, values: np.ndarray, name: str) -> list[Any]:
         discs.append(marks.circle(axes, (x, y), radius, **style))
         if large:
             ink = marks.on(colour)
-            marks.label(axes, x, y + 0.2 * radius, page.molecule.symbols[number], color=ink, weight="bold", size=7.5)
-            marks.label(axes, x, y - 0.58 * radius, str(number), color=ink, size=4)
+            marks.label(axes, x, y + 0.25 * radius, page.molecule.symbols[number], color=ink, weight="bold")
+            marks.label(axes, x, y - 0.56 * radius, str(number), color=ink, size=NUMBER)
     return discs
 
 

@@ -1,58 +1,37 @@
-"""Draw a molecule, the DAG it becomes and the line graph of that DAG, side by side in one layout."""
+"""Draw a molecule, the DAG it becomes and the line graph of that DAG in one layout."""
 
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from plstm_graph.data.molecules import Layout, canonical_rank, layout
 from plstm_graph.draw import marks
 from plstm_graph.draw.marks import BOTH, FAINT, INK, MUTED, NOTE, TYPE, count
-from plstm_graph.draw.molecule import CHARGES, ELEMENTS, atom_texts, draw_bonds, turned
+from plstm_graph.draw.molecule import CHARGES, ELEMENTS, atom_texts, draw_bonds
+from plstm_graph.draw.scene import ATOM, LONGEST_NAME, MARGIN, TAG_HEIGHT, Scene, arranged, scene_of, shape_of
 from plstm_graph.draw.style import new_figure
-from plstm_graph.line_dag import LineDAG
-from plstm_graph.orient import CANONICAL, check_order
+from plstm_graph.orient import check_order
 
 DASHES = (0, (1.8, 1.3))
 
-# Lengths on paper, in inch; the drawing is made as large as they need. Type sizes in points.
-ATOM, TAG_HEIGHT, TAG_DIGIT, TAG_ARROW = 0.135, 0.17, 0.066, 0.15
-HYDROGEN, SYMBOL = 0.0, 0.05  # where the hydrogens of an atom begin, and how far each letter of it moves them
-GAP, REACH = 0.06, 0.18  # between marks that must not touch, and between tags that an arrow joins
-BOND_SCALE, CROWDED, LARGEST_SCALE = 0.46, 0.75, 1.4  # inch per Å
-MARGIN, HEAD, FOOT, CELL = 0.15, 0.5, 0.42, 0.22
-NARROWEST, WIDE = 2.3, 12.0
-LONGEST_NAME = 40  # letters
-
-
-class Scene(NamedTuple):
-    """What there is to draw; ``points`` [N, 2] in Å."""
-
-    molecule: Layout
-    dag: LineDAG
-    points: np.ndarray
-    kept: set[tuple[int, int]]
-    tag_widths: np.ndarray  # [E], inch
-
-    @property
-    def centres(self) -> np.ndarray:
-        """Middle of each edge of the DAG, [E, 2] in Å."""
-        return (self.points[self.dag.src.numpy()] + self.points[self.dag.dst.numpy()]) / 2
+HYDROGEN, SYMBOL = 0.0, 0.05  # inch: where the hydrogens of an atom begin, and how far each letter moves them
+HEAD, LINE, CELL = 0.5, 0.28, 0.22  # inch
 
 
 class Page(NamedTuple):
     """What to draw on: three ``panels`` in Å, ``scale`` in inch per Å, one of the ``colours`` a level.
 
-    ``zoom`` is by how much headings and legends are larger on a wide page.
+    ``zoom`` is by how much headings and legends are larger on a wide page, ``stacked`` whether panels lie below each
+    other.
     """
 
     figure: Any
     panels: list[Any]
     scale: float
     zoom: float
+    stacked: bool
     colours: list[tuple[float, float, float]]
 
 
@@ -68,7 +47,8 @@ def draw(
     Args:
         smiles: one molecule.
         path: file to write, ``.svg`` or ``.png``.
-        order: as for :meth:`LineDAG.from_edge_index`, or ``"canonical"``; a rank tensor [N] counts atoms as written.
+        order: as for :meth:`LineDAG.from_edge_index`, or one of the canonical orders; a rank tensor [N] counts atoms as
+            written.
         seed: for ``order="random"``.
         title: of the picture, also for screen readers; the SMILES by default.
 
@@ -85,7 +65,7 @@ def draw(
     """
     path = marks.picture_path(path)
     check_order(order)
-    scene = _arranged(_scene(smiles, order, seed))
+    scene = arranged(scene_of(smiles, order, seed))
     page = _page(scene)
     title = smiles if title is None else title
     _name(page, title)
@@ -102,42 +82,13 @@ def draw(
 def _name(page: Page, title: str) -> None:
     """What is drawn, in the lower left corner."""
     text = title if len(title) <= LONGEST_NAME else f"{title[: LONGEST_NAME - 1]}…"
-    width, height = page.figure.get_size_inches()
     style = {"size": NOTE * page.zoom, "color": MUTED, "va": "center_baseline", "parse_math": False}
-    page.figure.text(MARGIN / width, 0.145 * page.zoom / height, text, gid="name", **style)
+    page.figure.text(MARGIN / page.figure.get_figwidth(), _line(page, 0), text, gid="name", **style)
 
 
-def _scene(smiles: str, order: str | Tensor, seed: int) -> Scene:
-    molecule = layout(smiles)
-    atoms = len(molecule.symbols)
-    ends = torch.tensor([bond[:2] for bond in molecule.bonds], dtype=torch.long).view(-1, 2).t()
-    rank = canonical_rank(smiles) if isinstance(order, str) and order == CANONICAL else order
-    dag = LineDAG.from_edge_index(ends, atoms, order=rank, batch=torch.zeros(atoms, dtype=torch.long), seed=seed)
-    pruned = dag.prune()
-    digits = [len(f"{src}{dst}") for src, dst in zip(dag.src.tolist(), dag.dst.tolist(), strict=True)]
-    return Scene(
-        molecule,
-        dag,
-        molecule.coordinates,
-        set(zip(pruned.prev.tolist(), pruned.next.tolist(), strict=True)),
-        np.array(digits) * TAG_DIGIT + TAG_ARROW + 0.07,
-    )
-
-
-def _arranged(scene: Scene) -> Scene:
-    """The molecule turned to make the picture small: with bonds at multiples of 30° unless that is crowded."""
-
-    def smallest(step: int) -> Scene:
-        return min((scene._replace(points=points) for points in turned(scene.molecule, step)), key=_size)
-
-    upright = smallest(30)
-    return upright if _scale(upright) <= CROWDED else smallest(10)
-
-
-def _size(scene: Scene) -> float:
-    """How large the picture becomes, in inch of width; height counts where it is the larger part."""
-    width, height = np.ptp(scene.points, axis=0) * _scale(scene)
-    return round(max(3 * (width + 0.5), 2 * (height + 0.5)), 3)
+def _line(page: Page, number: int) -> float:
+    """Height of a line of the foot, counted from below, as a part of the figure's; there is one where there is room."""
+    return (LINE * (number * page.stacked + 0.5)) * page.zoom / float(page.figure.get_figheight())
 
 
 def _colours(levels: int) -> list[tuple[float, float, float]]:
@@ -151,33 +102,22 @@ def _colours(levels: int) -> list[tuple[float, float, float]]:
 
 
 def _page(scene: Scene) -> Page:
-    scale = _scale(scene)
-    low, high = scene.points.min(0), scene.points.max(0)
-    border = np.array([scene.tag_widths.max(initial=0.0), TAG_HEIGHT]) / 2 + ATOM + 0.05
-    width, height = np.maximum((high - low) * scale + 2 * border, [NARROWEST, 0.9])
-    zoom = min(max((3 * width + 4 * MARGIN) / WIDE, 1.0), 2.5)
-    full = np.array([3 * width + 4 * MARGIN, height + (HEAD + FOOT) * zoom])
-    figure, panels = new_figure(1, 3, width=full[0], height=full[1])
+    scale, widths, height, width, stacked = shape_of(scene)
+    zoom = float(np.clip(width / marks.widest(TYPE), 1.0, 2.5))
+    rows = 3 if stacked else 1
+    head, foot = HEAD * zoom, rows * LINE * zoom + MARGIN
+    full = np.array([width, rows * (height + head) + foot])
+    figure, panels = new_figure(rows, 3 // rows, width=full[0], height=full[1])
     figure.set_layout_engine("none")  # sizes on paper are exact
-    middle, half = (low + high) / 2, np.array([width, height]) / 2 / scale
+    middle = (scene.points.min(0) + scene.points.max(0)) / 2
     for number, axes in enumerate(panels):
-        left = MARGIN + number * (width + MARGIN)
-        axes.set_position([left / full[0], FOOT * zoom / full[1], width / full[0], height / full[1]])
+        left = MARGIN if stacked else (number + 1) * MARGIN + widths[:number].sum()
+        bottom = foot + (rows - 1 - number if stacked else 0) * (height + head)
+        axes.set_position([left / full[0], bottom / full[1], widths[number] / full[0], height / full[1]])
         axes.set_axis_off()
+        half = np.array([widths[number], height]) / 2 / scale
         axes.set(xlim=middle[0] + half[0] * BOTH, ylim=middle[1] + half[1] * BOTH)
-    return Page(figure, panels, scale, zoom, _colours(scene.dag.num_levels))
-
-
-def _scale(scene: Scene) -> float:
-    """Inch per Å at which neither atoms nor tags overlap, within limits (rdkit may lay atoms on top of each other)."""
-    gap = np.full((len(scene.centres),) * 2, GAP)
-    gap[scene.dag.prev.numpy(), scene.dag.next.numpy()] = REACH
-    width = np.add.outer(scene.tag_widths, scene.tag_widths) / 2
-    across, up = marks.apart(scene.centres)
-    tags = np.minimum((width + np.maximum(gap, gap.T)) / across, (TAG_HEIGHT + np.maximum(gap, gap.T)) / up)
-    atoms = (2 * ATOM + REACH) / np.hypot(*marks.apart(scene.points))
-    needed = [float(np.triu(matrix, 1).max(initial=BOND_SCALE)) for matrix in (tags, atoms)]
-    return min(max(needed), LARGEST_SCALE)
+    return Page(figure, panels, scale, zoom, stacked, _colours(scene.dag.num_levels))
 
 
 def _levels(page: Page) -> None:
@@ -189,11 +129,11 @@ def _levels(page: Page) -> None:
         return
     width, height = page.figure.get_size_inches()
     panel = page.panels[1].get_position()
-    most, word = CELL * page.zoom, 0.4 * page.zoom
-    cell = min(most, ((panel.width + panel.x0) * width - 4 * MARGIN - word) / levels)
-    long = levels * cell
+    most, word = CELL * page.zoom, 0.42 * page.zoom
+    cell = min(most, ((panel.width + (not page.stacked) * panel.x0) * width - 4 * MARGIN - word) / levels)
+    long, high = levels * cell, 0.17 * page.zoom
     right = (panel.x0 + panel.width / 2) * width + min(long + word, panel.width * width) / 2
-    low, high = 0.12 * page.zoom, 0.17 * page.zoom
+    low = _line(page, 1) * height - high / 2
     bar = page.figure.add_axes(((right - long) / width, low / height, long / width, high / height))
     bar.set(xlim=(0, levels), ylim=(0, 1))
     bar.set_axis_off()
@@ -278,8 +218,8 @@ def _legend(page: Page, dropped: int) -> None:
     page.figure.legend(
         [Line2D([], [], color=MUTED, lw=1.1 * page.zoom, linestyle=DASHES)],
         [f"pruned in D mode ({dropped})"],
-        loc="lower center",
-        bbox_to_anchor=(panel.x0 + panel.width / 2, 0.02 * page.zoom / page.figure.get_figheight()),
+        loc="center",
+        bbox_to_anchor=(panel.x0 + panel.width / 2, _line(page, 2)),
         frameon=False,
         fontsize=NOTE * page.zoom,
         labelcolor=INK,

@@ -13,9 +13,15 @@ from plstm_graph.io.files import atomic_write
 
 SUFFIXES = (".svg", ".png")
 INK, MUTED, FAINT = "#222222", "#555555", "#e4e4e4"
-TYPE, HEADING, NOTE = 7.5, 10.0, 7.5  # points
+TYPE, HEADING, NOTE = 8.0, 10.5, 8.0  # points
+PAGE, READABLE = 800, 9  # pixels: width of a page that shows a picture, and the least size of a letter on it
 LONGEST_SIDE, RESOLUTION = 20_000, 150  # pixels, dots per inch
 BOTH = np.array([-1, 1])
+
+
+def widest(size: float) -> float:
+    """Inches of a picture whose letters of so many points can be read on a page."""
+    return size * PAGE / READABLE / 72
 
 
 def picture_path(path: str | PathLike[str]) -> Path:

@@ -13,12 +13,14 @@ from rdkit import Chem
 from plstm_graph.data.molecules import smiles_to_data
 from plstm_graph.draw import draw_explanation
 from plstm_graph.draw.explanation import ARROWS, DISC, HIGHER, LOWER, _drawn
+from plstm_graph.draw.marks import PAGE, READABLE
 from plstm_graph.errors import ConfigError, DataError, ShapeError
 from plstm_graph.models.explain import Explanation, Flow
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
 CAFFEINE = "Cn1cnc2c1c(=O)n(C)c(=O)n2C"
 PEPTIDE = "CC(C)CC1NC(=O)C(Cc2ccccc2)NC(=O)C(CCCCN)NC(=O)C(CO)NC(=O)C(C(C)C)NC(=O)C2CCCN2C(=O)C(CC(=O)O)NC(=O)C(C)NC1=O"
+INHIBITOR = "OCCn1nccc1c2cc(Cl)ccc2Oc3ccc(cc3C#N)S(=O)(=O)Nc4ncns4"
 SALT = "[Na+].CC(=O)[O-].O"
 SVG = "{http://www.w3.org/2000/svg}"
 KINDS = [(mode, direction) for mode in "PD" for direction in ("along", "against")]
@@ -101,11 +103,21 @@ def test_no_text_overlaps_another_or_leaves_the_page(smiles: str, kinds: list[tu
         assert not box.shrunk(0.98, 0.9).overlaps(other.shrunk(0.98, 0.9)), (first, second)
 
 
+@pytest.mark.parametrize(("smiles", "beside"), [(ASPIRIN, True), (CAFFEINE, True), (INHIBITOR, False)])
+def test_letters_can_be_read_on_a_page(smiles: str, beside: bool) -> None:
+    """Large panels lie below each other where letters side by side would be too small."""
+    page = _drawn(made_up(smiles), smiles, "y")
+    first, second = (panel.get_position() for panel in page.large)
+    assert (first.y0 == second.y0, first.x0 == second.x0) == (beside, not beside)
+    texts = [text for axes in page.figure.axes for text in (*axes.texts, axes.title) if text.get_text()]
+    assert min(text.get_fontsize() for text in texts) / 72 * PAGE / page.figure.get_figwidth() >= READABLE
+
+
 @pytest.mark.parametrize("smiles", ["CCO", SALT, ASPIRIN, CAFFEINE, PEPTIDE])
 def test_atoms_do_not_overlap(smiles: str) -> None:
     page = _drawn(made_up(smiles), smiles, "y")
     points = torch.tensor(page.points) * page.scale
-    assert torch.pdist(points).min() > 0.27  # twice the radius of a disc, inch
+    assert torch.pdist(points).min() > 2 * DISC
 
 
 @pytest.mark.parametrize("smiles", ["CCCC", ASPIRIN, CAFFEINE])

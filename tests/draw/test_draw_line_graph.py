@@ -1,3 +1,4 @@
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -10,12 +11,14 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Polygon
 
 from plstm_graph import LineDAG
-from plstm_graph.data.molecules import canonical_rank, layout
+from plstm_graph.data.molecules import canonical_rank, layout, smiles_to_data
 from plstm_graph.draw import draw
-from plstm_graph.draw.line_graph import GAP, TAG_HEIGHT, _arranged, _line_graph, _molecule, _page, _scene
-from plstm_graph.draw.marks import INK, MUTED
+from plstm_graph.draw.line_graph import _line_graph, _molecule, _page
+from plstm_graph.draw.marks import INK, MUTED, PAGE, READABLE
 from plstm_graph.draw.molecule import ELEMENTS
+from plstm_graph.draw.scene import GAP, TAG_HEIGHT, arranged, scene_of
 from plstm_graph.errors import ConfigError, DataError, PLSTMGraphError, ShapeError, TargetError
+from plstm_graph.transforms import OrientDAG
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
 CAFFEINE = "Cn1cnc2c1c(=O)n(C)c(=O)n2C"
@@ -97,7 +100,7 @@ def test_wedges_are_those_of_rdkit_and_tell_mirror_images_apart(tmp_path: Path, 
     assert wedge[0] == other[0]
     assert wedge[1] != other[1]
     assert layout("CC(N)O").wedges == {}
-    scene = _arranged(_scene(smiles, "index", 0))
+    scene = arranged(scene_of(smiles, "index", 0))
     page = _page(scene)
     _molecule(scene, page)
     filled = [patch for patch in page.panels[0].patches if isinstance(patch, Polygon)]
@@ -155,7 +158,7 @@ def test_dashes_are_explained(tmp_path: Path) -> None:
     "smiles", ["CCO", ASPIRIN, CAFFEINE, PENICILLIN, ATORVASTATIN, "C1CC1C#N", "C1CC2CCC1C2", MORPHINE]
 )
 def test_tags_do_not_overlap(smiles: str) -> None:
-    scene = _arranged(_scene(smiles, "index", 0))
+    scene = arranged(scene_of(smiles, "index", 0))
     scale = _page(scene).scale
     across, up = (np.abs(scene.centres[:, None] - scene.centres[None]) * scale).transpose(2, 0, 1)
     width = np.add.outer(scene.tag_widths, scene.tag_widths) / 2
@@ -165,13 +168,31 @@ def test_tags_do_not_overlap(smiles: str) -> None:
 
 def test_text_fits_its_tag() -> None:
     """Widths of tags are counted from digits; the renderer must agree."""
-    scene = _scene(ATORVASTATIN, "index", 0)
+    scene = scene_of(ATORVASTATIN, "index", 0)
     page = _page(scene)
     _line_graph(scene, page)
     marks = {text.get_gid(): text for text in page.panels[2].texts if text.get_gid()}
     ends = zip(scene.dag.src.tolist(), scene.dag.dst.tolist(), scene.tag_widths, strict=True)
     for src, dst, width in ends:
         assert marks[f"tag-{src}-{dst}"].get_window_extent().width / page.figure.dpi < width
+
+
+@pytest.mark.parametrize(("smiles", "panels"), [(ASPIRIN, 3), (CAFFEINE, 1), (PENICILLIN, 1), (ATORVASTATIN, 1)])
+def test_letters_can_be_read_on_a_page(tmp_path: Path, smiles: str, panels: int) -> None:
+    """Panels lie below each other where letters side by side would be too small."""
+    page = _page(arranged(scene_of(smiles, "index", 0)))
+    assert len({round(panel.get_position().x0, 3) for panel in page.panels}) == panels
+    root = ElementTree.parse(draw(smiles, tmp_path / "x.svg")).getroot()
+    pixels = min(1.0, PAGE / float(root.get("width").removesuffix("pt")))
+    written = [re.search(r"font-size: ([\d.]+)px", text.get("style"))[1] for text in root.iter(f"{SVG}text")]
+    assert min(map(float, written)) * pixels * (4 / 3 if pixels == 1 else 1) >= READABLE
+
+
+@pytest.mark.parametrize("order", ["canonical-bfs", "canonical-center"])
+def test_orders_that_search_from_canonical_ranks(tmp_path: Path, order: str) -> None:
+    rank = OrientDAG(order)(smiles_to_data(ASPIRIN)).rank
+    found = ids(draw(ASPIRIN, tmp_path / "x.svg", order=order))["edge"]
+    assert found == ids(draw(ASPIRIN, tmp_path / "y.svg", order=rank))["edge"]
 
 
 @pytest.mark.parametrize("suffix", ["svg", "png"])
@@ -184,7 +205,7 @@ def test_the_same_molecule_gives_the_same_bytes(tmp_path: Path, suffix: str) -> 
 def test_png(tmp_path: Path) -> None:
     from matplotlib.image import imread
 
-    path = draw(CAFFEINE, tmp_path / "x.PNG")
+    path = draw(ASPIRIN, tmp_path / "x.PNG")
     picture = imread(path, format="png")
     assert path.read_bytes().startswith(b"\x89PNG")
     assert (picture[0, 0, :3] == 1).all()  # white, not transparent
