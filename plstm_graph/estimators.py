@@ -31,7 +31,8 @@ from plstm_graph.tasks import Binary, Multiclass, Regression, Task, score
 from plstm_graph.train.checkpoint import META, AtomicCheckpointIO, Meta, read
 from plstm_graph.train.config import TrainConfig, flat, override
 from plstm_graph.train.folders import locate
-from plstm_graph.train.infer import answers, check_reads_molecules, embeddings, restored
+from plstm_graph.train.infer import answers, embeddings
+from plstm_graph.train.restored import check_reads_molecules, restored
 from plstm_graph.train.run import fit
 
 NAME, CLASSES = "molecules", "classes"

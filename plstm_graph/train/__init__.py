@@ -11,8 +11,9 @@ from plstm_graph.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from plstm_graph.train.bulk import predict
+    from plstm_graph.train.evaluation import evaluate
     from plstm_graph.train.explained import explain
-    from plstm_graph.train.infer import embed, evaluate
+    from plstm_graph.train.infer import embed
     from plstm_graph.train.portable import export
     from plstm_graph.train.run import train
     from plstm_graph.train.series import train_series
@@ -22,7 +23,7 @@ __all__ = ["TrainConfig", "embed", "evaluate", "explain", "export", "predict", "
 _HOME = {
     "train": "run",
     "train_series": "series",
-    "evaluate": "infer",
+    "evaluate": "evaluation",
     "predict": "bulk",
     "embed": "infer",
     "explain": "explained",

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from plstm_graph.io.waiting import told, watched
-from plstm_graph.train.infer import Predictions, answers, restore_for_molecules
+from plstm_graph.train.infer import Predictions, answers
+from plstm_graph.train.restored import restore_for_molecules
 
 PART = 4096
 """Molecules that are graphs at a time, in a process."""

@@ -20,8 +20,8 @@ from plstm_graph.train.callbacks import Keeper
 from plstm_graph.train.checkpoint import AtomicCheckpointIO, Meta, check_weights, read
 from plstm_graph.train.config import MAX_SEED, TrainConfig
 from plstm_graph.train.data import labels
-from plstm_graph.train.infer import outputs
 from plstm_graph.train.module import Learner
+from plstm_graph.train.outputs import outputs
 from plstm_graph.train.owner import Owner
 from plstm_graph.train.report import Run, Trained, report
 from plstm_graph.train.start import Start

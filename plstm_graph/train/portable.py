@@ -13,8 +13,8 @@ from plstm_graph.errors import BackendUnavailable, CheckpointError
 from plstm_graph.io.files import atomic_write
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.models.padded import Padded, PaddedModel
-from plstm_graph.train.infer import network, restore
 from plstm_graph.train.module import Learner
+from plstm_graph.train.restored import network, restore
 
 DESCRIPTION = "plstm_graph.json"
 """Name of the description inside the file: ``torch.export.load(path, extra_files={DESCRIPTION: ""})`` fills it in."""

@@ -24,9 +24,9 @@ from plstm_graph.train.card import card
 from plstm_graph.train.checkpoint import load_weights, read
 from plstm_graph.train.config import TrainConfig, config_hash
 from plstm_graph.train.data import labels
-from plstm_graph.train.infer import outputs
 from plstm_graph.train.machine import machine
 from plstm_graph.train.module import Learner
+from plstm_graph.train.outputs import outputs
 from plstm_graph.train.record import Predictions
 from plstm_graph.train.start import Start
 

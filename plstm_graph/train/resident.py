@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import TextIO
 
-from plstm_graph.train.infer import UNLIKE, answers, as_cells, restore_for_molecules
+from plstm_graph.train.infer import UNLIKE, answers, as_cells
+from plstm_graph.train.restored import restore_for_molecules
 
 
 def answer_lines(

@@ -45,9 +45,10 @@ from plstm_graph.train.config import TrainConfig, anywhere, to_dict
 from plstm_graph.train.data import Collated, Repeats, labels, load_data, pack, repeats, split_of, train_loader
 from plstm_graph.train.domain import Domain
 from plstm_graph.train.ensemble import check_members, fit_members
-from plstm_graph.train.infer import check_same_kind, outputs
+from plstm_graph.train.evaluation import check_same_kind
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.module import Learner
+from plstm_graph.train.outputs import outputs
 from plstm_graph.train.owner import Owner, owned
 from plstm_graph.train.progress import Waiting
 from plstm_graph.train.report import Run, Trained, report

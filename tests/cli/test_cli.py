@@ -395,7 +395,7 @@ def test_an_interruption_before_training_leaves_nothing(
     found = invoke("train", "--out", tmp_path / "run")
     assert found.exit_code == 130
     assert found.stderr == "interrupted; nothing was written\n"
-    monkeypatch.setattr("plstm_graph.train.infer.restore", interrupted)
+    monkeypatch.setattr("plstm_graph.train.restored.restore", interrupted)
     (tmp_path / "in.smi").write_text("C\n")
     words = ["--checkpoint", tmp_path / "in.smi", "--input", tmp_path / "in.smi", "--out", tmp_path / "p.csv"]
     found = invoke("predict", *words)

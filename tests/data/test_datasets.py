@@ -27,7 +27,7 @@ from plstm_graph.orient import CANONICAL, GIVEN, ORDERS, SEARCHES
 from plstm_graph.tasks import METRICS, TASKS
 from plstm_graph.tasks.kinds import LOSSES
 from plstm_graph.train import train
-from plstm_graph.train.infer import PARTS
+from plstm_graph.train.evaluation import PARTS
 
 SMALL = ("MUTAG", "ENZYMES+attr", "ogbg-molfreesolv")
 

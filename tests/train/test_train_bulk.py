@@ -4,7 +4,8 @@ import torch
 from small_runs import molecules, small_config, write_csv
 
 from plstm_graph.train import bulk, train
-from plstm_graph.train.infer import answers, restore_for_molecules
+from plstm_graph.train.infer import answers
+from plstm_graph.train.restored import restore_for_molecules
 
 
 def test_parts_and_processes_give_what_one_call_gives(tmp_path, monkeypatch):

@@ -23,8 +23,8 @@ from plstm_graph.tasks import Regression
 from plstm_graph.tasks import restore as restore_task
 from plstm_graph.train import evaluate, predict, train
 from plstm_graph.train.checkpoint import AtomicCheckpointIO, read
-from plstm_graph.train.infer import restore
 from plstm_graph.train.memory import memory_advice
+from plstm_graph.train.restored import restore
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,148 @@
+"""Scores of a checkpoint on a data set."""
+
+from copy import copy
+from dataclasses import asdict, replace
+from os import PathLike, fspath
+from typing import Any
+
+from plstm_graph.data.dataset import AnyDataset, GraphDataset
+from plstm_graph.data.datasets import is_table, reads_smiles
+from plstm_graph.data.features import FeatureSpec
+from plstm_graph.errors import ConfigError, DataError, listed, unknown
+from plstm_graph.tasks import Task
+from plstm_graph.train.checkpoint import Meta
+from plstm_graph.train.config import TrainConfig, override
+from plstm_graph.train.data import labels, load_data, split_of
+from plstm_graph.train.outputs import outputs
+from plstm_graph.train.restored import restore
+from plstm_graph.train.seen import part_to_score, same_source
+
+PARTS = ("train", "valid", "test", "all")
+REASONS = 3
+"""How many rejected rows the notes of an evaluation explain."""
+
+
+def evaluate(
+    checkpoint: str | PathLike[str],
+    data: str | PathLike[str] | AnyDataset | None = None,
+    *,
+    part: str | None = None,
+    batch_size: int = 256,
+    device: str = "auto",
+    **options: Any,
+) -> dict[str, Any]:
+    """Metrics of a checkpoint on a part of a data set, split as in training unless told otherwise.
+
+    Args:
+        checkpoint: file, or folder of a run.
+        data: name, path or data set; the one it was trained on when not given.
+        part: "train", "valid", "test" or "all". When not given, "test" for the data, targets and split that it was
+            trained on, told by their content and wherever they are, and "all" for others.
+        batch_size: graphs at once.
+        device: "auto", "cpu", "cuda", ...
+        options: fields of TrainConfig that say what to load (``root``, ``targets``, ``smiles_column``, ``task``,
+            ``descriptors``) and how to split it (``split``, ``split_seed``, ``fold``).
+
+    Returns:
+        Name of the ``data``, ``part`` and ``why`` this one, how many ``graphs`` were scored and rows ``rejected``,
+        the metrics, ``by_target`` every metric of each of several targets (empty for one), and ``notes``, sentences on
+        what a reader should know.
+
+    Raises:
+        CheckpointError, ConfigError, DataError: the checkpoint, an option or the data cannot be used.
+    """
+    if part is not None and part not in PARTS:
+        raise ConfigError(unknown("part of the split", part, PARTS))
+    learner, meta = restore(checkpoint, device)
+    config = meta.train_config
+    if data is not None and not isinstance(data, AnyDataset):
+        data = fspath(data)
+        config = _pointed_at(data, meta)
+    own = {"featuriser": meta.featuriser if reads_smiles(config.data) else None}
+    config = override(config, own | {key: value for key, value in options.items() if value is not None})
+    dataset = data if isinstance(data, AnyDataset) else load_data(config, meta.spec)
+    dataset = _in_order(dataset, meta)
+    check_same_kind(dataset, meta.asked, meta.spec, meta.featuriser)
+    why = "as asked"
+    if part is None:
+        part, why = part_to_score(config, meta, dataset, in_hand=isinstance(data, AnyDataset))
+    chosen = range(len(dataset.examples)) if part == "all" else split_of(config, dataset)[part]
+    graphs = dataset.encoded(meta.model_config, chosen)
+    if not len(graphs):
+        raise DataError(f"the {part} part of {dataset.name} is empty; give another --split-part")
+    (values, spread), known = outputs(learner, graphs, batch_size), labels(graphs)
+    found = learner.task.scores(values, known)
+    found |= learner.task.calibration(values, known, spread)
+    by_target = learner.task.by_target(values, known)
+    counts = {"graphs": len(graphs), "rejected": len(dataset.rejected)}
+    return {
+        "data": dataset.name,
+        "part": part,
+        "why": why,
+        **counts,
+        **found,
+        "by_target": by_target,
+        "notes": _notes(dataset, meta),
+    }
+
+
+def _pointed_at(data: str, meta: Meta) -> TrainConfig:
+    """The config of a checkpoint for other data, or for its own by another path."""
+    file = is_table(data)
+    if file and same_source(data, meta.train_config.data):
+        return override(meta.train_config, {"data": data})
+    own = {"targets": meta.asked.targets if file else (), "task": meta.asked.name if file else None}
+    own |= {"split_column": None, "test_data": None}
+    return override(meta.train_config, {"data": data, "smiles_column": None, **own})  # what has a name brings its own
+
+
+def _in_order(dataset: AnyDataset, meta: Meta) -> AnyDataset:
+    """With the targets of the training in its order, where they are the same: a file may have them in another one."""
+    asked, trained = dataset.task.targets, meta.asked.targets
+    if asked == trained or sorted(asked) != sorted(trained) or not isinstance(dataset, GraphDataset):
+        return dataset
+    graphs = [copy(graph) for graph in dataset.graphs]
+    for graph in graphs:
+        graph.y = graph.y[..., [asked.index(name) for name in trained]]
+    return replace(dataset, graphs=graphs, task=replace(dataset.task, targets=trained))
+
+
+def _notes(dataset: AnyDataset, meta: Meta) -> list[str]:
+    notes, targets = [], dataset.task.targets
+    if targets != meta.asked.targets:
+        columns = ", ".join(map(repr, targets))
+        kind = "column" if len(targets) == 1 else "columns"
+        notes.append(f"scores {', '.join(meta.asked.targets)} against {kind} {columns}")
+    if dataset.rejected:
+        told = [f"row {row.row}: {' '.join(row.reason.split())}" for row in dataset.rejected[:REASONS]]
+        told += ["..."] if len(dataset.rejected) > REASONS else []
+        notes.append(f"{len(dataset.rejected)} rows rejected: {'; '.join(told)}")
+    return notes
+
+
+def check_same_kind(dataset: AnyDataset, task: Task, features: FeatureSpec, featuriser: str | None) -> None:
+    """Raise DataError unless a model of this task and these features can be scored on a data set.
+
+    Images may have another height and width.
+    """
+    columns, wanted = dataset.features.descriptor_names, features.descriptor_names
+    if columns and wanted and columns != wanted:
+        raise DataError(
+            f"{dataset.name} has the descriptors {listed(columns)}, and the checkpoint reads {listed(wanted)}, in that "
+            "order; give the name or path of the data, or with_descriptors the features of the training"
+        )
+    made = dataset.featuriser if dataset.featuriser and featuriser else featuriser  # None: not known
+    asked, trained = (
+        (each.name, each.level, each.num_outputs, asdict(_without_sizes(spec)), reader)
+        for each, spec, reader in ((dataset.task, dataset.features, made), (task, features, featuriser))
+    )
+    if asked != trained:
+        names = ("task", "level", "number of outputs", "features", "featuriser")
+        differing = [
+            f"{n} {new} instead of {old}" for n, new, old in zip(names, asked, trained, strict=True) if new != old
+        ]
+        raise DataError(f"{dataset.name} does not suit the model: {'; '.join(differing)}")
+
+
+def _without_sizes(spec: FeatureSpec) -> FeatureSpec:
+    return replace(spec, descriptor_names=(), image=spec.image[:1])
