@@ -19,12 +19,11 @@ from plan import Job, read_plan, stored
 from tables import board
 
 from plstm_graph.errors import ConfigError, DataError, PLSTMGraphError, TimeUp, unknown
-from plstm_graph.train import results
+from plstm_graph.train import results, shared
 from plstm_graph.train.callbacks import Reporter
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.pool import Failure, Say, outcomes
 from plstm_graph.train.run import train
-from plstm_graph.train.series import shared_dataset, shared_graphs
 
 OTHER_DATA = "the stored rows are of other data of this name"
 
@@ -69,10 +68,10 @@ def trained(job: Job, config: TrainConfig, say: Say, **how: Any) -> dict[str, An
         say: told how far it is.
         how: more for ``train``.
     """
-    dataset = shared_dataset(config)
+    dataset = shared.dataset(config)
     if job.data_hash not in (None, dataset.examples.digest):
         raise DataError(f"{OTHER_DATA}; bring those back, or give another --results")
-    return train(config, dataset, graphs=shared_graphs(config), callbacks=[Reporter(say)], **how)
+    return train(config, dataset, graphs=shared.graphs(config), callbacks=[Reporter(say)], **how)
 
 
 def placed(config: TrainConfig) -> TrainConfig:

@@ -13,7 +13,7 @@ from plstm_graph.config.architectures import FINGERPRINT, architecture
 from plstm_graph.config.models import RENAMED
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.train.config import TrainConfig, config_hash, default_config, from_dict, to_dict
-from plstm_graph.train.series import READ_FROM
+from plstm_graph.train.shared import READ_FROM
 
 # What a forest reads of a config; the rest is for networks.
 FOREST_READS = ("data", "targets", "smiles_column", "task", "metric", "split", "split_seed", "seed", "fold")

@@ -144,7 +144,7 @@ def _config(
 def _series_summary(found: Mapping[str, Any], out: str) -> None:
     from rich.console import Console
 
-    from plstm_graph.train.series import summary_table
+    from plstm_graph.train.display import summary_table
 
     Console().print(summary_table(found))
     for name, reason in found["failed"].items():

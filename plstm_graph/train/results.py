@@ -155,6 +155,11 @@ def read_lines(path: str | PathLike[str]) -> list[dict[str, Any]]:
     return rows
 
 
+def number(value: float | None) -> float:
+    """What stood for NaN, which JSON does not have, is NaN again."""
+    return float("nan") if value is None else value
+
+
 def now() -> str:
     """The time in UTC, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,72 +1,26 @@
 """A series: one training over many seeds and folds, several runs at a time, each with a folder of its own."""
 
-import sys
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from plstm_graph.config.models import AnyConfig
-from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.data.splits import IN_FOLDS
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.io.files import atomic_write
-from plstm_graph.train import results
+from plstm_graph.train import results, shared
 from plstm_graph.train.analysis import score_runs
-from plstm_graph.train.callbacks import Reporter, progress_console
+from plstm_graph.train.callbacks import Reporter
 from plstm_graph.train.config import TrainConfig, anywhere, differences, read_toml, to_dict, toml
-from plstm_graph.train.data import load_data
+from plstm_graph.train.display import Display
 from plstm_graph.train.folders import stored_series
 from plstm_graph.train.owner import owned
-from plstm_graph.train.pool import Failure, Row, Say, Status, outcomes, terminable, unseen
-from plstm_graph.train.progress import left
+from plstm_graph.train.pool import Failure, Row, Say, outcomes, terminable, unseen
 from plstm_graph.train.results import RUN_ROWS, SERIES, SUMMARY
 from plstm_graph.train.run import train
 from plstm_graph.train.start import changes
-
-READ_FROM = ("data", "root", "targets", "smiles_column", "task", "featuriser", "descriptors")
-"""What decides which data set a run reads."""
-EVERY_S = 30.0
-"""Between two lines on a run where there is no terminal."""
-
-
-# ---------------------------------------------------------------------- data, read once a process
-
-
-def shared_dataset(config: TrainConfig) -> AnyDataset:
-    """The data set of a run, kept for the next run of this process if it reads the same."""
-    return _dataset(_source(config))
-
-
-def shared_graphs(config: TrainConfig) -> Any:
-    """Its graphs prepared for the model of the run, kept likewise."""
-    return _prepared(_source(config), config.model)
-
-
-def _source(config: TrainConfig) -> TrainConfig:
-    return replace(TrainConfig(), **{name: getattr(config, name) for name in READ_FROM})
-
-
-@lru_cache(maxsize=1)
-def _dataset(source: TrainConfig) -> AnyDataset:
-    return load_data(source)
-
-
-@lru_cache(maxsize=1)
-def _data_hash(source: TrainConfig) -> str:
-    return _dataset(source).examples.digest
-
-
-@lru_cache(maxsize=1)
-def _prepared(source: TrainConfig, model: AnyConfig) -> Any:
-    return _dataset(source).encoded(model)
-
-
-# ---------------------------------------------------------------------- a series of the command line
 
 
 @dataclass(frozen=True)
@@ -147,8 +101,7 @@ def _train_series(
 ) -> dict[str, Any]:
     """A series whose folder belongs to this process."""
     known = {"seeds": [], "folds": []} if overwrite else _joined(out, config)
-    for kept_by_process in (_dataset, _data_hash, _prepared):
-        kept_by_process.cache_clear()  # the files of an earlier series may have changed
+    shared.forget()  # the files of an earlier series may have changed
     asked = set(product(seeds, folds))
     seeds, folds = _union(known["seeds"], seeds), _union(known["folds"], folds)
     data_hash = _checked_data(out, config, overwrite)
@@ -168,7 +121,7 @@ def _train_series(
             results.check_folder(run.config, resume=run.resume, overwrite=overwrite)
     _open(out, config, {"seeds": seeds, "folds": folds, "data_hash": data_hash}, overwrite)
     if jobs > 1:  # the runs have processes of their own
-        _dataset.cache_clear()
+        shared.forget()
     kept = {row["run"]: row for row in results.read_lines(out / RUN_ROWS)}
     todo = [run for run in runs if not (run.resume and run.finished)]
     there = [run for run in members if run not in todo and (run.finished or run.name in kept)]
@@ -197,7 +150,7 @@ def _train_series(
 def _folder(out: Path, config: TrainConfig, fold: int, seed: int) -> Path:
     """Of a run: by its seed, and by its fold where the split has folds."""
     long = out / f"fold-{fold}_seed-{seed}"  # as all runs were called once
-    folds = (config.split or shared_dataset(config).default_split) in IN_FOLDS
+    folds = (config.split or shared.dataset(config).default_split) in IN_FOLDS
     return long if folds or fold or long.is_dir() else out / f"seed-{seed}"
 
 
@@ -214,8 +167,8 @@ def _joined(out: Path, config: TrainConfig) -> dict[str, list[int]]:
 
 def _checked_data(out: Path, config: TrainConfig, overwrite: bool) -> str:
     """The hash of the data, which is that of the series in the folder, if there is one."""
-    found = _data_hash(_source(config))
-    count = len(shared_dataset(config).examples)
+    found = shared.data_hash(config)
+    count = len(shared.dataset(config).examples)
     stored = None if overwrite or not (out / SERIES).is_file() else read_toml(out / SERIES)["series"].get("data_hash")
     changed = changes(stored or found, found, None, count)
     if changed:
@@ -236,9 +189,9 @@ def _job(config: TrainConfig, data_hash: str, resume: bool) -> Job:
 
 def _run(job: Job, say: Say) -> Row:
     options: dict[str, Any] = {"resume": job.resume, "overwrite": job.overwrite, "command": job.command}
-    if _data_hash(_source(job.config)) != job.data_hash:
+    if shared.data_hash(job.config) != job.data_hash:
         raise DataError("the data have changed since the series began; bring those back, or give --overwrite")
-    dataset, graphs = shared_dataset(job.config), shared_graphs(job.config)
+    dataset, graphs = shared.dataset(job.config), shared.graphs(job.config)
     return _row(job, train(job.config, dataset, graphs=graphs, callbacks=[Reporter(say)], **options))
 
 
@@ -287,7 +240,7 @@ def summarise(rows: Sequence[Row], failed: dict[str, str]) -> dict[str, Any]:
         return found
     parts = {
         part: {
-            name: score_runs((row["seed"], _number(row[part][name])) for row in rows)._asdict()
+            name: score_runs((row["seed"], results.number(row[part][name])) for row in rows)._asdict()
             for name in rows[0][part]
         }
         for part in ("valid", "test")
@@ -301,91 +254,3 @@ def summarise(rows: Sequence[Row], failed: dict[str, str]) -> dict[str, Any]:
         "commit": rows[0]["commit"],
         "versions": rows[0]["versions"],
     }
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value  # JSON has no NaN
-
-
-def summary_table(summary: Mapping[str, Any]) -> Any:
-    """A rich table: a metric a row, mean ± unbiased standard deviation over the runs."""
-    from rich.table import Table
-
-    runs, failed = summary["runs"], summary["failed"]
-    heads = ("metric", "valid", "test", "s.e. over seeds")
-    title = f"{runs} run{'' if runs == 1 else 's'}" + (f", {len(failed)} failed" if failed else "")
-    table = Table(*heads, title=title, title_justify="left", box=None, pad_edge=False)
-    if runs:
-        for name, test in summary["test"].items():
-            cells = (f"{part['mean']:.4f} ± {part['deviation']:.4f}" for part in (summary["valid"][name], test))
-            between = f"{test['error_repeats']:.4f}" if test["repeats"] > 1 else "-"
-            table.add_row(name + (" (chosen by)" if name == summary["metric"] else ""), *cells, between)
-        size = f"{summary['parameters']:,} parameters; " if summary["parameters"] else ""
-        table.caption = (
-            f"± is the unbiased standard deviation over {runs} runs, s.e. the standard error of the mean over seeds\n"
-            f"{size}{summary['minutes'] / runs:.1f} minutes of training a run"
-        )
-        table.caption_justify = "left"
-    return table
-
-
-class Display:
-    """On stderr: a bar for each run that is under way and one for all; without a terminal, lines now and then."""
-
-    def __init__(self, total: int, done: int) -> None:
-        self.total, self.done = total, done
-        self._before, self._since = done, time.monotonic()
-        self._begun: dict[str, float] = {}
-        self._progress: Any = None
-        self._tasks: dict[str, Any] = {}
-        self._said: dict[str, float] = {}
-
-    def __enter__(self) -> "Display":
-        if self.done:
-            self._print(f"{self.done} of {self.total} runs are finished already")
-        if sys.stderr.isatty():
-            from rich.progress import BarColumn, Progress, TextColumn
-
-            columns = (TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[text]}"))
-            self._progress = Progress(*columns, console=progress_console())
-            self._all = self._progress.add_task("all runs", total=self.total, completed=self.done, text="")
-            self._progress.start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        if self._progress:
-            self._progress.stop()
-
-    def watch(self, job: Job, status: Status) -> None:
-        """How far a run is."""
-        epoch, epochs, text = status
-        self._begun.setdefault(job.name, time.monotonic())
-        if self._progress:
-            if job.name not in self._tasks:
-                self._tasks[job.name] = self._progress.add_task(job.name, total=epochs, text="")
-            rest = left(time.monotonic() - self._begun[job.name], epoch, epochs)
-            self._progress.update(self._tasks[job.name], completed=epoch, text=f"{rest}  {text}")
-        elif time.monotonic() - self._said.setdefault(job.name, time.monotonic()) > EVERY_S:
-            self._said[job.name] = time.monotonic()
-            self._print(f"{job.name}: epoch {epoch}/{epochs}  {text}")
-
-    def end(self, job: Job, row: Row | Failure) -> None:
-        """How a run ended."""
-        self.done += 1
-        if self._progress:
-            if job.name in self._tasks:
-                self._progress.remove_task(self._tasks.pop(job.name))
-            rest = left(time.monotonic() - self._since, self.done - self._before, self.total - self._before)
-            self._progress.update(self._all, completed=self.done, text=rest)
-        where = f"[{self.done}/{self.total}] {job.name}"
-        if isinstance(row, Failure):
-            self._print(f"{where}: failed: {row.reason}" + ("" if row.foreseen else f"\n{row.trace}".rstrip()))
-        else:
-            valid, test = (_number(row[part][row["metric"]]) for part in ("valid", "test"))
-            self._print(f"{where}: {row['metric']} valid {valid:.4f} test {test:.4f} ({row['minutes']:.1f} min)")
-
-    def _print(self, text: str) -> None:
-        if self._progress:
-            self._progress.console.print(text, markup=False, highlight=False)
-        else:
-            print(text, file=sys.stderr, flush=True)

@@ -12,8 +12,8 @@ from small_runs import write_csv
 from tables import board, leaderboard_table
 
 from plstm_graph.errors import ConfigError
+from plstm_graph.train import shared
 from plstm_graph.train.config import default_config
-from plstm_graph.train.series import shared_dataset
 
 CONFIG = """
 title = "A small one"
@@ -162,11 +162,11 @@ def test_rows_of_other_data_are_not_joined(tmp_path, capsys):
     assert leaderboard.main([*arguments, "--only", "2"]) == 0
     old = data.read_text()
     data.write_text(old + "CCCCCCCS,3,0\n")
-    shared_dataset.__globals__["_dataset"].cache_clear()  # as the next call of the program
+    shared.forget()  # as the next call of the program
     assert leaderboard.main(arguments) == 1
     assert "failed: DataError: the stored rows are of other data of this name" in capsys.readouterr().err
     data.write_text(old)
-    shared_dataset.__globals__["_dataset"].cache_clear()
+    shared.forget()
     assert leaderboard.main(arguments) == 0
 
     hashes = iter(("aa", "bb"))

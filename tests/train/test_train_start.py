@@ -126,7 +126,7 @@ def test_a_series_is_of_one_data_set(tmp_path: Path, jobs: int) -> None:
 
 
 def test_data_that_change_while_a_series_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from plstm_graph.train import series
+    from plstm_graph.train import series, shared
 
     data = write_csv(tmp_path / "my.csv")
     run = series._run
@@ -134,8 +134,7 @@ def test_data_that_change_while_a_series_runs(tmp_path: Path, monkeypatch: pytes
     def spy(job: Any, say: Any) -> Any:
         found = run(job, say)
         data.write_text(data.read_text() + "CCCCCCCS,3,0\n")
-        for cached in (series._dataset, series._data_hash, series._prepared):
-            cached.cache_clear()  # as another process, which reads the file anew
+        shared.forget()  # as another process, which reads the file anew
         return found
 
     monkeypatch.setattr(series, "_run", spy)

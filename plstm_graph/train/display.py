@@ -1,0 +1,105 @@
+"""A series on the screen: how far its runs are, and the table of what came of them."""
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from plstm_graph.train import results
+from plstm_graph.train.callbacks import progress_console
+from plstm_graph.train.pool import Failure, Row, Status
+from plstm_graph.train.progress import left
+
+EVERY_S = 30.0
+"""Between two lines on a run where there is no terminal."""
+
+
+class Named(Protocol):
+    """A run."""
+
+    @property
+    def name(self) -> str: ...
+
+
+def summary_table(summary: Mapping[str, Any]) -> Any:
+    """A rich table: a metric a row, mean ± unbiased standard deviation over the runs."""
+    from rich.table import Table
+
+    runs, failed = summary["runs"], summary["failed"]
+    heads = ("metric", "valid", "test", "s.e. over seeds")
+    title = f"{runs} run{'' if runs == 1 else 's'}" + (f", {len(failed)} failed" if failed else "")
+    table = Table(*heads, title=title, title_justify="left", box=None, pad_edge=False)
+    if runs:
+        for name, test in summary["test"].items():
+            cells = (f"{part['mean']:.4f} ± {part['deviation']:.4f}" for part in (summary["valid"][name], test))
+            between = f"{test['error_repeats']:.4f}" if test["repeats"] > 1 else "-"
+            table.add_row(name + (" (chosen by)" if name == summary["metric"] else ""), *cells, between)
+        size = f"{summary['parameters']:,} parameters; " if summary["parameters"] else ""
+        table.caption = (
+            f"± is the unbiased standard deviation over {runs} runs, s.e. the standard error of the mean over seeds\n"
+            f"{size}{summary['minutes'] / runs:.1f} minutes of training a run"
+        )
+        table.caption_justify = "left"
+    return table
+
+
+class Display:
+    """On stderr: a bar for each run that is under way and one for all; without a terminal, lines now and then."""
+
+    def __init__(self, total: int, done: int) -> None:
+        self.total, self.done = total, done
+        self._before, self._since = done, time.monotonic()
+        self._begun: dict[str, float] = {}
+        self._progress: Any = None
+        self._tasks: dict[str, Any] = {}
+        self._said: dict[str, float] = {}
+
+    def __enter__(self) -> "Display":
+        if self.done:
+            self._print(f"{self.done} of {self.total} runs are finished already")
+        if sys.stderr.isatty():
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[text]}"))
+            self._progress = Progress(*columns, console=progress_console())
+            self._all = self._progress.add_task("all runs", total=self.total, completed=self.done, text="")
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def watch(self, job: Named, status: Status) -> None:
+        """How far a run is."""
+        epoch, epochs, text = status
+        self._begun.setdefault(job.name, time.monotonic())
+        if self._progress:
+            if job.name not in self._tasks:
+                self._tasks[job.name] = self._progress.add_task(job.name, total=epochs, text="")
+            rest = left(time.monotonic() - self._begun[job.name], epoch, epochs)
+            self._progress.update(self._tasks[job.name], completed=epoch, text=f"{rest}  {text}")
+        elif time.monotonic() - self._said.setdefault(job.name, time.monotonic()) > EVERY_S:
+            self._said[job.name] = time.monotonic()
+            self._print(f"{job.name}: epoch {epoch}/{epochs}  {text}")
+
+    def end(self, job: Named, row: Row | Failure) -> None:
+        """How a run ended."""
+        self.done += 1
+        if self._progress:
+            if job.name in self._tasks:
+                self._progress.remove_task(self._tasks.pop(job.name))
+            rest = left(time.monotonic() - self._since, self.done - self._before, self.total - self._before)
+            self._progress.update(self._all, completed=self.done, text=rest)
+        where = f"[{self.done}/{self.total}] {job.name}"
+        if isinstance(row, Failure):
+            self._print(f"{where}: failed: {row.reason}" + ("" if row.foreseen else f"\n{row.trace}".rstrip()))
+        else:
+            valid, test = (results.number(row[part][row["metric"]]) for part in ("valid", "test"))
+            self._print(f"{where}: {row['metric']} valid {valid:.4f} test {test:.4f} ({row['minutes']:.1f} min)")
+
+    def _print(self, text: str) -> None:
+        if self._progress:
+            self._progress.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
