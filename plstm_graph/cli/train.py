@@ -55,7 +55,7 @@ def train(
 
     from plstm_graph.train import train as run
     from plstm_graph.train import train_series
-    from plstm_graph.train.run import first_process
+    from plstm_graph.train.trainer import first_process
 
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "progress": not quiet}
     how["command"] = command_of(chosen, _members(chosen, series, overwrite))

@@ -1,12 +1,9 @@
 """A training run from config to results. Read top to bottom: data, model, trainer, fit, report."""
 
 import logging
-import os
-import re
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +11,14 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping
-from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch_geometric.data import Data
 
 from plstm_graph.config.architectures import architecture
-from plstm_graph.config.names import DATA_SETS
 from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.data.examples import take
 from plstm_graph.data.features import ATOM_SIZES
-from plstm_graph.data.splits import OFFICIAL
-from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.errors import ConfigError
 from plstm_graph.io.waiting import watched
 from plstm_graph.models.budget import fit_width
 from plstm_graph.nn.encoders import DescriptorEncoder
@@ -42,17 +36,18 @@ from plstm_graph.train.checkpoint import (
 )
 from plstm_graph.train.compiling import check_compile
 from plstm_graph.train.config import TrainConfig, anywhere, to_dict
-from plstm_graph.train.data import Collated, Repeats, labels, load_data, pack, repeats, split_of, train_loader
+from plstm_graph.train.data import Collated, labels, load_data, pack, split_of, train_loader
 from plstm_graph.train.domain import Domain
 from plstm_graph.train.ensemble import check_members, fit_members
-from plstm_graph.train.evaluation import check_same_kind
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.module import Learner
 from plstm_graph.train.outputs import outputs
 from plstm_graph.train.owner import Owner, owned
+from plstm_graph.train.parts import parts_of
 from plstm_graph.train.progress import Waiting
 from plstm_graph.train.report import Run, Trained, report
 from plstm_graph.train.start import Start
+from plstm_graph.train.trainer import first_process, quiet, trainer_of
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +140,7 @@ def _train(
 ) -> Trained:
     """A run whose folder, if there is one, belongs to this process or to the first of several."""
     seen = watched(Waiting()) if progress and first_process() else nullcontext()
-    with isolate_rng(), _quiet(), memory_advice(config.batch_size), seen:
+    with isolate_rng(), quiet(), memory_advice(config.batch_size), seen:
         dataset = dataset or load_data(config)
         fitted = architecture(config.model.model).fitted
         if config.ensemble > 1:
@@ -159,7 +154,7 @@ def _train(
         if config.ensemble > 1:
             task = asked(config, dataset)
             encoded: Any = dataset.encoded(config.model) if graphs is None else graphs  # once for all members
-            parts = _parts(config, dataset, start.split, encoded)
+            parts = parts_of(config, dataset, start.split, encoded)
             meta = _meta(config, dataset, task.fitted(labels(parts["train"])), parts["train"])
             meta.build()  # before any training: its options may make no network
             how: dict[str, Any] = {"owner": owner, "resume": resume, "progress": progress, "callbacks": callbacks}
@@ -201,7 +196,7 @@ def _fit_once(config: TrainConfig, dataset: AnyDataset, start: Start) -> Trained
     if config.loss or config.class_weights:
         raise ConfigError(f"model {config.model.model!r} has no loss to choose or weigh; leave these options out")
     task = asked(config, dataset)
-    parts = _parts(config, dataset, start.split, None)
+    parts = parts_of(config, dataset, start.split, None)
     meta = _meta(config, dataset, task, parts["train"])  # not fitted: it answers in the units of the labels
     model: Any = meta.build()
     model.check(parts["train"])
@@ -217,12 +212,6 @@ def _fit_once(config: TrainConfig, dataset: AnyDataset, start: Start) -> Trained
     return report(Run(config, dataset, start.split, parts, learner, keeper, out, start))
 
 
-def first_process() -> bool:
-    """Whether this process is the one that writes and speaks, when several train together."""
-    node = os.environ.get("NODE_RANK", os.environ.get("GROUP_RANK", "0"))  # until there is a trainer, all that tells
-    return getattr(rank_zero_only, "rank", 0) in (0, None) and node == "0"
-
-
 def _assemble(
     config: TrainConfig,
     dataset: AnyDataset,
@@ -233,7 +222,7 @@ def _assemble(
 ) -> tuple[Run, pl.Trainer, Any]:
     """Everything up to the first step, so that whatever is wrong with options or data shows before training."""
     task = asked(config, dataset)
-    parts = _parts(config, dataset, start.split, graphs)
+    parts = parts_of(config, dataset, start.split, graphs)
     task.check_defined(labels(parts["valid"]), "valid")
     task = task.fitted(labels(parts["train"]))
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -253,7 +242,7 @@ def _assemble(
         callbacks.append(EarlyStopping(f"valid_{task.metric}", patience=config.patience, mode=mode))
     if progress:
         callbacks.append(Bar(keeper, task.rule.label))
-    trainer = _trainer(config, callbacks, out, progress)
+    trainer = trainer_of(config, callbacks, out, progress)
     device = trainer.strategy.root_device
     packed = pack(parts["train"], config.model, device)
     if config.compile:
@@ -277,49 +266,6 @@ def _assemble(
     return Run(config, dataset, start.split, parts, learner, keeper, out, start, trainer.world_size), trainer, loader
 
 
-def _parts(
-    config: TrainConfig, dataset: AnyDataset, split: dict[str, list[int]], graphs: Sequence[Data] | None
-) -> dict[str, Any]:
-    prepared = dataset.encoded(config.model) if graphs is None else graphs
-    parts = {name: take(prepared, chosen) for name, chosen in split.items()}
-    for name in ("train", "valid"):
-        if not len(parts[name]):
-            raise DataError(_nothing_in(name, config.split or dataset.default_split, dataset.name, len(prepared)))
-    if (config.test_data or (config.split or dataset.default_split) != OFFICIAL) and first_process():
-        _tell_repeats(repeats(dataset, split))
-    return parts | dict(_further(config, dataset))
-
-
-def _further(config: TrainConfig, dataset: AnyDataset) -> Iterator[tuple[str, Any]]:
-    """Name and test part of each further data set that the run is scored on."""
-    for name in config.also:
-        other = load_data(replace(config, data=name, also=()), dataset.features)
-        check_same_kind(other, dataset.task, dataset.features, dataset.featuriser)
-        yield name, other.encoded(config.model, split_of(config, other)["test"])
-
-
-def _nothing_in(part: str, split: str, name: str, count: int) -> str:
-    if part != "train" or split != OFFICIAL:
-        return f"the {part} split of {name} is empty ({count} examples); use another split"
-    other = name.partition("-")[0]
-    other = f"--data {other}" if other != name and other in DATA_SETS else "other data"
-    return (
-        f"{name} has no training part: it is there to score what was trained on {other}, with evaluate "
-        f"--checkpoint RUN --data {name} --split-part test; train on that, or give --split random"
-    )
-
-
-def _tell_repeats(found: Repeats) -> None:
-    if found.rows:
-        labels = f", {found.contradicting} of them with labels that contradict each other" * bool(found.contradicting)
-        log.warning(f"{found.rows} rows repeat one of {found.molecules} molecules, in whatever spelling{labels}")
-    if found.leaked:
-        log.warning(
-            f"{found.leaked} molecules of valid and test stand in train, too, and flatter scores: merge rows that "
-            "repeat a molecule, or leave out --no-group-repeats"
-        )
-
-
 def _meta(config: TrainConfig, dataset: AnyDataset, task: Task, train: Any) -> Meta:
     molecules = dataset.reader is not None and dataset.features.node_sizes == ATOM_SIZES and task.level == "graph"
     return Meta(
@@ -331,34 +277,6 @@ def _meta(config: TrainConfig, dataset: AnyDataset, task: Task, train: Any) -> M
         content=dataset.content,
         seen=Domain.of(train, task).plain() if molecules else None,
     )
-
-
-def _trainer(config: TrainConfig, callbacks: list[Callback], out: Path | None, progress: bool) -> pl.Trainer:
-    devices: Any = int(config.devices) if re.fullmatch("-?[0-9]+", config.devices) else config.devices
-    try:
-        return pl.Trainer(
-            accelerator=config.accelerator,
-            devices=devices,
-            num_nodes=config.num_nodes,
-            precision=config.precision,  # type: ignore[arg-type]  # a wrong one is Lightning's to refuse
-            max_epochs=config.epochs,
-            gradient_clip_val=config.clip or None,
-            callbacks=callbacks,
-            plugins=[AtomicCheckpointIO()],
-            default_root_dir=out,
-            logger=False,  # the keeper writes metrics.csv, whole
-            enable_progress_bar=progress,
-            # What follows costs milliseconds an epoch, which is most of the time on small data sets.
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            log_every_n_steps=10**9,
-            use_distributed_sampler=False,  # ours knows about devices: see EpochSampler
-        )
-    except Exception as error:  # Lightning has several kinds for options it refuses
-        given = f"accelerator={config.accelerator}, devices={config.devices}, precision={config.precision}"
-        raise ConfigError(
-            f"the trainer refuses its options: {str(error).splitlines()[0]} (got {given}; auto takes what is there)"
-        ) from error
 
 
 def _fit(trainer: pl.Trainer, run: Run, loader: Any, last: Path | None) -> None:
@@ -377,19 +295,3 @@ def _fit(trainer: pl.Trainer, run: Run, loader: Any, last: Path | None) -> None:
     except SystemExit as error:  # how Lightning ends after SIGINT and SIGTERM
         raise KeyboardInterrupt from error
     run.learner.to(trainer.strategy.root_device)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's advice: loaders without workers and few steps an epoch are meant."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\..*")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

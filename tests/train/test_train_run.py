@@ -22,7 +22,7 @@ from plstm_graph.train.callbacks import Keeper, progress_console
 from plstm_graph.train.checkpoint import read
 from plstm_graph.train.data import train_loader
 from plstm_graph.train.results import commit
-from plstm_graph.train.run import first_process
+from plstm_graph.train.trainer import first_process
 
 
 def same(first: dict[str, Any], second: dict[str, Any]) -> bool:

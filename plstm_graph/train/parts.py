@@ -1,0 +1,74 @@
+"""What a run is trained, chosen and scored on: the parts of its data, encoded for its model."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch_geometric.data import Data
+
+from plstm_graph.config.names import DATA_SETS
+from plstm_graph.data.dataset import AnyDataset
+from plstm_graph.data.examples import take
+from plstm_graph.data.splits import OFFICIAL
+from plstm_graph.errors import DataError
+from plstm_graph.train.config import TrainConfig
+from plstm_graph.train.data import Repeats, load_data, repeats, split_of
+from plstm_graph.train.evaluation import check_same_kind
+from plstm_graph.train.trainer import first_process
+
+log = logging.getLogger(__name__)
+
+
+def parts_of(
+    config: TrainConfig, dataset: AnyDataset, split: dict[str, list[int]], graphs: Sequence[Data] | None
+) -> dict[str, Any]:
+    """Train, valid and test, and the test parts of ``config.also`` by their names.
+
+    Args:
+        config: of the run.
+        dataset: its data.
+        split: numbers of the examples of each part.
+        graphs: all of them as the model reads them, where that is known already.
+
+    Raises:
+        DataError: there is nothing to train on or to choose by; a further data set is of another kind.
+    """
+    prepared = dataset.encoded(config.model) if graphs is None else graphs
+    parts = {name: take(prepared, chosen) for name, chosen in split.items()}
+    for name in ("train", "valid"):
+        if not len(parts[name]):
+            raise DataError(_nothing_in(name, config.split or dataset.default_split, dataset.name, len(prepared)))
+    if (config.test_data or (config.split or dataset.default_split) != OFFICIAL) and first_process():
+        _tell_repeats(repeats(dataset, split))
+    return parts | dict(_further(config, dataset))
+
+
+def _further(config: TrainConfig, dataset: AnyDataset) -> Iterator[tuple[str, Any]]:
+    """Name and test part of each further data set that the run is scored on."""
+    for name in config.also:
+        other = load_data(replace(config, data=name, also=()), dataset.features)
+        check_same_kind(other, dataset.task, dataset.features, dataset.featuriser)
+        yield name, other.encoded(config.model, split_of(config, other)["test"])
+
+
+def _nothing_in(part: str, split: str, name: str, count: int) -> str:
+    if part != "train" or split != OFFICIAL:
+        return f"the {part} split of {name} is empty ({count} examples); use another split"
+    other = name.partition("-")[0]
+    other = f"--data {other}" if other != name and other in DATA_SETS else "other data"
+    return (
+        f"{name} has no training part: it is there to score what was trained on {other}, with evaluate "
+        f"--checkpoint RUN --data {name} --split-part test; train on that, or give --split random"
+    )
+
+
+def _tell_repeats(found: Repeats) -> None:
+    if found.rows:
+        labels = f", {found.contradicting} of them with labels that contradict each other" * bool(found.contradicting)
+        log.warning(f"{found.rows} rows repeat one of {found.molecules} molecules, in whatever spelling{labels}")
+    if found.leaked:
+        log.warning(
+            f"{found.leaked} molecules of valid and test stand in train, too, and flatter scores: merge rows that "
+            "repeat a molecule, or leave out --no-group-repeats"
+        )
