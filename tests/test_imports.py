@@ -39,7 +39,7 @@ HOMES = {
         "data/digits.py",
         "draw/answers.py",
         "models/forest.py",
-        "estimators.py",
+        "estimators/",
     ),
     "matplotlib": ("draw/",),
     "jinja2": ("train/page/__init__.py",),
