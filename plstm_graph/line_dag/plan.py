@@ -4,10 +4,10 @@ The tables are written for the edges as they point; a reversed reading swaps row
 lists of exiting pairs), so that one plan serves both directions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from enum import IntEnum
 from functools import cache, cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -105,8 +105,33 @@ class Tables(NamedTuple):
     levels: Tensor
 
 
+class Launches(NamedTuple):
+    """Numbers that launches on a GPU take from the sizes of a plan.
+
+    Attributes:
+        graphs, edges, pairs: in all.
+        counts: graphs of each class that tiles serve.
+        walks: programs of a walk.
+        programs, programs_back: of the attention for each head, and of its backward pass, for which wide graphs take
+            two kinds of programs.
+        room: numbers of states and matrices.
+        large_nodes, large_edges: of the graphs that tiles do not serve.
+    """
+
+    graphs: int
+    edges: int
+    pairs: int
+    counts: tuple[int, ...]
+    walks: int
+    programs: int
+    programs_back: int
+    room: int
+    large_nodes: int
+    large_edges: int
+
+
 class Plan(Tables):
-    """The tables, and what has been worked out from their sizes."""
+    """The tables, and what backends work out from their sizes once for all layers; a copy begins without that."""
 
     @cached_property
     def filled(self) -> bool:
@@ -114,8 +139,13 @@ class Plan(Tables):
         return int(self.host[Host.NODES].sum()) != self.nodes.size(1)
 
     @cached_property
-    def memo(self) -> dict[Any, Any]:
-        """Notes by what they were worked out for; a copy begins without."""
+    def places(self) -> dict[int, list[int]]:
+        """Where parts of a tensor of gates begin, by heads; see :func:`plstm_graph.ops.flat.places`."""
+        return {}
+
+    @cached_property
+    def launches(self) -> dict[Hashable, Launches]:
+        """Numbers for launches, by the layout of their tensors."""
         return {}
 
     def __reduce__(self) -> tuple[type["Plan"], tuple[Tensor, ...]]:

@@ -21,10 +21,10 @@ GATES, GRADIENTS = 5, 6
 
 def places(plan: Plan, heads: int) -> list[int]:
     """Places where the parts begin; ``places[GATES]`` and ``places[GRADIENTS]`` are the sizes of the tensors."""
-    found: list[int] | None = plan.memo.get(heads)
+    found = plan.places.get(heads)
     if found is None:
         nodes, edges, pairs = plan.nodes.size(1), plan.edges.size(1), plan.pairs.size(1)
-        found = plan.memo[heads] = [0]
+        found = plan.places[heads] = [0]
         for rows in (edges, pairs, edges, nodes, edges, pairs):
             found.append(found[-1] + (rows * heads + LINE - 1) // LINE * LINE)
     return found

@@ -480,7 +480,7 @@ def test_a_plan_travels_without_what_was_worked_out_from_it() -> None:
     """To a worker or a file: what was worked out belongs to one backend of one process."""
     plan = DAGS["diamond"]().plan(4)
     places(plan, 2)
-    assert plan.memo
+    assert plan.places
     for copy in (pickle.loads(pickle.dumps(plan)), deepcopy(plan)):
-        assert not copy.memo
+        assert not copy.places
         assert all(torch.equal(a, b) for a, b in zip(copy, plan, strict=True))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from plstm_graph.gates import Gates, NodeTerm
-from plstm_graph.line_dag.plan import TILES, Host, Plan, served_classes
+from plstm_graph.line_dag.plan import TILES, Host, Launches, Plan, served_classes
 from plstm_graph.ops.flat import Norm, places
 from plstm_graph.ops.triton import attention, sweep, walk
 from plstm_graph.ops.triton.runtime import At, ceil_div, launch, power_of_2
@@ -94,51 +94,23 @@ def _form(layout: Layout, reversed: bool) -> _Form:
     )
 
 
-class _Sizes(NamedTuple):
-    """Numbers that the launches take from the sizes of a plan; worked out once for all layers that read it alike.
-
-    Attributes:
-        graphs, edges, pairs: in all.
-        counts: graphs of each class that tiles serve.
-        walks: programs of a walk.
-        programs, programs_back: of the attention for each head, and of its backward pass, for which wide graphs take
-            two kinds of programs.
-        room: numbers of states and matrices.
-        large_nodes, large_edges: of the graphs that tiles do not serve.
-    """
-
-    graphs: int
-    edges: int
-    pairs: int
-    counts: tuple[int, ...]
-    walks: int
-    programs: int
-    programs_back: int
-    room: int
-    large_nodes: int
-    large_edges: int
-
-    @classmethod
-    def of(cls, plan: Plan, form: _Form, layout: Layout) -> "_Sizes":
-        """Sizes of a plan that is for as many classes as tiles serve of this K and V."""
-        host, classes = plan.host.tolist(), served_classes(layout.keys, layout.values)
-        counts = host[Host.GRAPHS][:classes] + (walk.CLASSES.value - classes) * [0]
-        wide = sum(count << number for number, count in enumerate(counts[1:], start=1))
-        return cls(
-            graphs=plan.graphs.size(1),
-            edges=plan.edges.size(1),
-            pairs=plan.pairs.size(1),
-            counts=tuple(counts),
-            walks=sum(count * blocks for count, blocks in zip(counts, form.blocks, strict=True)),
-            programs=counts[0] + wide,
-            programs_back=counts[0] + 2 * wide,
-            room=sum(host[Host.ROOM][:classes]) * TILES[0] * layout.heads,
-            large_nodes=sum(host[Host.NODES][classes:]),
-            large_edges=sum(host[Host.EDGES][classes:]),
-        )
-
-
-"""Queries, keys and values, or their gradients, laid out as a call says."""
+def _launches(plan: Plan, form: _Form, layout: Layout) -> Launches:
+    """Numbers of a plan that is for as many classes as tiles serve of this K and V."""
+    host, classes = plan.host.tolist(), served_classes(layout.keys, layout.values)
+    counts = host[Host.GRAPHS][:classes] + (walk.CLASSES.value - classes) * [0]
+    wide = sum(count << number for number, count in enumerate(counts[1:], start=1))
+    return Launches(
+        graphs=plan.graphs.size(1),
+        edges=plan.edges.size(1),
+        pairs=plan.pairs.size(1),
+        counts=tuple(counts),
+        walks=sum(count * blocks for count, blocks in zip(counts, form.blocks, strict=True)),
+        programs=counts[0] + wide,
+        programs_back=counts[0] + 2 * wide,
+        room=sum(host[Host.ROOM][:classes]) * TILES[0] * layout.heads,
+        large_nodes=sum(host[Host.NODES][classes:]),
+        large_edges=sum(host[Host.EDGES][classes:]),
+    )
 
 
 class Ends(NamedTuple):
@@ -189,10 +161,10 @@ class Call:
         self.device = gates.device
         self.wide = torch.float64 if gates.dtype == torch.float64 else torch.float32
         self.form = _form(layout, reversed)
-        sizes = plan.memo.get(layout)
+        sizes = plan.launches.get(layout)
         if sizes is None:
-            sizes = plan.memo[layout] = _Sizes.of(plan, self.form, layout)
-        self.sizes: _Sizes = sizes
+            sizes = plan.launches[layout] = _launches(plan, self.form, layout)
+        self.sizes = sizes
         self.room: Tensor | None = None
         self._gates: dict[int, Gates] = {}
 

@@ -11,6 +11,7 @@ from plstm_graph.ops.triton import recurrent
 from plstm_graph.ops.triton.runtime import INTERPRETED, At, ceil_div, launch, power_of_2
 
 Vectors = tuple[Tensor | At, ...]
+"""Queries, keys and values, or their gradients, laid out as a call says."""
 
 NUMBERS, NUMBERS_BACK = 1024, 512
 """32-bit numbers of each tile that a warp holds: of three tiles at once, going back of four."""
