@@ -8,7 +8,6 @@ beside it.
 """
 
 import argparse
-import io
 import sys
 import time
 from collections.abc import Iterable
@@ -24,7 +23,6 @@ from plstm_graph import LineDAG
 from plstm_graph.config.architectures import architecture
 from plstm_graph.config.models import ModelConfig
 from plstm_graph.data.paths import NEAR
-from plstm_graph.io.files import atomic_write
 
 WIDTH = 64
 SIZES = (10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
@@ -138,13 +136,7 @@ def draw(rows: Iterable[Row], path: Path) -> bool:
     axes[1, 0].set_ylabel("MiB kept for the backward pass")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Software": None})
-    if path.exists() and path.read_bytes() == content.getvalue():
-        return False
-    with atomic_write(path) as temp:
-        temp.write_bytes(content.getvalue())
-    return True
+    return records.save_figure(figure, path)
 
 
 @records.guarded

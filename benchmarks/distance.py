@@ -7,7 +7,6 @@ from all rows. Two blocks of width 64; one-hop networks have 16, GPS 4. On a GPU
 """
 
 import argparse
-import io
 import random
 import sys
 import time
@@ -23,7 +22,6 @@ from torch_geometric.data import Batch
 from plstm_graph.config.models import ModelConfig
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.paths import NODES, SHARES, Paths, carry
-from plstm_graph.io.files import atomic_write
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.nn.dagnn import DAGNN
 from plstm_graph.train.config import default_config
@@ -140,13 +138,7 @@ def draw(rows: Iterable[Row], path: Path) -> bool:
     axis.set_ylabel("mean square error")
     axis.grid(True, which="major", color="#DDDDDD", lw=0.6)
     axis.legend(frameon=False, fontsize=8)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Software": None})
-    if path.exists() and path.read_bytes() == content.getvalue():
-        return False
-    with atomic_write(path) as temp:
-        temp.write_bytes(content.getvalue())
-    return True
+    return records.save_figure(figure, path)
 
 
 @records.guarded

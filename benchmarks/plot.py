@@ -1,13 +1,11 @@
 """Cost against size, a curve for each backend or form, from stored rows."""
 
-import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from records import save_figure
 from tables import latest
-
-from plstm_graph.io.files import atomic_write
 
 FAMILY = "molecules of 20 to 30 atoms"
 # Colours that the colour-blind can tell apart (Okabe and Ito; Tol's wine), and a marker for each.
@@ -71,13 +69,7 @@ def draw(rows: list[Row], path: Path, picture: str = "operator") -> bool:
         axis.set_ylabel("forward and backward pass, median (ms)")
     order = sorted(shown, key=lambda name: place(name, styles))
     figure.legend([shown[name] for name in order], order, loc="outside right upper", frameon=False)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Software": None})
-    if path.exists() and path.read_bytes() == content.getvalue():
-        return False
-    with atomic_write(path) as temp:
-        temp.write_bytes(content.getvalue())
-    return True
+    return save_figure(figure, path)
 
 
 def style(name: str, styles: Styles) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Rows of results: one JSON line each, with where, when and on what it was measured."""
 
 import importlib.metadata
+import io
 import shlex
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 
 from plstm_graph.errors import PLSTMGraphError
+from plstm_graph.io.files import atomic_write
 from plstm_graph.train.machine import machine
 from plstm_graph.train.results import append_line as append
 from plstm_graph.train.results import now, versions
@@ -100,3 +102,14 @@ def merge(source: Path, target: Path) -> int:
     for row in new:
         append(target, row)
     return len(new)
+
+
+def save_figure(figure: Any, path: Path) -> bool:
+    """Writes a figure as PNG, unless the file has these bytes already; says whether it did."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", metadata={"Software": None})
+    if path.exists() and path.read_bytes() == content.getvalue():
+        return False
+    with atomic_write(path) as temp:
+        temp.write_bytes(content.getvalue())
+    return True
