@@ -27,6 +27,7 @@ from tables import (
     rounding_table,
     speed_table,
     suite_table,
+    tracking_table,
     trials_table,
 )
 
@@ -46,6 +47,7 @@ OTHERS = {
     "environments": suite_table,
     "data": data_table,
     "reach": reach_table,
+    "tracking": tracking_table,
     "explanations": explanations_table,
     "reliability": reliability_table,
     "devices": devices_table,

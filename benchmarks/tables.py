@@ -1,5 +1,6 @@
 """Markdown tables from stored rows."""
 
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable
@@ -255,6 +256,23 @@ def data_table(rows: list[Row]) -> str:
     for row in rows:
         times = (f"{row['batch_ms']:.2f} ms", f"{row['step_ms']:.2f} ms", f"{100 * row['share']:.1f} %")
         lines.append([row["data"], row["name"], str(row["batch_size"]), *times])
+    return "\n\n".join(["\n".join(_line(line) for line in lines), _where(rows)]) if rows else "No rows yet."
+
+
+def tracking_table(rows: list[Row]) -> str:
+    """How often the state of a chain is told right, by what is tracked and J: mean over seeds, least and most."""
+    found: dict[tuple[int, int], list[Row]] = defaultdict(list)
+    for row in rows:
+        found[row["things"], row["states"]].append(row)
+    lengths = list(rows[0]["right"]) if rows else []
+    heads = ["tokens", "J", *(f"{int(length):,} tokens" for length in lengths), "by chance", "seeds", "seconds a run"]
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
+    for (things, states), own in sorted(found.items()):
+        right = [[row["right"][length] for row in own] for length in lengths]
+        shares = [f"{statistics.fmean(some):.3f} ({min(some):.3f} to {max(some):.3f})" for some in right]
+        seconds = statistics.median(row["seconds"] for row in own)
+        chance = 1 / math.factorial(things)
+        lines.append([f"S{things}", str(states), *shares, f"{chance:.3f}", str(len(own)), f"{seconds:.0f}"])
     return "\n\n".join(["\n".join(_line(line) for line in lines), _where(rows)]) if rows else "No rows yet."
 
 
