@@ -48,12 +48,13 @@ HOMES = {
     "torch_scatter": ("ops/scatter.py",),
     "numba": ("ops/numba/", "grid/numba/"),
     "llvmlite": ("ops/numba/",),
+    "optuna": ("train/searching/study.py",),
     "yacs": ("graphgym.py",),
     "triton": ("ops/triton/", "grid/triton/"),
     "PIL": ("data/arrow.py",),
     "torchvision": ("models/convolution.py",),
 }
-LAZY = ("PIL", "rdkit", "ogb", "pytorch_lightning", "matplotlib", "typer", "networkx", "sklearn", "pandas")
+LAZY = ("PIL", "optuna", "rdkit", "ogb", "pytorch_lightning", "matplotlib", "typer", "networkx", "sklearn", "pandas")
 # OrientDAG("canonical") asks the molecule for its ranks, when it is called.
 LATER = {("transforms.py", "data")}
 FILES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("*.py"))}

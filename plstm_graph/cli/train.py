@@ -29,10 +29,15 @@ def train(
     overwrite: Annotated[bool, option("--overwrite", "Replace the run in --out.")] = False,
     seeds: Annotated[str | None, option("--seeds", "A series of runs, one for each: 0-9 or 0,2,5.")] = None,
     folds: Annotated[str | None, option("--folds", "A series of runs, one for each fold (and seed).")] = None,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs of a series at a time, on one device.")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs of a series, or trials, at a time.")] = 1,
+    search: Annotated[
+        int | None, option("--search", "First so many trials of options, judged on validation; the best is trained.")
+    ] = None,
+    search_space: Annotated[Path | None, option("--search-space", "TOML file of what is searched instead.")] = None,
     settings: Annotated[list[str] | None, option("--set", "Any other: --set model.head_layers=3; repeat.")] = None,
     minutes: Annotated[
-        float | None, option("--minutes", "Stop after so many, to --resume later (exit code 130).")
+        float | None,
+        option("--minutes", "Stop after so many, to --resume later (exit code 130); a search: then train."),
     ] = None,
     logger: Annotated[str | None, option("--logger", "Epochs also to tensorboard, wandb or mlflow.")] = None,
     quiet: Annotated[bool, option("--quiet", "No progress bar and no summary.")] = False,
@@ -41,16 +46,21 @@ def train(
 ) -> None:
     """Train a model; without options on nav17, 1,017 molecules that ship with RDKit."""
     from plstm_graph.train.config import flat
+    from plstm_graph.train.folders import stored_search
     from plstm_graph.train.owner import check_free
     from plstm_graph.train.results import check_folder
 
     values = {choice.field or choice.name: given[choice.name] for choice in CHOICES if given[choice.name] is not None}
-    chosen, series = _config(config, values | _pairs(settings or []), out, resume, seeds, folds)
+    values |= _pairs(settings or [])
+    chosen, series = _config(config, values, out, resume, seeds, folds)
+    searched = search is not None or (resume and stored_search(str(chosen.out)) is not None)
+    if search_space is not None and (search is None or resume):
+        raise ConfigError("--search-space is for a new search, with its --search; one that goes on keeps its space")
     check_options(flat(chosen))
     check_data_set(chosen.data, chosen.root)
     if not RANKS & os.environ.keys():  # other processes find the folder filled by the first
         check_free(str(chosen.out))
-    if not series and not RANKS & os.environ.keys():
+    if not (series or (searched and resume)) and not RANKS & os.environ.keys():
         check_folder(chosen, resume=resume, overwrite=overwrite)
 
     from plstm_graph.train import train as run
@@ -58,12 +68,17 @@ def train(
     from plstm_graph.train.trainer import first_process
 
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "progress": not quiet}
-    how["command"] = command_of(chosen, _members(chosen, series, overwrite))
-    if minutes is not None:
+    if minutes is not None and not searched:
         if series:
             raise ConfigError("--minutes is for a single run; a series is stopped by Ctrl-C and goes on with --resume")
         how["minutes"] = minutes
     try:
+        if searched:
+            find = {"jobs": jobs, "minutes": minutes, "resume": resume, "overwrite": overwrite, "progress": not quiet}
+            chosen = _search(chosen, search, search_space, {*values, *_named(config)}, series, find)
+            how["resume"] = _is_trained(chosen, series)
+            how["overwrite"] = not how["resume"]
+        how["command"] = command_of(chosen, _members(chosen, series, how["overwrite"]))
         if logger is not None:
             how["callbacks"] = [_logged(logger, chosen, series)]
         found = train_series(chosen, jobs=jobs, **series, **how) if series else run(chosen, **how)
@@ -72,9 +87,43 @@ def train(
             typer.echo(f"{str(stop) or 'interrupted'}; {_advice(str(chosen.out))}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     if not quiet and first_process():
+        if searched:
+            _search_summary(str(chosen.out))
         _series_summary(found, str(chosen.out)) if series else _summary(found, str(chosen.out))
     if series and found["failed"]:
         raise typer.Exit(FAILED)
+
+
+def _search(
+    config: Any, trials: int | None, space: Path | None, given: set[str], series: Mapping[str, Any], how: dict[str, Any]
+) -> Any:
+    """The config with the options that a search finds best."""
+    from plstm_graph.train.searching import read_space, search
+
+    if RANKS & os.environ.keys():
+        raise ConfigError("--search runs in one process, which has its trials side by side with --jobs")
+    asked = read_space(space, config) if space is not None else None
+    return search(config, trials, space=asked, fixed=given, series=series, **how)
+
+
+def _is_trained(config: Any, series: Mapping[str, Any]) -> bool:
+    """Whether what a search found best is in its folder, begun or finished."""
+    from plstm_graph.train.config import differences
+    from plstm_graph.train.folders import stored_series
+    from plstm_graph.train.results import CONFIG, stored_config
+
+    if series:
+        stored = stored_series(config.out)
+        return stored is not None and not differences(config, stored[0])
+    return (Path(config.out) / CONFIG).is_file() and not differences(config, stored_config(config.out))
+
+
+def _named(path: Path | None) -> set[str]:
+    """Options of a config file by flat name."""
+    from plstm_graph.train.config import read_toml
+
+    content = read_toml(path) if path else {}
+    return {*content, *(f"model.{name}" for name in content.get("model", {}))}
 
 
 def _logged(logger: str, config: Any, series: Mapping[str, Any]) -> Any:
@@ -98,7 +147,7 @@ def _members(config: Any, asked: dict[str, Any], overwrite: bool) -> dict[str, l
 
 
 def _advice(out: str) -> str:
-    if any((Path(out) / name).is_file() for name in ("config.toml", "series.toml")):
+    if any((Path(out) / name).is_file() for name in ("config.toml", "series.toml", "search/search.toml")):
         return f"resume with: plstm-graph train --resume --out {shlex.quote(out)}"
     return "nothing was written"  # training had not started
 
@@ -119,7 +168,7 @@ def _config(
     And the seeds and folds of a series, none for a single run.
     """
     from plstm_graph.train.config import TrainConfig, default_config, from_dict, override, read_toml
-    from plstm_graph.train.folders import numbers, stored_series
+    from plstm_graph.train.folders import numbers, stored_search, stored_series
     from plstm_graph.train.results import stored_config
 
     series: dict[str, Any] = {}
@@ -132,13 +181,28 @@ def _config(
     data = str(given.get("data") or from_file.get("data") or TrainConfig.data)
     name = stem(data)
     out = out or from_file.get("out") or str(Path("runs") / name)
-    base, stored = default_config(data), stored_series(out) if resume else None
-    if stored:
+    base, found = default_config(data), stored_search(out) if resume else None
+    stored = stored_series(out) if resume else None
+    if found:
+        base, own = found
+        series = {name: own[name] for name in ("seeds", "folds") if name in own} | series
+    elif stored:
         base, known = stored
         series = known | series
     elif resume and not series:
         base = stored_config(out)
     return override(from_dict(from_file, base), given | {"out": out}), series
+
+
+def _search_summary(out: str) -> None:
+    from plstm_graph.train.folders import SEARCH, TRIALS
+    from plstm_graph.train.results import read_lines
+    from plstm_graph.train.searching.study import best_row, words
+
+    rows = read_lines(Path(out) / SEARCH / TRIALS)
+    if best := best_row(rows):
+        what = f"trial {best['trial']} of {len(rows)} was the best on validation ({best['metric']} {best['valid']:.4f})"
+        typer.echo(f"{what}: {words(best['values'])}")
 
 
 def _series_summary(found: Mapping[str, Any], out: str) -> None:

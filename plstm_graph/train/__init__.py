@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from plstm_graph.train.infer import embed
     from plstm_graph.train.portable import export
     from plstm_graph.train.run import train
+    from plstm_graph.train.searching import search
     from plstm_graph.train.series import train_series
 
-__all__ = ["TrainConfig", "embed", "evaluate", "explain", "export", "predict", "train", "train_series"]
+__all__ = ["TrainConfig", "embed", "evaluate", "explain", "export", "predict", "search", "train", "train_series"]
 
 _HOME = {
     "train": "run",
     "train_series": "series",
+    "search": "searching",
     "evaluate": "evaluation",
     "predict": "bulk",
     "embed": "infer",

@@ -43,11 +43,24 @@ def summary_table(summary: Mapping[str, Any]) -> Any:
     return table
 
 
+def ending(row: Row | Failure) -> str:
+    """How a run of a series ended."""
+    if isinstance(row, Failure):
+        return failed_because(row)
+    valid, test = (results.number(row[part][row["metric"]]) for part in ("valid", "test"))
+    return f"{row['metric']} valid {valid:.4f} test {test:.4f} ({row['minutes']:.1f} min)"
+
+
+def failed_because(failure: Failure) -> str:
+    """Why there is no row; with the traceback, where nobody foresaw it."""
+    return f"failed: {failure.reason}" + ("" if failure.foreseen else f"\n{failure.trace}".rstrip())
+
+
 class Display:
     """On stderr: a bar for each run that is under way and one for all; without a terminal, lines now and then."""
 
-    def __init__(self, total: int, done: int) -> None:
-        self.total, self.done = total, done
+    def __init__(self, total: int, done: int, what: str = "runs") -> None:
+        self.total, self.done, self.what = total, done, what
         self._before, self._since = done, time.monotonic()
         self._begun: dict[str, float] = {}
         self._progress: Any = None
@@ -56,13 +69,13 @@ class Display:
 
     def __enter__(self) -> "Display":
         if self.done:
-            self._print(f"{self.done} of {self.total} runs are finished already")
+            self._print(f"{self.done} of {self.total} {self.what} are finished already")
         if sys.stderr.isatty():
             from rich.progress import BarColumn, Progress, TextColumn
 
             columns = (TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[text]}"))
             self._progress = Progress(*columns, console=progress_console())
-            self._all = self._progress.add_task("all runs", total=self.total, completed=self.done, text="")
+            self._all = self._progress.add_task(f"all {self.what}", total=self.total, completed=self.done, text="")
             self._progress.start()
         return self
 
@@ -83,20 +96,15 @@ class Display:
             self._said[job.name] = time.monotonic()
             self._print(f"{job.name}: epoch {epoch}/{epochs}  {text}")
 
-    def end(self, job: Named, row: Row | Failure) -> None:
-        """How a run ended."""
+    def end(self, job: Named, text: str) -> None:
+        """How a run ended, in words."""
         self.done += 1
         if self._progress:
             if job.name in self._tasks:
                 self._progress.remove_task(self._tasks.pop(job.name))
             rest = left(time.monotonic() - self._since, self.done - self._before, self.total - self._before)
             self._progress.update(self._all, completed=self.done, text=rest)
-        where = f"[{self.done}/{self.total}] {job.name}"
-        if isinstance(row, Failure):
-            self._print(f"{where}: failed: {row.reason}" + ("" if row.foreseen else f"\n{row.trace}".rstrip()))
-        else:
-            valid, test = (results.number(row[part][row["metric"]]) for part in ("valid", "test"))
-            self._print(f"{where}: {row['metric']} valid {valid:.4f} test {test:.4f} ({row['minutes']:.1f} min)")
+        self._print(f"[{self.done}/{self.total}] {job.name}: {text}")
 
     def _print(self, text: str) -> None:
         if self._progress:

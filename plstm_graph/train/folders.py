@@ -2,13 +2,17 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from plstm_graph.errors import CheckpointError, ConfigError
 from plstm_graph.io.files import expanded
 from plstm_graph.train.config import TrainConfig, from_dict, read_toml
 from plstm_graph.train.results import CONFIG, RUN_ROWS, SERIES
 
+SEARCH, SEARCH_CONFIG, TRIALS = "search", "search.toml", "trials.jsonl"
+"""Folder of a search beside the run of what it found, what is searched, and a row a trial."""
 INSTEAD = "give best.ckpt or the folder that train was given as --out"
 _WHOLE = re.compile("[0-9]+")
 
@@ -58,6 +62,17 @@ def stored_series(out: str | Path) -> tuple[TrainConfig, dict[str, list[int]]] |
     content = read_toml(path)
     series = content.pop("series")
     return from_dict(content), {name: series[name] for name in ("seeds", "folds")}
+
+
+def stored_search(out: str | Path) -> tuple[TrainConfig, dict[str, Any]] | None:
+    """Config of the search in a folder and what else it stores (see ``searching.plan.Plan``), or None where there is
+    none."""
+    path = Path(out) / SEARCH / SEARCH_CONFIG
+    if not path.is_file():
+        return None
+    content = read_toml(path)
+    own = content.pop("search")
+    return replace(from_dict(content), out=str(out)), own
 
 
 def numbers(text: str, name: str = "seeds") -> list[int]:

@@ -13,7 +13,7 @@ from plstm_graph.data.examples import take
 from plstm_graph.data.splits import OFFICIAL
 from plstm_graph.errors import DataError
 from plstm_graph.train.config import TrainConfig
-from plstm_graph.train.data import Repeats, load_data, repeats, split_of
+from plstm_graph.train.data import load_data, repeats, split_of
 from plstm_graph.train.evaluation import check_same_kind
 from plstm_graph.train.trainer import first_process
 
@@ -39,8 +39,6 @@ def parts_of(
     for name in ("train", "valid"):
         if not len(parts[name]):
             raise DataError(_nothing_in(name, config.split or dataset.default_split, dataset.name, len(prepared)))
-    if (config.test_data or (config.split or dataset.default_split) != OFFICIAL) and first_process():
-        _tell_repeats(repeats(dataset, split))
     return parts | dict(_further(config, dataset))
 
 
@@ -63,7 +61,11 @@ def _nothing_in(part: str, split: str, name: str, count: int) -> str:
     )
 
 
-def _tell_repeats(found: Repeats) -> None:
+def tell_repeats(config: TrainConfig, dataset: AnyDataset, split: dict[str, list[int]]) -> None:
+    """Warns of molecules that stand in the data more than once, where no official split is used."""
+    if not (config.test_data or (config.split or dataset.default_split) != OFFICIAL) or not first_process():
+        return
+    found = repeats(dataset, split)
     if found.rows:
         labels = f", {found.contradicting} of them with labels that contradict each other" * bool(found.contradicting)
         log.warning(f"{found.rows} rows repeat one of {found.molecules} molecules, in whatever spelling{labels}")

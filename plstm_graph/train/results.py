@@ -143,6 +143,12 @@ def append_line(path: str | PathLike[str], row: Mapping[str, Any]) -> None:
         os.fsync(stream.fileno())
 
 
+def write_lines(path: str | PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """A row a line, whole or not at all."""
+    with atomic_write(path) as temp:
+        temp.write_text("".join(json.dumps(_finite(row), ensure_ascii=False) + "\n" for row in rows), "utf-8")
+
+
 def read_lines(path: str | PathLike[str]) -> list[dict[str, Any]]:
     """Rows of a file, none if there is no file; a line that is not JSON is named on stderr and left out."""
     rows, path = [], Path(path)

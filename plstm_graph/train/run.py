@@ -43,7 +43,7 @@ from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.module import Learner
 from plstm_graph.train.outputs import outputs
 from plstm_graph.train.owner import Owner, owned
-from plstm_graph.train.parts import parts_of
+from plstm_graph.train.parts import parts_of, tell_repeats
 from plstm_graph.train.progress import Waiting
 from plstm_graph.train.report import Run, Trained, report
 from plstm_graph.train.start import Start
@@ -145,10 +145,9 @@ def _train(
         fitted = architecture(config.model.model).fitted
         if config.ensemble > 1:
             check_members(config, dataset.task)
-        if config.budget and not fitted:  # a forest has no parameters to count
-            model = fit_width(dataset.features, dataset.task.num_outputs, config.model, config.budget)
-            config = replace(config, model=model)
+        config = _sized(config, dataset)
         start = _start(config, dataset, resume, command)
+        tell_repeats(config, dataset, start.split)
         if fitted:
             return _fit_once(config, dataset, start)
         if config.ensemble > 1:
@@ -161,11 +160,7 @@ def _train(
             return fit_members(config, dataset, encoded, parts, meta, start, train=train, **how)
         guards = [Guard(owner)] if owner else []
         run, trainer, loader = _assemble(config, dataset, graphs, progress, start, [*callbacks, *guards])
-        if config.init_from and not (resume and results.last_checkpoint(str(config.out))):
-            count = begin_from(run.learner.model, run.learner.task, config.init_from, dataset.features)
-            log.info("%d numbers of the model come from %s", count, config.init_from)
-        run.learner.to(trainer.strategy.root_device)
-        outputs(run.learner, take(run.parts["valid"], [0]))  # a backend may refuse the model
+        _begin(run, trainer, again=bool(resume and results.last_checkpoint(str(config.out))))
         last = None
         if owner:
             last = results.open_folder(config, start.write, resume=resume, rejected=run.dataset.rejected)
@@ -175,6 +170,44 @@ def _train(
         if owner:
             owner.check()
         return report(run, write=first_process())
+
+
+def validate(config: TrainConfig, dataset: AnyDataset, callbacks: Sequence[Callback]) -> None:
+    """Trains one network for what its callbacks see of it; the test part is not read, and nothing is written.
+
+    Args:
+        config: ``out``, ``ensemble`` and ``also`` do not matter.
+        dataset: what to train on.
+        callbacks: for Lightning's trainer.
+
+    Raises:
+        Exception: as :func:`train`, and what callbacks raise.
+    """
+    config = replace(anywhere(config), out=None, ensemble=1, also=())
+    with isolate_rng(), quiet(), memory_advice(config.batch_size):
+        config = _sized(config, dataset)
+        start = _start(config, dataset, resume=False, command=None)
+        start.split["test"] = []
+        run, trainer, loader = _assemble(config, dataset, None, False, start, callbacks)
+        _begin(run, trainer)
+        _fit(trainer, run, loader, None)
+
+
+def _sized(config: TrainConfig, dataset: AnyDataset) -> TrainConfig:
+    """With the width that the budget allows, if there is one; a forest has no parameters to count."""
+    if not config.budget or architecture(config.model.model).fitted:
+        return config
+    return replace(config, model=fit_width(dataset.features, dataset.task.num_outputs, config.model, config.budget))
+
+
+def _begin(run: Run, trainer: pl.Trainer, again: bool = False) -> None:
+    """The learner on its device, with the weights it begins with, and tried on one example."""
+    config = run.config
+    if config.init_from and not again:
+        count = begin_from(run.learner.model, run.learner.task, config.init_from, run.dataset.features)
+        log.info("%d numbers of the model come from %s", count, config.init_from)
+    run.learner.to(trainer.strategy.root_device)
+    outputs(run.learner, take(run.parts["valid"], [0]))  # a backend may refuse the model
 
 
 def asked(config: TrainConfig, dataset: AnyDataset) -> Task:

@@ -14,7 +14,7 @@ from plstm_graph.train import results, shared
 from plstm_graph.train.analysis import score_runs
 from plstm_graph.train.callbacks import Reporter
 from plstm_graph.train.config import TrainConfig, anywhere, differences, read_toml, to_dict, toml
-from plstm_graph.train.display import Display
+from plstm_graph.train.display import Display, ending
 from plstm_graph.train.folders import stored_series
 from plstm_graph.train.owner import owned
 from plstm_graph.train.pool import Failure, Row, Say, outcomes, terminable, unseen
@@ -140,7 +140,7 @@ def _train_series(
                     rows[run.name] = row
                     results.append_line(out / RUN_ROWS, row)
                 if display:
-                    display.end(run, row)
+                    display.end(run, ending(row))
     summary = summarise([rows[run.name] for run in members if run.name in rows], failed)
     summary |= {"seeds": seeds, "folds": folds, "command": command}
     results.write_json(out / SUMMARY, summary)

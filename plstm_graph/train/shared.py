@@ -9,7 +9,10 @@ from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import load_data
 
-READ_FROM = ("data", "root", "targets", "smiles_column", "task", "featuriser", "descriptors")
+READ_FROM = (
+    *("data", "root", "targets", "smiles_column", "task", "featuriser", "descriptors"),
+    *("split_column", "test_data"),
+)
 """What decides which data set a run reads."""
 
 

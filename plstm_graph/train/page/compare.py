@@ -25,6 +25,7 @@ from plstm_graph.train.page.parts import (
     plus_minus,
     signed,
 )
+from plstm_graph.train.page.searched import searched
 from plstm_graph.train.page.single import MOST_TARGETS, intervals_note, unfinished
 from plstm_graph.train.record import Record
 
@@ -44,6 +45,7 @@ def compare(entries: Sequence[Entry]) -> Page:
     if len(finished) > 1:
         sections.append(_paired(finished, metric))
     sections += _training(entries, metric)
+    sections += [section for entry in entries if len(entries) == 1 and entry.path if (section := searched(entry.path))]
     if finished:
         sections.append(leaderboard(finished, metric))
     sections += [_configuration(entries), *([_provenance(finished)] if finished else [])]

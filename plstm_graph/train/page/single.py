@@ -24,6 +24,7 @@ from plstm_graph.train.page.parts import (
     option,
     png,
 )
+from plstm_graph.train.page.searched import searched
 from plstm_graph.train.page.tested import calibration, predictions, worst_graphs
 from plstm_graph.train.record import Predictions, Record
 from plstm_graph.train.results import PATCHES
@@ -37,6 +38,7 @@ def single(record: Record) -> Page:
     options, metrics, test = record.options, record.metrics, record.predictions.get("test")
     tiles: list[tuple[str, str, str]] = []
     sections = [_training(record)] if record.history else []
+    sections += [section for section in [searched(record.path)] if section]
     if metrics is not None:
         samples = analysis.draws(len(test.index), test.prediction.shape[1]) if test else np.empty((0, 0), int)
         found = analysis.bootstrap(test, list(metrics["test"]), samples) if test else {}
