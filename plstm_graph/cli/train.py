@@ -40,6 +40,7 @@ def train(
         option("--minutes", "Stop after so many, to --resume later (exit code 130); a search: then train."),
     ] = None,
     logger: Annotated[str | None, option("--logger", "Epochs also to tensorboard, wandb or mlflow.")] = None,
+    profile: Annotated[bool, option("--profile", "Say at the end where the time went, also in profile.txt.")] = False,
     quiet: Annotated[bool, option("--quiet", "No progress bar and no summary.")] = False,
     debug: Debug = False,
     **given: Any,
@@ -81,6 +82,8 @@ def train(
         how["command"] = command_of(chosen, _members(chosen, series, how["overwrite"]))
         if logger is not None:
             how["callbacks"] = [_logged(logger, chosen, series)]
+        if profile:
+            how["profiler"] = phases = _phases(series)
         found = train_series(chosen, jobs=jobs, **series, **how) if series else run(chosen, **how)
     except (KeyboardInterrupt, TimeUp) as stop:
         if first_process():
@@ -90,6 +93,9 @@ def train(
         if searched:
             _search_summary(str(chosen.out))
         _series_summary(found, str(chosen.out)) if series else _summary(found, str(chosen.out))
+    if profile and first_process():
+        phases.write(Path(str(chosen.out)))
+        typer.echo(phases.table())
     if series and found["failed"]:
         raise typer.Exit(FAILED)
 
@@ -124,6 +130,15 @@ def _named(path: Path | None) -> set[str]:
 
     content = read_toml(path) if path else {}
     return {*content, *(f"model.{name}" for name in content.get("model", {}))}
+
+
+def _phases(series: Mapping[str, Any]) -> Any:
+    """What times the phases of a run."""
+    from plstm_graph.train.profiling import Phases
+
+    if series:
+        raise ConfigError("--profile is for one run; a series is as fast as its runs")
+    return Phases()
 
 
 def _logged(logger: str, config: Any, series: Mapping[str, Any]) -> Any:

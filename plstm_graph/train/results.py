@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 CONFIG, SCORES, HISTORY, PREDICTIONS = "config.toml", "metrics.json", "metrics.csv", "predictions.csv"
 REJECTED, PAGE, PATCHES = "rejected.csv", "report.html", "patches.png"
-START, CARD = "start.json", "card.md"
+START, CARD, PROFILE = "start.json", "card.md", "profile.txt"
 PICTURES = ("curves.png", "parity.png", "roc.png", PATCHES)
-FILES = (CONFIG, SCORES, HISTORY, PREDICTIONS, *PICTURES, REJECTED, PAGE, START, CARD)
+FILES = (CONFIG, SCORES, HISTORY, PREDICTIONS, *PICTURES, REJECTED, PAGE, START, CARD, PROFILE)
 CHECKPOINTS = ("best.ckpt", "last.ckpt")
 RUN_ROWS, SUMMARY, SERIES = "runs.jsonl", "summary.json", "series.toml"  # of a series, beside the folders of its runs
 PACKAGES = (

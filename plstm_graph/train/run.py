@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping
+from pytorch_lightning.profilers import PassThroughProfiler, Profiler
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch_geometric.data import Data
 
@@ -44,6 +45,7 @@ from plstm_graph.train.module import Learner
 from plstm_graph.train.outputs import outputs
 from plstm_graph.train.owner import Owner, owned
 from plstm_graph.train.parts import parts_of, tell_repeats
+from plstm_graph.train.profiling import FEATURISING, READING, SCORING
 from plstm_graph.train.progress import Waiting
 from plstm_graph.train.report import Run, Trained, report
 from plstm_graph.train.start import Start
@@ -63,6 +65,7 @@ def train(
     command: str | None = None,
     minutes: float | None = None,
     callbacks: Sequence[Callback] = (),
+    profiler: Profiler | None = None,
 ) -> dict[str, Any]:
     """Trains, tests the weights of the best validation epoch, and returns what ``metrics.json`` holds.
 
@@ -80,6 +83,7 @@ def train(
         minutes: stop after an epoch when another one would last beyond so many from now; then ``resume``. Scores come
             on top, with the last epoch.
         callbacks: more of them for Lightning's trainer.
+        profiler: told what takes how long, see :class:`plstm_graph.train.profiling.Phases`; for one network.
 
     Raises:
         ConfigError, DataError: before any training starts; also where another process is at work in ``config.out``.
@@ -90,7 +94,8 @@ def train(
         KeyboardInterrupt: after Ctrl-C; ``last.ckpt`` holds the last finished epoch.
     """
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "progress": progress, "command": command}
-    return fit(config, dataset, graphs=graphs, minutes=minutes, callbacks=callbacks, **how).metrics
+    how |= {"minutes": minutes, "callbacks": callbacks, "profiler": profiler}
+    return fit(config, dataset, graphs=graphs, **how).metrics
 
 
 def fit(
@@ -104,6 +109,7 @@ def fit(
     command: str | None = None,
     minutes: float | None = None,
     callbacks: Sequence[Callback] = (),
+    profiler: Profiler | None = None,
 ) -> Trained:
     """As :func:`train`, with the trained model beside what it scored."""
     if (resume or overwrite) and config.out is None:
@@ -112,12 +118,15 @@ def fit(
     if minutes is not None:
         check_minutes(config, minutes)
         callbacks = [*callbacks, Deadline(minutes)]
+    if profiler is not None and (config.ensemble > 1 or architecture(config.model.model).fitted):
+        raise ConfigError("a profile is of the training of one network; leave out --profile, or --ensemble")
+    profiler = profiler or PassThroughProfiler()
     # Processes of other devices start once the first has filled the folder: they must not find fault with that.
     if not config.out or not first_process():
-        return _train(config, dataset, graphs, resume, None, progress, command, callbacks)
+        return _train(config, dataset, graphs, resume, None, progress, command, callbacks, profiler)
     with owned(config.out) as owner:
         results.check_folder(config, resume=resume, overwrite=overwrite)
-        return _train(config, dataset, graphs, resume, owner, progress, command, callbacks)
+        return _train(config, dataset, graphs, resume, owner, progress, command, callbacks, profiler)
 
 
 def check_minutes(config: TrainConfig, minutes: float) -> None:
@@ -137,11 +146,13 @@ def _train(
     progress: bool,
     command: str | None,
     callbacks: Sequence[Callback],
+    profiler: Profiler,
 ) -> Trained:
     """A run whose folder, if there is one, belongs to this process or to the first of several."""
     seen = watched(Waiting()) if progress and first_process() else nullcontext()
     with isolate_rng(), quiet(), memory_advice(config.batch_size), seen:
-        dataset = dataset or load_data(config)
+        with profiler.profile(READING):
+            dataset = dataset or load_data(config)
         fitted = architecture(config.model.model).fitted
         if config.ensemble > 1:
             check_members(config, dataset.task)
@@ -159,7 +170,7 @@ def _train(
             how: dict[str, Any] = {"owner": owner, "resume": resume, "progress": progress, "callbacks": callbacks}
             return fit_members(config, dataset, encoded, parts, meta, start, train=train, **how)
         guards = [Guard(owner)] if owner else []
-        run, trainer, loader = _assemble(config, dataset, graphs, progress, start, [*callbacks, *guards])
+        run, trainer, loader = _assemble(config, dataset, graphs, progress, start, [*callbacks, *guards], profiler)
         _begin(run, trainer, again=bool(resume and results.last_checkpoint(str(config.out))))
         last = None
         if owner:
@@ -169,7 +180,8 @@ def _train(
         _fit(trainer, run, loader, last)
         if owner:
             owner.check()
-        return report(run, write=first_process())
+        with profiler.profile(SCORING):
+            return report(run, write=first_process())
 
 
 def validate(config: TrainConfig, dataset: AnyDataset, callbacks: Sequence[Callback]) -> None:
@@ -188,7 +200,7 @@ def validate(config: TrainConfig, dataset: AnyDataset, callbacks: Sequence[Callb
         config = _sized(config, dataset)
         start = _start(config, dataset, resume=False, command=None)
         start.split["test"] = []
-        run, trainer, loader = _assemble(config, dataset, None, False, start, callbacks)
+        run, trainer, loader = _assemble(config, dataset, None, False, start, callbacks, PassThroughProfiler())
         _begin(run, trainer)
         _fit(trainer, run, loader, None)
 
@@ -252,10 +264,12 @@ def _assemble(
     progress: bool,
     start: Start,
     more: Sequence[Callback],
+    profiler: Profiler,
 ) -> tuple[Run, pl.Trainer, Any]:
     """Everything up to the first step, so that whatever is wrong with options or data shows before training."""
     task = asked(config, dataset)
-    parts = parts_of(config, dataset, start.split, graphs)
+    with profiler.profile(FEATURISING):
+        parts = parts_of(config, dataset, start.split, graphs)
     task.check_defined(labels(parts["valid"]), "valid")
     task = task.fitted(labels(parts["train"]))
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -275,9 +289,10 @@ def _assemble(
         callbacks.append(EarlyStopping(f"valid_{task.metric}", patience=config.patience, mode=mode))
     if progress:
         callbacks.append(Bar(keeper, task.rule.label))
-    trainer = trainer_of(config, callbacks, out, progress)
+    trainer = trainer_of(config, callbacks, out, progress, profiler)
     device = trainer.strategy.root_device
-    packed = pack(parts["train"], config.model, device)
+    with profiler.profile(FEATURISING):
+        packed = pack(parts["train"], config.model, device)
     if config.compile:
         check_compile(config.model, packed, device)
     if config.capture:
@@ -322,7 +337,10 @@ def _fit(trainer: pl.Trainer, run: Run, loader: Any, last: Path | None) -> None:
             load_weights(run.learner.model, content["state_dict"], last)
             run.learner.to(trainer.strategy.root_device)
             return
-    valid = Collated(pack(run.parts["valid"], run.config.model, trainer.strategy.root_device), run.config.batch_size)
+    with trainer.profiler.profile(FEATURISING):  # type: ignore[attr-defined]
+        valid = Collated(
+            pack(run.parts["valid"], run.config.model, trainer.strategy.root_device), run.config.batch_size
+        )
     try:
         trainer.fit(run.learner, loader, valid, ckpt_path=last)
     except SystemExit as error:  # how Lightning ends after SIGINT and SIGTERM

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.profilers import Profiler
 from pytorch_lightning.utilities import rank_zero_only
 
 from plstm_graph.errors import ConfigError
@@ -24,7 +25,9 @@ def first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) in (0, None) and node == "0"
 
 
-def trainer_of(config: TrainConfig, callbacks: list[Callback], out: Path | None, progress: bool) -> pl.Trainer:
+def trainer_of(
+    config: TrainConfig, callbacks: list[Callback], out: Path | None, progress: bool, profiler: Profiler | None = None
+) -> pl.Trainer:
     """Lightning's trainer, which writes no log of its own.
 
     Raises:
@@ -42,6 +45,7 @@ def trainer_of(config: TrainConfig, callbacks: list[Callback], out: Path | None,
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO()],
             default_root_dir=out,
+            profiler=profiler,
             logger=False,  # the keeper writes metrics.csv, whole
             enable_progress_bar=progress,
             # What follows costs milliseconds an epoch, which is most of the time on small data sets.

@@ -71,6 +71,19 @@ def vars_of(config: TrainConfig) -> dict[str, Any]:
     return {"data": config.data, "targets": config.targets, "epochs": config.epochs}
 
 
+def test_its_runs_read_what_a_run_reads(tmp_path: Path) -> None:
+    """Also a column of parts, and a file to test on."""
+    lines = write_csv(tmp_path / "parts.csv").read_text().splitlines()
+    parts = ["part", *["train"] * 20, *["valid"] * 12, *["test"] * 8]
+    data, more = tmp_path / "parts.csv", write_csv(tmp_path / "more.csv", count=7)
+    data.write_text("".join(f"{line},{part}\n" for line, part in zip(lines, parts, strict=True)))
+    config = small_config(data=data, targets="y", epochs=1)
+    for name, values, count in (("column", {"split_column": "part"}, 8), ("file", {"test_data": str(more)}, 7)):
+        train_series(replace(config, out=str(tmp_path / name), **values), seeds=[0])
+        stored = json.loads((tmp_path / name / "seed-0" / SCORES).read_text())
+        assert stored["graphs"]["test"] == count
+
+
 def test_resuming_runs_what_is_missing_and_what_was_cut_short(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
