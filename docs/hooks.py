@@ -11,41 +11,52 @@ RESULTS = ROOT / "benchmarks" / "results"
 MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 STORED = re.compile(r"(<p)>\.\. math::(.*?)</p>|(:math:)<code>(.*?)</code>", re.DOTALL)  # formulas of docstrings
+CODE, TAG = re.compile(r"<code>.*?</code>", re.DOTALL), re.compile(r"(<[^>]*>)")
+HYPHENED = re.compile(r"-{1,2}\w[\w-]{,25}|\b\w+(?:-\w+){1,3}\b")
+DIALOG = 'data-md-component="search" role="dialog"'
 ROLE = re.compile(r":(?:func|class|meth|mod|data|attr|exc):(<code>)~?")  # docstrings name things as Sphinx does
 
 
-def on_config(config: Any) -> Any:
-    """Pages of the navigation that are not written yet are left out of it."""
-    config["nav"] = [_present(entry, Path(config["docs_dir"])) for entry in config["nav"]]
-    return config
+def on_files(files: Any, config: Any, **_: Any) -> Any:
+    """Pages and figures of the benchmarks, which stand beside their rows, are pages of the site, too."""
+    from mkdocs.structure.files import File
 
-
-def _present(entry: dict[str, Any], folder: Path) -> dict[str, Any]:
-    (title, content), *_ = entry.items()
-    if isinstance(content, list):
-        optional = ("recipes.md", "explain.md")
-        content = [page for page in content if not (set(page.values()) & set(optional)) or _exists(page, folder)]
-    return {title: content}
-
-
-def _exists(page: dict[str, str], folder: Path) -> bool:
-    return all((folder / name).exists() for name in page.values())
+    for path in [*(ROOT / "benchmarks").glob("*.md"), *RESULTS.glob("*.png")]:
+        files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
+    return files
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
+    """With generated tables; links between ``docs`` and ``benchmarks`` as the site has them."""
+    markdown = markdown.replace("](../benchmarks/", "](benchmarks/").replace("](../docs/", "](../")
     return MARKER.sub(lambda found: GENERATED[found[1]](), markdown)
 
 
 def on_page_content(content: str, **_: Any) -> str:
     content = FORMULA.sub(lambda found: _mathml(found[2], block=found[1] == "div"), content)
     content = STORED.sub(lambda found: _mathml(found[2] or found[4], block=bool(found[1])), content)
+    content = CODE.sub(lambda found: _whole_words(found[0]), content)
+    content = content.replace("<table>", '<table tabindex="0">')  # who has no mouse scrolls by keys, where it is wide
     return ROLE.sub(r"\1", content)
+
+
+def _whole_words(code: str) -> str:
+    """So that a line of a command ends at a space, never inside an option."""
+    parts = TAG.split(code)
+    parts[::2] = [HYPHENED.sub(r'<span class="whole">\g<0></span>', text) for text in parts[::2]]
+    return "".join(parts)
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """The theme gives its search dialog no name."""
+    return output.replace(DIALOG, f'{DIALOG} aria-label="Search"')
 
 
 def _mathml(latex: str, *, block: bool) -> str:
     from latex2mathml.converter import convert
 
-    return str(convert(html.unescape(latex).strip(), display="block" if block else "inline"))
+    found = str(convert(html.unescape(latex).strip(), display="block" if block else "inline"))
+    return f'<div class="formula" tabindex="0">{found}</div>' if block else found
 
 
 def datasets() -> str:

@@ -6,9 +6,9 @@ import runpy
 import subprocess
 import sys
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
+import browser
 import pytest
 from test_imports import GROUP
 
@@ -22,6 +22,7 @@ from plstm_graph.train.config import TrainConfig, flat
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
+BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.md"))
 HOOKS = runpy.run_path(str(DOCS / "hooks.py"))
 
 
@@ -43,14 +44,14 @@ def test_the_code_of_a_page_runs(page, monkeypatch, tmp_path, capsys):
 
 
 def test_every_page_is_in_the_navigation_and_every_entry_is_a_page():
-    named = set(re.findall(r"(\w+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
-    assert {page.name for page in PAGES} == named
+    named = set(re.findall(r"([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert {page.name for page in PAGES} | {f"benchmarks/{page.name}" for page in BENCHMARKS} == named
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*PAGES, *BENCHMARKS], ids=lambda page: f"{page.parent.name}/{page.stem}")
 def test_links_between_pages_lead_somewhere(page):
     links = re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text(encoding="utf-8"))
-    assert [link for link in links if not (DOCS / link).exists()] == []
+    assert [link for link in links if not (page.parent / link).exists()] == []
 
 
 def test_tables_of_backends_and_of_modules_are_complete():
@@ -121,6 +122,12 @@ def test_generated_tables():
     assert sorted(markers) == sorted(HOOKS["GENERATED"])
 
 
+def test_a_command_is_broken_at_spaces_alone():
+    page = '<p>--a-b</p><code><span id="x-1">train --lr-min 0.1 -q a-b</span></code>'
+    whole = re.findall(r'<span class="whole">(.*?)</span>', HOOKS["on_page_content"](page))
+    assert whole == ["--lr-min", "-q", "a-b"]
+
+
 def test_formulas_become_mathml_and_roles_words():
     pytest.importorskip("latex2mathml")
     page = r'<p><span class="arithmatex">\(a &lt; b\)</span> <div class="arithmatex">\[\sum_i x_i\]</div></p>'
@@ -132,12 +139,39 @@ def test_formulas_become_mathml_and_roles_words():
     assert text.endswith("<code>plstm_graph.propagate</code>")
 
 
-@pytest.mark.skipif(not find_spec("mkdocs"), reason="mkdocs is not installed")
-def test_the_pages_build_without_a_warning_and_fetch_nothing(tmp_path):
-    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The built pages; a warning fails."""
+    pytest.importorskip("mkdocs")
+    folder = tmp_path_factory.mktemp("site")
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for page in (tmp_path / "site").glob("*.html"):
+    return folder
+
+
+def test_the_pages_fetch_nothing_and_hold_the_benchmarks(site):
+    assert (site / "benchmarks" / "results" / "cost_against_depth.png").is_file()
+    for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         assert re.findall(r'<(?:script|img|link)[^>]*(?:src|href)="(?:https?:)?//[^"]*"', text) == []
         assert r"\(" not in re.sub(r"<(pre|code|script).*?</\1>", "", text, flags=re.DOTALL)
+
+
+@pytest.mark.skipif(bool(browser.MISSING), reason=browser.MISSING)
+def test_the_pages_suit_windows_and_phones(site):
+    """Nothing is wider than the window, no option is cut, no button lies on text; nothing serious for axe-core."""
+    pages = [page for page in sorted(site.rglob("*.html")) if page.name != "404.html"]
+    audited = [site / f"{name}.html" for name in ("index", "theory", "chemprop")]
+    assert browser.faults(pages, audited) == set()
+
+
+@pytest.mark.skipif(bool(browser.MISSING), reason=browser.MISSING)
+def test_pages_that_are_opened_as_files_can_be_searched(site):
+    with browser.window() as tab:
+        tab.goto((site / "benchmarks" / "index.html").as_uri())
+        tab.click(".md-search__input")
+        tab.keyboard.type("multitree")
+        tab.wait_for_selector(".md-search-result__item")
+        links = [link.get_attribute("href") for link in tab.query_selector_all(".md-search-result__link")]
+        assert any("/theory.html" in link for link in links)
