@@ -40,7 +40,7 @@ PAGES = (
     records.ROOT / "docs" / "backends.md",
     *sorted((records.ROOT / "benchmarks").glob("*.md")),
 )
-GROUPS = ("operator", "layer", "block", "step", "epoch", "line-dag", "circuit", "random", "grid", "chain")
+GROUPS = ("operator", "layer", "block", "step", "epoch", "line-dag", "circuit", "deep", "random", "grid", "chain")
 OTHERS = {
     "notes": notes_table,
     "gpu_suite": suite_table,

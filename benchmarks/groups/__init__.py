@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from bench import Bench
 
-from groups.dags import circuit, random
+from groups.dags import circuit, deep, random
 from groups.grids import grid, grid_size, sequence
 from groups.layers import block, layer
 from groups.lines import line_dag
@@ -19,6 +19,7 @@ GROUPS: dict[str, Callable[[Bench], None]] = {
     "epoch": epoch,
     "line-dag": line_dag,
     "circuit": circuit,
+    "deep": deep,
     "random": random,
     "grid": grid,
     "grid-size": grid_size,

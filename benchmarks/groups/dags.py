@@ -1,4 +1,4 @@
-"""Single deep DAGs: circuits of the EPFL suite, and large random ones. Forward and all seven gradients."""
+"""Single deep DAGs: circuits of the EPFL suite, chains, and large random ones. Forward and all seven gradients."""
 
 import time
 from functools import partial
@@ -13,6 +13,7 @@ from plstm_graph.data.aiger import Circuit
 from plstm_graph.ops.chunkwise import DEEP
 
 CIRCUIT_SHAPES = ((1, 4), SHAPES[0])
+CHAINS = (2000, 20000)  # edges
 CPU_STATES = 2**30  # bytes of the float32 states up to which a CPU is asked
 
 
@@ -38,6 +39,21 @@ def circuit(bench: Bench) -> None:
         head = circuit_dag(found, bench.options.check_gates or None).to(bench.device)
         for heads, width in CIRCUIT_SHAPES:
             _measure(bench, "circuit", name, dag, head, (heads, width), {"build_ms": round(1e3 * build, 2)})
+
+
+def deep(bench: Bench) -> None:
+    """Chains, where a level is one edge: the deepest and narrowest DAGs there are."""
+    for edges in bench.options.edges or CHAINS:
+        begin = time.perf_counter()
+        dag = _chain(bench, edges)
+        found = {"build_ms": round(1e3 * (time.perf_counter() - begin), 2)}
+        for shape in CIRCUIT_SHAPES:
+            _measure(bench, "deep", f"chain of {edges:,} edges", dag, _chain(bench, min(edges, 500)), shape, found)
+
+
+def _chain(bench: Bench, edges: int) -> LineDAG:
+    nodes = torch.arange(edges + 1)
+    return LineDAG.from_edge_index(torch.stack([nodes[:-1], nodes[1:]]), edges + 1, order="given").to(bench.device)
 
 
 def random(bench: Bench) -> None:

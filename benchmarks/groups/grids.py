@@ -63,11 +63,11 @@ GPU = (
     Shape(1, 1, 512, 512, 64, P),
 )
 CPU = (Shape(16, 3, 12, 12, 32, P), Shape(16, 3, 12, 12, 32, "D-left"))
-SIDES = {"cuda": (8, 16, 32, 128, 256), "cpu": (4, 8, 12, 16, 24, 32, 48)}
+SIDES = {"cuda": (8, 16, 32, 64, 128, 256), "cpu": (4, 8, 12, 16, 24, 32, 48)}
 PIXELS = {"cuda": 2**16, "cpu": 2**11}  # of all images and heads of a point of the plot
 CHAINS = {  # sequences, heads, tokens, width
     "cuda": ((1, 4, 65536, 64),),
-    "cpu": ((1, 2, 64, 32), (1, 2, 256, 32), (16, 3, 256, 32), (1, 2, 2048, 32), (1, 4, 16384, 64)),
+    "cpu": ((1, 2, 64, 32), (1, 2, 256, 32), (16, 3, 256, 32), (1, 2, 2048, 32), (1, 4, 8192, 64), (1, 2, 2048, 128)),
 }
 LARGE = 2**16  # pixels from which on attention has to be beaten ten times
 LARGE_MIB = 8 * 2**10
