@@ -63,7 +63,11 @@ class Stacked:
             parts["rank"] = self.rank.split(nodes)
         if self.smiles is not None:
             parts["smiles"] = self.smiles
-        return [Data(**dict(zip(parts, values, strict=True))) for values in zip(*parts.values(), strict=True)]
+        graphs = [Data() for _ in nodes]  # not by keywords, each of which PyG looks at for long
+        for name, values in parts.items():
+            for graph, value in zip(graphs, values, strict=True):
+                graph[name] = value
+        return graphs
 
     def plain(self) -> dict[str, Any]:
         """As a dict of tensors and lists; ``Stacked(**content)`` is the way back."""

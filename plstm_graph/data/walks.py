@@ -32,9 +32,10 @@ def random_walks(graphs: Sequence[Data], steps: int) -> list[Tensor]:
     """
     found: list[Tensor] = [torch.empty(0)] * len(graphs)
     work = iter(told(graphs, f"walking {len(graphs):,} graphs"))
-    for chosen in _groups([int(graph.num_nodes or 0) for graph in graphs]):
-        group = [graphs[number] for number in chosen]
-        walks = [_sparse(group[0], steps)] if (group[0].num_nodes or 0) > DENSE else _dense(group, steps)
+    sizes = [int(graph.num_nodes or 0) for graph in graphs]
+    for chosen in _groups(sizes):
+        group, nodes = [graphs[number] for number in chosen], [sizes[number] for number in chosen]
+        walks = [_sparse(group[0], steps)] if nodes[0] > DENSE else _dense(group, nodes, steps)
         for number, walk in zip(chosen, walks, strict=True):
             found[number] = walk
             next(work)
@@ -54,31 +55,36 @@ def _groups(sizes: Sequence[int]) -> Iterator[list[int]]:
         yield group
 
 
-def _transitions(graph: Data) -> Tensor:
-    """Chance of each column of ``edge_index`` to be taken from where it begins, [M]."""
-    row = graph.edge_index[0]
-    weight = graph.edge_weight
-    weight = torch.ones(graph.num_edges) if weight is None else weight.view(-1).float()
-    return 1 / torch.zeros(graph.num_nodes or 0).index_add_(0, row, weight).clamp(min=1)[row]
+def _transitions(group: Sequence[Data], row: Tensor, size: int) -> Tensor:
+    """Chance of each column of ``edge_index`` to be taken from the one of ``size`` nodes where it begins, [M]."""
+    weight = torch.ones(len(row))
+    if any(graph.edge_weight is not None for graph in group):
+        parts = (torch.ones(graph.num_edges) if graph.edge_weight is None else graph.edge_weight for graph in group)
+        weight = torch.cat([part.view(-1).float() for part in parts])
+    return 1 / torch.zeros(size).index_add_(0, row, weight).clamp(min=1)[row]
 
 
-def _dense(group: Sequence[Data], steps: int) -> list[Tensor]:
-    nodes = [int(graph.num_nodes or 0) for graph in group]
-    step = torch.zeros(len(group), max(nodes), max(nodes))
-    for matrix, graph in zip(step, group, strict=True):
-        matrix[graph.edge_index[0], graph.edge_index[1]] = _transitions(graph)
+def _dense(group: Sequence[Data], nodes: Sequence[int], steps: int) -> Sequence[Tensor]:
+    """The walks are views of one tensor."""
+    columns, width = [graph.edge_index for graph in group], max(nodes)
+    owner = torch.arange(len(group)).repeat_interleave(torch.tensor([each.size(1) for each in columns]))
+    row, column = torch.cat(columns, 1)
+    step = torch.zeros(len(group), width, width)
+    step[owner, row, column] = _transitions(group, owner * width + row, len(group) * width)
     back, walk = [step.diagonal(dim1=1, dim2=2)], step
     for _ in range(steps - 1):
         walk = torch.bmm(walk, step)
         back.append(walk.diagonal(dim1=1, dim2=2))
-    return [row[:count].clone() for row, count in zip(torch.stack(back, 2), nodes, strict=True)]
+    real = torch.arange(width) < torch.tensor(nodes).unsqueeze(1)
+    return torch.stack(back, 2)[real].split(list(nodes))
 
 
 def _sparse(graph: Data, steps: int) -> Tensor:
     """As COO matrices: torch's product of two CSR matrices on a CPU may end in a segmentation fault."""
     size = int(graph.num_nodes or 0)
     columns, inverse = torch.unique(graph.edge_index, dim=1, return_inverse=True)
-    chances = torch.empty(columns.size(1)).index_copy_(0, inverse, _transitions(graph))
+    chances = _transitions([graph], graph.edge_index[0], size)
+    chances = torch.empty(columns.size(1)).index_copy_(0, inverse, chances)
     step = torch.sparse_coo_tensor(columns, chances, (size, size), check_invariants=False).coalesce()
     back, walk = torch.zeros(size, steps), step
     for number in range(steps):

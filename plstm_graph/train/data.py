@@ -207,5 +207,6 @@ class Collated:
 
 
 def labels(graphs: Graphs, task: Task | None = None) -> Tensor:
-    """Labels of examples, or of all their nodes, as their task has them; without ``task`` there must be some."""
-    return examples_of(graphs).y if len(graphs) or task is None else task.no_labels
+    """Labels of examples, or of all their nodes, as their task has them, on the host; without ``task`` there must be
+    some."""
+    return examples_of(graphs).y.cpu() if len(graphs) or task is None else task.no_labels

@@ -246,19 +246,17 @@ def _rows(run: Run, found: Found) -> Iterator[list[Any]]:
         if part == "train" and prediction.numel() > MOST_VALUES:
             continue
         known = target.unsqueeze(-1) if target.dim() == 1 else target
-        answers, columns = _answers(run.split[part], run.parts[part], run.learner.task.level), _known(run).values()
+        answers, columns = _answers(run, part), _known(run).values()
         for (place, what), label, values in zip(answers, known.tolist(), prediction.tolist(), strict=True):
             numbers = ("" if value != value else f"{value:.7g}" for value in (*label, *values))
             yield [part, place, *(column[place] for column in columns), what, *numbers]
 
 
-def _answers(places: list[int], graphs: Any, level: str) -> Iterator[tuple[int, Any]]:
+def _answers(run: Run, part: str) -> Iterator[tuple[int, Any]]:
     """What each answer is for: number of the graph in the data set, and its SMILES or the number of a node."""
-    if not isinstance(graphs, list):
-        yield from ((place, "") for place in places)
-        return
-    for place, graph in zip(places, graphs, strict=True):
-        if level == "graph":
-            yield place, graph.get("smiles", "")
+    graphs, whole = getattr(run.dataset, "graphs", None), run.learner.task.level == "graph"
+    for place in run.split[part]:
+        if graphs is None or whole:
+            yield place, "" if graphs is None else graphs[place].get("smiles", "")
         else:
-            yield from ((place, node) for node in range(graph.num_nodes))
+            yield from ((place, node) for node in range(graphs[place].num_nodes))

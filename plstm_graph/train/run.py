@@ -292,13 +292,14 @@ def _assemble(
     trainer = trainer_of(config, callbacks, out, progress, profiler)
     device = trainer.strategy.root_device
     with profiler.profile(FEATURISING):
-        packed = pack(parts["train"], config.model, device)
+        packed = {name: pack(graphs, config.model, device) for name, graphs in parts.items()}
+    steps = packed["train"]
     if config.compile:
-        check_compile(config.model, packed, device)
+        check_compile(config.model, steps, device)
     if config.capture:
-        packed = capturable(packed, config, task, model, device, trainer.world_size)
+        steps = capturable(packed.pop("train"), config, task, model, device, trainer.world_size)
     loader = train_loader(
-        packed, config.batch_size, config.seed, rank=trainer.global_rank, world_size=trainer.world_size
+        steps, config.batch_size, config.seed, rank=trainer.global_rank, world_size=trainer.world_size
     )
     learner = Learner(
         model,
@@ -311,7 +312,8 @@ def _assemble(
         compile=config.compile,
         capture=config.capture,
     )
-    return Run(config, dataset, start.split, parts, learner, keeper, out, start, trainer.world_size), trainer, loader
+    run = Run(config, dataset, start.split, parts | packed, learner, keeper, out, start, trainer.world_size)
+    return run, trainer, loader
 
 
 def _meta(config: TrainConfig, dataset: AnyDataset, task: Task, train: Any) -> Meta:
@@ -338,9 +340,7 @@ def _fit(trainer: pl.Trainer, run: Run, loader: Any, last: Path | None) -> None:
             run.learner.to(trainer.strategy.root_device)
             return
     with trainer.profiler.profile(FEATURISING):  # type: ignore[attr-defined]
-        valid = Collated(
-            pack(run.parts["valid"], run.config.model, trainer.strategy.root_device), run.config.batch_size
-        )
+        valid = Collated(run.parts["valid"], run.config.batch_size)
     try:
         trainer.fit(run.learner, loader, valid, ckpt_path=last)
     except SystemExit as error:  # how Lightning ends after SIGINT and SIGTERM
