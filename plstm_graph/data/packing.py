@@ -76,8 +76,9 @@ def unite(graphs: Sequence[Data]) -> Batch:
     for number, graph in enumerate(graphs):
         if not isinstance(graph, Data) or isinstance(graph, Batch):
             raise DataError(f"packed graphs must be PyG Data objects, got {type(graph).__name__} as number {number}")
-        odd = set(graph.keys()) ^ set(graphs[0].keys())
-        if odd:
+    wanted = set(graphs[0].keys())
+    for number, graph in enumerate(graphs):
+        if odd := wanted ^ set(graph.keys()):
             names = ", ".join(sorted(odd))
             raise DataError(f"all graphs must have the same attributes, but graphs 0 and {number} differ in {names}")
     try:

@@ -152,9 +152,6 @@ class Table:
         left_out = {each for name in unwanted for each in self._matching(name)}
         return tuple(name for name in found if name not in left_out)
 
-    def _has_numbers(self, name: str) -> bool:
-        return any(number(cell.replace(",", ".", 1)) is not None for cell in self.column(name))
-
     def _is_name(self, name: str) -> bool:
         return " ".join(name.split()).casefold() in (column.casefold() for column in self.columns)
 

@@ -20,7 +20,7 @@ from plstm_graph.errors import CheckpointError, ConfigError, DataError, OutOfMem
 from plstm_graph.train import train
 from plstm_graph.train.callbacks import Keeper, progress_console
 from plstm_graph.train.checkpoint import read
-from plstm_graph.train.data import train_loader
+from plstm_graph.train.report import report
 from plstm_graph.train.results import commit
 from plstm_graph.train.trainer import first_process
 
@@ -153,9 +153,10 @@ def test_best_and_last_epoch_are_both_tested(tmp_path: Path, monkeypatch: pytest
 def test_packed_and_plain_batches_train_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
     dataset, config = small_dataset(tmp_path), small_config(model_model=model, model_rwse=4)
     with monkeypatch.context() as patch:
-        patch.setattr("plstm_graph.train.run.train_loader", spy := Spy(train_loader))
+        patch.setattr("plstm_graph.train.run.report", spy := Spy(report))
         packed = train(config, dataset)
-    assert [type(graphs) for graphs in spy.seen] == [PackedGraphs]
+    (run,) = spy.seen
+    assert {type(graphs) for graphs in run.parts.values()} == {PackedGraphs}, "each part is joined once, for all passes"
     monkeypatch.setattr("plstm_graph.train.run.pack", lambda graphs, model, device: graphs)
     assert same(packed, train(config, dataset))
 
