@@ -20,7 +20,6 @@ def prepare(
     targets: Targets = None,
     smiles_column: SmilesColumn = None,
     task: Task = None,
-    rwse: Annotated[int, typer.Option(hidden=True)] = 0,
     smiles: Annotated[bool, typer.Option(help="Keep the molecules as text.")] = True,
     descriptors: Annotated[list[str] | None, option("--descriptors", _DESCRIPTORS)] = None,
     debug: Debug = False,
@@ -33,8 +32,6 @@ def prepare(
     from plstm_graph.data import load_graphs, write_prepared
 
     found = load_graphs(data, root=root, targets=targets or None, smiles_column=smiles_column, task=task)
-    if rwse:
-        typer.echo("note: --rwse is not needed: trainings work walks out as fast as they would read them", err=True)
     digest = write_prepared(out, found, smiles=smiles, descriptors=descriptors or ())
     size = out.stat().st_size / 1e6
     say(f"{found.name}: {len(found.graphs):,} graphs, {size:.1f} MB, digest {digest[:12]}; wrote {out}", out)

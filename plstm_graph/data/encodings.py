@@ -21,30 +21,19 @@ def add_encodings(graphs: list[Data], config: AnyConfig) -> list[Data]:
     """
     if not isinstance(config, ModelConfig):
         return list(graphs)
+    graphs = [copy(graph) for graph in graphs]
     if config.rwse:
-        walks = random_walks(graphs, config.rwse)
-        graphs = [copy(graph) for graph in graphs]
-        for graph, walk in zip(graphs, walks, strict=True):
+        for graph, walk in zip(graphs, random_walks(graphs, config.rwse), strict=True):
             graph.rwse = walk
     if config.lap_pe:
-        graphs = [_with_laplacian(graph, config.lap_pe) for graph in told(graphs, f"encoding {len(graphs):,} graphs")]
+        for graph in told(graphs, f"encoding {len(graphs):,} graphs"):
+            graph.lap_pe = laplacian_eigenvectors(graph.edge_index, graph.num_nodes, config.lap_pe)
     if config.rings:
-        graphs = [_with_rings(graph) for graph in told(graphs, f"finding rings of {len(graphs):,} graphs")]
+        for graph in told(graphs, f"finding rings of {len(graphs):,} graphs"):
+            graph.ring_nodes, graph.ring_edges = rings(graph.edge_index, graph.num_nodes)
     if architecture(config.model).oriented and config.order != RANDOM:
         orient = OrientDAG(config.order)
         keep = config.order == CANONICAL
         work = told(graphs, f"orienting {len(graphs):,} graphs")
         graphs = [graph if keep and "rank" in graph else orient(graph) for graph in work]
     return graphs
-
-
-def _with_rings(graph: Data) -> Data:
-    graph = graph.clone()
-    graph.ring_nodes, graph.ring_edges = rings(graph.edge_index, graph.num_nodes)
-    return graph
-
-
-def _with_laplacian(graph: Data, count: int) -> Data:
-    graph = graph.clone()
-    graph.lap_pe = laplacian_eigenvectors(graph.edge_index, graph.num_nodes, count)
-    return graph

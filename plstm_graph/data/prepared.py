@@ -22,7 +22,7 @@ from plstm_graph.data.descriptors import Descriptors, check_kinds
 from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.molecules import Rejected, scaffold
-from plstm_graph.data.source import read_bytes
+from plstm_graph.data.source import narrow, read_bytes
 from plstm_graph.data.splits import Split, group_split
 from plstm_graph.errors import DataError
 from plstm_graph.io.files import PACKED, atomic_write, expanded, free_memory
@@ -30,7 +30,6 @@ from plstm_graph.tasks import restore
 
 FORMAT = 3  # 1: nothing tells repeats of a molecule; 2: the task in several fields
 SUFFIX = ".pt"
-WHOLE = (torch.uint8, torch.int16, torch.int32, torch.int64)  # types for whole numbers, narrow ones first
 
 
 @dataclass
@@ -130,11 +129,9 @@ def read_prepared(path: str | PathLike[str]) -> PreparedDataset:
     where = expanded(path)
     content = _content(where)
     stored = content["attributes"]
-    # Files of before may hold walks, which are worked out as fast as they are read.
-    attributes = {key: list(_graphs_of(stored[key])) for key in stored if key != "rwse"}
     graphs = [Data() for _ in range(content["graphs"])]
-    for key, values in attributes.items():
-        for graph, value in zip(graphs, values, strict=True):
+    for key, values in stored.items():
+        for graph, value in zip(graphs, _graphs_of(values), strict=True):
             graph[key] = value
     features: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in content["features"].items()}
     scaffolds, numbers = content["scaffolds"], content["molecules"]
@@ -307,15 +304,6 @@ def unpacked(stored: dict[str, Any]) -> Tensor:
     row = torch.repeat_interleave(torch.arange(len(counts)), counts)
     found[row, stored["column"].long()] = stored["values"].float()
     return found
-
-
-def narrow(values: Tensor) -> Tensor:
-    """Whole numbers in the narrowest type that holds them; anything else as it is."""
-    if values.dtype not in WHOLE or not values.numel():
-        return values
-    low, high = int(values.min()), int(values.max())
-    fits = (kind for kind in WHOLE if torch.iinfo(kind).min <= low and high <= torch.iinfo(kind).max)
-    return values.to(next(fits))
 
 
 # ---------------------------------------------------------------------- splits, digest

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 TIMEOUT = 60.0  # seconds without an answer
 FORMAT = 2  # of processed copies; a new number makes all older ones void
+WHOLE = (torch.uint8, torch.int16, torch.int32, torch.int64)  # types for whole numbers, narrow ones first
 Fill = Callable[[Path], Path]  # fetches into an empty folder and returns what is to be kept of it
 
 
@@ -199,7 +200,7 @@ def _rdkit_version() -> str:
 
 def _write_copy(path: Path, content: dict[str, Any]) -> None:
     stream = io.BytesIO()
-    torch.save({key: _narrow(value) for key, value in content.items()}, stream)
+    torch.save({key: narrow(value) for key, value in content.items()}, stream)
     saved = stream.getvalue()
     with atomic_write(path) as temp:
         temp.write_bytes(hashlib.sha256(saved).digest() + saved)
@@ -214,15 +215,13 @@ def _read_copy(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def _narrow(value: Any) -> Any:
-    """An int64 tensor in the smallest type that holds it: category numbers take a byte each."""
-    if not isinstance(value, torch.Tensor) or value.dtype != torch.long or not value.numel():
-        return value
-    low, high = int(value.min()), int(value.max())
-    for dtype in (torch.uint8, torch.int16, torch.int32):
-        if torch.iinfo(dtype).min <= low and high <= torch.iinfo(dtype).max:
-            return value.to(dtype)
-    return value
+def narrow(values: Any) -> Any:
+    """Whole numbers in the narrowest type that holds them; anything else as it is."""
+    if not isinstance(values, torch.Tensor) or values.dtype not in WHOLE or not values.numel():
+        return values
+    low, high = int(values.min()), int(values.max())
+    fits = (kind for kind in WHOLE if torch.iinfo(kind).min <= low and high <= torch.iinfo(kind).max)
+    return values.to(next(fits))
 
 
 def _wide(value: Any) -> Any:

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from plstm_graph.cli import app
 from plstm_graph.config.models import ModelConfig
 from plstm_graph.data import load, read_prepared, write_prepared
-from plstm_graph.data.prepared import _digest, decode, encode, narrow
+from plstm_graph.data.prepared import decode, encode
+from plstm_graph.data.source import narrow
 from plstm_graph.errors import ConfigError, DataError, TargetError
 from plstm_graph.tasks import Tokens
 from plstm_graph.train import evaluate, train
@@ -49,25 +50,6 @@ def test_every_model_reads_the_same_graphs(tmp_path: Path) -> None:
     for model in (ModelConfig(**values) for values in models):
         assert_same(dataset.encoded(model), found.encoded(model))
         assert_same(dataset.encoded(model, [7, 2]), found.encoded(model, [7, 2]))
-
-
-def test_a_file_with_walks_is_still_read(tmp_path: Path) -> None:
-    """As they were written before; walks are worked out again, to the last bit."""
-    dataset = small_dataset(tmp_path)
-    write_prepared(tmp_path / "small.pt", dataset)
-    content = torch.load(tmp_path / "small.pt", weights_only=True)
-    number, _ = content.pop("plstm_graph_data"), content.pop("digest")
-    walked = dataset.encoded(ModelConfig(rwse=4))
-    content["attributes"]["rwse"] = {
-        "dim": 0,
-        "counts": torch.tensor([graph.num_nodes for graph in walked]),
-        **encode(torch.cat([graph.rwse for graph in walked])),
-    }
-    content["rwse"] = 4
-    torch.save({"plstm_graph_data": number, "digest": _digest(content), **content}, tmp_path / "old.pt")
-    for steps in (0, 3, 4, 6):
-        model = ModelConfig(rwse=steps)
-        assert_same(dataset.encoded(model), load(str(tmp_path / "old.pt")).encoded(model))
 
 
 def test_a_packed_file_is_read_as_the_plain_one(tmp_path: Path) -> None:
