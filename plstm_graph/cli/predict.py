@@ -11,6 +11,7 @@ from plstm_graph.cli.program import command
 from plstm_graph.cli.shared import Checkpoint, Debug, Root, SmilesColumn, Targets, check_places, option, say
 from plstm_graph.config.names import check_data_set, check_options
 from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.io.lazy import quick_start
 from plstm_graph.io.waiting import watched
 
 RESIDENT = "-"
@@ -56,9 +57,11 @@ def predict(
         raise DataError(f"there is no file {input}")
     check_checkpoint(checkpoint)
 
-    from plstm_graph.data.tables import read_rows
-    from plstm_graph.train import predict as run
-    from plstm_graph.train.progress import Waiting
+    with quick_start():
+        from plstm_graph.data.tables import read_rows
+        from plstm_graph.train import predict as run
+        from plstm_graph.train.infer import UNLIKE
+        from plstm_graph.train.progress import Waiting
 
     table, smiles = read_rows(input, smiles_column)
     with watched(Waiting()):
@@ -66,7 +69,7 @@ def predict(
         found = run(checkpoint, smiles, descriptors=descriptors or (), **how)
     found.write(out, table)
     far = sum(map(bool, found.unlike or ()))
-    more = f", {far} unlike the training (see column unlike_training)" if far else ""
+    more = f", {far} unlike the training (see column {UNLIKE})" if far else ""
     none = f"{len(found.rejected)} without a prediction (see column error)"
     say(f"{len(found.smiles)} rows, {none}{more}; wrote {out}", out)
 
@@ -78,7 +81,8 @@ def _answer_lines(checkpoint: str, input: Path, out: Path, device: str, descript
         raise ConfigError("lines are read from stdin and answered on stdout: give both --input - and --out -")
     check_checkpoint(checkpoint)
 
-    from plstm_graph.train.resident import answer_lines
+    with quick_start():
+        from plstm_graph.train.resident import answer_lines
 
     count, missed = answer_lines(checkpoint, sys.stdin, sys.stdout, device=device, descriptors=descriptors)
     typer.echo(f"{count} lines, {missed} without a prediction", err=True)

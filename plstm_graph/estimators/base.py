@@ -22,7 +22,9 @@ from plstm_graph.estimators.inputs import as_texts, defined, held_out, names_of,
 from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.tasks import Task
-from plstm_graph.train.checkpoint import META, AtomicCheckpointIO, Meta, read
+from plstm_graph.train.answering import Answering
+from plstm_graph.train.checkpoint import META, Meta, read
+from plstm_graph.train.checkpoint_io import AtomicCheckpointIO
 from plstm_graph.train.config import TrainConfig, flat, override
 from plstm_graph.train.folders import locate
 from plstm_graph.train.infer import answers, embeddings
@@ -114,8 +116,9 @@ class OfMolecules(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         config = self._config(seed)
         if self.metric is None:
             config = override(config, {"metric": defined(dataset)})
-        self.learner_, self.metrics_ = fit(config, dataset.with_descriptors(config.descriptors))
-        self.learner_.trainer = None  # its loaders hold the data
+        learner, self.metrics_ = fit(config, dataset.with_descriptors(config.descriptors))
+        learner.trainer = None  # its loaders hold the data
+        self.learner_: Answering = learner
         self._told()
         return self
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from plstm_graph.errors import ConfigError, ShapeError
+from plstm_graph.io.lazy import COMPILER, is_put_off
 
 MAX_PAIRS_PER_EDGE = 64
 """A line graph may have at most this many pairs per edge; a hub of degree d in mid-order alone makes about d²/4."""
@@ -27,6 +28,8 @@ def on_the_host(build: Callable[..., Any]) -> Callable[..., Any]:
             raise ConfigError(ON_THE_HOST)
         return build(*args, **kwargs)
 
+    if is_put_off(COMPILER):  # nothing is compiled in this process, and to tell the compiler would load it
+        return built
     try:
         return torch.compiler.disable(built, reason=ON_THE_HOST)
     except TypeError:  # torch 2.6 takes no reason

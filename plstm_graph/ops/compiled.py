@@ -8,18 +8,21 @@ two opaque ops with known shapes.
 from collections.abc import Callable
 from functools import cache, wraps
 from importlib import import_module
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from plstm_graph.errors import BackendUnavailable, missing_extra
 from plstm_graph.gates import Gates
+from plstm_graph.io.lazy import COMPILER, is_put_off
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.line_dag.plan import EVERY, Plan, served_classes
 from plstm_graph.ops import functional
 from plstm_graph.ops.flat import Norm, Setting
 from plstm_graph.ops.functional import NO_SECOND, Reverse, transforming
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Compiled(Protocol):
@@ -151,6 +154,11 @@ def load(name: str) -> Compiled | str:
     return found
 
 
+def _constant(function: F) -> F:
+    """Tell torch's compiler that a function always gives the same, where it has a place in this process."""
+    return function if is_put_off(COMPILER) else torch.compiler.assume_constant_result(function)
+
+
 def compiled(name: str) -> Compiled:
     """A compiled backend that is known to run here."""
     backend = load(name)
@@ -158,7 +166,7 @@ def compiled(name: str) -> Compiled:
     return backend
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def unavailable(name: str, device: torch.device, unasked: bool = False) -> str | None:
     """Reason why a compiled backend cannot run for tensors on ``device`` in this process (or, ``unasked``, should not),
     or None."""

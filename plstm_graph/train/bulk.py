@@ -1,21 +1,23 @@
-"""Predictions for many molecules: part by part, so that memory stays bounded, and in several processes."""
+"""Predictions for many molecules: part by part, so that memory stays bounded, and in several processes.
+
+Heavy imports wait in the functions: a process that helps begins here."""
 
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
+from plstm_graph.io.lazy import quick_start
 from plstm_graph.io.waiting import told, watched
-from plstm_graph.train.infer import Predictions, answers
-from plstm_graph.train.restored import restore_for_molecules
+
+if TYPE_CHECKING:
+    from plstm_graph.train.infer import Predictions
 
 PART = 4096
 """Molecules that are graphs at a time, in a process."""
 
-_answer: Callable[[Sequence[str]], Predictions]  # of a worker
+_answer: "Callable[[Sequence[str]], Predictions]"  # of a worker
 
 
 def predict(
@@ -26,7 +28,7 @@ def predict(
     device: str = "auto",
     descriptors: Sequence[str] = (),
     jobs: int = 1,
-) -> Predictions:
+) -> "Predictions":
     """Predictions for molecules; a text that is none gets NaN and a reason, and the rest goes on.
 
     Args:
@@ -42,6 +44,9 @@ def predict(
     Raises:
         CheckpointError: the file cannot be used, or its model was not trained on molecules.
     """
+    from plstm_graph.train.infer import answers
+    from plstm_graph.train.restored import restore_for_molecules
+
     how: dict[str, Any] = {"batch_size": batch_size, "descriptors": tuple(descriptors)}
     parts = [smiles[start : start + PART] for start in range(0, len(smiles), PART)] or [smiles]
     what = f"predicting for {len(smiles):,} molecules"
@@ -60,22 +65,31 @@ def _begin(checkpoint: str | PathLike[str], device: str, how: dict[str, Any]) ->
     """A worker's model; Ctrl-C is for the process that started it."""
     global _answer
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with quick_start():
+        import torch
+
+        from plstm_graph.train.infer import answers
+        from plstm_graph.train.restored import restore_for_molecules
     torch.set_num_threads(1)
     learner, meta = restore_for_molecules(checkpoint, device)
     _answer = lambda part: answers(learner, meta, part, **how)  # noqa: E731
 
 
-def _work(part: Sequence[str]) -> Predictions:
+def _work(part: Sequence[str]) -> "Predictions":
     return _answer(part)
 
 
-def _quietly(answer: Callable[..., Predictions], *given: Any, **how: Any) -> Predictions:
+def _quietly(answer: Callable[..., "Predictions"], *given: Any, **how: Any) -> "Predictions":
     """One bar is for all parts, none for what happens in one."""
     with watched(lambda *_: None):
         return answer(*given, **how)
 
 
-def _joined(found: Iterable[Predictions], smiles: Sequence[str]) -> Predictions:
+def _joined(found: Iterable["Predictions"], smiles: Sequence[str]) -> "Predictions":
+    import torch
+
+    from plstm_graph.train.infer import Predictions
+
     columns, values, rejected, unlike, done = [], [], [], [], 0
     for part in found:
         columns = part.columns

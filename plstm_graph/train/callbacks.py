@@ -18,6 +18,7 @@ from plstm_graph.tasks import METRICS
 from plstm_graph.train.data import mixed_seed
 from plstm_graph.train.owner import Owner
 from plstm_graph.train.pool import Say, Status
+from plstm_graph.train.progress import progress_console
 from plstm_graph.train.results import HISTORY, write_rows
 
 State = dict[str, Tensor]
@@ -154,22 +155,6 @@ def _check_finite(row: dict[str, float], history: list[dict[str, float]]) -> Non
             raise Diverged(
                 f"the training diverged: {name} of epoch {len(history) + 1} is {row[name]}; {kept}; lower --lr"
             )
-
-
-def progress_console() -> Any:
-    """A rich console on stderr that leaves room at the end of a line for ``^C``.
-
-    A terminal that breaks the line there would show the last state of a progress bar twice.
-    """
-    from rich.console import Console, ConsoleDimensions
-
-    class Narrower(Console):
-        @property  # type: ignore[misc]  # nobody sets it
-        def size(self) -> ConsoleDimensions:
-            width, height = super().size
-            return ConsoleDimensions(max(1, width - 3), height)
-
-    return Narrower(stderr=True)
 
 
 class Bar(ProgressBar):

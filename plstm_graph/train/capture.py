@@ -14,7 +14,7 @@ from plstm_graph.ops.compiled import HOMES
 from plstm_graph.ops.dispatch import compiled_backend
 from plstm_graph.tasks import Task
 from plstm_graph.train.config import TrainConfig
-from plstm_graph.train.data import Graphs
+from plstm_graph.train.placement import Graphs
 
 WORTHWHILE, DRAWS = 0.5, 40
 """Share of batches that must be of the size that is captured, and batches drawn to find it."""

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole, read without running code, and enough on their own to predict."""
+"""Checkpoints: read without running code, and enough on their own to predict. Nothing here needs a trainer."""
 
 import math
 import os
@@ -9,14 +9,14 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
-from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from plstm_graph import __version__
 from plstm_graph.config.architectures import MODELS, architecture
 from plstm_graph.config.models import RENAMED, AnyConfig
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import CheckpointError, ConfigError, PLSTMGraphError
-from plstm_graph.io.files import atomic_write
 from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.tasks import Task, restore
 from plstm_graph.train.config import TrainConfig, from_dict
@@ -77,34 +77,17 @@ class Meta:
         stored: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in self.features.items()}
         return FeatureSpec(**stored)
 
-    def build(self) -> torch.nn.Module:
+    def build(self) -> nn.Module:
         """The model before its training."""
         config, task = self.train_config, self.asked
         kind = architecture(config.model.model)
         if config.ensemble > 1:
             return Ensemble((kind.made(config.model, self.spec, task) for _ in range(config.ensemble)), task)
-        found: torch.nn.Module = kind.made(config.model, self.spec, task)
+        found: nn.Module = kind.made(config.model, self.spec, task)
         return found
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's file format, written whole or not at all, read with ``weights_only=True``."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        try:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            with atomic_write(path) as temp, temp.open("wb") as stream:
-                torch.save(checkpoint, stream)
-        except OSError as error:
-            raise CheckpointError(
-                f"cannot write checkpoint {path}: {error.strerror or error}; an earlier one is untouched"
-            ) from error
-
-    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
-        return read(path)
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -223,7 +206,17 @@ def _is(value: Any, hint: Any) -> bool:
     return isinstance(value, kind) and not (kind is int and (isinstance(value, bool) or value < 1))
 
 
-def restore_model(content: Mapping[str, Any], meta: Meta, path: object) -> torch.nn.Module:
+class _Undrawn(TorchFunctionMode):
+    """Leaves weights as they are where they would be drawn: others are put in their place."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function in (Tensor.uniform_, Tensor.normal_) or getattr(function, "__module__", "") == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
+
+
+def restore_model(content: Mapping[str, Any], meta: Meta, path: object) -> nn.Module:
     """The trained model of a checkpoint, on the CPU.
 
     Raises:
@@ -234,12 +227,14 @@ def restore_model(content: Mapping[str, Any], meta: Meta, path: object) -> torch
         layers = max(getattr(config, name, 0) for name in ("layers", "head_layers"))
         if layers > most:  # each has weights; building a million takes for ever
             raise CheckpointError(f"weights in {path} do not fit its model config: {most} tensors for more layers")
-        with torch.device("meta"):  # sizes only, so that a wrong one costs nothing
-            check_weights(meta.build(), content["state_dict"], path)
-        model = meta.build()
+        with _Undrawn():  # memory that nobody writes to costs nothing, so a wrong size is no harm
+            model = meta.build()
     except CheckpointError:
         raise
     except (PLSTMGraphError, TypeError, ValueError, RuntimeError) as error:
+        if "DefaultCPUAllocator" in str(error):
+            problem = "it describes a model larger than this machine can hold"
+            raise CheckpointError(f"weights in {path} do not fit its model config: {problem}") from error
         raise CheckpointError(
             f"the config in {path} makes no model ({_first(error)}); it was changed or damaged"
         ) from error
@@ -250,7 +245,7 @@ def restore_model(content: Mapping[str, Any], meta: Meta, path: object) -> torch
     return model
 
 
-def check_weights(model: torch.nn.Module, state: Mapping[str, Any], path: object) -> dict[str, torch.Tensor]:
+def check_weights(model: nn.Module, state: Mapping[str, Any], path: object) -> dict[str, Tensor]:
     """Those of the keys ``model.*``, without that prefix.
 
     Raises:
@@ -261,7 +256,7 @@ def check_weights(model: torch.nn.Module, state: Mapping[str, Any], path: object
     for name in (*wanted, *own):
         if name not in own or name not in wanted:
             problem = f"{name} is {'missing' if name in wanted else 'unknown'}"
-        elif not isinstance(own[name], torch.Tensor):
+        elif not isinstance(own[name], Tensor):
             problem = f"{name} is a {type(own[name]).__name__}, not a tensor"
         elif getattr(model, "sized_by_weights", False):  # its tables have sizes of their own
             continue
@@ -275,14 +270,12 @@ def check_weights(model: torch.nn.Module, state: Mapping[str, Any], path: object
     return own
 
 
-def load_weights(model: torch.nn.Module, state: Mapping[str, Any], path: object) -> None:
+def load_weights(model: nn.Module, state: Mapping[str, Any], path: object) -> None:
     """Puts the weights of a checkpoint into ``model``; raises as :func:`check_weights`."""
     model.load_state_dict(check_weights(model, state, path))
 
 
-def begin_from(
-    model: torch.nn.Module, task: Task, path: str | os.PathLike[str], features: FeatureSpec | None = None
-) -> int:
+def begin_from(model: nn.Module, task: Task, path: str | os.PathLike[str], features: FeatureSpec | None = None) -> int:
     """Take over the weights of another training that have the same name and shape; returns how many numbers they are.
 
     Those of the last layers come along if that training answered the same, those of descriptors if it read columns of

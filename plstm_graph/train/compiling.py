@@ -11,7 +11,7 @@ from plstm_graph.data.packed import PackedGraphs
 from plstm_graph.errors import ConfigError
 from plstm_graph.ops.compiled import HOMES
 from plstm_graph.ops.dispatch import COMPILED, compiled_backend
-from plstm_graph.train.data import Graphs
+from plstm_graph.train.placement import Graphs
 
 COMPILERS = {"cpu": ("CXX", "g++", "clang++"), "cuda": ("CC", "gcc", "clang", "cc")}
 """What code is compiled with on each type of device: a variable that names it, and where that is not set, these."""

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Batch
 
 from plstm_graph.config.architectures import architecture
 from plstm_graph.data.dataset import AnyDataset, GraphDataset
 from plstm_graph.data.datasets import is_table, load
-from plstm_graph.data.examples import Examples, batches, examples_of
+from plstm_graph.data.examples import batches, examples_of
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.packed import PackedGraphs, PackedLoader
 from plstm_graph.data.smiles_files import load_csv
@@ -21,15 +21,9 @@ from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.orient import RANDOM
 from plstm_graph.tasks import Task
 from plstm_graph.train.config import TrainConfig
+from plstm_graph.train.placement import Graphs, fits, moved
 
 log = logging.getLogger(__name__)
-
-HOST_BYTES = 2 * 2**30
-"""For training on a CPU, graphs are packed up to this size."""
-DEVICE_SHARE = 0.5
-"""For training on a GPU, graphs are packed up to this share of its free memory."""
-
-Graphs = Sequence[Data] | Examples
 
 
 def load_data(config: TrainConfig, trained: FeatureSpec | None = None) -> AnyDataset:
@@ -152,13 +146,6 @@ def mixed_seed(seed: int, epoch: int) -> int:
     return (state ^ state >> 31) >> 1
 
 
-def fits(nbytes: int, device: torch.device) -> bool:
-    """Whether so many bytes of packed graphs may stay on a device, see ``HOST_BYTES`` and ``DEVICE_SHARE``."""
-    if device.type == "cuda":
-        return nbytes <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
-    return device.type == "cpu" and nbytes <= HOST_BYTES
-
-
 def pack(graphs: Graphs, model: Any, device: torch.device) -> Graphs:
     """The graphs packed on a device, as a model reads them; the graphs themselves where they do not fit.
 
@@ -178,13 +165,6 @@ def pack(graphs: Graphs, model: Any, device: torch.device) -> Graphs:
         log.info("graphs are batched one by one: %s", error)
         return graphs
     return packed.to(device) if fits(packed.nbytes, device) else graphs
-
-
-def moved(graphs: Graphs, device: torch.device) -> Graphs:
-    """Examples on a device, where batches then come to be, if they fit; a list of graphs as it is."""
-    if isinstance(graphs, list) or not fits(getattr(graphs, "nbytes", 0), device):
-        return graphs
-    return graphs.to(device)  # type: ignore[union-attr]
 
 
 def train_loader(graphs: Graphs, batch_size: int, seed: int, *, rank: int = 0, world_size: int = 1) -> PackedLoader:

@@ -17,7 +17,8 @@ from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.tasks import Task, calibration
 from plstm_graph.train import results
 from plstm_graph.train.callbacks import Keeper
-from plstm_graph.train.checkpoint import AtomicCheckpointIO, Meta, check_weights, read
+from plstm_graph.train.checkpoint import Meta, check_weights, read
+from plstm_graph.train.checkpoint_io import AtomicCheckpointIO
 from plstm_graph.train.config import MAX_SEED, TrainConfig
 from plstm_graph.train.data import labels
 from plstm_graph.train.module import Learner

@@ -1,6 +1,6 @@
 """From a checkpoint to numbers for molecules: predictions and learned fingerprints."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -17,9 +17,9 @@ from plstm_graph.data.tables import Table
 from plstm_graph.errors import CheckpointError
 from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.models.graph import GraphModel
+from plstm_graph.train.answering import Answering
 from plstm_graph.train.checkpoint import Meta
 from plstm_graph.train.memory import memory_advice
-from plstm_graph.train.module import Learner
 from plstm_graph.train.outputs import outputs
 from plstm_graph.train.restored import restore_for_molecules
 from plstm_graph.train.results import write_rows
@@ -59,15 +59,22 @@ class Predictions:
             table: the rows that ``smiles`` came from, in order; without one, a column ``smiles``.
         """
         given, rows = (table.columns, table.rows) if table else (("smiles",), [(text,) for text in self.smiles])
+        lines = ([*cells, *added] for cells, added in zip(rows, self.rows(), strict=True))
+        write_rows(path, _header(given, self.added), lines)
+
+    @property
+    def added(self) -> list[str]:
+        """Names of what a row has beside the molecule: the columns, ``unlike_training`` where known, ``error``."""
+        return [*self.columns, *([] if self.unlike is None else [UNLIKE]), "error"]
+
+    def rows(self) -> Iterator[list[str]]:
+        """Of each molecule the cells below :attr:`added`; those of a rejected one are empty but for the reason."""
         reasons = {row.row - 1: row.reason for row in self.rejected}
         empty = [""] * len(self.columns)
         marks = [[]] * len(self.smiles) if self.unlike is None else [[mark] for mark in self.unlike]
-        lines = (
-            [*cells, *(empty if index in reasons else as_cells(self.columns, values)), *mark, reasons.get(index, "")]
-            for index, (cells, values, mark) in enumerate(zip(rows, self.values.tolist(), marks, strict=True))
-        )
-        marked = [] if self.unlike is None else [UNLIKE]
-        write_rows(path, _header(given, [*self.columns, *marked, "error"]), lines)
+        for index, (values, mark) in enumerate(zip(self.values.tolist(), marks, strict=True)):
+            cells = empty if index in reasons else as_cells(self.columns, values)
+            yield [*cells, *mark, reasons.get(index, "")]
 
 
 def _header(given: Sequence[str], added: Sequence[str]) -> list[str]:
@@ -90,7 +97,7 @@ def as_trained(graphs: Sequence[Data], meta: Meta, kinds: Sequence[str] = ()) ->
 
 
 def answers(
-    learner: Learner,
+    learner: Answering,
     meta: Meta,
     smiles: Sequence[str],
     *,
@@ -139,7 +146,7 @@ def embed(
 
 @torch.inference_mode()
 def embeddings(
-    learner: Learner,
+    learner: Answering,
     meta: Meta,
     smiles: Sequence[str],
     *,

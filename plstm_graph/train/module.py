@@ -11,10 +11,11 @@ from torch_geometric.data import Batch
 
 from plstm_graph.nn.captured import Captured
 from plstm_graph.tasks import Task, score
+from plstm_graph.train.answering import Answering
 
 
-class Learner(pl.LightningModule):
-    """A model with its task.
+class Learner(Answering, pl.LightningModule):
+    """A model with its task, as Lightning trains it.
 
     Args:
         model: maps a batch to [n, outputs]: n graphs or nodes, see ``Task.level``.
@@ -24,9 +25,6 @@ class Learner(pl.LightningModule):
         compile: training steps run the model's stack through torch.compile; everything else runs it as it is.
         capture: passes over filled batches are CUDA graphs, in training steps.
     """
-
-    mean: Tensor
-    deviation: Tensor
 
     def __init__(
         self,
@@ -41,8 +39,7 @@ class Learner(pl.LightningModule):
         compile: bool = False,
         capture: bool = False,
     ) -> None:
-        super().__init__()
-        self.model, self.task, self.meta = model, task, meta
+        super().__init__(model, task, meta)
         self.captured = Captured(model) if capture else None
         self.lr, self.weight_decay = lr, weight_decay
         self.warmup_steps, self.total_steps = warmup_steps, total_steps
@@ -51,9 +48,6 @@ class Learner(pl.LightningModule):
             # Code is kept for the next network of this process, and there may be many, of more kinds than the usual 8.
             torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
             model.stack.compile(fullgraph=True, dynamic=True)  # type: ignore[union-attr]
-        # Not persistent: the checkpoint's meta is the one place where the scaling is stored.
-        for name, values in zip(("mean", "deviation"), task.scale, strict=True):
-            self.register_buffer(name, torch.tensor(values), persistent=False)
         self._loss_sum = self._labels = torch.zeros(())
         self._seen: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
@@ -65,13 +59,6 @@ class Learner(pl.LightningModule):
         """The model without torch.compile, which would take another minute to compile it for evaluation."""
         with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
             return self.model(batch)
-
-    def readable(self, output: Tensor) -> Tensor:
-        """The model's output [n, outputs] as a user reads it; words [n, places] with -1 from the end on."""
-        output = output.float()
-        if len(self.mean):
-            output = output * self.deviation.float() + self.mean.float()
-        return self.task.readable(output)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean loss over the labels that are there.

@@ -8,9 +8,9 @@ from torch import Tensor
 from plstm_graph.data.examples import batches
 from plstm_graph.io.waiting import told
 from plstm_graph.models.ensemble import Ensemble
-from plstm_graph.train.data import Graphs, moved
+from plstm_graph.train.answering import Answering
 from plstm_graph.train.memory import memory_advice
-from plstm_graph.train.module import Learner
+from plstm_graph.train.placement import Graphs, moved
 
 
 class Outputs(NamedTuple):
@@ -27,7 +27,7 @@ class Outputs(NamedTuple):
 
 
 @torch.inference_mode()
-def outputs(learner: Learner, graphs: Graphs, batch_size: int = 256) -> Outputs:
+def outputs(learner: Answering, graphs: Graphs, batch_size: int = 256) -> Outputs:
     """Predictions for graphs that have their encodings, packed or not; every network runs once.
 
     Raises:
@@ -47,7 +47,7 @@ def outputs(learner: Learner, graphs: Graphs, batch_size: int = 256) -> Outputs:
     return Outputs(torch.cat([values for values, _ in found]), torch.cat(spreads) if spreads else None)
 
 
-def _outputs(learner: Learner, batch: Any) -> Outputs:
+def _outputs(learner: Answering, batch: Any) -> Outputs:
     model = learner.model
     if not isinstance(model, Ensemble):
         return Outputs(learner(batch).cpu(), None)

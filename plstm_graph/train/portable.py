@@ -13,7 +13,7 @@ from plstm_graph.errors import BackendUnavailable, CheckpointError
 from plstm_graph.io.files import atomic_write
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.models.padded import Padded, PaddedModel
-from plstm_graph.train.module import Learner
+from plstm_graph.train.answering import Answering
 from plstm_graph.train.restored import network, restore
 
 DESCRIPTION = "plstm_graph.json"
@@ -36,7 +36,7 @@ SHAPES = {
 class Predictor(nn.Module):
     """Padded graphs to what a user reads: targets in their own units, or probabilities; [graphs, outputs]."""
 
-    def __init__(self, learner: Learner) -> None:
+    def __init__(self, learner: Answering) -> None:
         super().__init__()
         assert isinstance(learner.model, GraphModel)
         self.model, self.learner = PaddedModel(learner.model), learner

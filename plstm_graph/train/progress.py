@@ -4,10 +4,24 @@ import sys
 import time
 from typing import Any
 
-from plstm_graph.train.callbacks import progress_console
-
 PATIENCE_S, EVERY_S = 1.0, 10.0
 """A bar appears after so long on a terminal; elsewhere there is a line so often."""
+
+
+def progress_console() -> Any:
+    """A rich console on stderr that leaves room at the end of a line for ``^C``.
+
+    A terminal that breaks the line there would show the last state of a progress bar twice.
+    """
+    from rich.console import Console, ConsoleDimensions
+
+    class Narrower(Console):
+        @property  # type: ignore[misc]  # nobody sets it
+        def size(self) -> ConsoleDimensions:
+            width, height = super().size
+            return ConsoleDimensions(max(1, width - 3), height)
+
+    return Narrower(stderr=True)
 
 
 class Waiting:

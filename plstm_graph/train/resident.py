@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import TextIO
 
-from plstm_graph.train.infer import UNLIKE, answers, as_cells
+from plstm_graph.train.infer import answers
 from plstm_graph.train.restored import restore_for_molecules
 
 
@@ -34,16 +34,12 @@ def answer_lines(
     """
     learner, meta = restore_for_molecules(checkpoint, device)
     writer = csv.writer(stream, lineterminator="\n")
-    nothing = answers(learner, meta, [])
-    names, marked = nothing.columns, nothing.unlike is not None
-    writer.writerow(["smiles", *names, *([UNLIKE] if marked else []), "error"])
+    writer.writerow(["smiles", *answers(learner, meta, []).added])
     stream.flush()
     count = missed = 0
     for line in lines:
         found = answers(learner, meta, [line.strip()], descriptors=descriptors)
-        reason = found.rejected[0].reason if found.rejected else ""
-        values = [""] * len(names) if reason else as_cells(names, found.values[0].tolist())
-        writer.writerow([found.smiles[0], *values, *(found.unlike or []), reason])
+        writer.writerow([*found.smiles, *next(found.rows())])
         stream.flush()
-        count, missed = count + 1, missed + bool(reason)
+        count, missed = count + 1, missed + len(found.rejected)
     return count, missed

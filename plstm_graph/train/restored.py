@@ -11,11 +11,11 @@ from plstm_graph.errors import CheckpointError, ConfigError
 from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.models.vision import ImageModel
+from plstm_graph.train.answering import Answering
 from plstm_graph.train.checkpoint import Meta, locate, read, read_meta, restore_model
-from plstm_graph.train.module import Learner
 
 
-def restore(checkpoint: str | PathLike[str], device: str = "auto") -> tuple[Learner, Meta]:
+def restore(checkpoint: str | PathLike[str], device: str = "auto") -> tuple[Answering, Meta]:
     """The trained model of a checkpoint file (or the best one of a run's folder), ready to predict.
 
     Raises:
@@ -25,14 +25,14 @@ def restore(checkpoint: str | PathLike[str], device: str = "auto") -> tuple[Lear
     return restored(read(checkpoint), locate(checkpoint), device)
 
 
-def restored(content: Mapping[str, Any], where: object, device: str = "auto") -> tuple[Learner, Meta]:
+def restored(content: Mapping[str, Any], where: object, device: str = "auto") -> tuple[Answering, Meta]:
     """As :func:`restore`, of what a checkpoint holds; ``where`` is for errors."""
     meta = read_meta(content, where)
-    learner = Learner(restore_model(content, meta, where), meta.asked, meta.plain())
+    learner = Answering(restore_model(content, meta, where), meta.asked, meta.plain())
     return learner.to(pick_device(device)).eval(), meta
 
 
-def restore_for_molecules(checkpoint: str | PathLike[str], device: str = "auto") -> tuple[Learner, Meta]:
+def restore_for_molecules(checkpoint: str | PathLike[str], device: str = "auto") -> tuple[Answering, Meta]:
     """As :func:`restore`, for a model that reads SMILES.
 
     Raises:
@@ -53,7 +53,7 @@ def check_reads_molecules(meta: Meta, checkpoint: object) -> None:
         raise CheckpointError(f"{checkpoint} answers for each {meta.asked.level}, not for a molecule; use evaluate")
 
 
-def network(learner: Learner, checkpoint: str | PathLike[str]) -> GraphModel:
+def network(learner: Answering, checkpoint: str | PathLike[str]) -> GraphModel:
     """The model of a restored learner, where what follows needs a network.
 
     Raises:

@@ -27,14 +27,8 @@ from plstm_graph.tasks import Task
 from plstm_graph.train import results
 from plstm_graph.train.callbacks import Bar, Deadline, Guard, Keeper, Reseed
 from plstm_graph.train.capture import capturable
-from plstm_graph.train.checkpoint import (
-    AtomicCheckpointIO,
-    Meta,
-    begin_from,
-    check_weights,
-    load_weights,
-    read_training,
-)
+from plstm_graph.train.checkpoint import Meta, begin_from, check_weights, load_weights, read_training
+from plstm_graph.train.checkpoint_io import AtomicCheckpointIO
 from plstm_graph.train.compiling import check_compile
 from plstm_graph.train.config import TrainConfig, anywhere, to_dict
 from plstm_graph.train.data import Collated, labels, load_data, pack, split_of, train_loader

@@ -15,7 +15,7 @@ from pytorch_lightning.profilers import Profiler
 from pytorch_lightning.utilities import rank_zero_only
 
 from plstm_graph.errors import ConfigError
-from plstm_graph.train.checkpoint import AtomicCheckpointIO
+from plstm_graph.train.checkpoint_io import AtomicCheckpointIO
 from plstm_graph.train.config import TrainConfig
 
 

@@ -11,17 +11,17 @@ from torch_geometric.data import Data
 from plstm_graph.config.models import ModelConfig
 from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.packed import PackedGraphs, PackedLoader
-from plstm_graph.train import data
+from plstm_graph.train import placement
 from plstm_graph.train.data import (
     Collated,
     EpochSampler,
     batches,
-    fits,
     mixed_seed,
     pack,
     repeats,
     train_loader,
 )
+from plstm_graph.train.placement import fits
 
 CPU = torch.device("cpu")
 
@@ -95,8 +95,8 @@ def test_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     free = 1000
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10 * free))
     table = {
-        ("cpu", data.HOST_BYTES): True,
-        ("cpu", data.HOST_BYTES + 1): False,
+        ("cpu", placement.HOST_BYTES): True,
+        ("cpu", placement.HOST_BYTES + 1): False,
         ("cuda", 500): True,
         ("cuda", 501): False,
         ("mps", 1): False,
@@ -112,9 +112,9 @@ def test_what_does_not_fit_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.Mo
     stored = sum(value.nbytes for graph in graphs for value in graph.to_dict().values() if torch.is_tensor(value))
     assert stored < packed.nbytes
     for limit in (stored - 1, packed.nbytes - 1):
-        monkeypatch.setattr(data, "HOST_BYTES", limit)
+        monkeypatch.setattr(placement, "HOST_BYTES", limit)
         assert pack(graphs, ModelConfig(), CPU) is graphs
-    monkeypatch.setattr(data, "HOST_BYTES", packed.nbytes)
+    monkeypatch.setattr(placement, "HOST_BYTES", packed.nbytes)
     assert isinstance(pack(graphs, ModelConfig(), CPU), PackedGraphs)
     assert pack([], ModelConfig(), CPU) == []
     for graph in graphs:

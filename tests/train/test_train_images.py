@@ -167,7 +167,9 @@ def test_a_run_is_scored_on_further_data_of_the_same_kind(digits: Dataset, tmp_p
 def test_what_is_scored_lies_on_the_device_of_the_model(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of it, once: batches are then made, and images rendered, there."""
     asked: list[tuple[int, torch.device]] = []
-    monkeypatch.setattr("plstm_graph.train.data.fits", lambda nbytes, device: asked.append((nbytes, device)) or True)
+    monkeypatch.setattr(
+        "plstm_graph.train.placement.fits", lambda nbytes, device: asked.append((nbytes, device)) or True
+    )
     sent: list[torch.device] = []
     to = Arrays.to
     monkeypatch.setattr(Arrays, "to", lambda self, device: sent.append(len(self)) or to(self, device))

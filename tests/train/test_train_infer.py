@@ -22,7 +22,8 @@ from plstm_graph.errors import CheckpointError, ConfigError, DataError, OutOfMem
 from plstm_graph.tasks import Regression
 from plstm_graph.tasks import restore as restore_task
 from plstm_graph.train import evaluate, predict, train
-from plstm_graph.train.checkpoint import AtomicCheckpointIO, read
+from plstm_graph.train.checkpoint import read
+from plstm_graph.train.checkpoint_io import AtomicCheckpointIO
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.restored import restore
 
@@ -317,7 +318,7 @@ def test_out_of_memory_names_a_batch_size(run: Path, monkeypatch: pytest.MonkeyP
     def full(self: object, batch: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nand more")
 
-    monkeypatch.setattr("plstm_graph.train.module.Learner.forward", full)
+    monkeypatch.setattr("plstm_graph.train.answering.Answering.forward", full)
     with pytest.raises(OutOfMemory, match=r"^the GPU is out of memory at --batch-size 512; try --batch-size 256$"):
         predict(run, ["CCO"], batch_size=512)
     with pytest.raises(OutOfMemory, match=r"at --batch-size 7; try --batch-size 3$"):
@@ -387,3 +388,13 @@ def test_targets_are_joined_by_name(run: Path, tmp_path: Path, header: str, aske
     assert (found["part"], found["notes"]) == ("test", [])
     data = load(str(tmp_path / "other.csv"), targets=asked)
     assert evaluate(run, data)["by_target"] == found["by_target"]
+
+
+def test_a_model_is_restored_without_a_draw(run: Path) -> None:
+    """Its weights are read, not drawn first: no seed of the caller's moves on."""
+    before = torch.get_rng_state()
+    learner, _ = restore(run, "cpu")
+    assert torch.equal(torch.get_rng_state(), before)
+    stored = read(run)["state_dict"]
+    for name, value in learner.model.state_dict().items():
+        assert torch.equal(value, stored[f"model.{name}"]), name

@@ -1,0 +1,73 @@
+"""What loads on first use: names of a package, and modules that other packages import before anyone needs them."""
+
+import atexit
+import gc
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+COMPILER = "torch._dynamo"
+UNUSED = (COMPILER, "torch_geometric.datasets", "scipy.linalg.cython_blas")
+"""What PyTorch Geometric and numba import and no prediction needs; it takes longer than all that a prediction needs."""
+
+
+def loaded_on_use(
+    package: str, homes: Mapping[str, str], names: Mapping[str, Any]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """The ``__getattr__`` and ``__dir__`` of a package (PEP 562).
+
+    Args:
+        package: its name.
+        homes: for each name the module below the package where it is.
+        names: what the package has already, its ``globals()``.
+
+    Example::
+
+        __getattr__, __dir__ = loaded_on_use(__name__, {"PLSTM": "stack"}, globals())
+    """
+
+    def get(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(f"{package}.{homes[name]}"), name)
+
+    return get, lambda: sorted({*names, *homes})
+
+
+@contextmanager
+def quick_start() -> Iterator[None]:
+    """Around the imports of a process of our own that predicts and compiles nothing.
+
+    Modules in :data:`UNUSED` load when they are used, if ever, and nobody looks for garbage among what is imported,
+    now or later: all of it stays.
+    """
+    for name in UNUSED:
+        sys.modules.setdefault(name, _PutOff(name))
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        atexit.register(gc.unfreeze)  # extension modules complain of what is never given back
+        if collects:
+            gc.enable()
+
+
+def is_put_off(name: str) -> bool:
+    """Tell whether a module is put off by :func:`quick_start`, and nobody has asked for it."""
+    return isinstance(sys.modules.get(name), _PutOff)
+
+
+class _PutOff(ModuleType):
+    """In place of a module until one of its names is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name != "__path__":  # whoever looks through all modules has no use for this one
+            raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(import_module(self.__name__), name)
