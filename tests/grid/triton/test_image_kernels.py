@@ -134,16 +134,17 @@ def test_torch_compile_sees_one_op(mode, form):
     case = Case(2, 3, mode, images=1)
     query, key, value, gates = case.inputs()
     inputs = [x.detach().to(DEVICE).requires_grad_() for x in (query, key, value, *gates[:4])]
-    torch.library.opcheck(
-        torch.ops.plstm_graph.image.default,
-        (*inputs, gates.mode, form),
-        test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
-    )
-    torch.library.opcheck(
-        torch.ops.plstm_graph.image_backward.default,
-        (torch.ones_like(inputs[2]).detach(), *(x.detach() for x in inputs), gates.mode, form),
-        test_utils=("test_schema", "test_faketensor"),
-    )
+    if form == "triton":  # the ops and their shapes are the same in tiles, which the interpreter takes seconds for
+        torch.library.opcheck(
+            torch.ops.plstm_graph.image.default,
+            (*inputs, gates.mode, form),
+            test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
+        )
+        torch.library.opcheck(
+            torch.ops.plstm_graph.image_backward.default,
+            (torch.ones_like(inputs[2]).detach(), *(x.detach() for x in inputs), gates.mode, form),
+            test_utils=("test_schema", "test_faketensor"),
+        )
 
     def whole(*tensors):
         return image(*tensors[:3], gates._replace(**dict(zip(gates._fields[:4], tensors[3:], strict=True))), form=form)
