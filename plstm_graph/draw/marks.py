@@ -118,5 +118,7 @@ def middle(patch: Any) -> tuple[float, float]:
 
 
 def on(colour: tuple[float, float, float]) -> str:
-    """Black or white, whichever reads better on a colour."""
-    return "white" if float(np.dot(colour, (0.299, 0.587, 0.114))) < 0.55 else "black"
+    """Black or white, whichever has more contrast with a colour, as WCAG defines it: at least 4.5 to 1."""
+    parts = np.array(colour)
+    linear = np.where(parts <= 0.03928, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return "white" if float(linear @ [0.2126, 0.7152, 0.0722]) < 0.179 else "black"

@@ -13,8 +13,9 @@ from matplotlib.patches import Polygon
 from plstm_graph import LineDAG
 from plstm_graph.data.molecules import canonical_rank, layout, smiles_to_data
 from plstm_graph.draw import draw
-from plstm_graph.draw.line_graph import _line_graph, _molecule, _page
-from plstm_graph.draw.marks import INK, MUTED, PAGE, READABLE
+from plstm_graph.draw.explanation import _colours as _scores
+from plstm_graph.draw.line_graph import _colours, _line_graph, _molecule, _page
+from plstm_graph.draw.marks import INK, MUTED, PAGE, READABLE, on
 from plstm_graph.draw.molecule import ELEMENTS
 from plstm_graph.draw.scene import GAP, TAG_HEIGHT, arranged, scene_of
 from plstm_graph.errors import ConfigError, DataError, PLSTMGraphError, ShapeError, TargetError
@@ -116,7 +117,7 @@ def test_a_picture_has_a_name_and_a_title_for_screen_readers(tmp_path: Path) -> 
     assert ASPIRIN in texts(draw(ASPIRIN, tmp_path / "y.svg"))
 
 
-def contrast(colour: str) -> float:
+def contrast(colour: str | tuple[float, float, float]) -> float:
     """With white, as WCAG defines it."""
     parts = np.array(to_rgb(colour))
     linear = np.where(parts <= 0.03928, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
@@ -125,6 +126,13 @@ def contrast(colour: str) -> float:
 
 def test_colours_of_symbols_are_seen_on_white() -> None:
     assert min(map(contrast, [*ELEMENTS.values(), INK, MUTED])) >= 3
+
+
+def test_letters_on_colours_have_contrast() -> None:
+    """Of levels, and of scores from the lowest to the highest."""
+    for colour in (*_colours(30), *(_scores()(place)[:3] for place in np.linspace(0, 1, 50))):
+        other = {"white": contrast(colour), "black": 21 / contrast(colour)}[on(colour)]
+        assert other >= 4.5, colour
 
 
 def fill(path: Path, name: str) -> str:
