@@ -39,7 +39,7 @@ def made_run(
     (folder / "config.toml").write_text("\n".join([*lines, f"targets = {json.dumps(list(targets))}"]) + "\n")
     with (folder / "config.toml").open("a") as stream:
         stream.write(f'[model]\nmodel = "{model}"\nwidth = 64\n')
-    _history(folder / "metrics.csv", metric, epochs, random)
+    _history(folder / "metrics.csv", metric, epochs, skill, random)
     if not finished:
         return folder
     tests = np.random.default_rng((seed if split is None else split) + 100 * fold)
@@ -61,12 +61,17 @@ def made_series(folder: Path, runs: int = 10, *, by: str = "fold", finished: int
     return folder
 
 
-def _history(path: Path, metric: str, epochs: int, random: np.random.Generator) -> None:
+def _history(path: Path, metric: str, epochs: int, skill: float, random: np.random.Generator) -> None:
     if not epochs:
         return
     falling = np.exp(-np.arange(epochs) / 8) + 0.1
     rows = [
-        [e, *(falling[e] * random.uniform(0.9, 1.1, 2)), 0.8 - 0.5 * falling[e] + random.normal(0, 0.02), 1e-3]
+        [
+            e,
+            *(falling[e] * random.uniform(0.9, 1.1, 2) * (1.2 - 0.3 * skill)),
+            skill + 0.1 - 0.5 * skill * falling[e] + random.normal(0, 0.02),
+            1e-3,
+        ]
         for e in range(epochs)
     ]
     _write(path, ["epoch", "loss", "valid_loss", f"valid_{metric}", "lr"], rows)
