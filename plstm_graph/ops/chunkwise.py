@@ -21,8 +21,8 @@ MAX_BYTES = 2**33
 SIZES = (128, 1024)
 """Fewest and most edges of a chunk; between them twice the numbers of a state: then matrices are as large as states."""
 DEEP, NARROW = 1000, 8
-"""Levels from which on, and edges a level up to which, ``"auto"`` takes this form on a GPU: there a level takes as long
-with few edges as with many. A CPU waits for no launch, and computes less level by level."""
+"""Levels from which on, and edges a level up to which, ``"auto"`` takes this form where a level is a step of the host,
+which takes as long with few edges as with many: on a GPU, and on a CPU without compiled loops."""
 
 
 def propagate(query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: LineDAG) -> Tensor:
@@ -38,12 +38,15 @@ def propagate(query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: Line
     return recurrent(query, key, value, gates, dag, partial(solve, size=size))
 
 
-def serves(dag: LineDAG, device: str, shape: tuple[int, int, int], itemsize: int = 4) -> bool:
-    """Tell whether ``"auto"`` takes this form: on a GPU, for DAGs that are deep and narrow, within MAX_BYTES.
+def serves(dag: LineDAG, device: str, shape: tuple[int, int, int], itemsize: int = 4, *, compiled: bool = True) -> bool:
+    """Tell whether ``"auto"`` takes this form: for DAGs that are deep and narrow, within MAX_BYTES, on a GPU, and on a
+    CPU where no loops are ``compiled``.
 
     ``shape`` is H, K, V.
     """
-    if device != "cuda" or dag.max_edges < DEEP:  # before levels, which are found on the host
+    if device != "cuda" and (device != "cpu" or compiled):
+        return False
+    if dag.max_edges < DEEP:  # before levels, which are found on the host
         return False
     if dag.num_levels < DEEP or dag.num_edges > NARROW * dag.num_levels:
         return False

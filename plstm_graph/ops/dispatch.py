@@ -103,8 +103,9 @@ def propagate(
         heads, size = value.size(1), value.element_size()
         states = dag.num_edges * heads * key.size(2) * value.size(2) * size
         padded = padded_bytes(dag, heads, size)
-        deep = chunkwise.serves(dag, value.device.type, (heads, key.size(2), value.size(2)), size)
-        backend = choose_backend(value.device.type, padded, states, has_compiled(value.device), deep)
+        device, fast = value.device.type, has_compiled(value.device)
+        deep = chunkwise.serves(dag, device, (heads, key.size(2), value.size(2)), size, compiled=fast)
+        backend = choose_backend(device, padded, states, fast, deep)
     dtype = torch.float64 if value.dtype == torch.float64 else torch.float32
     half = backend in HOMES and HOMES[backend].half and dtype == torch.float32
     taken = value.dtype if half and query.dtype == key.dtype == value.dtype else dtype

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from plstm_graph.errors import BackendUnavailable
-from plstm_graph.ops import chunkwise, propagate
+from plstm_graph.ops import BACKENDS, chunkwise, propagate
+from plstm_graph.ops.dispatch import has_compiled
 from plstm_graph.testing import check_backend, grid_dag, random_dag, random_inputs
 
 SHAPE = (8, 16, 16)
@@ -38,16 +39,33 @@ def test_the_plan_covers_every_pair_once():
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "device", "expected"),
+    ("rows", "columns", "device", "compiled", "expected"),
     [
-        (1, 1200, "cuda", True),
-        (1, 1200, "cpu", False),  # nothing waits for launches there
-        (1, 900, "cuda", False),  # not deep
-        (40, 1000, "cuda", False),  # not narrow
+        (1, 1200, "cuda", True, True),
+        (1, 1200, "cpu", True, False),  # compiled loops do not wait for the host
+        (1, 1200, "cpu", False, True),
+        (1, 1200, "mps", False, False),  # not measured
+        (1, 900, "cuda", True, False),  # not deep
+        (1, 900, "cpu", False, False),
+        (40, 1000, "cuda", True, False),  # not narrow
+        (40, 1000, "cpu", False, False),
     ],
 )
-def test_where_auto_takes_it(rows, columns, device, expected):
-    assert chunkwise.serves(grid_dag(rows, columns), device, SHAPE) is expected
+def test_where_auto_takes_it(rows, columns, device, compiled, expected):
+    assert chunkwise.serves(grid_dag(rows, columns), device, SHAPE, compiled=compiled) is expected
+
+
+def test_auto_takes_it_on_a_cpu_without_compiled_loops(monkeypatch):
+    dag = grid_dag(1, 1200)
+    inputs = random_inputs(dag, 1, 2, 2, torch.float64, "cpu", 0)
+    called = []
+    right = BACKENDS["chunkwise"]
+    monkeypatch.setitem(BACKENDS, "chunkwise", lambda *given: called.append("chunkwise") or right(*given))
+    propagate(*inputs, dag)
+    assert called == [] or not has_compiled(torch.device("cpu"))
+    monkeypatch.setattr("plstm_graph.ops.dispatch.COMPILED", {})
+    propagate(*inputs, dag)
+    assert called[-1:] == ["chunkwise"]
 
 
 def test_matrices_beyond_the_limit_are_refused(monkeypatch):
