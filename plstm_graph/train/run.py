@@ -4,13 +4,12 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.profilers import PassThroughProfiler, Profiler
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch_geometric.data import Data
@@ -18,21 +17,16 @@ from torch_geometric.data import Data
 from plstm_graph.config.architectures import architecture
 from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.data.examples import take
-from plstm_graph.data.features import ATOM_SIZES
 from plstm_graph.errors import ConfigError
 from plstm_graph.io.waiting import watched
 from plstm_graph.models.budget import fit_width
-from plstm_graph.nn.encoders import DescriptorEncoder
-from plstm_graph.tasks import Task
 from plstm_graph.train import results
-from plstm_graph.train.callbacks import Bar, Deadline, Guard, Keeper, Reseed
-from plstm_graph.train.capture import capturable
-from plstm_graph.train.checkpoint import Meta, begin_from, check_weights, load_weights, read_training
+from plstm_graph.train.assembly import asked, assemble, meta_of
+from plstm_graph.train.callbacks import Deadline, Guard, Keeper
+from plstm_graph.train.checkpoint import begin_from, check_weights, load_weights, read_training
 from plstm_graph.train.checkpoint_io import AtomicCheckpointIO
-from plstm_graph.train.compiling import check_compile
-from plstm_graph.train.config import TrainConfig, anywhere, to_dict
-from plstm_graph.train.data import Collated, labels, load_data, pack, split_of, train_loader
-from plstm_graph.train.domain import Domain
+from plstm_graph.train.config import TrainConfig, anywhere
+from plstm_graph.train.data import Collated, labels, load_data, split_of
 from plstm_graph.train.ensemble import check_members, fit_members
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.module import Learner
@@ -43,7 +37,7 @@ from plstm_graph.train.profiling import FEATURISING, READING, SCORING
 from plstm_graph.train.progress import Waiting
 from plstm_graph.train.report import Run, Trained, report
 from plstm_graph.train.start import Start
-from plstm_graph.train.trainer import first_process, quiet, trainer_of
+from plstm_graph.train.trainer import first_process, quiet
 
 log = logging.getLogger(__name__)
 
@@ -159,12 +153,12 @@ def _train(
             task = asked(config, dataset)
             encoded: Any = dataset.encoded(config.model) if graphs is None else graphs  # once for all members
             parts = parts_of(config, dataset, start.split, encoded)
-            meta = _meta(config, dataset, task.fitted(labels(parts["train"])), parts["train"])
+            meta = meta_of(config, dataset, task.fitted(labels(parts["train"])), parts["train"])
             meta.build()  # before any training: its options may make no network
             how: dict[str, Any] = {"owner": owner, "resume": resume, "progress": progress, "callbacks": callbacks}
             return fit_members(config, dataset, encoded, parts, meta, start, train=train, **how)
         guards = [Guard(owner)] if owner else []
-        run, trainer, loader = _assemble(config, dataset, graphs, progress, start, [*callbacks, *guards], profiler)
+        run, trainer, loader = assemble(config, dataset, graphs, progress, start, [*callbacks, *guards], profiler)
         _begin(run, trainer, again=bool(resume and results.last_checkpoint(str(config.out))))
         last = None
         if owner:
@@ -194,7 +188,7 @@ def validate(config: TrainConfig, dataset: AnyDataset, callbacks: Sequence[Callb
         config = _sized(config, dataset)
         start = _start(config, dataset, resume=False, command=None)
         start.split["test"] = []
-        run, trainer, loader = _assemble(config, dataset, None, False, start, callbacks, PassThroughProfiler())
+        run, trainer, loader = assemble(config, dataset, None, False, start, callbacks, PassThroughProfiler())
         _begin(run, trainer)
         _fit(trainer, run, loader, None)
 
@@ -216,11 +210,6 @@ def _begin(run: Run, trainer: pl.Trainer, again: bool = False) -> None:
     outputs(run.learner, take(run.parts["valid"], [0]))  # a backend may refuse the model
 
 
-def asked(config: TrainConfig, dataset: AnyDataset) -> Task:
-    """The task of the data as a config judges it and has it learnt."""
-    return dataset.task.with_metric(config.metric).trained_with(config.loss, config.class_weights)
-
-
 def _start(config: TrainConfig, dataset: AnyDataset, resume: bool, command: str | None) -> Start:
     """What the run begins with; when it goes on, what it began with."""
     start = Start.of(dataset.examples, split_of(config, dataset), command)
@@ -236,7 +225,7 @@ def _fit_once(config: TrainConfig, dataset: AnyDataset, start: Start) -> Trained
         raise ConfigError(f"model {config.model.model!r} has no loss to choose or weigh; leave these options out")
     task = asked(config, dataset)
     parts = parts_of(config, dataset, start.split, None)
-    meta = _meta(config, dataset, task, parts["train"])  # not fitted: it answers in the units of the labels
+    meta = meta_of(config, dataset, task, parts["train"])  # not fitted: it answers in the units of the labels
     model: Any = meta.build()
     model.check(parts["train"])
     out = Path(config.out) if config.out else None
@@ -249,78 +238,6 @@ def _fit_once(config: TrainConfig, dataset: AnyDataset, start: Start) -> Trained
         content = {"plstm_graph": meta.plain(), "state_dict": learner.state_dict()}
         AtomicCheckpointIO().save_checkpoint(content, out / "checkpoints" / "best.ckpt")
     return report(Run(config, dataset, start.split, parts, learner, keeper, out, start))
-
-
-def _assemble(
-    config: TrainConfig,
-    dataset: AnyDataset,
-    graphs: Sequence[Data] | None,
-    progress: bool,
-    start: Start,
-    more: Sequence[Callback],
-    profiler: Profiler,
-) -> tuple[Run, pl.Trainer, Any]:
-    """Everything up to the first step, so that whatever is wrong with options or data shows before training."""
-    task = asked(config, dataset)
-    with profiler.profile(FEATURISING):
-        parts = parts_of(config, dataset, start.split, graphs)
-    task.check_defined(labels(parts["valid"]), "valid")
-    task = task.fitted(labels(parts["train"]))
-    pl.seed_everything(config.seed, workers=True, verbose=False)
-    meta = _meta(config, dataset, task, parts["train"])
-    model = meta.build()
-    if config.precision == "64-true":  # Lightning would do so after it has read weights, too late to keep all bits
-        model.double()
-    reader = getattr(model, "descriptors", None)
-    if isinstance(reader, DescriptorEncoder):
-        reader.fit(torch.cat([graph.descriptors for graph in parts["train"]]))
-
-    out = Path(config.out) if config.out else None
-    keeper = Keeper(f"valid_{task.metric}", task.rule.higher_is_better, out)
-    callbacks: list[Callback] = [Reseed(config.seed), keeper, *more]
-    if config.patience:
-        mode = "max" if task.rule.higher_is_better else "min"
-        callbacks.append(EarlyStopping(f"valid_{task.metric}", patience=config.patience, mode=mode))
-    if progress:
-        callbacks.append(Bar(keeper, task.rule.label))
-    trainer = trainer_of(config, callbacks, out, progress, profiler)
-    device = trainer.strategy.root_device
-    with profiler.profile(FEATURISING):
-        packed = {name: pack(graphs, config.model, device) for name, graphs in parts.items()}
-    steps = packed["train"]
-    if config.compile:
-        check_compile(config.model, steps, device)
-    if config.capture:
-        steps = capturable(packed.pop("train"), config, task, model, device, trainer.world_size)
-    loader = train_loader(
-        steps, config.batch_size, config.seed, rank=trainer.global_rank, world_size=trainer.world_size
-    )
-    learner = Learner(
-        model,
-        task,
-        meta.plain(),
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        warmup_steps=config.warmup_epochs * len(loader),
-        total_steps=config.epochs * len(loader),
-        compile=config.compile,
-        capture=config.capture,
-    )
-    run = Run(config, dataset, start.split, parts | packed, learner, keeper, out, start, trainer.world_size)
-    return run, trainer, loader
-
-
-def _meta(config: TrainConfig, dataset: AnyDataset, task: Task, train: Any) -> Meta:
-    molecules = dataset.reader is not None and dataset.features.node_sizes == ATOM_SIZES and task.level == "graph"
-    return Meta(
-        config=to_dict(config),
-        features=asdict(dataset.features),
-        task=task.plain(),
-        featuriser=dataset.reader,
-        versions=results.versions(),
-        content=dataset.content,
-        seen=Domain.of(train, task).plain() if molecules else None,
-    )
 
 
 def _fit(trainer: pl.Trainer, run: Run, loader: Any, last: Path | None) -> None:

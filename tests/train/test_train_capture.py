@@ -26,7 +26,7 @@ def test_a_captured_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.Monk
     """On a CPU, with the passes themselves in place of the graph: 32 graphs in four batches, one of them not full."""
     monkeypatch.setattr("torch.cuda.make_graphed_callables", passes_in_place)
     monkeypatch.setattr(
-        "plstm_graph.train.run.capturable", lambda graphs, config, *_: graphs.with_filler(config.batch_size)
+        "plstm_graph.train.assembly.capturable", lambda graphs, config, *_: graphs.with_filler(config.batch_size)
     )
     filled, run = [], Captured.__call__
 

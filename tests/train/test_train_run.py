@@ -157,7 +157,7 @@ def test_packed_and_plain_batches_train_alike(tmp_path: Path, monkeypatch: pytes
         packed = train(config, dataset)
     (run,) = spy.seen
     assert {type(graphs) for graphs in run.parts.values()} == {PackedGraphs}, "each part is joined once, for all passes"
-    monkeypatch.setattr("plstm_graph.train.run.pack", lambda graphs, model, device: graphs)
+    monkeypatch.setattr("plstm_graph.train.assembly.pack", lambda graphs, model, device: graphs)
     assert same(packed, train(config, dataset))
 
 

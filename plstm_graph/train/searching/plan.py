@@ -7,9 +7,9 @@ from pathlib import Path
 from plstm_graph.errors import ConfigError
 from plstm_graph.io.files import atomic_write
 from plstm_graph.train import results, shared
+from plstm_graph.train.assembly import asked
 from plstm_graph.train.config import TrainConfig, differences, to_dict, toml
 from plstm_graph.train.folders import SEARCH, SEARCH_CONFIG, TRIALS, stored_search
-from plstm_graph.train.run import asked
 from plstm_graph.train.searching.space import Space, default_space, from_plain, plain
 from plstm_graph.train.start import changes
 

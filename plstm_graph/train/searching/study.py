@@ -6,10 +6,10 @@ from typing import Any
 from plstm_graph.errors import ConfigError, missing_extra
 from plstm_graph.tasks import METRICS
 from plstm_graph.train import shared
+from plstm_graph.train.assembly import asked
 from plstm_graph.train.config import flat
 from plstm_graph.train.data import mixed_seed
 from plstm_graph.train.pool import Row
-from plstm_graph.train.run import asked
 from plstm_graph.train.searching.plan import STORAGE, Plan
 from plstm_graph.train.searching.space import Space, holds
 

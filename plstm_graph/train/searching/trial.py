@@ -10,10 +10,11 @@ from pytorch_lightning.callbacks import Checkpoint
 from plstm_graph.errors import ConfigError, PLSTMGraphError, TimeUp
 from plstm_graph.tasks import METRICS
 from plstm_graph.train import results, shared
+from plstm_graph.train.assembly import asked
 from plstm_graph.train.callbacks import Reporter
 from plstm_graph.train.config import TrainConfig, config_hash, override, to_dict
 from plstm_graph.train.pool import Row, Say
-from plstm_graph.train.run import asked, validate
+from plstm_graph.train.run import validate
 from plstm_graph.train.searching.plan import Plan
 from plstm_graph.train.searching.study import best_row, distributions, optuna, rows_of, study_of, tell
 

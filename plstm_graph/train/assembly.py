@@ -1,0 +1,109 @@
+"""A run put together up to its first step: task, model, trainer, and the parts of the data packed where it trains."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping
+from pytorch_lightning.profilers import Profiler
+from torch_geometric.data import Data
+
+from plstm_graph.data.dataset import AnyDataset
+from plstm_graph.data.features import ATOM_SIZES
+from plstm_graph.nn.encoders import DescriptorEncoder
+from plstm_graph.tasks import Task
+from plstm_graph.train import results
+from plstm_graph.train.callbacks import Bar, Keeper, Reseed
+from plstm_graph.train.capture import capturable
+from plstm_graph.train.checkpoint import Meta
+from plstm_graph.train.compiling import check_compile
+from plstm_graph.train.config import TrainConfig, to_dict
+from plstm_graph.train.data import labels, pack, train_loader
+from plstm_graph.train.domain import Domain
+from plstm_graph.train.module import Learner
+from plstm_graph.train.parts import parts_of
+from plstm_graph.train.profiling import FEATURISING
+from plstm_graph.train.report import Run
+from plstm_graph.train.start import Start
+from plstm_graph.train.trainer import trainer_of
+
+
+def asked(config: TrainConfig, dataset: AnyDataset) -> Task:
+    """The task of the data as a config judges it and has it learnt."""
+    return dataset.task.with_metric(config.metric).trained_with(config.loss, config.class_weights)
+
+
+def assemble(
+    config: TrainConfig,
+    dataset: AnyDataset,
+    graphs: Sequence[Data] | None,
+    progress: bool,
+    start: Start,
+    more: Sequence[Callback],
+    profiler: Profiler,
+) -> tuple[Run, pl.Trainer, Any]:
+    """Everything up to the first step, so that whatever is wrong with options or data shows before training."""
+    task = asked(config, dataset)
+    with profiler.profile(FEATURISING):
+        parts = parts_of(config, dataset, start.split, graphs)
+    task.check_defined(labels(parts["valid"]), "valid")
+    task = task.fitted(labels(parts["train"]))
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    meta = meta_of(config, dataset, task, parts["train"])
+    model = meta.build()
+    if config.precision == "64-true":  # Lightning would do so after it has read weights, too late to keep all bits
+        model.double()
+    reader = getattr(model, "descriptors", None)
+    if isinstance(reader, DescriptorEncoder):
+        reader.fit(torch.cat([graph.descriptors for graph in parts["train"]]))
+
+    out = Path(config.out) if config.out else None
+    keeper = Keeper(f"valid_{task.metric}", task.rule.higher_is_better, out)
+    callbacks: list[Callback] = [Reseed(config.seed), keeper, *more]
+    if config.patience:
+        mode = "max" if task.rule.higher_is_better else "min"
+        callbacks.append(EarlyStopping(f"valid_{task.metric}", patience=config.patience, mode=mode))
+    if progress:
+        callbacks.append(Bar(keeper, task.rule.label))
+    trainer = trainer_of(config, callbacks, out, progress, profiler)
+    device = trainer.strategy.root_device
+    with profiler.profile(FEATURISING):
+        packed = {name: pack(graphs, config.model, device) for name, graphs in parts.items()}
+    steps = packed["train"]
+    if config.compile:
+        check_compile(config.model, steps, device)
+    if config.capture:
+        steps = capturable(packed.pop("train"), config, task, model, device, trainer.world_size)
+    loader = train_loader(
+        steps, config.batch_size, config.seed, rank=trainer.global_rank, world_size=trainer.world_size
+    )
+    learner = Learner(
+        model,
+        task,
+        meta.plain(),
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        warmup_steps=config.warmup_epochs * len(loader),
+        total_steps=config.epochs * len(loader),
+        compile=config.compile,
+        capture=config.capture,
+    )
+    run = Run(config, dataset, start.split, parts | packed, learner, keeper, out, start, trainer.world_size)
+    return run, trainer, loader
+
+
+def meta_of(config: TrainConfig, dataset: AnyDataset, task: Task, train: Any) -> Meta:
+    """What a checkpoint tells of a model that is trained on these examples."""
+    molecules = dataset.reader is not None and dataset.features.node_sizes == ATOM_SIZES and task.level == "graph"
+    return Meta(
+        config=to_dict(config),
+        features=asdict(dataset.features),
+        task=task.plain(),
+        featuriser=dataset.reader,
+        versions=results.versions(),
+        content=dataset.content,
+        seen=Domain.of(train, task).plain() if molecules else None,
+    )
