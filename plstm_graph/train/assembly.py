@@ -70,8 +70,9 @@ def assemble(
         callbacks.append(Bar(keeper, task.rule.label))
     trainer = trainer_of(config, callbacks, out, progress, profiler)
     device = trainer.strategy.root_device
-    with profiler.profile(FEATURISING):
-        packed = {name: pack(graphs, config.model, device) for name, graphs in parts.items()}
+    ahead = [name for name, part in parts.items() if name in ("train", "valid") or isinstance(part, list)]
+    with profiler.profile(FEATURISING):  # other images come to the device when they are scored
+        packed = {name: pack(parts[name], config.model, device) for name in ahead}
     steps = packed["train"]
     if config.compile:
         check_compile(config.model, steps, device)
