@@ -14,14 +14,15 @@ from plstm_graph.transforms import OrientDAG
 
 
 def add_encodings(graphs: list[Data], config: AnyConfig) -> list[Data]:
-    """What a model needs from each graph, once per data set: encodings and ranks. Returns new Data objects.
+    """What a model needs from each graph, once per data set: encodings and ranks. Graphs that get some are copies.
 
     The canonical order is that of the ``rank`` a graph comes with, where it has one: data sets store there what is
     canonical for a molecule, or the directions of a native DAG.
     """
     if not isinstance(config, ModelConfig):
         return list(graphs)
-    graphs = [copy(graph) for graph in graphs]
+    if config.rwse or config.lap_pe or config.rings:
+        graphs = [copy(graph) for graph in graphs]
     if config.rwse:
         for graph, walk in zip(graphs, random_walks(graphs, config.rwse), strict=True):
             graph.rwse = walk
