@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,6 +85,9 @@ def _answer_lines(checkpoint: str, input: Path, out: Path, device: str, descript
     with quick_start():
         from plstm_graph.train.resident import answer_lines
 
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
+        if isinstance(stream, TextIOWrapper):  # bytes that are no text are one line's fault
+            stream.reconfigure(errors=errors)
     count, missed = answer_lines(checkpoint, sys.stdin, sys.stdout, device=device, descriptors=descriptors)
     typer.echo(f"{count} lines, {missed} without a prediction", err=True)
 

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import TextIO
 
+from plstm_graph.data.descriptors import check_kinds
+from plstm_graph.errors import PLSTMGraphError, said
 from plstm_graph.train.infer import answers
 from plstm_graph.train.restored import restore_for_molecules
 
@@ -17,7 +19,7 @@ def answer_lines(
     device: str = "auto",
     descriptors: Sequence[str] = (),
 ) -> tuple[int, int]:
-    """Write a header, and a row for every line as soon as it is read; a line that is no molecule gets the reason.
+    """Write a header, and a row for every line as soon as it is read; a line without a prediction gets the reason.
 
     Args:
         checkpoint: file, or folder of a run.
@@ -30,16 +32,23 @@ def answer_lines(
         How many lines there were, and how many of them without a prediction.
 
     Raises:
+        ConfigError: there are no such descriptors.
         CheckpointError: the file cannot be used, or its model was not trained on molecules.
     """
+    check_kinds(descriptors)
     learner, meta = restore_for_molecules(checkpoint, device)
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["smiles", *answers(learner, meta, []).added])
+    added = answers(learner, meta, []).added
+    writer.writerow(["smiles", *added])
     stream.flush()
     count = missed = 0
     for line in lines:
-        found = answers(learner, meta, [line.strip()], descriptors=descriptors)
-        writer.writerow([*found.smiles, *next(found.rows())])
+        text = line.strip()
+        try:
+            cells = next(answers(learner, meta, [text], descriptors=descriptors).rows())
+        except PLSTMGraphError as error:  # it is a molecule, but not one that the model can read
+            cells = [*[""] * (len(added) - 1), said(error)]
+        writer.writerow([text, *cells])
         stream.flush()
-        count, missed = count + 1, missed + len(found.rejected)
+        count, missed = count + 1, missed + bool(cells[-1])
     return count, missed
