@@ -44,6 +44,9 @@ HOMES = {
     "matplotlib": ("draw/",),
     "jinja2": ("train/page/__init__.py",),
     "typer": ("cli/",),
+    "fastapi": ("train/serving.py",),
+    "pydantic": ("train/serving.py",),
+    "uvicorn": ("cli/serve.py",),
     "networkx": ("line_dag/",),
     "torch_scatter": ("ops/scatter.py",),
     "numba": ("ops/numba/", "grid/numba/"),
@@ -54,7 +57,19 @@ HOMES = {
     "PIL": ("data/arrow.py",),
     "torchvision": ("models/convolution.py",),
 }
-LAZY = ("PIL", "optuna", "rdkit", "ogb", "pytorch_lightning", "matplotlib", "typer", "networkx", "sklearn", "pandas")
+LAZY = (
+    "PIL",
+    "optuna",
+    "rdkit",
+    "ogb",
+    "pytorch_lightning",
+    "matplotlib",
+    "typer",
+    "networkx",
+    "sklearn",
+    "pandas",
+    "fastapi",
+)
 # OrientDAG("canonical") asks the molecule for its ranks, when it is called.
 LATER = {("transforms.py", "data")}
 FILES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("*.py"))}

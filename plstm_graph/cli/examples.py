@@ -4,6 +4,7 @@ EXAMPLES = {
     "train": ("--data my.csv --targets y --split scaffold --out runs/mine", "recipes.md, datasets.md"),
     "prepare": ("--data ogbg-molhiv --root DATA --out molhiv.pt", "recipes.md"),
     "predict": ("--checkpoint runs/nav17 --input my.csv --out predicted.csv", "recipes.md"),
+    "serve": ("runs/nav17 --port 8000", "recipes.md"),
     "embed": ("--checkpoint runs/nav17 --input my.csv --out embedded.csv", "recipes.md"),
     "evaluate": ("--checkpoint runs/nav17 --data new.csv --targets y", "recipes.md"),
     "report": ("runs/nav17 runs/gatedgcn --out compared.html", "reports.md, leaderboard.md"),
