@@ -22,6 +22,7 @@ from tables import (
     devices_table,
     explanations_table,
     notes_table,
+    predicting_table,
     reach_table,
     reliability_table,
     rounding_table,
@@ -50,6 +51,7 @@ OTHERS = {
     "tracking": tracking_table,
     "explanations": explanations_table,
     "reliability": reliability_table,
+    "predicting": predicting_table,
     "devices": devices_table,
     "rounding": rounding_table,
 }

@@ -216,6 +216,25 @@ def reliability_table(rows: list[Row]) -> str:
     return "\n\n".join(["\n".join(_line(line) for line in lines), _where(rows)]) if rows else "No rows yet."
 
 
+def predicting_table(rows: list[Row]) -> str:
+    """The latest row: what it takes for one molecule, for a line, and for many."""
+    if not rows:
+        return "No rows yet."
+    row = rows[-1]
+    many = row["many"]
+    lines = [["what", "seconds", "CPU seconds", "largest process, MiB"], ["---", "---:", "---:", "---:"]]
+    for what, found in (
+        ("importing torch and rdkit alone", row["floor"]),
+        ("one molecule from the shell", row["one"]),
+        (f"{many['molecules']:,} molecules, --jobs {many['jobs']}: {many['per_second']:,.0f} a second", many),
+    ):
+        lines.append([what, f"{found['seconds']:.2f}", f"{found['cpu_seconds']:.2f}", f"{found['peak_mib']:.0f}"])
+    lines.append(["resident: start to first answer", f"{row['resident']['first_seconds']:.2f}", "", ""])
+    lines.append(["resident: line to answer", f"{row['resident']['next_seconds']:.4f}", "", ""])
+    load = f"Processes that wanted a core when it began and ended: {row['load'][0]:.1f}, {row['load'][1]:.1f}."
+    return "\n\n".join(["\n".join(_line(line) for line in lines), load, _where([row])])
+
+
 def rounding_table(rows: list[Row]) -> str:
     """What bfloat16 costs a layer, by what is rounded to it."""
     heads = ["rounded to bfloat16", "mean", "largest", "median of the relative error, all outputs"]
