@@ -29,6 +29,7 @@ Descriptors = Annotated[
         "In place of those of the training: a CSV file with columns of the same names, for these molecules.",
     ),
 ]
+_JOBS = "Processes that read and answer side by side (default: from 10,000 molecules on one a core, on a CPU)."
 _PARTS = "train, valid, test or all (default: test; all for data, targets or a split other than those of the training)."
 
 
@@ -41,7 +42,7 @@ def predict(
     descriptors: Descriptors = None,
     batch_size: BatchSize = 256,
     device: Device = "auto",
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Processes that read and answer side by side.")] = 1,
+    jobs: Annotated[int | None, typer.Option("--jobs", min=1, show_default=False, help=_JOBS)] = None,
     debug: Debug = False,
 ) -> None:
     """Predict for molecules; columns of the input are kept, rows that cannot be parsed get a reason instead.
@@ -61,12 +62,17 @@ def predict(
     with quick_start():
         from plstm_graph.data.tables import read_rows
         from plstm_graph.train import predict as run
+        from plstm_graph.train.bulk import usual_jobs
         from plstm_graph.train.infer import UNLIKE
         from plstm_graph.train.progress import Waiting
 
     table, smiles = read_rows(input, smiles_column)
     with watched(Waiting()):
-        how: dict[str, Any] = {"batch_size": batch_size, "device": device, "jobs": jobs}
+        how: dict[str, Any] = {
+            "batch_size": batch_size,
+            "device": device,
+            "jobs": jobs or usual_jobs(len(smiles), device),
+        }
         found = run(checkpoint, smiles, descriptors=descriptors or (), **how)
     found.write(out, table)
     far = sum(map(bool, found.unlike or ()))

@@ -3,7 +3,7 @@
 import logging
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from importlib import import_module
@@ -122,29 +122,27 @@ def smiles_to_data(smiles: str, featuriser: str = CIP) -> Data:
         DataError: see :func:`parse`; also a bond that OGB's vocabulary does not know (an atropisomer).
     """
     mol = parse(smiles)
-    features = _ogb_features()
-    atoms = [features.atom_to_feature_vector(atom) for atom in mol.GetAtoms()]
+    # By number: rdkit's own iterators look up every atom and bond several times.
+    atoms = [mol.GetAtomWithIdx(number) for number in range(mol.GetNumAtoms())]
+    bonds = [mol.GetBondWithIdx(number) for number in range(mol.GetNumBonds())]
+    x = np.array([_atom_features(atom) for atom in atoms], dtype=np.int64)
     if featuriser == CIP:
-        for row, label in zip(atoms, _cip_labels(mol), strict=True):
-            row[CHIRALITY] = CIP_LABELS.get(label, 0)
-    ends: list[tuple[int, int]] = []
-    bonds: list[list[int]] = []
-    for bond in mol.GetBonds():
-        first, second = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
-        ends += [(first, second), (second, first)]
-        bonds += 2 * [_bond_features(features, bond, smiles)]
+        x[:, CHIRALITY] = [CIP_LABELS.get(label, 0) for label in _cip_labels(mol, atoms)]
+    ends = [end for bond in bonds for end in (bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())]
+    along = np.array(ends, dtype=np.int64).reshape(-1, 2)
+    both = np.stack([along, along[:, ::-1]], 1).reshape(-1, 2)
+    features = [row for bond in bonds for row in 2 * [_bond_features(bond, smiles)]]
     return Data(
-        x=torch.tensor(atoms, dtype=torch.long),
-        edge_index=torch.tensor(ends, dtype=torch.long).reshape(-1, 2).t().contiguous(),
-        edge_attr=torch.tensor(bonds, dtype=torch.long).reshape(-1, len(BOND_SIZES)),
+        x=torch.from_numpy(x),
+        edge_index=torch.from_numpy(np.ascontiguousarray(both.T)),
+        edge_attr=torch.from_numpy(np.array(features, dtype=np.int64).reshape(-1, len(BOND_SIZES))),
         rank=_rank(mol),
         smiles=smiles,
     )
 
 
-def _cip_labels(mol: Any) -> list[str]:
+def _cip_labels(mol: Any, atoms: Sequence[Any]) -> list[str]:
     """R, S, r or s of every atom; the empty text without a label."""
-    atoms = mol.GetAtoms()
     if any(atom.GetChiralTag() for atom in atoms):
         with suppress(RuntimeError):  # too many paths to follow: rdkit's older labels, made on reading, stay
             _import("rdkit.Chem.rdCIPLabeler").AssignCIPLabels(mol)
@@ -293,7 +291,7 @@ def contrib_folder() -> str:
 
 
 def _rank(mol: Any) -> torch.Tensor:
-    return torch.tensor(list(_import("rdkit.Chem").CanonicalRankAtoms(mol, breakTies=True)), dtype=torch.long)
+    return torch.from_numpy(np.array(_import("rdkit.Chem").CanonicalRankAtoms(mol, breakTies=True), dtype=np.int64))
 
 
 def _one_molecule(smiles: str) -> str:
@@ -338,9 +336,28 @@ def _reason(text: str) -> str:
     return f"syntax error, {where[0]}" if where else (what[0] if what else "not a valid SMILES")
 
 
-def _bond_features(features: Any, bond: Any, smiles: str) -> list[int]:
+_known_atoms: dict[tuple[Any, ...], list[int]] = {}
+_known_bonds: dict[tuple[Any, ...], list[int]] = {}
+"""OGB's features of all kinds of atoms and bonds met so far, some hundred: it looks each number up in a list."""
+
+
+def _atom_features(atom: Any) -> list[int]:
+    kind = (
+        *(atom.GetAtomicNum(), atom.GetChiralTag(), atom.GetTotalDegree(), atom.GetFormalCharge()),
+        *(atom.GetTotalNumHs(), atom.GetNumRadicalElectrons(), atom.GetHybridization()),
+        *(atom.GetIsAromatic(), atom.IsInRing()),
+    )
+    if kind not in _known_atoms:
+        _known_atoms[kind] = list(_ogb_features().atom_to_feature_vector(atom))
+    return _known_atoms[kind]
+
+
+def _bond_features(bond: Any, smiles: str) -> list[int]:
+    kind = bond.GetBondType(), bond.GetStereo(), bond.GetIsConjugated()
     try:
-        return list(features.bond_to_feature_vector(bond))
+        if kind not in _known_bonds:
+            _known_bonds[kind] = list(_ogb_features().bond_to_feature_vector(bond))
+        return _known_bonds[kind]
     except ValueError as error:
         raise DataError(f"a bond of {smiles!r} has stereo {bond.GetStereo()}, which OGB's features lack") from error
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 PART = 4096
 """Molecules that are graphs at a time, in a process."""
 
+MANY = 10_000
+"""Molecules that are worth the start of further processes."""
+
 _answer: "Callable[[Sequence[str]], Predictions]"  # of a worker
 
 
@@ -59,6 +62,14 @@ def predict(
     with context.Pool(min(jobs, len(parts)), _begin, (checkpoint, device, how)) as pool:
         found = pool.imap(_work, parts)
         return _joined((next(found) for _ in told(parts, what)), smiles)
+
+
+def usual_jobs(count: int, device: str) -> int:
+    """How many processes are worth their start for so many molecules: one a core of a CPU, one alone beside a GPU."""
+    from plstm_graph.train.machine import cores
+    from plstm_graph.train.restored import pick_device
+
+    return cores() if count >= MANY and pick_device(device).type == "cpu" else 1
 
 
 def _begin(checkpoint: str | PathLike[str], device: str, how: dict[str, Any]) -> None:

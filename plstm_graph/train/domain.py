@@ -79,7 +79,7 @@ class Domain:
             targets: names of the outputs, [outputs].
             values: the prediction in the units of the data, [outputs].
         """
-        numbers, charges = (graph.x[:, column].unique().tolist() for column in (NUMBER, CHARGE))
+        numbers, charges = (sorted({*graph.x[:, column].tolist()}) for column in (NUMBER, CHARGE))
         found = ["a wildcard atom" if each == WILDCARD else f"element {element(each + 1)}" for each in numbers
                  if each not in self.elements]  # fmt: skip
         found += [f"charge {each + FIRST_CHARGE:+d}" for each in charges if each not in self.charges]

@@ -12,9 +12,13 @@ import torch
 
 def machine(device: str = "cpu") -> dict[str, Any]:
     """Processor, cores this process may use, torch threads and the device of the tensors."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-    return {"cpu": _cpu(), "cores": cores, "threads": torch.get_num_threads(), "device": name}
+    return {"cpu": _cpu(), "cores": cores(), "threads": torch.get_num_threads(), "device": name}
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def told(metrics: Mapping[str, Any]) -> str:

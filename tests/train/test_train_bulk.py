@@ -5,7 +5,12 @@ from small_runs import molecules, small_config, write_csv
 
 from plstm_graph.train import bulk, train
 from plstm_graph.train.infer import answers
+from plstm_graph.train.machine import cores
 from plstm_graph.train.restored import restore_for_molecules
+
+
+def test_many_molecules_are_worth_a_process_a_core():
+    assert [bulk.usual_jobs(count, "cpu") for count in (1, bulk.MANY - 1, bulk.MANY)] == [1, 1, cores()]
 
 
 def test_parts_and_processes_give_what_one_call_gives(tmp_path, monkeypatch):
