@@ -5,7 +5,7 @@ import csv
 import pytest
 from small_runs import small_config, write_csv
 
-from plstm_graph.errors import ConfigError
+from plstm_graph.errors import ConfigError, Diverged
 from plstm_graph.train import train
 from plstm_graph.train.loggers import LOGGERS, Logged
 
@@ -14,7 +14,7 @@ class Recorder:
     """A logger that remembers."""
 
     def __init__(self):
-        self.rows, self.options, self.ended = [], [], []
+        self.rows, self.options, self.ended, self.experiment = [], [], [], None
 
     def log_hyperparams(self, options):
         self.options.append(options)
@@ -28,7 +28,7 @@ class Recorder:
 
 def test_options_and_epochs_are_sent(tmp_path, monkeypatch):
     recorder = Recorder()
-    monkeypatch.setitem(LOGGERS, "mlflow", ("mlflow", lambda out: recorder))
+    monkeypatch.setitem(LOGGERS, "mlflow", ("json", lambda out: recorder))
     config = small_config(data=write_csv(tmp_path / "a.csv"), targets="y", epochs=2, out=tmp_path / "run")
     train(config, callbacks=[Logged("mlflow", config)])
     assert recorder.options[0]["model.width"] == 8
@@ -48,6 +48,42 @@ def test_tensorboard_has_a_file_in_the_folder_of_the_run(tmp_path):
     assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
 
 
+def test_mlflow_keeps_runs_in_the_folder(tmp_path, monkeypatch):
+    client = pytest.importorskip("mlflow").MlflowClient
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    config = small_config(data=write_csv(tmp_path / "a.csv"), targets="y", epochs=2, out=tmp_path / "run")
+    train(config, callbacks=[Logged("mlflow", config)])
+    store = client(f"sqlite:///{tmp_path / 'run' / 'mlflow.db'}")
+    (experiment,) = [each for each in store.search_experiments() if each.name == "plstm-graph"]
+    (run,) = store.search_runs([experiment.experiment_id])
+    assert (run.info.run_name, run.info.status) == ("run", "FINISHED")
+    assert run.data.params["model.width"] == "8"
+    values = [each.value for each in store.get_metric_history(run.info.run_id, "valid_r2")]
+    with (tmp_path / "run" / "metrics.csv").open() as stream:
+        assert values == pytest.approx([float(row["valid_r2"]) for row in csv.DictReader(stream)])
+
+
+def test_wandb_keeps_each_run_by_itself(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    for name in ("first", "second"):
+        config = small_config(data=write_csv(tmp_path / "a.csv"), targets="y", epochs=1, out=tmp_path / name)
+        train(config, callbacks=[Logged("wandb", config)])
+        assert wandb.run is None
+        (stored,) = (tmp_path / name / "wandb").glob("offline-run-*/run-*.wandb")
+        assert b"valid_r2" in stored.read_bytes()
+
+
+def test_a_run_that_stops_is_no_success(tmp_path, monkeypatch):
+    recorder = Recorder()
+    monkeypatch.setitem(LOGGERS, "mlflow", ("json", lambda out: recorder))
+    config = small_config(data=write_csv(tmp_path / "a.csv"), targets="y", lr=1e30, out=tmp_path / "run")
+    with pytest.raises(Diverged):
+        train(config, callbacks=[Logged("mlflow", config)])
+    assert recorder.ended == ["failed"]
+
+
 def test_what_is_missing_is_named(tmp_path, monkeypatch):
     config = small_config(out=tmp_path / "run")
     with pytest.raises(ConfigError, match="did you mean 'wandb'"):
@@ -55,9 +91,6 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="set out"):
         Logged("wandb", small_config())
 
-    def missing(out):
-        raise ModuleNotFoundError("no wandb")
-
-    monkeypatch.setitem(LOGGERS, "wandb", ("wandb", missing))
-    with pytest.raises(ConfigError, match=r"wandb is not installed; pip install 'plstm-graph\[loggers\]'"):
+    monkeypatch.setitem(LOGGERS, "wandb", ("no_wandb", None))
+    with pytest.raises(ConfigError, match=r"no_wandb is not installed; pip install 'plstm-graph\[loggers\]'"):
         Logged("wandb", config)
