@@ -118,6 +118,8 @@ def _dots(epochs: int) -> str:
 def trials(rows: Sequence[Mapping[str, Any]], out: style.Out, *, label: str, higher: bool, columns: int = 2) -> None:
     """Scores of the trials of a search in their order, and the best of the complete ones so far.
 
+    What is far behind is a triangle on the edge.
+
     Args:
         rows: one a trial with ``trial``, ``valid`` and ``state``.
         out: image file or stream.
@@ -127,29 +129,22 @@ def trials(rows: Sequence[Mapping[str, Any]], out: style.Out, *, label: str, hig
     """
     figure, (axes,) = style.new_figure(1, 1, width=7.5 if columns > 1 else 4.2, height=3.4)
     known = np.array([row["valid"] for row in rows if row["state"] == "complete"])
-    worst, best = (known.min(), known.max()) if higher else (known.max(), known.min())
+    best, worst = (known.max(), known.min()) if higher else (known.min(), known.max())
     middle = np.quantile(known, 0.25 if higher else 0.75)
     reach = 1.5 * abs(best - middle) or abs(best - worst) or 1.0
-    edge = best - reach if higher else best + reach  # what is far behind is shown there
-    for state, name, look in (
-        ("complete", "complete", {"mfc": style.COLOURS["valid"]}),
-        ("pruned", "stopped early", {"mfc": "white"}),
-    ):
-        shown = [(row["trial"], row["valid"]) for row in rows if row["state"] == state]
-        near = [(x, y) for x, y in shown if (y >= edge) == higher or y == edge]
-        far = [(x, edge) for x, y in shown if (x, y) not in near]
-        colour: dict[str, Any] = {"color": style.COLOURS["valid"], "ls": "", "ms": 6, **look}
-        if near:
-            axes.plot(*zip(*near, strict=True), "o", label=name, **colour)
-        if far:
-            axes.plot(*zip(*far, strict=True), "v" if higher else "^", label=f"{name}, beyond the axis", **colour)
-    steps = [(row["trial"], row["valid"]) for row in rows if row["state"] == "complete"]
-    so_far = np.maximum.accumulate(known) if higher else np.minimum.accumulate(known)
-    ends = [*(trial for trial, _ in steps), max(row["trial"] for row in rows)]
+    edge = best - reach if higher else best + reach
+    inside = np.maximum if higher else np.minimum  # what is far behind stands on the edge, as a triangle
+    for state, name, fill in (("complete", "complete", style.COLOURS["valid"]), ("pruned", "stopped early", "white")):
+        shown = np.array([(row["trial"], row["valid"]) for row in rows if row["state"] == state]).reshape(-1, 2)
+        far = inside(shown[:, 1], edge) != shown[:, 1]
+        look: dict[str, Any] = {"color": style.COLOURS["valid"], "ls": "", "ms": 6, "mfc": fill, "clip_on": False}
+        axes.plot(*shown[~far].T, "o", label=name, zorder=3, **look)
+        axes.plot(shown[far, 0], np.full(far.sum(), edge), "v" if higher else "^", zorder=3, **look)
+    steps = [row["trial"] for row in rows if row["state"] == "complete"]
+    so_far = inside((np.maximum if higher else np.minimum).accumulate(known), edge)
+    ends = [*steps, max(row["trial"] for row in rows)]
     axes.step(ends, [*so_far, so_far[-1]], where="post", color=style.COLOURS["best"], label="best so far")
-    axes.set(xlabel="trial", ylabel=f"valid {label}")
-    axes.set_ylim(*sorted((edge, best + 0.08 * (best - edge))), auto=None)
-    axes.margins(y=0.06)
+    axes.set(xlabel="trial", ylabel=f"valid {label}", ylim=sorted((edge, best + 0.08 * (best - edge))))
     axes.xaxis.get_major_locator().set_params(integer=True)
-    style.legend_below(figure, axes, columns + 2)
+    style.legend_below(figure, axes, 3)
     style.save(figure, out)

@@ -39,9 +39,9 @@ def searched(folder: Path) -> Section | None:
             f"Valid {metric.label} of {len(known)} trials in their order, and the best so far: in the end "
             f"{best['valid']:.3f} of trial {best['trial']}"
         )
-        section.figures.append(
-            figure(curves.trials, known, alt=alt, label=metric.label, higher=metric.higher_is_better, panels=True)
-        )
+        words = {"label": metric.label, "higher": metric.higher_is_better}
+        caption = "A triangle is a trial that is further behind than the axis goes."
+        section.figures.append(figure(curves.trials, known, alt=alt, caption=caption, panels=True, **words))
         section.tables.append(_table(complete[:TOP], metric.label, f"The best {min(TOP, len(complete))}"))
     rest = [row for row in rows if row not in complete[:TOP]]
     if rest:
