@@ -20,6 +20,7 @@ def prepare(
     targets: Targets = None,
     smiles_column: SmilesColumn = None,
     task: Task = None,
+    censored: Annotated[bool, option("--censored", "Labels may be bounds, as >10 or <0.1.")] = False,
     smiles: Annotated[bool, typer.Option(help="Keep the molecules as text.")] = True,
     descriptors: Annotated[list[str] | None, option("--descriptors", _DESCRIPTORS)] = None,
     debug: Debug = False,
@@ -31,7 +32,8 @@ def prepare(
 
     from plstm_graph.data import load_graphs, write_prepared
 
-    found = load_graphs(data, root=root, targets=targets or None, smiles_column=smiles_column, task=task)
+    columns = {"targets": targets or None, "smiles_column": smiles_column, "task": task, "censored": censored}
+    found = load_graphs(data, root=root, **columns)
     digest = write_prepared(out, found, smiles=smiles, descriptors=descriptors or ())
     size = out.stat().st_size / 1e6
     say(f"{found.name}: {len(found.graphs):,} graphs, {size:.1f} MB, digest {digest[:12]}; wrote {out}", out)

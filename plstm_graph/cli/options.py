@@ -62,6 +62,7 @@ CHOICES = (
         _DATA,
         "Beside the graph: rdkit2d, morgan, morgan-counts or a CSV file with SMILES and numbers; repeat.",
     ),
+    Choice("--censored", bool, _DATA, "Labels may be bounds, as >10 or <0.1: errors count on the other side."),
     Choice("--metric", str, _DATA, "What validation is judged by: r2, rmse, mae, pearson; rocauc, ap, accuracy; f1."),
     Choice("--loss", str, _FIT, "Of quantities: mse, mae or huber (default: mse, or mae with that metric)."),
     Choice("--class-weights", bool, _FIT, "Rare classes weigh as much as common ones."),

@@ -167,9 +167,17 @@ def evaluate(
     for note in found.pop("notes"):
         typer.echo(f"note: {note}", err=True)
     found["part"] += f": {found.pop('why')}"
-    by_target = found.pop("by_target")
+    by_target, ends, thresholds = (found.pop(name) for name in ("by_target", "interval", "thresholds"))
     for name, value in found.items():
         say(f"{name:10} {value:.4f}" if isinstance(value, float) else f"{name:10} {value}", out)
+    if ends:
+        say(
+            f"{ends['metric']} lies between {ends['low']:.4f} and {ends['high']:.4f} (bootstrap, {ends['level']:.0%})",
+            out,
+        )
+    for target, scores in thresholds.items():
+        what = "  ".join(f"{name} {value:.4f}" for name, value in scores.items() if name != "threshold")
+        say(f"{target}: yes above {scores['threshold']:.4f}, as validation chose: {what}", out)
     for target, scores in by_target.items():
         say(f"{target}: " + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()), out)
 

@@ -239,4 +239,6 @@ def _summary(found: Mapping[str, Any], out: str) -> None:
     rejected = f"; {found['rejected']} rows rejected, see rejected.csv" if found["rejected"] else ""
     typer.echo(f"{metric}: {numbers}  ({epoch}{found['minutes']:.1f} min of training)")
     size = f"{found['parameters']:,} parameters; " if found["parameters"] else ""
-    typer.echo(f"{size}results in {out}{rejected}")
+    bounds = sum(found.get("censored", {}).values())
+    censored = f"; {bounds} censored labels, which are learnt from and not scored" if bounds else ""
+    typer.echo(f"{size}results in {out}{rejected}{censored}")

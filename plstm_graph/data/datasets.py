@@ -57,6 +57,7 @@ def load(
     descriptors: Sequence[str] = (),
     trained: FeatureSpec | None = None,
     split_column: str | None = None,
+    censored: bool = False,
 ) -> AnyDataset:
     """Load a data set of ``DATASETS`` by name, or a file by path.
 
@@ -74,6 +75,7 @@ def load(
         descriptors: of whole molecules, for networks to read beside the graph: ``"rdkit2d"``, ``"morgan"``,
             ``"morgan-counts"`` or a CSV file with SMILES and numbers; see :meth:`GraphDataset.with_descriptors`.
         split_column: of a CSV file: names of parts, or what the splits "group", "group-folds" and "time" go by.
+        censored: labels of a CSV file may be bounds, as ``>10``; see :class:`plstm_graph.tasks.Regression`.
         trained: features of a training whose descriptors are wanted, by the names of their columns.
 
     Raises:
@@ -81,7 +83,7 @@ def load(
         ConfigError: an option that does not apply, unknown task.
     """
     check_kinds(descriptors)
-    found = _load(name, root, targets, smiles_column, task, featuriser, split_column)
+    found = _load(name, root, targets, smiles_column, task, featuriser, split_column, censored)
     return found.with_descriptors(descriptors, trained)
 
 
@@ -93,13 +95,14 @@ def _load(
     task: str | None,
     featuriser: str | None,
     split_column: str | None,
+    censored: bool,
 ) -> AnyDataset:
     if featuriser is not None and featuriser not in FEATURISERS:
         raise ConfigError(unknown("featuriser", featuriser, FEATURISERS))
     root = None if root is None else expanded(root)
     info = _named(name) or tu.find(name, root)
-    given = {"targets": targets, "smiles_column": smiles_column, "task": task, "featuriser": featuriser}
-    given["split_column"] = split_column
+    given: dict[str, Any] = {"targets": targets, "smiles_column": smiles_column, "task": task, "featuriser": featuriser}
+    given |= {"split_column": split_column, "censored": censored}
     if info is not None and "featuriser" in info.options and featuriser:
         info = replace(info, options=info.options | {"featuriser": given.pop("featuriser")})
     wrong = [option for option, value in given.items() if value]
@@ -120,7 +123,7 @@ def _load(
         raise DataError(
             f"{path} is a folder without NAME_A.txt, so no data set of the TU collection; give the file with the data"
         )
-    return load_csv(path, targets or (), smiles_column, task, featuriser or CIP, split_column)
+    return load_csv(path, targets or (), smiles_column, task, featuriser or CIP, split_column, censored)
 
 
 def load_graphs(name: str, **options: Any) -> GraphDataset:

@@ -30,6 +30,7 @@ def load_csv(
     task: str | Task | None = None,
     featuriser: str = CIP,
     split_column: str | None = None,
+    censored: bool = False,
 ) -> GraphDataset:
     """Molecules and labels of a table; see :func:`load`. Rows that cannot be used are in ``rejected``.
 
@@ -38,10 +39,14 @@ def load_csv(
     given = task_of(task) if isinstance(task, str) else None
     if given is not None and not given.tabular:
         raise ConfigError(unknown("task", task, [name for name, kind in TASKS.items() if kind.tabular]))
+    if censored and given not in (None, Regression):
+        raise ConfigError(f"censored labels are bounds of quantities, for task regression (got {task})")
+    bounds = task.bounded if isinstance(task, Regression) else censored
+    given = Regression if bounds else given
     table = read_table(path)
     texts, targets = table.smiles(smiles_column), table.targets(targets, smiles_column)
     labels, unusable = table.usable_labels(
-        targets, (given or (type(task) if isinstance(task, Task) else Task)).required
+        targets, (given or (type(task) if isinstance(task, Task) else Task)).required, bounds=bounds
     )
     if isinstance(task, Task):
         asked = task.of_rows(labels, table.path.name)

@@ -23,12 +23,13 @@ MOST_UNUSABLE, MOST_TOLD = 0.1, 10
 """Share of rows with labels of which one cannot be used; and how many of them an error names."""
 REPAIR = (
     "classes are numbered 0, 1, ...; decimals have a point, or a comma where semicolons part the cells; bounds such as "
-    "<5 have to go; very large numbers take other units, or logarithms"
+    "<5 take --censored; very large numbers take other units, or logarithms"
 )
 log = logging.getLogger(__name__)
 Required = Callable[[float], str]
 _PATTERN = re.compile(r"[*?\[]")
 _ID = re.compile(r"(^|[^a-z])(ids?|names?)$")
+_BOUND = re.compile(r"(>=|<=|=>|=<|[<>≤≥])\s*(.+)", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
@@ -80,24 +81,28 @@ class Table:
         Raises:
             DataError: no such column; a cell that is neither empty nor a number.
         """
-        values, unusable = self._labels(targets, _anything)
+        values, unusable = self._labels(targets, _anything, False)
         for row, (name, cell, reason) in sorted(unusable.items()):
             raise DataError(
                 f"{self.path.name}, row {row} (header not counted), column {name!r}: {reason}, got {cell!r}; {REPAIR}"
             )
         return values
 
-    def usable_labels(self, targets: Sequence[str], required: Required) -> tuple[list[list[float]], dict[int, str]]:
+    def usable_labels(
+        self, targets: Sequence[str], required: Required, *, bounds: bool = False
+    ) -> tuple[list[list[float]], dict[int, str]]:
         """As :meth:`labels`, but a row with a cell that cannot be used has no label; and the reasons, by row from 1.
 
         Args:
             targets: names of the columns.
             required: what else a label must be, where a number is not that, as :meth:`plstm_graph.tasks.Task.required`.
+            bounds: a label may be one, as ``>10``; behind the numbers of a row then stand their sides, see
+                :class:`plstm_graph.tasks.Regression`.
 
         Raises:
             DataError: such rows are more than :data:`MOST_UNUSABLE` of those with labels.
         """
-        values, unusable = self._labels(targets, required)
+        values, unusable = self._labels(targets, required, bounds)
         labelled = len(unusable) + sum(not all(map(math.isnan, row)) for row in values)
         if len(unusable) > MOST_UNUSABLE * labelled:
             told = [
@@ -159,7 +164,7 @@ class Table:
         return [column for column in self.columns if fnmatchcase(column.casefold(), pattern.casefold())]
 
     def _labels(
-        self, targets: Sequence[str], required: Required
+        self, targets: Sequence[str], required: Required, bounds: bool
     ) -> tuple[list[list[float]], dict[int, tuple[str, str, str]]]:
         """Numbers row by row, and of rows with a cell that is none: its column, the cell, what must hold."""
         if not targets:
@@ -169,14 +174,21 @@ class Table:
         if len(set(targets)) < len(targets):
             raise DataError(f"a target column is named twice: {', '.join(targets)}")
         unusable: dict[int, tuple[str, str, str]] = {}
-        columns = [self._numbers(name, unusable, required) for name in targets]
+        columns = [self._numbers(name, unusable, required, bounds) for name in targets]
+        columns += [
+            [_side(cell, x) for cell, x in zip(self.column(n), c, strict=True)]
+            for n, c in zip(targets, columns, strict=True)
+        ] * bounds
         rows = [list(row) for row in zip(*columns, strict=True)]
         for row in unusable:
-            rows[row - 1] = [math.nan] * len(targets)
+            rows[row - 1] = [math.nan] * len(columns)
         return rows, unusable
 
-    def _numbers(self, name: str, unusable: dict[int, tuple[str, str, str]], required: Required) -> list[float]:
-        cells = self.column(name)
+    def _numbers(
+        self, name: str, unusable: dict[int, tuple[str, str, str]], required: Required, bounds: bool
+    ) -> list[float]:
+        given = self.column(name)
+        cells = [_unbounded(cell) for cell in given] if bounds else given
         if all(cell.casefold() in MISSING for cell in cells):
             raise DataError(f"{self.path.name}: no row has a label in column {name!r}")
         # A column has decimal commas or points, not both.
@@ -187,12 +199,14 @@ class Table:
             if cell.casefold() in MISSING:
                 value = math.nan
             elif value is None:
-                unusable.setdefault(row, (name, cell, "a label must be a finite number, or empty where there is none"))
+                unusable.setdefault(
+                    row, (name, given[row - 1], "a label must be a finite number, or empty where there is none")
+                )
             elif abs(value) > LARGEST:
                 reason = f"a label must lie within ±{LARGEST:g}"
-                unusable.setdefault(row, (name, cell, reason))
+                unusable.setdefault(row, (name, given[row - 1], reason))
             elif reason := required(value):
-                unusable.setdefault(row, (name, cell, reason))
+                unusable.setdefault(row, (name, given[row - 1], reason))
             values.append(math.nan if value is None else value)
         return values
 
@@ -205,6 +219,19 @@ class Table:
                     f"{self.path.name} has no header: its first line holds the molecule {name.split()[0]!r}; put "
                     "column names above it, such as smiles,y, or name a list of SMILES alone .smi"
                 )
+
+
+def _unbounded(cell: str) -> str:
+    """What a cell says without a sign of a bound."""
+    return match[2] if (match := _BOUND.fullmatch(cell)) else cell
+
+
+def _side(cell: str, value: float) -> float:
+    """1 for a lower bound, -1 for an upper one, 0 for a number; NaN where there is no number."""
+    match = _BOUND.fullmatch(cell)
+    if match is None or math.isnan(value):
+        return 0.0 if value == value else math.nan
+    return 1.0 if match[1][0] in ">≥" or match[1] == "=>" else -1.0
 
 
 def _anything(value: float) -> str:

@@ -117,6 +117,14 @@ class Task:
         """How many labels a loss is the mean of."""
         return (~target.isnan()).sum()
 
+    def values(self, target: Tensor) -> Tensor:
+        """The numbers that labels are, or that they bound: [n, targets]."""
+        return target
+
+    def exact(self, target: Tensor) -> Tensor:
+        """What answers are scored by: labels, but NaN for those that are bounds."""
+        return target
+
     @property
     def no_labels(self) -> Tensor:
         """Labels of no example at all."""
@@ -128,6 +136,10 @@ class Task:
     def scale(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each target, by which labels are learnt; empty where they are as they are."""
         return (), ()
+
+    def standardised(self, target: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+        """Labels by ``scale``."""
+        return (target - mean) / deviation
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean loss over the labels that are there.

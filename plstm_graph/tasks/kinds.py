@@ -24,10 +24,13 @@ LARGEST = 1e15
 class Regression(Task):
     """Quantities. Labels: float [n, targets], NaN where there is none.
 
-    They are learnt in standard deviations from their mean.
+    They are learnt in standard deviations from their mean. Where labels may be ``bounded``, as ``>10`` or ``<0.1``,
+    they are [n, 2 · targets]: behind the numbers their sides, 1 for a quantity above the number, -1 for one below it,
+    0 for the number itself. An answer on the side that a bound allows has no error, and scores are over exact labels.
 
     Args:
         mean, deviation: of each target, in the labels' units; empty until :meth:`fitted`.
+        bounded: whether labels may be bounds.
         error: by what they are learnt, a key of :data:`LOSSES`; when not given the mean square error, or the mean
             absolute error if that is the metric.
     """
@@ -35,6 +38,7 @@ class Regression(Task):
     mean: tuple[float, ...] = ()
     deviation: tuple[float, ...] = ()
     error: str = field(default="", metadata=LATER)
+    bounded: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,19 +56,51 @@ class Regression(Task):
     tabular = True
     picture = "parity"
 
+    @classmethod
+    def from_table(cls, targets: Sequence[str], rows: Sequence[Sequence[float]], where: str) -> Self:
+        """Rows of twice as many numbers have the sides of bounds."""
+        return cls(tuple(targets), bounded=bool(rows) and len(rows[0]) == 2 * len(targets))
+
     @property
     def scale(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """``mean`` and ``deviation``."""
         return self.mean, self.deviation
 
+    def values(self, target: Tensor) -> Tensor:
+        """[n, targets]"""
+        return target.chunk(2, -1)[0] if self._sides(target) is not None else target
+
+    def _sides(self, target: Tensor) -> Tensor | None:
+        """Of bounds, [n, targets]; None where labels are not bounded, as those of other data may not be."""
+        return target.chunk(2, -1)[1] if target.size(-1) == 2 * len(self.targets) else None
+
+    def exact(self, target: Tensor) -> Tensor:
+        """[n, targets]"""
+        sides = self._sides(target)
+        return target if sides is None else torch.where(sides == 0, self.values(target), torch.nan)
+
+    def count(self, target: Tensor) -> Tensor:
+        """Bounds among them."""
+        return super().count(self.values(target))
+
+    @property
+    def no_labels(self) -> Tensor:
+        """Labels of no example at all."""
+        return torch.empty(0, len(self.targets) * (1 + self.bounded))
+
+    def standardised(self, target: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+        """Sides stay as they are."""
+        values, sides = super().standardised(self.values(target), mean, deviation), self._sides(target)
+        return values if sides is None else torch.cat([values, sides], -1)
+
     def fitted(self, target: Tensor) -> Self:
-        """With mean and standard deviation of each target over its known labels, [n, targets].
+        """With mean and standard deviation of each target over its known labels, bounds counted as their numbers.
 
         Raises:
             DataError: a target without any label in the training split, or with one beyond ±``LARGEST``.
         """
         means, deviations = [], []
-        for name, column in zip(self.targets, target.double().T, strict=True):
+        for name, column in zip(self.targets, self.values(target).double().T, strict=True):
             known = column[~column.isnan()]
             if not len(known):
                 raise DataError(
@@ -83,8 +119,11 @@ class Regression(Task):
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Of those in :data:`LOSSES` the chosen one."""
         # No choosing by mask, whose result has as many rows as the data say: a GPU would have to be waited for.
-        known = ~target.isnan()
-        filled = torch.where(known, target, output.detach())  # no loss, and a gradient of 0
+        values = self.values(target)
+        known = wrong = ~values.isnan()
+        if (sides := self._sides(target)) is not None:
+            wrong = known & ~((sides > 0) & (output >= values)) & ~((sides < 0) & (output <= values))
+        filled = torch.where(wrong, values, output.detach())  # no loss, and a gradient of 0
         mean = LOSSES[self.error or ("mae" if self.metric == "mae" else "mse")](output, filled)
         return mean * _share(known)
 

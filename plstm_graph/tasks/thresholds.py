@@ -1,9 +1,14 @@
 """From a probability to yes or no: the threshold that suits a validation part best, and what it does elsewhere."""
 
 import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from plstm_graph.tasks.base import Task
 
 
 def best_threshold(chance: Tensor, label: Tensor) -> float:
@@ -52,6 +57,20 @@ def at_threshold(chance: Tensor, label: Tensor, threshold: float) -> dict[str, f
         "f1": _ratio(2 * hits, 2 * hits + false + misses),
         "mcc": _ratio(hits * spared - false * misses, math.sqrt(margins)),
     }
+
+
+def at_thresholds(
+    task: "Task", chance: Tensor, label: Tensor, chosen: Mapping[str, float]
+) -> dict[str, dict[str, float]]:
+    """As :func:`at_threshold`, of each target that has a threshold.
+
+    Args:
+        task: with these targets.
+        chance, label: [n, targets].
+        chosen: thresholds by target.
+    """
+    columns = {name: column for column, name in enumerate(task.targets) if name in chosen}
+    return {name: at_threshold(chance[:, k], label[:, k], chosen[name]) for name, k in columns.items()}
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from plstm_graph.train.record import Predictions
 
 LEVEL = 0.95
 RESAMPLES, FEWEST, WORK = 1000, 100, 200_000_000  # draws of the bootstrap, fewer where graphs and targets are many
+QUICK = 200
+"""Draws for the interval of every run; the report takes more."""
 BINS = 10
 
 
@@ -86,6 +88,21 @@ def bootstrap(found: Predictions, names: Sequence[str], samples: np.ndarray) -> 
         samples: see :func:`draws`.
     """
     return {name: _interval(scored(found, name), resampled(found, name, samples)) for name in names}
+
+
+def interval_of(task: Task, prediction: torch.Tensor, target: torch.Tensor) -> dict[str, Any]:
+    """Bootstrap interval of the metric that a task is judged by, as plain values; empty where there is none.
+
+    Args:
+        task: what was asked.
+        prediction, target: as for :meth:`Task.scores`.
+    """
+    if task.picture is None or not len(target):
+        return {}
+    stored = Predictions(np.arange(len(target)), [], target.numpy(), prediction.numpy(), [])
+    samples = draws(len(target), len(task.targets))[:QUICK]
+    ends = bootstrap(stored, [task.metric], samples)[task.metric]
+    return {"metric": task.metric, "level": LEVEL, "low": ends.low, "high": ends.high}
 
 
 def score_runs(values: Iterable[tuple[int, float]]) -> Score:

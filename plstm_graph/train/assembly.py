@@ -49,7 +49,7 @@ def assemble(
     task = asked(config, dataset)
     with profiler.profile(FEATURISING):
         parts = parts_of(config, dataset, start.split, graphs)
-    task.check_defined(labels(parts["valid"]), "valid")
+    task.check_defined(task.exact(labels(parts["valid"])), "valid")
     task = task.fitted(labels(parts["train"]))
     pl.seed_everything(config.seed, workers=True, verbose=False)
     meta = meta_of(config, dataset, task, parts["train"])

@@ -77,6 +77,7 @@ class TrainConfig:
         featuriser: how SMILES become graphs, "cip-molecule" or "ogb-molecule"; the data set's own when not given.
         descriptors: of whole molecules, for networks to read beside the graph: "rdkit2d", "morgan", "morgan-counts" or
             a CSV file with SMILES and numbers.
+        censored: labels (CSV) may be bounds, as ">10" or "<0.1": answers on the side they allow have no error.
         metric: what validation is judged by; the data set's own when not given.
         loss: of quantities: "mse", "mae" or "huber"; when not given "mse", or "mae" if that is the metric.
         class_weights: rare classes weigh as much as common ones in the loss.
@@ -117,6 +118,7 @@ class TrainConfig:
     task: str | None = None
     featuriser: str | None = None
     descriptors: tuple[str, ...] = ()
+    censored: bool = False
     metric: str | None = None
     loss: str | None = None
     class_weights: bool = False

@@ -42,6 +42,7 @@ def load_data(config: TrainConfig, trained: FeatureSpec | None = None) -> AnyDat
         descriptors=config.descriptors,
         trained=trained,
         split_column=config.split_column,
+        censored=config.censored,
     )
     if not dataset.task.labelled:
         raise DataError(f"{dataset.name} has no labels to train on; it is there for depth and speed")
@@ -99,7 +100,8 @@ def repeats(dataset: AnyDataset, split: Mapping[str, Sequence[int]]) -> Repeats:
     members: dict[int, list[int]] = {}
     for index, molecule in enumerate(owner):
         members.setdefault(molecule, []).append(index)
-    labels = [graph.y for graph in dataset.graphs] if isinstance(dataset, GraphDataset) else []
+    graphs = dataset.graphs if isinstance(dataset, GraphDataset) else []
+    labels = [dataset.task.exact(graph.y) for graph in graphs]
     several = [group for group in members.values() if len(group) > 1]
     labelled = (torch.stack([labels[index].double().view(-1) for index in group]) for group in several)
     # Where all known labels of a target are equal, the highest is the lowest.

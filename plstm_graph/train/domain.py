@@ -41,7 +41,7 @@ class Domain:
         counts = [int(graph.num_nodes or 0) for graph in graphs]
         labels: list[tuple[float, float]] = []
         if task.name == "regression":
-            for column in torch.cat([graph.y for graph in graphs]).double().T:
+            for column in task.values(torch.cat([graph.y for graph in graphs])).double().T:
                 known = column[~column.isnan()]
                 labels.append((float(known.min()), float(known.max())))
         elements, charges = (tuple(x[:, column].unique().tolist()) for column in (NUMBER, CHARGE))

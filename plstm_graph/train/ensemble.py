@@ -92,7 +92,7 @@ def fit_members(
     valid = parts["valid"]
     values, spread = outputs(learner, valid, config.batch_size)
     if not meta.asked.chances and spread is not None:
-        model.factor.copy_(calibration.factor(values, spread, labels(valid)))
+        model.factor.copy_(calibration.factor(values, spread, meta.asked.exact(labels(valid))))
     keeper = Keeper(f"valid_{meta.asked.metric}", meta.asked.rule.higher_is_better)
     keeper.seconds, keeper.best_state = seconds, {k: v.detach().clone() for k, v in learner.state_dict().items()}
     if out and owner:

@@ -1,20 +1,26 @@
 """Scores of a checkpoint on a data set."""
 
+from contextlib import suppress
 from copy import copy
 from dataclasses import asdict, replace
 from os import PathLike, fspath
 from typing import Any
+
+from torch import Tensor
 
 from plstm_graph.data.dataset import AnyDataset, GraphDataset
 from plstm_graph.data.datasets import is_table, reads_smiles
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import ConfigError, DataError, listed, unknown
 from plstm_graph.tasks import Task
-from plstm_graph.train.checkpoint import Meta
+from plstm_graph.tasks.thresholds import at_thresholds
+from plstm_graph.train.analysis import interval_of
+from plstm_graph.train.checkpoint import Meta, locate
 from plstm_graph.train.config import TrainConfig, override
 from plstm_graph.train.data import labels, load_data, split_of
 from plstm_graph.train.outputs import outputs
 from plstm_graph.train.restored import restore
+from plstm_graph.train.results import SCORES, read_json
 from plstm_graph.train.seen import part_to_score, same_source
 
 PARTS = ("train", "valid", "test", "all")
@@ -45,8 +51,9 @@ def evaluate(
 
     Returns:
         Name of the ``data``, ``part`` and ``why`` this one, how many ``graphs`` were scored and rows ``rejected``,
-        the metrics, ``by_target`` every metric of each of several targets (empty for one), and ``notes``, sentences on
-        what a reader should know.
+        the metrics, ``by_target`` every metric of each of several targets (empty for one), ``interval`` the bootstrap
+        interval of the metric that validation is judged by, ``thresholds`` by target what the threshold that validation
+        chose does here (both empty where there is none), and ``notes``, sentences on what a reader should know.
 
     Raises:
         CheckpointError, ConfigError, DataError: the checkpoint, an option or the data cannot be used.
@@ -70,7 +77,8 @@ def evaluate(
     graphs = dataset.encoded(meta.model_config, chosen)
     if not len(graphs):
         raise DataError(f"the {part} part of {dataset.name} is empty; give another --split-part")
-    (values, spread), known = outputs(learner, graphs, batch_size), labels(graphs)
+    (values, spread), given = outputs(learner, graphs, batch_size), labels(graphs)
+    known = learner.task.exact(given)
     found = learner.task.scores(values, known)
     found |= learner.task.calibration(values, known, spread)
     by_target = learner.task.by_target(values, known)
@@ -82,8 +90,27 @@ def evaluate(
         **counts,
         **found,
         "by_target": by_target,
-        "notes": _notes(dataset, meta),
+        "interval": interval_of(learner.task, values, known),
+        "thresholds": _at_thresholds(checkpoint, learner.task, values, known),
+        "notes": [*_notes(dataset, meta), *_bounds(learner.task, given)],
     }
+
+
+def _at_thresholds(checkpoint: str | PathLike[str], task: Task, chance: Tensor, label: Tensor) -> dict[str, Any]:
+    """What the thresholds of the training do here, by target; nothing where its folder does not tell them."""
+    folder, chosen = locate(checkpoint).absolute().parent, {}
+    if folder.name == "checkpoints" and (folder.parent / SCORES).is_file():
+        with suppress(ValueError, KeyError, AttributeError, TypeError):  # damaged, or not of a run
+            stored = read_json(folder.parent / SCORES).get("thresholds", {})
+            chosen = {name: float(each["threshold"]) for name, each in stored.items()}
+    found = at_thresholds(task, chance, label, chosen)
+    return {name: {"threshold": chosen[name], **scores} for name, scores in found.items()}
+
+
+def _bounds(task: Task, given: Tensor) -> list[str]:
+    """What to say of labels that are bounds."""
+    count = int(task.count(given)) - int(task.count(task.exact(given)))
+    return [f"{count} labels are bounds, and not scored"] if count else []
 
 
 def _pointed_at(data: str, meta: Meta) -> TrainConfig:
@@ -91,8 +118,8 @@ def _pointed_at(data: str, meta: Meta) -> TrainConfig:
     file = is_table(data)
     if file and same_source(data, meta.train_config.data):
         return override(meta.train_config, {"data": data})
-    own = {"targets": meta.asked.targets if file else (), "task": meta.asked.name if file else None}
-    own |= {"split_column": None, "test_data": None}
+    own: dict[str, Any] = {"targets": meta.asked.targets if file else (), "task": meta.asked.name if file else None}
+    own |= {"split_column": None, "test_data": None, "censored": file and meta.train_config.censored}
     return override(meta.train_config, {"data": data, "smiles_column": None, **own})  # what has a name brings its own
 
 
@@ -103,7 +130,8 @@ def _in_order(dataset: AnyDataset, meta: Meta) -> AnyDataset:
         return dataset
     graphs = [copy(graph) for graph in dataset.graphs]
     for graph in graphs:
-        graph.y = graph.y[..., [asked.index(name) for name in trained]]
+        columns = graph.y.unflatten(-1, (-1, len(asked)))  # bounded labels have a side each behind them
+        graph.y = columns[..., [asked.index(name) for name in trained]].flatten(-2)
     return replace(dataset, graphs=graphs, task=replace(dataset.task, targets=trained))
 
 

@@ -65,15 +65,15 @@ class Learner(Answering, pl.LightningModule):
 
         Args:
             output: [n, outputs] as the model gives it.
-            target: [n, targets] in original units, NaN where missing; [n] class numbers; [n, longest] numbers of
-                words, -1 after the last one.
+            target: [n, targets] in original units, NaN where missing, and behind them sides of bounds where there are
+                some; [n] class numbers; [n, longest] numbers of words, -1 after the last one.
         """
         output = output.float()
         if not len(target):  # no gradient, but still a graph for DDP to walk
             return output.sum() * 0.0
         target = target.float() if target.is_floating_point() else target
         if len(self.mean):
-            target = (target - self.mean.float()) / self.deviation.float()
+            target = self.task.standardised(target, self.mean.float(), self.deviation.float())
         return self.task.loss(output, target)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -126,7 +126,7 @@ class Learner(Answering, pl.LightningModule):
         self._seen = []
         mean = torch.stack(losses).sum() / torch.stack(labels).sum().clamp(min=1)  # of labels, not of batches
         metric = self.task.metric
-        found = float(mean), score(metric, torch.cat(outputs), torch.cat(targets))
+        found = float(mean), score(metric, torch.cat(outputs), self.task.exact(torch.cat(targets)))
         # Devices differ (statistics of BatchNorm, the last bit of a sum), but have to agree on the best epoch.
         loss, value = self.trainer.strategy.broadcast(found)
         self.log("valid_loss", loss, batch_size=sum(map(len, outputs)), logger=False)

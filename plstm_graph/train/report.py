@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,9 +15,9 @@ from plstm_graph.errors import listed
 from plstm_graph.grid import DIRECTIONS
 from plstm_graph.models.patches_read import patches_read, reads_along_directions
 from plstm_graph.tasks import Task
-from plstm_graph.tasks.thresholds import at_threshold
+from plstm_graph.tasks.thresholds import at_thresholds
 from plstm_graph.train import results
-from plstm_graph.train.analysis import LEVEL, bootstrap, draws
+from plstm_graph.train.analysis import interval_of
 from plstm_graph.train.callbacks import Keeper
 from plstm_graph.train.card import card
 from plstm_graph.train.checkpoint import load_weights, read
@@ -27,7 +26,6 @@ from plstm_graph.train.data import labels
 from plstm_graph.train.machine import machine
 from plstm_graph.train.module import Learner
 from plstm_graph.train.outputs import outputs
-from plstm_graph.train.record import Predictions
 from plstm_graph.train.start import Start
 
 
@@ -58,8 +56,6 @@ class Trained(NamedTuple):
 
 
 log = logging.getLogger(__name__)
-RESAMPLES = 200
-"""Draws for the interval of every run; the report takes more."""
 MOST_VALUES = 10_000_000
 """A training part with more predictions than this is left out of ``predictions.csv``."""
 
@@ -72,14 +68,29 @@ def report(run: Run, *, write: bool = True) -> Trained:
     run.learner.float()
     size = run.config.batch_size  # what training had memory for
     task = run.learner.task
-    last_epoch = task.scores(outputs(run.learner, run.parts["test"], size).values, labels(run.parts["test"], task))
+    last_epoch = task.scores(outputs(run.learner, run.parts["test"], size).values, _exact(run, "test"))
     load_weights(run.learner.model, _best_state(run), "best.ckpt")
     given = {name: outputs(run.learner, graphs, size) for name, graphs in run.parts.items()}
-    found = {name: (values, labels(run.parts[name], task)) for name, (values, _) in given.items()}
+    found = {name: (values, _exact(run, name)) for name, (values, _) in given.items()}
     content = _content(run, found, {name: spread for name, (_, spread) in given.items()}, last_epoch)
     if run.out is not None and write:
         _write(run, run.out, found, content)
     return Trained(run.learner, content)
+
+
+def _exact(run: Run, part: str) -> Tensor:
+    """What a part is scored by."""
+    task: Task = run.dataset.task
+    return task.exact(labels(run.parts[part], task))
+
+
+def _censored(run: Run, found: Found) -> dict[str, Any]:
+    """How many labels of each part are bounds, which are learnt from and not scored."""
+    task: Task = run.dataset.task
+    counts = {
+        part: int(task.count(labels(run.parts[part], task)) - task.count(target)) for part, (_, target) in found.items()
+    }
+    return {"censored": counts} if any(counts.values()) else {}
 
 
 def _best_state(run: Run) -> dict[str, Tensor]:
@@ -102,6 +113,7 @@ def _content(run: Run, found: Found, spreads: Spreads, last_epoch: dict[str, flo
         **_thresholds(task, found),
         **_intervals(run, found),
         **_unlabelled(task, found),
+        **_censored(run, found),
         "best_epoch": keeper.best_epoch + 1,
         "epochs": len(keeper.history),
         "graphs": {name: len(graphs) for name, graphs in run.parts.items()},
@@ -149,28 +161,18 @@ def _calibration(run: Run, found: Found, spreads: Spreads) -> dict[str, Any]:
 def _thresholds(task: Task, found: Found) -> dict[str, Any]:
     """Of each target the threshold that suits validation, and what it does there and on the test part."""
     chosen = task.thresholds(*found["valid"])
+    parts = {part: at_thresholds(task, *found[part], chosen) for part in ("valid", "test") if len(found[part][1])}
     scores = {
-        name: {"threshold": threshold}
-        | {
-            part: at_threshold(found[part][0][:, column], found[part][1][:, column], threshold)
-            for part in ("valid", "test")
-            if len(found[part][1])
-        }
-        for column, name in enumerate(task.targets)
-        if (threshold := chosen.get(name)) is not None
+        name: {"threshold": threshold} | {part: by_target[name] for part, by_target in parts.items()}
+        for name, threshold in chosen.items()
     }
     return {"thresholds": scores} if scores else {}
 
 
 def _intervals(run: Run, found: Found) -> dict[str, Any]:
     """Bootstrap interval of the metric on the test part; the report has those of all metrics."""
-    task, (prediction, target) = run.learner.task, found["test"]
-    if task.picture is None or not len(target):
-        return {}
-    stored = Predictions(np.arange(len(target)), [], target.numpy(), prediction.numpy(), [])
-    samples = draws(len(target), len(task.targets))[:RESAMPLES]
-    ends = bootstrap(stored, [task.metric], samples)[task.metric]
-    return {"test_interval": {"metric": task.metric, "level": LEVEL, "low": ends.low, "high": ends.high}}
+    ends = interval_of(run.learner.task, *found["test"])
+    return {"test_interval": ends} if ends else {}
 
 
 def _unlabelled(task: Task, found: Found) -> dict[str, Any]:

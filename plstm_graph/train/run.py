@@ -20,6 +20,7 @@ from plstm_graph.data.examples import take
 from plstm_graph.errors import ConfigError
 from plstm_graph.io.waiting import watched
 from plstm_graph.models.budget import fit_width
+from plstm_graph.tasks import Regression
 from plstm_graph.train import results
 from plstm_graph.train.assembly import asked, assemble, meta_of
 from plstm_graph.train.callbacks import Deadline, Guard, Keeper
@@ -224,6 +225,10 @@ def _fit_once(config: TrainConfig, dataset: AnyDataset, start: Start) -> Trained
     if config.loss or config.class_weights:
         raise ConfigError(f"model {config.model.model!r} has no loss to choose or weigh; leave these options out")
     task = asked(config, dataset)
+    if isinstance(task, Regression) and task.bounded:
+        raise ConfigError(
+            f"model {config.model.model!r} learns from no bounds; leave out --censored, or choose a network"
+        )
     parts = parts_of(config, dataset, start.split, None)
     meta = meta_of(config, dataset, task, parts["train"])  # not fitted: it answers in the units of the labels
     model: Any = meta.build()

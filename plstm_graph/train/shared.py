@@ -11,7 +11,7 @@ from plstm_graph.train.data import load_data
 
 READ_FROM = (
     *("data", "root", "targets", "smiles_column", "task", "featuriser", "descriptors"),
-    *("split_column", "test_data"),
+    *("split_column", "test_data", "censored"),
 )
 """What decides which data set a run reads."""
 

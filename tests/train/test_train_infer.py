@@ -252,7 +252,10 @@ def changed(run: Path, change: Callable[[dict[str, Any]], Any]) -> dict[str, Any
         (lambda c: c["plstm_graph"]["task"].update(targets=["y", 2]), r"wrongly \(task 'regression' .* \(targets\)\)"),
         (lambda c: c["plstm_graph"].pop("featuriser"), r"describes itself wrongly \(featuriser\)"),
         (lambda c: c["plstm_graph"]["task"]["mean"].clear(), "a finite number for each of 2 targets"),
-        (lambda c: c["plstm_graph"]["task"].update(name="binary"), r"'binary' .* wrongly \(deviation, error, mean\)"),
+        (
+            lambda c: c["plstm_graph"]["task"].update(name="binary"),
+            r"'binary' .* wrongly \(bounded, deviation, error, mean\)",
+        ),
         (lambda c: c["plstm_graph"]["task"].update(name="sums"), "unknown task 'sums'"),
         (lambda c: c["plstm_graph"]["config"]["model"].update(width=10**9), "not fit its model config"),
         (lambda c: c["plstm_graph"]["config"]["model"].update(layers=10**9), "tensors for more layers"),

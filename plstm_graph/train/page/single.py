@@ -120,12 +120,30 @@ def _metrics(
     if metrics["epochs"]:
         section.text.append("Of the weights of the best validation epoch, but for the last column.")
     section.tables.append(Table(head, rows))
+    if metrics.get("thresholds"):
+        section.tables.append(_thresholds(metrics))
     if test is None:
         return section
     section.text.append(intervals_note(test, samples))
     if test.target.ndim == 2 and test.target.shape[1] > 1:
         section.tables.append(_by_target(metrics, test, samples))
     return section
+
+
+def _thresholds(metrics: dict[str, Any]) -> Table:
+    """What is said yes to, and how well."""
+    found = dict(list(metrics["thresholds"].items())[:MOST_TARGETS])
+    part = "test" if all("test" in each for each in found.values()) else "valid"
+    names = list(next(iter(found.values()))[part])
+    rows = [
+        [target, fixed(each["threshold"], 3), *(fixed(each[part].get(name), 3) for name in names)]
+        for target, each in found.items()
+    ]
+    head = ["target", "yes above", *(_NAMES.get(name, name.replace("_", " ")) for name in names)]
+    return Table(head, rows, f"Yes or no, {part}: the threshold is that of the best balanced accuracy on validation")
+
+
+_NAMES = {"f1": "F1", "mcc": "Matthews' r"}
 
 
 def _further(metrics: dict[str, Any]) -> Section | None:
@@ -174,7 +192,7 @@ def _by_target(metrics: dict[str, Any], test: Predictions, samples: np.ndarray) 
 
 
 def _data(record: Record, metrics: dict[str, Any]) -> Section:
-    graphs, options = metrics["graphs"], record.options
+    graphs, options, found = metrics["graphs"], record.options, metrics.get("censored")
     seed = options.get("split_seed", options.get("seed"))
     split = metrics.get("split") or options.get("split") or "the data set's own"
     facts = [
@@ -182,6 +200,7 @@ def _data(record: Record, metrics: dict[str, Any]) -> Section:
         ("task", str(metrics["task"])),
         ("targets", option(metrics["targets"][:MOST_TARGETS])),
         *((part, count(graphs[part], "graph")) for part in PARTS),
+        *([("censored labels", option([f"{n} {part}" for part, n in found.items()]))] if found else []),
         ("split", f"{split}, seed {seed}" + (f", fold {options['fold']}" if split in IN_FOLDS else "")),
         ("hash", str(metrics.get("data_hash", "–"))),
     ]
