@@ -99,11 +99,12 @@ def _tiles(finished: Sequence[Entry], metric: str) -> list[tuple[str, str, str]]
     words = f"mean ± unbiased standard deviation over {entry.repeats} ({count(test.runs, 'run')})" if several else ""
     chosen = "chosen on validation, so no pick of the test"
     its = "its " if best else ""
+    parameters = _same(entry, "parameters")  # a forest has none
     return [
         *([("best on validation", entry.name, "")] if best else []),
         (f"{its}test {label}", plus_minus(test, 3), "; ".join(filter(None, [words, chosen if best else ""]))),
         (f"{its}valid {label}", plus_minus(valid, 3), "" if best else words),
-        ("parameters", number(_same(entry, "parameters")), ""),
+        *([("parameters", number(parameters), "")] if parameters else []),
         ("training", f"{_minutes(entry):.1f} min", f"a run, {_total(entry):.1f} min in all" if several else ""),
     ]
 

@@ -35,14 +35,15 @@ def leaderboard(finished: Sequence[Entry], metric: str) -> Section:
 
 def _facts(entry: Entry, metric: str) -> list[tuple[str, str]]:
     first = entry.metrics()[0]
-    seeds = ranges(sorted({int(each.get("seed") or 0) for each in entry.metrics()}))
+    seeds = sorted({int(each.get("seed") or 0) for each in entry.metrics()})
+    named = f"seed{'s' if len(seeds) > 1 else ''} {ranges(seeds)}"
     dates = sorted({str(each["date"])[:10] for each in entry.metrics() if each.get("date")})
     return [
         ("method", _method(entry, first)),
         ("data", f"{first['data']}, {first.get('split') or 'own'} split"),
         ("test", plus_minus(entry.score("test", metric))),
         ("validation", plus_minus(entry.score("valid", metric))),
-        ("runs", f"{count(len(entry.finished), 'run')}: {entry.repeats}, seeds {seeds}"),
+        ("runs", f"{count(len(entry.finished), 'run')}: {entry.repeats}, {named}"),
         ("parameters", number(first["parameters"] or None)),
         ("hardware", "; ".join(dict.fromkeys(told(each) for each in entry.metrics()))),
         ("date", " to ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else "–"),
