@@ -9,7 +9,7 @@ from pytorch_lightning.profilers import SimpleProfiler
 
 from plstm_graph.train.results import PROFILE, write_text
 
-READING, FEATURISING, SCORING = "reading", "featurising", "scoring"
+READING, FEATURISING, TRYING, SCORING = "reading", "featurising", "trying", "scoring"
 """Actions of a run that are none of Lightning's."""
 
 
@@ -25,11 +25,19 @@ class Phases(SimpleProfiler):
         super().stop(action_name)
 
     def seconds(self) -> dict[str, float]:
-        """By phase, in order; ``rest`` is what is in none of them: making the model, callbacks, Lightning's loops."""
+        """By phase, in order; ``rest`` is what is in none of them: making the model, Lightning's loops."""
         steps, forward, backward = (self._of(f"{name}") for name in (".optimizer_step", ".training_step", ".backward"))
+        saving = self._of("save_checkpoint")
+        # The keeper saves within its own call; what callbacks do after a validation epoch counts as validation.
+        callbacks = math.fsum(
+            math.fsum(each)
+            for name, each in self.recorded_durations.items()
+            if name.startswith("[Callback]") and not name.endswith(".on_validation_epoch_end")
+        )
         found = {
             "data: reading, molecules": self._of(READING),
             "featurising: encodings, packing": self._of(FEATURISING),
+            "the first pass": self._of(TRYING),
             "waiting for batches": self._of(".train_dataloader_next")
             + self._of(".val_next")
             + self._of(".batch_to_device"),
@@ -37,7 +45,8 @@ class Phases(SimpleProfiler):
             "backward": backward,
             "optimiser, clipping": max(0.0, steps - forward - backward),
             "validation": self._of(".validation_step") + self._of(".on_validation_epoch_end"),
-            "checkpoints": self._of("save_checkpoint"),
+            "checkpoints": saving,
+            "loggers, other callbacks": max(0.0, callbacks - saving),
             "scoring, pictures": self._of(SCORING),
         }
         return found | {"rest": max(0.0, self.total - sum(found.values()))}

@@ -34,7 +34,7 @@ from plstm_graph.train.module import Learner
 from plstm_graph.train.outputs import outputs
 from plstm_graph.train.owner import Owner, owned
 from plstm_graph.train.parts import parts_of, tell_repeats
-from plstm_graph.train.profiling import FEATURISING, READING, SCORING
+from plstm_graph.train.profiling import FEATURISING, READING, SCORING, TRYING
 from plstm_graph.train.progress import Waiting
 from plstm_graph.train.report import Run, Trained, report
 from plstm_graph.train.start import Start
@@ -160,7 +160,8 @@ def _train(
             return fit_members(config, dataset, encoded, parts, meta, start, train=train, **how)
         guards = [Guard(owner)] if owner else []
         run, trainer, loader = assemble(config, dataset, graphs, progress, start, [*callbacks, *guards], profiler)
-        _begin(run, trainer, again=bool(resume and results.last_checkpoint(str(config.out))))
+        with profiler.profile(TRYING):
+            _begin(run, trainer, again=bool(resume and results.last_checkpoint(str(config.out))))
         last = None
         if owner:
             last = results.open_folder(config, start.write, resume=resume, rejected=run.dataset.rejected)
