@@ -89,8 +89,11 @@ def _answer_lines(checkpoint: str, input: Path, out: Path, device: str, descript
     check_checkpoint(checkpoint)
 
     with quick_start():
+        import torch
+
         from plstm_graph.train.resident import answer_lines
 
+    torch.set_num_threads(1)  # a molecule is answered before further threads have met
     for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
         if isinstance(stream, TextIOWrapper):  # bytes that are no text are one line's fault
             stream.reconfigure(errors=errors)
