@@ -152,7 +152,7 @@ def series(config: TrainConfig, seeds: int) -> dict[str, Any]:
     for count in (1, seeds):
         with tempfile.TemporaryDirectory() as name:
             write_toml(replace(config, devices="1"), Path(name) / "config.toml")
-            words = [sys.executable, "-m", "plstm_graph.cli", "train", "--config", f"{name}/config.toml"]
+            words = [sys.executable, "-m", "plstm_graph", "train", "--config", f"{name}/config.toml"]
             words += ["--seeds", f"0-{count - 1}", "--jobs", str(count), "--out", f"{name}/runs"]
             since = time.perf_counter()
             subprocess.run(words, check=True)
