@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import records
-from forms import KINDS, forms_table
 from plan import read_plan, stored
 from plot import draw
 from tables import (
@@ -31,6 +30,7 @@ from tables import (
     tracking_table,
     trials_table,
 )
+from which_form import KINDS, forms_table
 
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.io.files import atomic_write

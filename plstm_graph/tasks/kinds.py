@@ -72,7 +72,8 @@ class Regression(Task):
 
     def _sides(self, target: Tensor) -> Tensor | None:
         """Of bounds, [n, targets]; None where labels are not bounded, as those of other data may not be."""
-        return target.chunk(2, -1)[1] if target.size(-1) == 2 * len(self.targets) else None
+        has_sides = self.bounded and target.size(-1) == 2 * len(self.targets)
+        return target.chunk(2, -1)[1] if has_sides else None
 
     def exact(self, target: Tensor) -> Tensor:
         """[n, targets]"""
