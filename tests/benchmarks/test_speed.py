@@ -60,6 +60,7 @@ def small_grids(monkeypatch):
     monkeypatch.setattr(grids, "PIXELS", {"cpu": 16})
     monkeypatch.setattr(grids, "CHAINS", {"cpu": ((2, 1, 20, 2),)})
     monkeypatch.setattr(grids, "TOKENS", 10)
+    monkeypatch.setattr(dags, "CHAINS", (30,))
     grids._image_errors.cache_clear()  # of forms that other tests have measured
 
 

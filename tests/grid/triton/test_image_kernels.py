@@ -128,7 +128,12 @@ def test_what_they_cannot_do_is_refused():
         run(query, key, value.repeat(1, 1, 1, 1, 70), gates)
 
 
-@pytest.mark.parametrize(("mode", "form"), [("P", "triton"), ("D-right", "triton"), ("P", "triton_tiles")])
+ON_A_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="half a minute under the interpreter")
+
+
+@pytest.mark.parametrize(
+    ("mode", "form"), [("P", "triton"), ("D-right", "triton"), pytest.param("P", "triton_tiles", marks=ON_A_GPU)]
+)
 def test_torch_compile_sees_one_op(mode, form):
     """Of known shapes and strides, with the same numbers and gradients."""
     case = Case(2, 3, mode, images=1)
