@@ -13,7 +13,7 @@ ROOT = Path(plstm_graph.__file__).parent
 
 # A module imports from its own group and from groups further left. ``testing`` is for tests: nothing imports it.
 GROUPS = (
-    ("errors", "io", "config"),
+    ("errors", "io", "config", "launch"),
     ("tasks",),
     ("orient", "line_dag", "dag", "transforms"),
     ("gates", "ops"),
@@ -53,7 +53,7 @@ HOMES = {
     "llvmlite": ("ops/numba/",),
     "optuna": ("train/searching/study.py",),
     "yacs": ("graphgym.py",),
-    "triton": ("ops/triton/", "grid/triton/"),
+    "triton": ("launch.py", "line_dag/triton/", "ops/triton/", "grid/triton/"),
     "PIL": ("data/arrow.py",),
     "torchvision": ("models/convolution.py",),
 }

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from plstm_graph.errors import BackendUnavailable
+from plstm_graph.line_dag import by_kernels
 from plstm_graph.line_dag.derived import Known
 from plstm_graph.line_dag.pairs import Groups, Meetings, check_pairs, grouped
 from plstm_graph.line_dag.plan import Host, class_table, make_plan
@@ -80,6 +81,7 @@ def build(
     """Orient a graph and take its line graph; arguments as for :meth:`LineDAG.from_edge_index`.
 
     Waits for a GPU once, and a few times more with ``batch``, without ``num_nodes`` or for orders found on the host.
+    There the order of the numbers takes kernels of its own, see :mod:`plstm_graph.line_dag.by_kernels`.
 
     Args:
         tables: make those for kernels as well, for which much is there already; by default on a GPU.
@@ -94,6 +96,22 @@ def build(
             "a line graph cannot be built while a CUDA graph is captured, since its sizes depend on the edges; build "
             "it before, dag = LineDAG.from_edge_index(...).prepare(), and pass dag=dag"
         )
+    if columns.is_cuda and isinstance(order, str) and order == "index" and num_nodes is not None and tables is None:
+        graph = None if batch is None else batch.detach().to(columns.device)
+        found = by_kernels.build(columns, num_nodes, graph, _with_tables)
+        if found is not None:
+            return found
+    return by_operations(columns, num_nodes, order, batch, seed, columns.is_cuda if tables is None else tables)
+
+
+def _with_tables(columns: Tensor, num_nodes: int, batch: Tensor | None) -> tuple[Topology, Known]:
+    return by_operations(columns, num_nodes, "index", batch, 0, True)
+
+
+def by_operations(
+    columns: Tensor, num_nodes: int | None, order: str | Tensor, batch: Tensor | None, seed: int, tables: bool
+) -> tuple[Topology, Known]:
+    """The same by torch's operations, on any device. ``columns``: int64, [2, M]."""
     span = span_of(columns)
     by_host = isinstance(order, str) and order in ON_THE_HOST
     if num_nodes is None or by_host or not columns.is_cuda:  # else it is asked for with the rest
@@ -120,7 +138,7 @@ def build(
     ptr = torch.stack([node_ptr, edge_ptr, edges.pairs_before.index_select(0, edge_ptr)])
     sizes = _ask(span, edges, ptr, graph)
     check_range(sizes.low, sizes.high, num_nodes)
-    return _cut(edges, ptr, sizes, num_nodes, node_at, columns.is_cuda if tables is None else tables)
+    return _cut(edges, ptr, sizes, num_nodes, node_at, tables)
 
 
 def _cut(

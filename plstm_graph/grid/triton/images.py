@@ -7,7 +7,7 @@ from torch import Tensor
 
 from plstm_graph.grid.gates import D_LEFT, D_RIGHT, GridGates, P
 from plstm_graph.grid.triton import attention, line, walk
-from plstm_graph.ops.triton.runtime import ceil_div, launch, power_of_2
+from plstm_graph.launch import ceil_div, launch, power_of_2
 
 Options = tuple[tuple[str, Any], ...]
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from plstm_graph.grid.gates import GridGates
 from plstm_graph.grid.triton import attention, sweep, tile
-from plstm_graph.ops.triton.runtime import ceil_div, launch, power_of_2
+from plstm_graph.launch import ceil_div, launch, power_of_2
 
 SIDE = 8
 """Rows and columns of a tile. Per pixel, products with states cost as much as this, and bytes of states its inverse."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from plstm_graph.grid.gates import ChainGates
 from plstm_graph.grid.triton import chunks
-from plstm_graph.ops.triton.runtime import ceil_div, launch, power_of_2
+from plstm_graph.launch import ceil_div, launch, power_of_2
 
 SOME = 128
 """Numbers of a state that a program carries."""

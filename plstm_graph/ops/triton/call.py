@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from plstm_graph.gates import Gates, NodeTerm
+from plstm_graph.launch import At, ceil_div, launch, power_of_2
 from plstm_graph.line_dag.plan import TILES, Host, Launches, Plan, served_classes
 from plstm_graph.ops.flat import Norm, places
 from plstm_graph.ops.triton import attention, sweep, walk
-from plstm_graph.ops.triton.runtime import At, ceil_div, launch, power_of_2
 from plstm_graph.ops.triton.sweep import Vectors
 
 WALK_NUMBERS = 256

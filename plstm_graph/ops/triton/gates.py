@@ -13,11 +13,11 @@ import triton.language as tl
 from torch import Tensor
 
 from plstm_graph.gates import Gate, NodeTerm
+from plstm_graph.launch import ceil_div, launch, power_of_2
 from plstm_graph.line_dag.plan import Plan
 from plstm_graph.ops import flat
 from plstm_graph.ops.flat import Setting
 from plstm_graph.ops.triton import gates_back
-from plstm_graph.ops.triton.runtime import ceil_div, launch, power_of_2
 from plstm_graph.ops.triton.sums import SUM_COLUMNS, SUM_ROWS, SUMMED
 from plstm_graph.ops.triton.terms import (
     AS_NEXT,

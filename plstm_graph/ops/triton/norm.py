@@ -13,9 +13,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from plstm_graph.launch import ceil_div, launch, power_of_2
 from plstm_graph.line_dag.plan import LargeEdge, LargeNode
 from plstm_graph.ops.flat import Norm
-from plstm_graph.ops.triton.runtime import ceil_div, launch, power_of_2
 
 TILE = 1024
 """Entries of a program: all heads of some nodes, or some heads of one node where those are more."""

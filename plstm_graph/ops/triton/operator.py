@@ -8,13 +8,14 @@ import torch
 import triton
 from torch import Tensor
 
+from plstm_graph import launch
 from plstm_graph.gates import Gates
+from plstm_graph.launch import INTERPRETED
 from plstm_graph.line_dag.plan import LargeNode, Plan
 from plstm_graph.ops import selftest
 from plstm_graph.ops.flat import GRADIENTS, Norm, Setting, places
 from plstm_graph.ops.triton.call import Call, Ends, Layout
 from plstm_graph.ops.triton.norm import backward_norm, forward_norm, norm_parts
-from plstm_graph.ops.triton.runtime import INTERPRETED
 
 TRIED = (9,)
 """Major compute capabilities that all tests have been run on; others get a short one on first use."""
@@ -40,14 +41,14 @@ def tried_on(device: torch.device) -> bool:
 
 def _facts(device: torch.device) -> dict[str, str]:
     """All that decides how kernels run."""
-    sources = (path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    paths = Path(launch.__file__), *sorted(Path(__file__).parent.glob("*.py"))
     return {
         "device": torch.cuda.get_device_name(device),
         "capability": ".".join(map(str, _capability(device))),
         "driver": str(torch._C._cuda_getDriverVersion()),  # type: ignore[attr-defined]
         "torch": torch.__version__,
         "triton": triton.__version__,
-        "kernels": hashlib.sha256(b"".join(sources)).hexdigest(),
+        "kernels": hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest(),
     }
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from plstm_graph.gates import Gates
+from plstm_graph.launch import INTERPRETED, At, ceil_div, launch, power_of_2
 from plstm_graph.ops.triton import recurrent
-from plstm_graph.ops.triton.runtime import INTERPRETED, At, ceil_div, launch, power_of_2
 
 Vectors = tuple[Tensor | At, ...]
 """Queries, keys and values, or their gradients, laid out as a call says."""

@@ -16,10 +16,12 @@ from plstm_graph.grid import ChainGates, GridGates, image
 from plstm_graph.grid import chain as sequence
 from plstm_graph.grid.gates import MODES
 from plstm_graph.grid.triton import images, large, sequences
+from plstm_graph.line_dag.triton import build
 from plstm_graph.ops import triton as backend
 from plstm_graph.ops.triton import call, gates, norm, sweep
 
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int32: "i32"}
+NAMES |= {torch.int64: "i64", torch.bool: "i1"}
 SHARED = {80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 100: 227, 103: 227, 120: 99, 121: 99}
 """KiB of shared memory that a program may have, by compute capability (CUDA C++ programming guide)."""
 PROCESSORS = 132
@@ -89,6 +91,12 @@ def run(heads: int, keys: int, values: int, dtype: torch.dtype, mode: str, trans
     conv(zeros(nodes, 32), None, zeros(dag.column.numel(), 8), dag=dag).sum().backward()
 
 
+def run_building() -> None:
+    """Every kernel that builds a line graph."""
+    building = build._Building(torch.tensor([[0, 1], [1, 0]]), 2, None)
+    building.cut(building.lay_out())
+
+
 def run_image(mode: str, columns: int, width: int, dtype: torch.dtype, form: str = "triton") -> None:
     """The same of an image."""
 
@@ -111,8 +119,9 @@ def run_chain(width: int, dtype: torch.dtype) -> None:
 if __name__ == "__main__":
     compiler = Compiler([int(capability) for capability in sys.argv[1:]])
     backend.runs_here, sweep.processors = lambda device: None, lambda device: PROCESSORS
-    for module in (call, gates, norm, sweep, images, large, sequences):
+    for module in (build, call, gates, norm, sweep, images, large, sequences):
         module.launch = compiler.launch
+    run_building()
     for case in CASES:
         run(*case)
     for mode in MODES:

@@ -1,4 +1,4 @@
-"""Start kernels at little cost to the host."""
+"""Start Triton's kernels at little cost to the host."""
 
 from collections.abc import Sequence
 from functools import reduce

@@ -1,0 +1,1 @@
+"""Line graphs built by kernels of their own, on NVIDIA GPUs."""
