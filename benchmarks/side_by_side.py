@@ -1,4 +1,4 @@
-"""Run as many runs of a config as fit into some minutes, on one GPU and the cores beside it, and store their rows.
+"""Run as many runs of a config as fit into some minutes, on GPUs and the cores beside them, and store their rows.
 
 ``python benchmarks/side_by_side.py CONFIG.toml --root DATA --minutes 9 --cpu 13 --gpu 3``: runs on the CPU have one
 thread each, those on the GPU captured passes. All entries with the first seed come first, ensembles last; of those that
@@ -27,7 +27,7 @@ from plstm_graph.config.architectures import architecture
 from plstm_graph.errors import ConfigError
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import load_data
-from plstm_graph.train.pool import Failure, Status, inherited
+from plstm_graph.train.pool import Failure, Status, gpu_turn, inherited
 
 CPU, GPU = "cpu", "gpu"
 SECONDS = {CPU: 1e-3, GPU: 3e-4}
@@ -133,10 +133,11 @@ def run_all(
     processes = []
     idle: list[tuple[str, Connection]] = []
     for kind, count in workers.items():
-        for _ in range(count):
+        for number in range(count):
             here, there = context.Pipe()
             processes.append(context.Process(target=_work, args=(there, kind), daemon=True))
-            with inherited({"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}):
+            turn = gpu_turn(number) if kind == GPU else {}
+            with inherited({"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"} | turn):
                 processes[-1].start()
             there.close()  # else nobody would hear of the end of its process
             idle.append((kind, here))
@@ -185,7 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--root", help="folder with public or prepared data")
     parser.add_argument("--minutes", type=float, default=9.0, help="until when, counted from the start of this command")
     parser.add_argument("--cpu", type=int, default=1, help="runs at a time on the CPU, with one thread each")
-    parser.add_argument("--gpu", type=int, default=0, help="runs at a time on the GPU")
+    parser.add_argument("--gpu", type=int, default=0, help="runs at a time on all GPUs together")
     parser.add_argument("--only", action="append", help="entries whose name holds this text; may be repeated")
     parser.add_argument("--results", type=Path, default=records.RESULTS, help="folder for the rows")
     parser.add_argument("--commit", help="of these files, where git cannot tell")

@@ -99,7 +99,7 @@ class _Worker:
     def __init__(self, run: Callable[[Any, Say], Row], number: int, workers: int) -> None:
         self.run = run
         self.threads = max(1, torch.get_num_threads() // workers)
-        self.environment = {"OMP_NUM_THREADS": str(self.threads)} | _gpu(number)
+        self.environment = {"OMP_NUM_THREADS": str(self.threads)} | gpu_turn(number)
         self.process: Any = None
         self.pipe: Connection
 
@@ -155,7 +155,7 @@ def _attempt(run: Callable[[J, Say], Row], job: J, say: Say) -> Row | Failure:
         return Failure(f"{type(error).__name__}: {text}", traceback.format_exc(), isinstance(error, PLSTMGraphError))
 
 
-def _gpu(number: int) -> dict[str, str]:
+def gpu_turn(number: int) -> dict[str, str]:
     """What makes a child see the one GPU that is its turn, where there are several."""
     count = torch.cuda.device_count()
     if count < 2:

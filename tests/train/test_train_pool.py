@@ -7,7 +7,7 @@ import pytest
 import torch
 from workers import Work, act
 
-from plstm_graph.train.pool import Failure, Status, _gpu, outcomes, terminable
+from plstm_graph.train.pool import Failure, Status, gpu_turn, outcomes, terminable
 
 
 def test_children_take_jobs_in_turns_and_one_that_fails_or_dies_costs_its_run_alone() -> None:
@@ -49,11 +49,11 @@ def test_one_worker_is_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_several_gpus_are_dealt_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
-    assert [_gpu(number)["CUDA_VISIBLE_DEVICES"] for number in range(4)] == ["0", "1", "2", "0"]
+    assert [gpu_turn(number)["CUDA_VISIBLE_DEVICES"] for number in range(4)] == ["0", "1", "2", "0"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7,GPU-ab")
-    assert [_gpu(number)["CUDA_VISIBLE_DEVICES"] for number in range(4)] == ["5", "7", "GPU-ab", "5"]
+    assert [gpu_turn(number)["CUDA_VISIBLE_DEVICES"] for number in range(4)] == ["5", "7", "GPU-ab", "5"]
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
-    assert _gpu(0) == {}
+    assert gpu_turn(0) == {}
 
 
 def test_sigterm_is_an_interruption() -> None:
