@@ -1,6 +1,8 @@
 """Start Triton's kernels at little cost to the host."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from functools import reduce
 from operator import attrgetter, or_
 from typing import Any
@@ -19,6 +21,9 @@ INTERPRETED = not isinstance(_probe, triton.runtime.JITFunction)
 """Whether kernels run under Triton's interpreter (TRITON_INTERPRET=1), which takes tensors on the CPU."""
 
 _compiled: dict[Any, Any] = {}
+_compiling_only = False
+AT_A_TIME = 8
+"""Kernels that are compiled at a time, on as many threads."""
 
 
 def power_of_2(number: int) -> int:
@@ -51,6 +56,19 @@ class At:
 
 
 _dtype = attrgetter("dtype")
+
+
+@contextmanager
+def compiled_only() -> Iterator[None]:
+    """Within, kernels are compiled, on several threads, and not started: what they would write stays as it was."""
+    global _compiling_only
+    mode = getattr(triton, "AsyncCompileMode", None)  # from Triton 3.4 on
+    before, _compiling_only = _compiling_only, True
+    try:
+        with ThreadPoolExecutor(AT_A_TIME) as threads, mode(threads) if mode else nullcontext():
+            yield
+    finally:
+        _compiling_only = before
 
 
 def launch(
@@ -86,7 +104,7 @@ def launch(
     device: Any = (tables or tensors)[0].device  # type: ignore[union-attr]
     aligned = tuple(pointer % 16 for pointer in pointers) if ends else ()
     key = (kernel.fn, device, constants, options, aligned, *map(_dtype, tensors))
-    found = _compiled.get(key)
+    found = None if _compiling_only else _compiled.get(key)
     if found is not None and device.index == torch._C._cuda_getDevice():
         width, height, depth = (*grid, 1, 1)[:3]
         found.run(
@@ -101,4 +119,8 @@ def launch(
         return
     with torch.cuda.device(device):
         plain = (x.view() if type(x) is At else x for x in tensors)
-        _compiled[key] = kernel[grid](*plain, *tables, *numbers, *constants, **({"num_stages": 1} | dict(options)))
+        given, how = (*plain, *tables, *numbers, *constants), {"num_stages": 1} | dict(options)
+        if _compiling_only:
+            kernel.warmup(*given, grid=grid, **how)
+        else:
+            _compiled[key] = kernel[grid](*given, **how)

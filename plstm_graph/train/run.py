@@ -20,6 +20,7 @@ from plstm_graph.data.examples import take
 from plstm_graph.errors import ConfigError
 from plstm_graph.io.waiting import watched
 from plstm_graph.models.budget import fit_width
+from plstm_graph.nn.ahead import compile_ahead
 from plstm_graph.tasks import Regression
 from plstm_graph.train import results
 from plstm_graph.train.assembly import asked, assemble, meta_of
@@ -209,6 +210,7 @@ def _begin(run: Run, trainer: pl.Trainer, again: bool = False) -> None:
         count = begin_from(run.learner.model, run.learner.task, config.init_from, run.dataset.features)
         log.info("%d numbers of the model come from %s", count, config.init_from)
     run.learner.to(trainer.strategy.root_device)
+    compile_ahead(run.learner.model, trainer.strategy.root_device, trainer.precision_plugin.forward_context())
     outputs(run.learner, take(run.parts["valid"], [0]))  # a backend may refuse the model
 
 
