@@ -41,13 +41,13 @@ class At:
 
     Attributes:
         tensor, place: as given.
-        dtype, data_ptr: as a tensor has them.
+        device, dtype, data_ptr: as a tensor has them.
     """
 
-    __slots__ = ("data_ptr", "dtype", "place", "tensor")
+    __slots__ = ("data_ptr", "device", "dtype", "place", "tensor")
 
     def __init__(self, tensor: Tensor, place: int) -> None:
-        self.tensor, self.place, self.dtype = tensor, place, tensor.dtype
+        self.tensor, self.place, self.device, self.dtype = tensor, place, tensor.device, tensor.dtype
         self.data_ptr = (tensor.data_ptr() + place * self.dtype.itemsize).__index__
 
     def view(self) -> Tensor:
@@ -89,19 +89,15 @@ def launch(
     Args:
         kernel: a ``triton.jit`` function of ``(*tensors, *tables, *numbers, *constants)``.
         grid: number of programs along up to three axes.
-        tensors: of any dtype, or places in tensors; without tables, the first one is a tensor.
+        tensors: of any dtype, or places in tensors.
         tables: int32; the kernel must not be specialised on their alignment.
         numbers: whole numbers, not specialised either.
         constants: the ``constexpr`` parameters.
         options: ``num_warps`` and the like, with their values.
     """
-    if INTERPRETED:
-        plain = (x.view() if type(x) is At else x for x in tensors)
-        kernel[grid](*plain, *tables, *numbers, *constants)
-        return
     pointers = [x.data_ptr() for x in tensors]
     ends = reduce(or_, pointers) % 16
-    device: Any = (tables or tensors)[0].device  # type: ignore[union-attr]
+    device: Any = (tables or tensors)[0].device
     aligned = tuple(pointer % 16 for pointer in pointers) if ends else ()
     key = (kernel.fn, device, constants, options, aligned, *map(_dtype, tensors))
     found = None if _compiling_only else _compiled.get(key)
@@ -117,9 +113,12 @@ def launch(
             *constants,
         )
         return
+    given = (*(x.view() if type(x) is At else x for x in tensors), *tables, *numbers, *constants)
+    if INTERPRETED:
+        kernel[grid](*given)
+        return
+    how = {"num_stages": 1} | dict(options)
     with torch.cuda.device(device):
-        plain = (x.view() if type(x) is At else x for x in tensors)
-        given, how = (*plain, *tables, *numbers, *constants), {"num_stages": 1} | dict(options)
         if _compiling_only:
             kernel.warmup(*given, grid=grid, **how)
         else:

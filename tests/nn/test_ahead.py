@@ -1,8 +1,5 @@
 """Kernels compiled ahead are those that training starts, and none is started then."""
 
-from contextlib import nullcontext
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -10,7 +7,7 @@ from plstm_graph import PLSTM
 from plstm_graph.nn import ahead
 from plstm_graph.nn.conv import PLSTMConv
 
-launching = pytest.importorskip("plstm_graph.launch")
+pytest.importorskip("triton")
 
 
 @pytest.fixture
@@ -59,26 +56,3 @@ def test_a_model_is_left_as_it_is(started, monkeypatch):
     assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
     assert all(x.grad is None for x in model.parameters())
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_compiled_only_starts_nothing(monkeypatch):
-    calls = []
-
-    class Kernel:
-        fn = None
-
-        def __getitem__(self, grid):
-            return lambda *given, **how: calls.append("started")
-
-        def warmup(self, *given, grid, **how):
-            calls.append("compiled")
-
-    monkeypatch.setattr(launching, "INTERPRETED", False)
-    monkeypatch.setattr(launching, "_compiled", {})
-    monkeypatch.setattr(launching, "torch", SimpleNamespace(cuda=SimpleNamespace(device=lambda _: nullcontext())))
-    given = Kernel(), (1,), (torch.zeros(1),), (), (), (), ()
-    with launching.compiled_only():
-        launching.launch(*given)
-        launching.launch(*given)
-    launching.launch(*given)
-    assert calls == ["compiled", "compiled", "started"]
