@@ -48,12 +48,13 @@ class Job:
 
 
 class Plan(NamedTuple):
-    """A config file: its name, what it is about, its runs in order, and numbers of others for entries."""
+    """A config file: its name, what it is about, its runs in order, numbers of others for entries, and its sets."""
 
     name: str
     title: str
     jobs: list[Job]
     published: Mapping[str, list[str]] = MappingProxyType({})
+    sets: tuple[str, ...] = ()
 
     @property
     def entries(self) -> list[str]:
@@ -97,7 +98,13 @@ def read_plan(path: Path, root: str | None = None) -> Plan:
         for seed in seeds
         for fold in folds
     ]
-    plan = Plan(path.stem, content.get("title", path.stem), jobs, content.get("published", {}))
+    plan = Plan(
+        path.stem,
+        content.get("title", path.stem),
+        jobs,
+        content.get("published", {}),
+        tuple(each["name"] for each in sets),
+    )
     if len(plan.entries) < len(entries):
         raise ConfigError(f"{path.name}: every entry needs a name of its own (got {', '.join(plan.entries)})")
     return plan

@@ -25,6 +25,7 @@ from tables import (
     reach_table,
     reliability_table,
     rounding_table,
+    sets_board,
     speed_table,
     suite_table,
     tracking_table,
@@ -69,7 +70,10 @@ def tables(configs: Path = records.CONFIGS, results: Path = records.RESULTS) -> 
 
     def from_config(config: Path) -> str:
         plan = read_plan(config)
-        return board(plan, stored(plan, results / f"{plan.name}.jsonl"))
+        rows = stored(plan, results / f"{plan.name}.jsonl")
+        if config.stem == "small_sets":
+            return sets_board(plan, rows, records.read(results / "rivals.jsonl"))
+        return board(plan, rows)
 
     def speed(group: str) -> str:
         return speed_table(records.read(results / "speed.jsonl"), group)

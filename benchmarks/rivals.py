@@ -11,12 +11,10 @@ import csv
 import importlib.metadata
 import multiprocessing
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +25,7 @@ import records
 import torch
 from leaderboard import placed
 from plan import Plan, read_plan, stored
+from tables import sets_board
 
 from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.tasks.metrics import score
@@ -118,33 +117,6 @@ def wanted(plan: Plan) -> dict[tuple[str, int], tuple[str, TrainConfig]]:
     return found
 
 
-def rivals_table(plan: Plan, own: dict[str, dict[str, Any]], rows: list[dict[str, Any]]) -> str:
-    """Markdown: a set a row, a network or rival a column; test metric, mean ± unbiased deviation over seeds."""
-    scores: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for job in plan.jobs:
-        if row := own.get(job.key):
-            name, _, entry = job.entry.partition(": ")
-            scores[name, entry].append(row["test"][row["metric"]])
-    for row in rows:
-        scores[row["set"], row["rival"]].append(row["test"])
-    metrics = {row["set"]: row["metric"] for row in rows}
-    metrics |= {job.entry.partition(": ")[0]: own[job.key]["metric"] for job in plan.jobs if job.key in own}
-    heads = [*dict.fromkeys(entry for _, entry in scores)]
-    lines = [["set, metric", *heads], ["---", *["---:"] * len(heads)]]
-    for name, metric in metrics.items():
-        lines.append([f"{name}, {metric}", *(_cell(scores.get((name, head), [])) for head in heads)])
-    where = {f"{row['versions'][RIVALS[row['rival']]]}" for row in rows if row["rival"] == "chemprop"}
-    note = f"chemprop {', '.join(sorted(where))}; counts in brackets where seeds are not five." if where else ""
-    return "\n\n".join(["\n".join("| " + " | ".join(line) + " |" for line in lines), note])
-
-
-def _cell(values: list[float]) -> str:
-    if not values:
-        return "-"
-    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.3f}{spread}" + (f" ({len(values)})" if len(values) != 5 else "")
-
-
 @records.guarded
 def main(arguments: list[str] | None = None) -> int:
     """Runs what is missing and prints the table."""
@@ -175,7 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
             line = f"{row['set']} {row['rival']} seed {row['seed']}: test {row['test']:.4f} ({row['minutes']:.2f} min)"
             print(line, flush=True)
     own = stored(plan, options.results / f"{plan.name}.jsonl")
-    print("\n" + rivals_table(plan, own, records.read(path)))
+    print("\n" + sets_board(plan, own, records.read(path)))
     return 1 if failed else 0
 
 

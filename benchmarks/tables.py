@@ -3,9 +3,10 @@
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from by_set import Score, scores_of, sets_table
 from plan import Plan
 from scipy import stats
 
@@ -15,8 +16,29 @@ Row = dict[str, Any]
 
 
 def board(plan: Plan, rows: dict[str, Row]) -> str:
-    """The table of a config: that of several test sets where runs are scored on some."""
+    """The table of a config: of one whose sets have metrics of their own, a set a column; of one whose runs are scored
+    on further data, those side by side."""
+    if plan.sets and len({row["metric"] for row in rows.values()}) > 1:
+        return sets_board(plan, rows)
     return (sizes_table if any(job.config.also for job in plan.jobs) else leaderboard_table)(plan, rows)
+
+
+def sets_board(plan: Plan, rows: dict[str, Row], more: Sequence[Row] = ()) -> str:
+    """Markdown: a set a column.
+
+    Args:
+        plan: of several sets.
+        rows: of its runs, by key.
+        more: rows of ``rivals.py``, which follow.
+    """
+    scores = scores_of(plan, rows)
+    scores += [Score(row["rival"], row["set"], row["metric"], row.get("valid"), row["test"]) for row in more]
+    seeds = len({job.config.seed for job in plan.jobs})
+    note = "mean over seeds, ± the unbiased standard deviation; in brackets how many seeds, where they are fewer"
+    table = sets_table(f"{plan.title} ({note})", plan.sets, scores, seeds)
+    where = _where([*rows.values(), *more]) if scores else "No runs yet."
+    rivals = sorted({f"chemprop {row['versions']['chemprop']}" for row in more if "chemprop" in row["versions"]})
+    return "\n\n".join([table, *rivals, where])
 
 
 def leaderboard_table(plan: Plan, rows: dict[str, Row]) -> str:

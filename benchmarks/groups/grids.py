@@ -32,7 +32,7 @@ REFERENCE = "reference"
 SDPA, GENERAL = "sdpa", "general operator"
 IN_HALF = ", bfloat16"  # behind the name of a form: queries, keys and values of that
 CHECKED = 32  # rows and columns up to which the reference looks at a whole image
-PIECE = (9, 65)  # of a larger one: as wide as images that kernels take in tiles
+PIECE = (9, 65)  # of a larger one, at most: as wide as images that kernels take in tiles
 TOKENS = 200  # and at a chain
 Run = Callable[..., Tensor]
 Leaves = list[Tensor]
@@ -118,7 +118,8 @@ def _chain(bench: Bench, count: int, heads: int, tokens: int, width: int) -> Non
 def _image(bench: Bench, group: str, shape: Shape) -> None:
     if bench.has(group, shape.name):
         return
-    rows, columns = PIECE if max(shape.rows, shape.columns) > CHECKED else (shape.rows, shape.columns)
+    large = max(shape.rows, shape.columns) > CHECKED
+    rows, columns = map(min, PIECE, (shape.rows, shape.columns)) if large else (shape.rows, shape.columns)
     few = shape._replace(images=min(2, shape.images), rows=rows, columns=columns, limit_ms=None)
     errors = _image_errors(bench.device, few)
     leaves = _leaves(bench.device, shape)

@@ -65,6 +65,9 @@ def test_rows_are_stored_once_and_fill_a_table(plan, tmp_path, capsys):
     assert [row["seed"] for row in rows] == [0, 1] or [row["seed"] for row in rows] == [1, 0]
     assert {"valid", "test", "data_hash", "commit"} <= rows[0].keys()
     assert "scikit-learn" in rows[0]["versions"]
-    assert "| few, rmse |" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "| valid / test | few, rmse |" in shown
+    values = [row["test"] for row in sorted(rows, key=lambda row: row["seed"])]
+    assert f"/ {sum(values) / 2:.3f} ± {abs(values[0] - values[1]) / 2**0.5:.3f} |" in shown
     assert rivals.main(words) == 0
     assert len(records.read(tmp_path / rivals.RESULTS)) == 2
