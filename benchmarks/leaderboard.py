@@ -19,6 +19,7 @@ from plan import Job, read_plan, stored
 from tables import board
 
 from plstm_graph.errors import ConfigError, DataError, PLSTMGraphError, TimeUp, unknown
+from plstm_graph.io.waiting import watched
 from plstm_graph.train import results, shared
 from plstm_graph.train.callbacks import Reporter
 from plstm_graph.train.config import TrainConfig
@@ -71,7 +72,9 @@ def trained(job: Job, config: TrainConfig, say: Say, **how: Any) -> dict[str, An
     dataset = shared.dataset(config)
     if job.data_hash not in (None, dataset.examples.digest):
         raise DataError(f"{OTHER_DATA}; bring those back, or give another --results")
-    return train(config, dataset, graphs=shared.graphs(config), callbacks=[Reporter(say)], **how)
+    reporter = Reporter(say, config.epochs)
+    with watched(reporter.wait):
+        return train(config, dataset, graphs=shared.graphs(config), callbacks=[reporter], **how)
 
 
 def placed(config: TrainConfig) -> TrainConfig:

@@ -11,12 +11,13 @@ from plstm_graph.config.models import AnyConfig
 from plstm_graph.data import source as files
 from plstm_graph.data.descriptors import Descriptors, check_kinds, describe, described
 from plstm_graph.data.encodings import add_encodings
-from plstm_graph.data.examples import Examples, Graphs, Part, digest_of
+from plstm_graph.data.examples import Digests, Examples, Graphs, Part, digests_of
 from plstm_graph.data.features import ATOM_SIZES, BOND_SIZES, FeatureSpec
 from plstm_graph.data.molecules import CIP, Rejected, same_molecules
 from plstm_graph.data.source import Fill
 from plstm_graph.data.splits import GROUPED, Split, make_split
 from plstm_graph.errors import DataError, listed
+from plstm_graph.io.waiting import named
 from plstm_graph.tasks import Task, task_of
 
 MOLECULE = FeatureSpec(node_sizes=ATOM_SIZES, edge_sizes=BOND_SIZES)
@@ -45,9 +46,15 @@ class Dataset:
     reader: None = None
 
     @property
-    def content(self) -> str:
+    def digests(self) -> Digests:
         """Twelve hex digits that name the examples, wherever they were read."""
-        return self.examples.digest
+        digest = self.examples.digest
+        return Digests(digest, digest)
+
+    @property
+    def content(self) -> str:
+        """Of these, what does not depend on SMILES."""
+        return self.digests.content
 
     def molecules(self) -> None:
         """They are none."""
@@ -115,9 +122,14 @@ class GraphDataset:
         return Graphs(self.graphs)
 
     @property
+    def digests(self) -> Digests:
+        """Twelve hex digits that name the graphs, wherever they were read, with and without SMILES."""
+        return digests_of(self.graphs)
+
+    @property
     def content(self) -> str:
-        """Twelve hex digits that name the graphs, wherever they were read; whether they carry SMILES does not count."""
-        return digest_of(self.graphs, smiles=False)
+        """Of these, what does not depend on SMILES."""
+        return self.digests.content
 
     @property
     def reader(self) -> str | None:
@@ -182,7 +194,9 @@ class GraphDataset:
 
     def encoded(self, model: AnyConfig, chosen: Sequence[int] | None = None) -> list[Data]:
         """The graphs, or those chosen by number, with all that a model reads; see ``data.encodings``."""
-        return add_encodings(self.graphs if chosen is None else [self.graphs[number] for number in chosen], model)
+        graphs = self.graphs if chosen is None else [self.graphs[number] for number in chosen]
+        with named(f"encoding {len(graphs):,} graphs"):
+            return add_encodings(graphs, model)
 
 
 AnyDataset = Dataset | GraphDataset

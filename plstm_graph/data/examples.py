@@ -3,12 +3,14 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
+
+from plstm_graph.io.waiting import told
 
 Indices = Sequence[int] | np.ndarray | Tensor
 
@@ -49,7 +51,7 @@ class Graphs(list[Data]):
     @property
     def digest(self) -> str:
         """Twelve hex digits of the graphs in order, with features, descriptors, labels and SMILES."""
-        return digest_of(self)
+        return digests_of(self).whole
 
     def batch(self, indices: Indices) -> Batch:
         """One disjoint union."""
@@ -78,7 +80,7 @@ class Arrays:
     @property
     def digest(self) -> str:
         """Twelve hex digits of both tensors."""
-        return digest_of([Data(x=self.x.cpu(), y=self.y.cpu())])
+        return digests_of([Data(x=self.x.cpu(), y=self.y.cpu())]).whole
 
     @property
     def nbytes(self) -> int:
@@ -159,15 +161,23 @@ def batches(examples: "Examples | Iterable[Data]", batch_size: int) -> Iterator[
         yield whole.batch(range(start, min(start + batch_size, len(whole))))
 
 
-def digest_of(graphs: Iterable[Data], *, smiles: bool = True) -> str:
-    """Twelve hex digits that name graphs in order, with features, descriptors, labels and, if wanted, SMILES."""
-    digest = hashlib.sha256()
-    for graph in graphs:
+class Digests(NamedTuple):
+    """Names of graphs in order, twelve hex digits each: of all that is read, and of the same without SMILES."""
+
+    whole: str
+    content: str
+
+
+def digests_of(graphs: Sequence[Data]) -> Digests:
+    """Both digests of graphs with their features, descriptors, labels and SMILES, by one pass."""
+    whole, content = hashlib.sha256(), hashlib.sha256()
+    for graph in told(graphs, f"hashing {len(graphs):,} graphs"):
+        stored = graph.to_dict()
         for name in ("x", "edge_index", "edge_attr", "y", "descriptors"):
-            value = graph.get(name)
+            value = stored.get(name)
             if value is not None:
-                digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-                digest.update(value.contiguous().numpy().tobytes())
-        if smiles:
-            digest.update(str(graph.get("smiles", "")).encode())
-    return digest.hexdigest()[:12]
+                part = f"{name}{tuple(value.shape)}{value.dtype}".encode() + value.contiguous().numpy().tobytes()
+                whole.update(part)
+                content.update(part)
+        whole.update(str(stored.get("smiles", "")).encode())
+    return Digests(whole.hexdigest()[:12], content.hexdigest()[:12])

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 Watch = Callable[[str, int, int], None]
-"""Called with what is done, how many parts are done and how many there are."""
+"""Called with what is done, how many parts are done and how many there are: none where nobody can tell."""
 EVERY_S = 0.1
 
 _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
@@ -26,7 +26,7 @@ def watched(watch: Watch) -> Iterator[None]:
 
 def told(items: Sequence[T], what: str) -> Iterator[T]:
     """The items, telling now and then how many are done; ``what`` as in ``reading 41,127 molecules``."""
-    watch, total, said = _watch.get(), len(items), time.monotonic()
+    watch, total, said = _watch.get(), len(items), float("-inf")
     if watch is None or total < 2:
         yield from items
         return
@@ -38,3 +38,17 @@ def told(items: Sequence[T], what: str) -> Iterator[T]:
             yield item
     finally:
         watch(what, total, total)
+
+
+@contextmanager
+def named(what: str) -> Iterator[None]:
+    """Work of one piece, of which nobody can tell how far it is."""
+    watch = _watch.get()
+    if watch is None:
+        yield
+        return
+    watch(what, 0, 0)
+    try:
+        yield
+    finally:
+        watch(what, 1, 1)

@@ -52,7 +52,7 @@ def assemble(
     task.check_defined(task.exact(labels(parts["valid"])), "valid")
     task = task.fitted(labels(parts["train"]))
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    meta = meta_of(config, dataset, task, parts["train"])
+    meta = meta_of(config, dataset, task, parts["train"], start.content)
     model = meta.build()
     if config.precision == "64-true":  # Lightning would do so after it has read weights, too late to keep all bits
         model.double()
@@ -96,8 +96,8 @@ def assemble(
     return run, trainer, loader
 
 
-def meta_of(config: TrainConfig, dataset: AnyDataset, task: Task, train: Any) -> Meta:
-    """What a checkpoint tells of a model that is trained on these examples."""
+def meta_of(config: TrainConfig, dataset: AnyDataset, task: Task, train: Any, content: str) -> Meta:
+    """What a checkpoint tells of a model that is trained on these examples; ``content`` is their hash."""
     molecules = dataset.reader is not None and dataset.features.node_sizes == ATOM_SIZES and task.level == "graph"
     return Meta(
         config=to_dict(config),
@@ -105,6 +105,6 @@ def meta_of(config: TrainConfig, dataset: AnyDataset, task: Task, train: Any) ->
         task=task.plain(),
         featuriser=dataset.reader,
         versions=results.versions(),
-        content=dataset.content,
+        content=content,
         seen=Domain.of(train, task).plain() if molecules else None,
     )

@@ -157,6 +157,10 @@ def _check_finite(row: dict[str, float], history: list[dict[str, float]]) -> Non
             )
 
 
+FIRST = "the first step takes longest"
+"""Beside the bar until there is a time to tell."""
+
+
 class Bar(ProgressBar):
     """One bar for the whole run: loss, validation metric and its best. Lines now and then where there is no terminal.
 
@@ -191,17 +195,21 @@ class Bar(ProgressBar):
         rest = TimeRemainingColumn(compact=True, table_column=whole)
         self._progress = Progress(words[0], BarColumn(20), rest, words[1], console=progress_console())
         total = int(trainer.num_training_batches) * int(trainer.max_epochs or 0)
-        self._task = self._progress.add_task(self._epoch(trainer), total=total, numbers=self._numbers())
+        self._task = self._progress.add_task(self._epoch(trainer), total=total, numbers="the first step takes longest")
         self._progress.update(self._task, completed=trainer.global_step)
         self._progress.start()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._progress:  # here the keeper has the epoch before in its history
-            self._progress.update(self._task, description=self._epoch(trainer), numbers=self._numbers())
+            self._progress.update(self._task, description=self._epoch(trainer))
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         if self._progress:
-            self._progress.update(self._task, completed=trainer.global_step)
+            self._progress.update(self._task, completed=trainer.global_step, numbers=self._numbers())
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._progress and self._progress.finished:  # the time that is left says 0
+            self._progress.update(self._task, description="validating")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._enabled and not self._progress and self.keeper.history and time.monotonic() - self._said > self.every:
@@ -210,7 +218,7 @@ class Bar(ProgressBar):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._progress:
-            self._progress.update(self._task, numbers=self._numbers())
+            self._progress.update(self._task, description=self._epoch(trainer), numbers=self._numbers())
         elif self._enabled and self.keeper.history:
             print(f"epoch {len(self.keeper.history)}/{trainer.max_epochs}  {self._numbers()}", file=sys.stderr)
         self._stop()
@@ -225,21 +233,28 @@ class Bar(ProgressBar):
 
     @staticmethod
     def _epoch(trainer: pl.Trainer) -> str:
-        return f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        begun = min(trainer.current_epoch + 1, trainer.max_epochs or 0)  # the last one stays once it has ended
+        return f"epoch {begun}/{trainer.max_epochs}"
 
     def _numbers(self) -> str:
         return self.keeper.text(self.label)
 
 
 class Reporter(Callback):
-    """Tells someone else how far a run is, after every epoch.
+    """Tells someone else how far a run is: after every epoch, and what it waits for before and after them.
 
     Args:
         say: called with a :class:`Status`.
+        epochs: of the run.
     """
 
-    def __init__(self, say: Say) -> None:
-        self.say = say
+    def __init__(self, say: Say, epochs: int) -> None:
+        self.say, self.last = say, Status(0, epochs, "")
+
+    def wait(self, what: str, done: int, total: int) -> None:
+        """A watch for :func:`plstm_graph.io.waiting.watched`."""
+        if not done >= total > 0:
+            self.say(self.last._replace(text=what))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._tell(trainer)  # here the keeper has the epoch before in its history
@@ -251,4 +266,5 @@ class Reporter(Callback):
         keeper = trainer.checkpoint_callback
         assert isinstance(keeper, Keeper)
         text = keeper.text(METRICS[keeper.metric.removeprefix("valid_")].label)
-        self.say(Status(len(keeper.history), int(trainer.max_epochs or 0), text))
+        self.last = Status(len(keeper.history), int(trainer.max_epochs or 0), text)
+        self.say(self.last)

@@ -18,6 +18,7 @@ from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.packed import PackedGraphs, PackedLoader
 from plstm_graph.data.smiles_files import load_csv
 from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.io.waiting import named
 from plstm_graph.orient import RANDOM
 from plstm_graph.tasks import Task
 from plstm_graph.train.config import TrainConfig
@@ -162,7 +163,8 @@ def pack(graphs: Graphs, model: Any, device: torch.device) -> Graphs:
     oriented = architecture(model.model).oriented and model.order != RANDOM
     order, prune = (model.order, "D" in model.modes) if oriented else (None, False)
     try:
-        packed = PackedGraphs.from_data_list(graphs, order=order, prune=prune, exclude_keys=["smiles"])
+        with named(f"packing {len(graphs):,} graphs"):
+            packed = PackedGraphs.from_data_list(graphs, order=order, prune=prune, exclude_keys=["smiles"])
     except DataError as error:
         log.info("graphs are batched one by one: %s", error)
         return graphs

@@ -86,12 +86,13 @@ class Display:
     def watch(self, job: Named, status: Status) -> None:
         """How far a run is."""
         epoch, epochs, text = status
-        self._begun.setdefault(job.name, time.monotonic())
+        if not epoch or job.name not in self._begun:  # what comes before the first epoch foretells none
+            self._begun[job.name] = time.monotonic()
         if self._progress:
             if job.name not in self._tasks:
                 self._tasks[job.name] = self._progress.add_task(job.name, total=epochs, text="")
             rest = left(time.monotonic() - self._begun[job.name], epoch, epochs)
-            self._progress.update(self._tasks[job.name], completed=epoch, text=f"{rest}  {text}")
+            self._progress.update(self._tasks[job.name], completed=epoch, total=epochs, text=f"{rest}  {text}")
         elif time.monotonic() - self._said.setdefault(job.name, time.monotonic()) > EVERY_S:
             self._said[job.name] = time.monotonic()
             self._print(f"{job.name}: epoch {epoch}/{epochs}  {text}")

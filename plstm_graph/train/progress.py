@@ -1,6 +1,7 @@
 """Bars for what is not training: reading, preparing, scoring; and how long is left."""
 
 import sys
+import threading
 import time
 from typing import Any
 
@@ -25,42 +26,67 @@ def progress_console() -> Any:
 
 
 class Waiting:
-    """A watch for :func:`plstm_graph.io.waiting.watched`: a bar on stderr with what is done, gone once it is."""
+    """A watch for :func:`plstm_graph.io.waiting.watched`: a bar on stderr with what is done, gone once it is.
+
+    A timer of its own shows the bar in time, as work of one piece says nothing between its ends.
+    """
 
     def __init__(self) -> None:
-        self._what, self._since, self._said = "", 0.0, 0.0
+        self._what, self._done, self._total, self._said = "", 0, 0, 0.0
         self._progress: Any = None
+        self._timer: threading.Timer | None = None
+        self._lock = threading.RLock()
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if what != self._what:
-            self.close()
-            self._what, self._since, self._said = what, now, now
-        if done >= total:
-            self.close()
-        elif sys.stderr.isatty():
-            self._show(done, total, now)
-        elif now - self._said > EVERY_S:
-            self._said = now
-            print(f"{what}: {done:,} of {total:,}", file=sys.stderr, flush=True)
+        with self._lock:
+            if new := what != self._what:
+                self._begin(what)
+            self._done, self._total = done, total
+            if done >= total > 0:
+                self.close()
+            elif self._progress:
+                self._progress.update(self._task, completed=done, total=total or None)
+            elif not new and not sys.stderr.isatty() and time.monotonic() - self._said > EVERY_S:
+                self._say()
 
     def close(self) -> None:
         """No bar is left behind."""
-        if self._progress:
-            self._progress.stop()
-        self._what, self._progress = "", None
+        with self._lock:
+            if self._timer:
+                self._timer.cancel()
+            if self._progress:
+                self._progress.stop()
+            self._what, self._progress, self._timer = "", None, None
 
-    def _show(self, done: int, total: int, now: float) -> None:
-        if self._progress is None:
-            if now - self._since < PATIENCE_S:
+    def _begin(self, what: str) -> None:
+        self.close()
+        self._what, self._said = what, time.monotonic()
+        self._timer = threading.Timer(PATIENCE_S if sys.stderr.isatty() else EVERY_S, self._appear, [what])
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _appear(self, what: str) -> None:
+        with self._lock:
+            if what != self._what:  # it ended meanwhile
                 return
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+            if sys.stderr.isatty():
+                self._show()
+            elif not self._total:
+                self._say()
 
-            columns = (TextColumn("{task.description}"), BarColumn(20), TimeRemainingColumn(compact=True))
-            self._progress = Progress(*columns, console=progress_console(), transient=True)
-            self._task = self._progress.add_task(self._what, total=total, completed=done)
-            self._progress.start()
-        self._progress.update(self._task, completed=done)
+    def _show(self) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        clock = TimeRemainingColumn(compact=True) if self._total else TimeElapsedColumn()
+        columns = (TextColumn("{task.description}"), BarColumn(20), clock)
+        self._progress = Progress(*columns, console=progress_console(), transient=True)
+        self._task = self._progress.add_task(self._what, total=self._total or None, completed=self._done)
+        self._progress.start()
+
+    def _say(self) -> None:
+        self._said = time.monotonic()
+        far = f": {self._done:,} of {self._total:,}" if self._total else ""
+        print(f"{self._what}{far}", file=sys.stderr, flush=True)
 
 
 def left(elapsed: float, done: int, total: int) -> str:

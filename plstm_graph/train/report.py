@@ -13,6 +13,7 @@ from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.draw import answers, curves
 from plstm_graph.errors import listed
 from plstm_graph.grid import DIRECTIONS
+from plstm_graph.io.waiting import named
 from plstm_graph.models.patches_read import patches_read, reads_along_directions
 from plstm_graph.tasks import Task
 from plstm_graph.tasks.thresholds import at_thresholds
@@ -72,9 +73,10 @@ def report(run: Run, *, write: bool = True) -> Trained:
     load_weights(run.learner.model, _best_state(run), "best.ckpt")
     given = {name: outputs(run.learner, graphs, size) for name, graphs in run.parts.items()}
     found = {name: (values, _exact(run, name)) for name, (values, _) in given.items()}
-    content = _content(run, found, {name: spread for name, (_, spread) in given.items()}, last_epoch)
-    if run.out is not None and write:
-        _write(run, run.out, found, content)
+    with named("scores, predictions and pictures"):
+        content = _content(run, found, {name: spread for name, (_, spread) in given.items()}, last_epoch)
+        if run.out is not None and write:
+            _write(run, run.out, found, content)
     return Trained(run.learner, content)
 
 

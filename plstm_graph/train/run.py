@@ -18,7 +18,7 @@ from plstm_graph.config.architectures import architecture
 from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.data.examples import take
 from plstm_graph.errors import ConfigError
-from plstm_graph.io.waiting import watched
+from plstm_graph.io.waiting import named, watched
 from plstm_graph.models.budget import fit_width
 from plstm_graph.nn.ahead import compile_ahead
 from plstm_graph.tasks import Regression
@@ -141,7 +141,7 @@ def _train(
     """A run whose folder, if there is one, belongs to this process or to the first of several."""
     seen = watched(Waiting()) if progress and first_process() else nullcontext()
     with isolate_rng(), quiet(), memory_advice(config.batch_size), seen:
-        with profiler.profile(READING):
+        with profiler.profile(READING), named(f"reading {config.data}"):
             dataset = dataset or load_data(config)
         fitted = architecture(config.model.model).fitted
         if config.ensemble > 1:
@@ -155,7 +155,7 @@ def _train(
             task = asked(config, dataset)
             encoded: Any = dataset.encoded(config.model) if graphs is None else graphs  # once for all members
             parts = parts_of(config, dataset, start.split, encoded)
-            meta = meta_of(config, dataset, task.fitted(labels(parts["train"])), parts["train"])
+            meta = meta_of(config, dataset, task.fitted(labels(parts["train"])), parts["train"], start.content)
             meta.build()  # before any training: its options may make no network
             how: dict[str, Any] = {"owner": owner, "resume": resume, "progress": progress, "callbacks": callbacks}
             return fit_members(config, dataset, encoded, parts, meta, start, train=train, **how)
@@ -210,17 +210,18 @@ def _begin(run: Run, trainer: pl.Trainer, again: bool = False) -> None:
         count = begin_from(run.learner.model, run.learner.task, config.init_from, run.dataset.features)
         log.info("%d numbers of the model come from %s", count, config.init_from)
     run.learner.to(trainer.strategy.root_device)
-    compile_ahead(run.learner.model, trainer.strategy.root_device, trainer.precision_plugin.forward_context())
-    outputs(run.learner, take(run.parts["valid"], [0]))  # a backend may refuse the model
+    with named("first pass"):
+        compile_ahead(run.learner.model, trainer.strategy.root_device, trainer.precision_plugin.forward_context())
+        outputs(run.learner, take(run.parts["valid"], [0]))  # a backend may refuse the model
 
 
 def _start(config: TrainConfig, dataset: AnyDataset, resume: bool, command: str | None) -> Start:
     """What the run begins with; when it goes on, what it began with."""
-    start = Start.of(dataset.examples, split_of(config, dataset), command)
+    start = Start.of(dataset, split_of(config, dataset), command)
     if not resume:
         return start
     stored = start.check(str(config.out))
-    return replace(stored, command=stored.command or command)
+    return replace(stored, command=stored.command or command, content=start.content)
 
 
 def _fit_once(config: TrainConfig, dataset: AnyDataset, start: Start) -> Trained:
@@ -233,7 +234,8 @@ def _fit_once(config: TrainConfig, dataset: AnyDataset, start: Start) -> Trained
             f"model {config.model.model!r} learns from no bounds; leave out --censored, or choose a network"
         )
     parts = parts_of(config, dataset, start.split, None)
-    meta = meta_of(config, dataset, task, parts["train"])  # not fitted: it answers in the units of the labels
+    # The task is not fitted: it answers in the units of the labels.
+    meta = meta_of(config, dataset, task, parts["train"], start.content)
     model: Any = meta.build()
     model.check(parts["train"])
     out = Path(config.out) if config.out else None

@@ -10,6 +10,7 @@ from typing import Any
 from plstm_graph.data.splits import IN_FOLDS
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.io.files import atomic_write
+from plstm_graph.io.waiting import watched
 from plstm_graph.train import results, shared
 from plstm_graph.train.analysis import score_runs
 from plstm_graph.train.callbacks import Reporter
@@ -18,6 +19,7 @@ from plstm_graph.train.display import Display, ending
 from plstm_graph.train.folders import stored_series
 from plstm_graph.train.owner import owned
 from plstm_graph.train.pool import Failure, Row, Say, outcomes, terminable, unseen
+from plstm_graph.train.progress import Waiting
 from plstm_graph.train.results import RUN_ROWS, SERIES, SUMMARY
 from plstm_graph.train.run import train
 from plstm_graph.train.start import changes
@@ -104,7 +106,8 @@ def _train_series(
     shared.forget()  # the files of an earlier series may have changed
     asked = set(product(seeds, folds))
     seeds, folds = _union(known["seeds"], seeds), _union(known["folds"], folds)
-    data_hash = _checked_data(out, config, overwrite)
+    with watched(Waiting()) if progress else nullcontext():
+        data_hash = _checked_data(out, config, overwrite)
     members = [
         _job(
             replace(config, devices="1", fold=fold, seed=seed, out=str(_folder(out, config, fold, seed))),
@@ -188,11 +191,13 @@ def _job(config: TrainConfig, data_hash: str, resume: bool) -> Job:
 
 
 def _run(job: Job, say: Say) -> Row:
+    reporter = Reporter(say, job.config.epochs)
     options: dict[str, Any] = {"resume": job.resume, "overwrite": job.overwrite, "command": job.command}
-    if shared.data_hash(job.config) != job.data_hash:
-        raise DataError("the data have changed since the series began; bring those back, or give --overwrite")
-    dataset, graphs = shared.dataset(job.config), shared.graphs(job.config)
-    return _row(job, train(job.config, dataset, graphs=graphs, callbacks=[Reporter(say)], **options))
+    with watched(reporter.wait):
+        if shared.data_hash(job.config) != job.data_hash:
+            raise DataError("the data have changed since the series began; bring those back, or give --overwrite")
+        dataset, graphs = shared.dataset(job.config), shared.graphs(job.config)
+        return _row(job, train(job.config, dataset, graphs=graphs, callbacks=[reporter], **options))
 
 
 def _row(job: Job, found: dict[str, Any]) -> Row:

@@ -6,6 +6,7 @@ from typing import Any
 
 from plstm_graph.config.models import AnyConfig
 from plstm_graph.data.dataset import AnyDataset
+from plstm_graph.io.waiting import named
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import load_data
 
@@ -43,7 +44,8 @@ def _source(config: TrainConfig) -> TrainConfig:
 
 @lru_cache(maxsize=1)
 def _dataset(source: TrainConfig) -> AnyDataset:
-    return load_data(source)
+    with named(f"reading {source.data}"):
+        return load_data(source)
 
 
 @lru_cache(maxsize=1)

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from plstm_graph.data.examples import Examples
+from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.errors import ConfigError
 from plstm_graph.io.files import atomic_write
 from plstm_graph.train.results import START
@@ -16,20 +16,23 @@ class Start:
     """Identity of a run besides its options.
 
     Args:
-        data_hash: of all graphs, see :func:`plstm_graph.data.examples.digest_of`.
+        data_hash: of all graphs, see :func:`plstm_graph.data.examples.digests_of`.
         graphs: how many there are.
         split: their numbers in train, valid and test.
         command: makes the run from nothing; None where a caller gave none.
+        content: the hash without SMILES, as checkpoints keep it.
     """
 
     data_hash: str
     graphs: int
     split: dict[str, list[int]]
     command: str | None = None
+    content: str = ""
 
     @classmethod
-    def of(cls, examples: Examples, split: dict[str, list[int]], command: str | None) -> "Start":
-        return cls(examples.digest, len(examples), split, command)
+    def of(cls, dataset: AnyDataset, split: dict[str, list[int]], command: str | None) -> "Start":
+        digests = dataset.digests
+        return cls(digests.whole, len(dataset.examples), split, command, digests.content)
 
     def write(self, out: Path) -> None:
         """Store it in the folder of the run."""

@@ -7,7 +7,7 @@ import pytest
 
 from plstm_graph.data.molecules import read_molecules
 from plstm_graph.io import waiting
-from plstm_graph.io.waiting import told, watched
+from plstm_graph.io.waiting import named, told, watched
 from plstm_graph.train.progress import Waiting, left
 
 
@@ -39,16 +39,31 @@ def test_without_a_terminal_there_are_lines(monkeypatch: pytest.MonkeyPatch, cap
     assert capsys.readouterr().err == "scoring 9 graphs: 4 of 9\n"
 
 
-def test_on_a_terminal_there_is_a_bar_that_goes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plstm_graph.train.progress.PATIENCE_S", 0.0)
+@pytest.mark.parametrize(("done", "total"), [(1, 3), (0, 0)])
+def test_on_a_terminal_there_is_a_bar_that_goes(done: int, total: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plstm_graph.train.progress.PATIENCE_S", 0.01)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     bar = Waiting()
-    bar("reading", 1, 3)
-    bar("reading", 2, 3)
+    bar("reading", done, total)
+    until = time.monotonic() + 10
+    while not bar._progress and time.monotonic() < until:  # though nothing more is said
+        time.sleep(0.01)
     assert bar._progress.tasks[0].description == "reading"
-    assert bar._progress.tasks[0].completed == 2
-    bar("reading", 3, 3)
-    assert bar._progress is None
+    if total:
+        bar("reading", 2, 3)
+        assert bar._progress.tasks[0].completed == 2
+    bar("reading", max(1, total), max(1, total))
+    assert bar._progress is bar._timer is None
+
+
+def test_short_work_shows_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr("plstm_graph.train.progress.EVERY_S", 0.05)
+    with watched(Waiting()):
+        with named("packing 3 graphs"):
+            pass
+        with named("packing 9 graphs"):
+            time.sleep(0.2)
+    assert capsys.readouterr().err == "packing 9 graphs\n"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from small_runs import small_config, small_dataset, three_classes
 
 from plstm_graph.data.encodings import add_encodings
-from plstm_graph.data.examples import digest_of
+from plstm_graph.data.examples import digests_of
 from plstm_graph.data.packed import PackedGraphs
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, OutOfMemory
 from plstm_graph.train import train
@@ -133,10 +133,15 @@ def test_predictions_of_classes_are_probabilities(tmp_path: Path) -> None:
 
 def test_the_hash_of_a_data_set_sees_every_label(tmp_path: Path) -> None:
     graphs = small_dataset(tmp_path).graphs
-    before = digest_of(graphs)
-    assert before == digest_of([graph.clone() for graph in graphs])
+    before = digests_of(graphs)
+    assert before == digests_of([graph.clone() for graph in graphs])
     graphs[-1].y += 1
-    assert before != digest_of(graphs) != digest_of(graphs[::-1])
+    assert all(old != new for old, new in zip(before, digests_of(graphs), strict=True))
+    assert digests_of(graphs) != digests_of(graphs[::-1])
+    content = digests_of(graphs).content
+    graphs[0].smiles = "C"
+    assert digests_of(graphs).content == content
+    assert digests_of(graphs).whole != digests_of([*graphs[1:], graphs[0]]).whole
 
 
 def test_best_and_last_epoch_are_both_tested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,11 +19,12 @@ from typer.testing import CliRunner
 
 from plstm_graph.cli import app
 from plstm_graph.errors import ConfigError
-from plstm_graph.train import train, train_series
+from plstm_graph.train import series, shared, train, train_series
 from plstm_graph.train.analysis import score_runs
 from plstm_graph.train.checkpoint import read
 from plstm_graph.train.config import TrainConfig, write_toml
 from plstm_graph.train.folders import numbers, stored_series
+from plstm_graph.train.pool import Status
 from plstm_graph.train.results import SCORES, append_line, read_lines
 
 SMALL = ["--epochs", 2, "--batch-size", 8, "--accelerator", "cpu"]
@@ -65,6 +66,15 @@ def test_each_run_is_what_train_makes_of_it(tmp_path: Path, config: TrainConfig)
     assert found["test"]["r2"]["deviation"] == pytest.approx(abs(tests[0] - tests[1]) / math.sqrt(2))
     assert (found["runs"], found["failed"], found["seeds"], found["folds"]) == (2, {}, [0, 2], [0])
     assert json.loads((Path(config.out) / "summary.json").read_text()) == json.loads(json.dumps(found))
+
+
+def test_a_run_says_what_it_waits_for(config: TrainConfig) -> None:
+    said: list[Status] = []
+    one = replace(config, epochs=1, out=None)
+    series._run(series.Job(one, shared.data_hash(one)), said.append)
+    words = [(status.epoch, status.text.split()[0]) for status in said if status.text]
+    assert {(0, "encoding"), (0, "hashing"), (0, "packing"), (1, "loss"), (1, "scoring")} <= set(words)
+    assert {status.epochs for status in said} == {1}
 
 
 def vars_of(config: TrainConfig) -> dict[str, Any]:

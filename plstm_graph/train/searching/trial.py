@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
 from plstm_graph.errors import ConfigError, PLSTMGraphError, TimeUp
+from plstm_graph.io.waiting import watched
 from plstm_graph.tasks import METRICS
 from plstm_graph.train import results, shared
 from plstm_graph.train.assembly import asked
@@ -46,6 +47,7 @@ def run_trial(job: Job, say: Say) -> Row:
         Exception: one that nobody foresaw; the trial is stored as one that failed.
     """
     plan = job.plan
+    reporter = Reporter(say, plan.config.epochs)
     if shared.data_hash(plan.config) != plan.data_hash:
         raise ConfigError("the data have changed since the search began; bring those back, or give --overwrite")
     study = study_of(plan, job.number)
@@ -61,7 +63,8 @@ def run_trial(job: Job, say: Say) -> Row:
         return row
 
     try:
-        validate(replace(override(plan.config, trial.params), devices="1"), dataset, [watch, Reporter(say)])
+        with watched(reporter.wait):
+            validate(replace(override(plan.config, trial.params), devices="1"), dataset, [watch, reporter])
     except optuna().TrialPruned:
         return end("pruned")
     except TimeUp:  # as after an interruption: it is tried anew when the search goes on
