@@ -232,12 +232,14 @@ def _series_summary(found: Mapping[str, Any], out: str) -> None:
 
 
 def _summary(found: Mapping[str, Any], out: str) -> None:
+    from plstm_graph.train.progress import lasted
+
     metric = found["metric"]
     epoch = f"best epoch {found['best_epoch']} of {found['epochs']}, " if found["epochs"] else ""
     parts = {part: found[part] for part in ("train", "valid", "test")} | found.get("also", {})
     numbers = "  ".join(f"{part} {scores[metric]:.4f}" for part, scores in parts.items())
     rejected = f"; {found['rejected']} rows rejected, see rejected.csv" if found["rejected"] else ""
-    typer.echo(f"{metric}: {numbers}  ({epoch}{found['minutes']:.1f} min of training)")
+    typer.echo(f"{metric}: {numbers}  ({epoch}{lasted(found['minutes'])} of training)")
     size = f"{found['parameters']:,} parameters; " if found["parameters"] else ""
     bounds = sum(found.get("censored", {}).values())
     censored = f"; {bounds} censored labels, which are learnt from and not scored" if bounds else ""

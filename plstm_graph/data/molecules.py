@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 CIP, OGB = "cip-molecule", "ogb-molecule"
 FEATURISERS = (CIP, OGB)
+BOND, LETTER = 18, 9  # of drawings, in pixels: two thirds of a bond where there is room, the least height of a letter
 """How a SMILES becomes a graph: OGB's features as they are, or with CIP labels in place of OGB's chirality tags, which
 follow the order of neighbours in the SMILES."""
 CIP_LABELS = {"R": 1, "S": 2, "r": 3, "s": 4}
@@ -279,7 +280,9 @@ def depict(smiles: str, width: int = 260, height: int = 190) -> str:
     mol = parse(smiles)
     drawing = _import("rdkit.Chem.Draw.rdMolDraw2D")
     canvas = drawing.MolDraw2DSVG(width, height)
-    canvas.drawOptions().clearBackground = False
+    options = canvas.drawOptions()
+    options.clearBackground = False
+    options.fixedBondLength, options.minFontSize = BOND, LETTER  # all of one size; what is larger is made to fit
     drawing.PrepareAndDrawMolecule(canvas, mol)
     canvas.FinishDrawing()
     return str(canvas.GetDrawingText())

@@ -199,9 +199,7 @@ class Table:
             if cell.casefold() in MISSING:
                 value = math.nan
             elif value is None:
-                unusable.setdefault(
-                    row, (name, given[row - 1], "a label must be a finite number, or empty where there is none")
-                )
+                unusable.setdefault(row, (name, given[row - 1], _no_number(cell)))
             elif abs(value) > LARGEST:
                 reason = f"a label must lie within ±{LARGEST:g}"
                 unusable.setdefault(row, (name, given[row - 1], reason))
@@ -219,6 +217,12 @@ class Table:
                     f"{self.path.name} has no header: its first line holds the molecule {name.split()[0]!r}; put "
                     "column names above it, such as smiles,y, or name a list of SMILES alone .smi"
                 )
+
+
+def _no_number(cell: str) -> str:
+    """What must hold of a label."""
+    bound = ", or a bound with --censored," if _BOUND.fullmatch(cell) else ","
+    return f"a label must be a finite number{bound} or empty where there is none"
 
 
 def _unbounded(cell: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from plstm_graph.train import results
 from plstm_graph.train.callbacks import progress_console
 from plstm_graph.train.pool import Failure, Row, Status
-from plstm_graph.train.progress import left
+from plstm_graph.train.progress import lasted, left
 
 EVERY_S = 30.0
 """Between two lines on a run where there is no terminal."""
@@ -37,7 +37,7 @@ def summary_table(summary: Mapping[str, Any]) -> Any:
         size = f"{summary['parameters']:,} parameters; " if summary["parameters"] else ""
         table.caption = (
             f"± is the unbiased standard deviation over {runs} runs, s.e. the standard error of the mean over seeds\n"
-            f"{size}{summary['minutes'] / runs:.1f} minutes of training a run"
+            f"{size}{lasted(summary['minutes'] / runs)} of training a run"
         )
         table.caption_justify = "left"
     return table
@@ -48,7 +48,7 @@ def ending(row: Row | Failure) -> str:
     if isinstance(row, Failure):
         return failed_because(row)
     valid, test = (results.number(row[part][row["metric"]]) for part in ("valid", "test"))
-    return f"{row['metric']} valid {valid:.4f} test {test:.4f} ({row['minutes']:.1f} min)"
+    return f"{row['metric']} valid {valid:.4f} test {test:.4f} ({lasted(row['minutes'])})"
 
 
 def failed_because(failure: Failure) -> str:

@@ -67,8 +67,11 @@ def tell_repeats(config: TrainConfig, dataset: AnyDataset, split: dict[str, list
         return
     found = repeats(dataset, split)
     if found.rows:
-        labels = f", {found.contradicting} of them with labels that contradict each other" * bool(found.contradicting)
-        log.warning(f"{found.rows} rows repeat one of {found.molecules} molecules, in whatever spelling{labels}")
+        rows = f"{found.rows} rows repeat" if found.rows > 1 else "1 row repeats"
+        one = found.molecules == 1
+        which = "" if one else f"{found.contradicting} of them "
+        labels = f", {which}with labels that contradict each other" * bool(found.contradicting)
+        log.warning(f"{rows} {'a molecule' if one else f'one of {found.molecules} molecules'}, in any spelling{labels}")
     if found.leaked:
         log.warning(
             f"{found.leaked} molecules of valid and test stand in train, too, and flatter scores: merge rows that "

@@ -97,3 +97,8 @@ def left(elapsed: float, done: int, total: int) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s left"
     return f"{seconds / 60:.0f} min left" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h left"
+
+
+def lasted(minutes: float) -> str:
+    """How long something took: ``40 s``, ``2.2 min``."""
+    return f"{60 * minutes:.0f} s" if minutes < 1 else f"{minutes:.1f} min"

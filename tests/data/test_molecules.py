@@ -264,6 +264,8 @@ def test_depict() -> None:
     assert "width='200px' height='100px'" in text
     assert {"bond-0", "bond-1"} <= set(re.findall(r"bond-\d", text))
     assert "<rect" not in text
+    ends = [float(x) for x in re.findall(r"[ML] ([\d.]+),", text)]
+    assert max(ends) - min(ends) < 2 * 27  # as long as in a larger molecule, though there is room
     with pytest.raises(DataError, match="C1CC"):
         depict("C1CC")
 

@@ -8,7 +8,7 @@ import pytest
 from plstm_graph.data.molecules import read_molecules
 from plstm_graph.io import waiting
 from plstm_graph.io.waiting import named, told, watched
-from plstm_graph.train.progress import Waiting, left
+from plstm_graph.train.progress import Waiting, lasted, left
 
 
 def test_nobody_watches_unless_asked() -> None:
@@ -78,3 +78,7 @@ def test_short_work_shows_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 )
 def test_how_long_is_left(numbers: tuple[float, int, int], text: str) -> None:
     assert left(*numbers) == text
+
+
+def test_how_long_it_took() -> None:
+    assert [lasted(minutes) for minutes in (0.034, 0.5, 2.24)] == ["2 s", "30 s", "2.2 min"]

@@ -27,6 +27,7 @@ from plstm_graph.train.page.parts import (
 )
 from plstm_graph.train.page.searched import searched
 from plstm_graph.train.page.single import MOST_TARGETS, intervals_note, unfinished
+from plstm_graph.train.progress import lasted
 from plstm_graph.train.record import Record
 
 UNTOLD = "this test set cannot tell the two apart"
@@ -105,7 +106,7 @@ def _tiles(finished: Sequence[Entry], metric: str) -> list[tuple[str, str, str]]
         (f"{its}test {label}", plus_minus(test, 3), "; ".join(filter(None, [words, chosen if best else ""]))),
         (f"{its}valid {label}", plus_minus(valid, 3), "" if best else words),
         *([("parameters", number(parameters), "")] if parameters else []),
-        ("training", f"{_minutes(entry):.1f} min", f"a run, {_total(entry):.1f} min in all" if several else ""),
+        ("training", lasted(_minutes(entry)), f"a run, {lasted(_total(entry))} in all" if several else ""),
     ]
 
 

@@ -9,6 +9,7 @@ from plstm_graph.draw import curves
 from plstm_graph.tasks import METRICS
 from plstm_graph.train.folders import SEARCH, TRIALS
 from plstm_graph.train.page.parts import Folded, Section, Table, count, figure, fixed, number
+from plstm_graph.train.progress import lasted
 from plstm_graph.train.results import read_lines
 
 TOP = 10
@@ -26,7 +27,7 @@ def searched(folder: Path) -> Section | None:
     section = Section(
         "Search",
         [
-            f"{count(len(rows), 'trial')} in {minutes:.1f} min: {', '.join(told)}. They were judged by {metric.label} "
+            f"{count(len(rows), 'trial')} in {lasted(minutes)}: {', '.join(told)}. They were judged by {metric.label} "
             "on the validation part alone, which flatters the best of many; the test part was not read."
         ],
     )

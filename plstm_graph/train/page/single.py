@@ -26,6 +26,7 @@ from plstm_graph.train.page.parts import (
 )
 from plstm_graph.train.page.searched import searched
 from plstm_graph.train.page.tested import calibration, predictions, worst_graphs
+from plstm_graph.train.progress import lasted
 from plstm_graph.train.record import Predictions, Record
 from plstm_graph.train.results import PATCHES
 
@@ -89,7 +90,7 @@ def _tiles(metrics: dict[str, Any], found: dict[str, analysis.Interval]) -> list
         (f"test {label}", fixed(metrics["test"][name], 3), interval),
         (f"valid {label}", fixed(metrics["valid"][name], 3), best),
         *([("parameters", number(metrics["parameters"]), "")] if metrics["parameters"] else []),
-        ("training", f"{metrics['minutes']:.1f} min", f"on {metrics['device']}"),
+        ("training", lasted(metrics["minutes"]), f"on {metrics['device']}"),
     ]
 
 

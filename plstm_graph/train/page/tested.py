@@ -87,17 +87,19 @@ def worst_graphs(metrics: dict[str, Any], test: Predictions) -> Section:
     """The graphs that were predicted worst, drawn where they are molecules."""
     errors = analysis.errors(test, TASKS[metrics["task"]])
     places = analysis.worst(errors, MOST_CARDS)
-    section = Section("Worst predictions", [_worst(TASKS[metrics["task"]])])
+    section = Section(
+        "Worst predictions", [_worst(TASKS[metrics["task"]], "molecules" if any(test.smiles) else "graphs")]
+    )
     if not any(test.smiles[place] for place in places):
         section.text.append("The graphs carry no SMILES, so they are named by their place in the data set, not drawn.")
     section.cards = [_card(metrics, test, errors, place) for place in places]
     return section
 
 
-def _worst(task: type[Task]) -> str:
+def _worst(task: type[Task], what: str) -> str:
     if not task.chances:
-        return "Test graphs with the largest errors, over all targets in standard deviations of the target."
-    return f"Test graphs whose true {'class' if task.exclusive else 'label'} got the least probability" + (
+        return f"Test {what} with the largest errors, over all targets in standard deviations of the target."
+    return f"Test {what} whose true {'class' if task.exclusive else 'label'} got the least probability" + (
         "." if task.exclusive else ", over all targets."
     )
 
