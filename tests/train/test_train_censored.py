@@ -93,7 +93,8 @@ def test_without_the_option_they_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="bounds such as <5 take --censored"):
         load(str(path), targets=["y"])
     assert [row.reason for row in load(str(path), targets=["z"]).rejected] == [
-        "a label must be a finite number, or empty where there is none, got '>1000.0' in column 'z'"
+        "a label must be a finite number, or a bound with --censored, or empty where there is none, "
+        "got '>1000.0' in column 'z'"
     ]
     with pytest.raises(ConfigError, match="censored labels are bounds of quantities"):
         load(str(path), targets=["y"], censored=True, task="binary")

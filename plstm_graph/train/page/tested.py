@@ -87,9 +87,8 @@ def worst_graphs(metrics: dict[str, Any], test: Predictions) -> Section:
     """The graphs that were predicted worst, drawn where they are molecules."""
     errors = analysis.errors(test, TASKS[metrics["task"]])
     places = analysis.worst(errors, MOST_CARDS)
-    section = Section(
-        "Worst predictions", [_worst(TASKS[metrics["task"]], "molecules" if any(test.smiles) else "graphs")]
-    )
+    what = "molecules" if any(test.smiles) else "graphs"
+    section = Section("Worst predictions", [_worst(TASKS[metrics["task"]], what)])
     if not any(test.smiles[place] for place in places):
         section.text.append("The graphs carry no SMILES, so they are named by their place in the data set, not drawn.")
     section.cards = [_card(metrics, test, errors, place) for place in places]
