@@ -7,6 +7,7 @@ import numpy as np
 
 from plstm_graph.data.molecules import depict
 from plstm_graph.draw import answers
+from plstm_graph.draw.molecule import ELEMENTS
 from plstm_graph.errors import DataError
 from plstm_graph.tasks import METRICS, TASKS, Task
 from plstm_graph.train import analysis
@@ -14,6 +15,10 @@ from plstm_graph.train.page.parts import Card, Figure, Section, count, figure, f
 from plstm_graph.train.record import Predictions
 
 MOST_CARDS, MOST_LINES = 12, 4
+PALETTE: dict[str, Any] = {
+    name: tuple(int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)) for name, colour in ELEMENTS.items()
+}
+"""Colours of letters that can be read on white; rdkit's yellow and cyan cannot."""
 
 
 def predictions(metrics: dict[str, Any], found: Mapping[str, Predictions]) -> Section:
@@ -87,8 +92,7 @@ def worst_graphs(metrics: dict[str, Any], test: Predictions) -> Section:
     """The graphs that were predicted worst, drawn where they are molecules."""
     errors = analysis.errors(test, TASKS[metrics["task"]])
     places = analysis.worst(errors, MOST_CARDS)
-    what = "molecules" if any(test.smiles) else "graphs"
-    section = Section("Worst predictions", [_worst(TASKS[metrics["task"]], what)])
+    section = Section("Worst predictions", [_worst(TASKS[metrics["task"]], f"{_thing(test)}s")])
     if not any(test.smiles[place] for place in places):
         section.text.append("The graphs carry no SMILES, so they are named by their place in the data set, not drawn.")
     section.cards = [_card(metrics, test, errors, place) for place in places]
@@ -130,6 +134,6 @@ def _drawing(smiles: str) -> Figure | None:
     if not smiles:
         return None
     try:
-        return Figure(svg(depict(smiles)), f"Structure of {smiles}")
+        return Figure(svg(depict(smiles, colours=PALETTE)), f"Structure of {smiles}")
     except DataError:  # another rdkit than that of the training; the text is on the card all the same
         return None
