@@ -13,7 +13,6 @@ from plstm_graph.cli.shared import Checkpoint, Debug, Root, SmilesColumn, Target
 from plstm_graph.config.names import check_data_set, check_options
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.io.lazy import quick_start
-from plstm_graph.io.waiting import watched
 
 RESIDENT = "-"
 """In place of files: lines of stdin are answered on stdout."""
@@ -64,10 +63,10 @@ def predict(
         from plstm_graph.train import predict as run
         from plstm_graph.train.bulk import usual_jobs
         from plstm_graph.train.infer import UNLIKE
-        from plstm_graph.train.progress import Waiting
+        from plstm_graph.train.progress import shown
 
     table, smiles = read_rows(input, smiles_column)
-    with watched(Waiting()):
+    with shown():
         how: dict[str, Any] = {
             "batch_size": batch_size,
             "device": device,
@@ -122,10 +121,10 @@ def embed(
 
     from plstm_graph.data.tables import read_rows
     from plstm_graph.train import embed as run
-    from plstm_graph.train.progress import Waiting
+    from plstm_graph.train.progress import shown
 
     table, smiles = read_rows(input, smiles_column)
-    with watched(Waiting()):
+    with shown():
         found = run(checkpoint, smiles, batch_size=batch_size, device=device, descriptors=descriptors or ())
     found.write(out, table)
     say(f"{len(found.smiles)} rows of {len(found.columns)} channels; wrote {out}", out)
@@ -159,11 +158,11 @@ def evaluate(
         check_data_set(data, root)
 
     from plstm_graph.train import evaluate as run
-    from plstm_graph.train.progress import Waiting
+    from plstm_graph.train.progress import shown
 
     where: dict[str, Any] = {"root": root, "targets": targets or None, "smiles_column": smiles_column}
     where |= {"descriptors": descriptors or None, "split": split, "split_seed": split_seed, "fold": fold}
-    with watched(Waiting()):
+    with shown():
         found = run(checkpoint, data, part=split_part, batch_size=batch_size, device=device, **where)
     if out is not None:
         write_json(out, found)

@@ -3,7 +3,11 @@
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
+
+from plstm_graph.io.waiting import watched
 
 PATIENCE_S, EVERY_S = 1.0, 10.0
 """A bar appears after so long on a terminal; elsewhere there is a line so often."""
@@ -87,6 +91,17 @@ class Waiting:
         self._said = time.monotonic()
         far = f": {self._done:,} of {self._total:,}" if self._total else ""
         print(f"{self._what}{far}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def shown(wanted: bool = True) -> Iterator[None]:
+    """Waits of what runs meanwhile are shown on stderr, if ``wanted``."""
+    bar = Waiting()
+    try:
+        with watched(bar) if wanted else nullcontext():
+            yield
+    finally:
+        bar.close()
 
 
 def left(elapsed: float, done: int, total: int) -> str:

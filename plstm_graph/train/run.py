@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from plstm_graph.config.architectures import architecture
 from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.data.examples import take
 from plstm_graph.errors import ConfigError
-from plstm_graph.io.waiting import named, watched
+from plstm_graph.io.waiting import named
 from plstm_graph.models.budget import fit_width
 from plstm_graph.nn.ahead import compile_ahead
 from plstm_graph.tasks import Regression
@@ -36,7 +35,7 @@ from plstm_graph.train.outputs import outputs
 from plstm_graph.train.owner import Owner, owned
 from plstm_graph.train.parts import parts_of, tell_repeats
 from plstm_graph.train.profiling import FEATURISING, READING, SCORING, TRYING
-from plstm_graph.train.progress import Waiting
+from plstm_graph.train.progress import shown
 from plstm_graph.train.report import Run, Trained, report
 from plstm_graph.train.start import Start
 from plstm_graph.train.trainer import first_process, quiet
@@ -139,7 +138,7 @@ def _train(
     profiler: Profiler,
 ) -> Trained:
     """A run whose folder, if there is one, belongs to this process or to the first of several."""
-    seen = watched(Waiting()) if progress and first_process() else nullcontext()
+    seen = shown(progress and first_process())
     with isolate_rng(), quiet(), memory_advice(config.batch_size), seen:
         with profiler.profile(READING), named(f"reading {config.data}"):
             dataset = dataset or load_data(config)

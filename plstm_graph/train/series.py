@@ -19,7 +19,7 @@ from plstm_graph.train.display import Display, ending
 from plstm_graph.train.folders import stored_series
 from plstm_graph.train.owner import owned
 from plstm_graph.train.pool import Failure, Row, Say, outcomes, terminable, unseen
-from plstm_graph.train.progress import Waiting
+from plstm_graph.train.progress import shown
 from plstm_graph.train.results import RUN_ROWS, SERIES, SUMMARY
 from plstm_graph.train.run import train
 from plstm_graph.train.start import changes
@@ -106,7 +106,7 @@ def _train_series(
     shared.forget()  # the files of an earlier series may have changed
     asked = set(product(seeds, folds))
     seeds, folds = _union(known["seeds"], seeds), _union(known["folds"], folds)
-    with watched(Waiting()) if progress else nullcontext():
+    with shown(progress):
         data_hash = _checked_data(out, config, overwrite)
     members = [
         _job(

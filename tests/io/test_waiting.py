@@ -8,7 +8,7 @@ import pytest
 from plstm_graph.data.molecules import read_molecules
 from plstm_graph.io import waiting
 from plstm_graph.io.waiting import named, told, watched
-from plstm_graph.train.progress import Waiting, lasted, left
+from plstm_graph.train.progress import Waiting, lasted, left, shown
 
 
 def test_nobody_watches_unless_asked() -> None:
@@ -58,11 +58,12 @@ def test_on_a_terminal_there_is_a_bar_that_goes(done: int, total: int, monkeypat
 
 def test_short_work_shows_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr("plstm_graph.train.progress.EVERY_S", 0.05)
-    with watched(Waiting()):
-        with named("packing 3 graphs"):
-            pass
-        with named("packing 9 graphs"):
-            time.sleep(0.2)
+    with shown(), named("packing 3 graphs"):
+        pass
+    with shown(False), named("packing 5 graphs"):
+        time.sleep(0.1)
+    with shown(), named("packing 9 graphs"):
+        time.sleep(0.2)
     assert capsys.readouterr().err == "packing 9 graphs\n"
 
 

@@ -6,14 +6,13 @@ from contextlib import closing, nullcontext
 from dataclasses import replace
 
 from plstm_graph.errors import ConfigError
-from plstm_graph.io.waiting import watched
 from plstm_graph.train import results, shared
 from plstm_graph.train.config import TrainConfig, anywhere, override
 from plstm_graph.train.display import Display, failed_because
 from plstm_graph.train.folders import TRIALS
 from plstm_graph.train.owner import owned
 from plstm_graph.train.pool import Failure, Row, outcomes, terminable, unseen
-from plstm_graph.train.progress import Waiting
+from plstm_graph.train.progress import shown
 from plstm_graph.train.searching.plan import Plan, begun, resumed
 from plstm_graph.train.searching.space import Range, Space, default_space, read_space
 from plstm_graph.train.searching.study import best_row, optuna, rows_of, study_of, try_again, words
@@ -75,7 +74,7 @@ def search(
     shared.forget()  # the files of an earlier search may have changed
     with owned(str(config.out)):
         if not resume:
-            with watched(Waiting()) if progress else nullcontext():
+            with shown(progress):
                 begun(config, trials or 0, space, fixed, series or {}, overwrite=overwrite)
         return _search(resumed(config, trials), jobs, until, progress)
 
