@@ -31,7 +31,7 @@ def random_walks(graphs: Sequence[Data], steps: int) -> list[Tensor]:
     Reference: Dwivedi et al. 2022, "Graph neural networks with learnable structural and positional representations".
     """
     found: list[Tensor] = [torch.empty(0)] * len(graphs)
-    work = iter(told(graphs, f"walking {len(graphs):,} graphs"))
+    work = iter(told(graphs, f"random walks on {len(graphs):,} graphs"))
     sizes = [int(graph.num_nodes or 0) for graph in graphs]
     for chosen in _groups(sizes):
         group, nodes = [graphs[number] for number in chosen], [sizes[number] for number in chosen]
