@@ -28,8 +28,19 @@ LOOK = """() => {
         && box(each).right > room + 1 && !scrolled(each)) fault('wider than the window', each);
   for (const each of document.querySelectorAll('code .whole'))
     if (each.getClientRects().length > 1) fault('cut', each);
+  const range = document.createRange();
+  for (const each of document.querySelectorAll('dd, td')) {
+    const texts = document.createTreeWalker(each, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode())
+      for (const number of texts.currentNode.data.matchAll(/[−+]?\\d[\\d.,]*\\d/g)) {
+        range.setStart(texts.currentNode, number.index);
+        range.setEnd(texts.currentNode, number.index + number[0].length);
+        const places = [...range.getClientRects()].map(line => line.top);
+        if (/[.,−+]/.test(number[0]) && Math.max(...places) > Math.min(...places) + 5) fault('number cut', each);
+      }
+  }
   for (const button of document.querySelectorAll('pre button')) {
-    const above = box(button), range = document.createRange(), pre = button.closest('pre');
+    const above = box(button), pre = button.closest('pre');
     const texts = document.createTreeWalker(pre.querySelector('code'), NodeFilter.SHOW_TEXT);
     while (texts.nextNode())
       for (const word of texts.currentNode.data.matchAll(/\\S+/g)) {
