@@ -13,6 +13,7 @@ from plstm_graph.cli.program import FAILED, INTERRUPTED, command
 from plstm_graph.cli.shared import Debug, option
 from plstm_graph.config.names import check_data_set, check_options
 from plstm_graph.errors import ConfigError, TimeUp
+from plstm_graph.io.collecting import uncollected
 from plstm_graph.io.files import stem
 
 RANKS = {"RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"}
@@ -64,9 +65,10 @@ def train(
     if not (series or (searched and resume)) and not RANKS & os.environ.keys():
         check_folder(chosen, resume=resume, overwrite=overwrite)
 
-    from plstm_graph.train import train as run
-    from plstm_graph.train import train_series
-    from plstm_graph.train.trainer import first_process
+    with uncollected():
+        from plstm_graph.train import train as run
+        from plstm_graph.train import train_series
+        from plstm_graph.train.trainer import first_process
 
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "progress": not quiet}
     if minutes is not None and not searched:
