@@ -92,6 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--data", default="nav17", help="to train on")
     options = parser.parse_args(arguments)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # as where it is installed
     texts, load = molecules(options.root, options.molecules), os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -59,13 +59,17 @@ def predict(
     check_checkpoint(checkpoint)
 
     with quick_start():
+        import torch
+
         from plstm_graph.data.tables import read_rows
         from plstm_graph.train import predict as run
-        from plstm_graph.train.bulk import usual_jobs
+        from plstm_graph.train.bulk import FEW, usual_jobs
         from plstm_graph.train.infer import UNLIKE
         from plstm_graph.train.progress import shown
 
     table, smiles = read_rows(input, smiles_column)
+    if len(smiles) <= FEW:
+        torch.set_num_threads(1)  # they are answered before further threads have met
     with shown():
         how: dict[str, Any] = {
             "batch_size": batch_size,

@@ -8,6 +8,7 @@ from torch import Tensor
 from plstm_graph.errors import BackendUnavailable
 from plstm_graph.grid.gates import ChainGates, GridGates
 from plstm_graph.ops import compiled
+from plstm_graph.ops.registered import register
 
 WIDEST = 64
 """Columns of an image whose walk still fits into the registers of a GPU's program."""
@@ -131,20 +132,13 @@ def _gradients(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
     return *torch.ops.plstm_graph.image_backward(d_y, *ctx.saved_tensors, ctx.mode, ctx.form), None, None
 
 
-torch.library.define("plstm_graph::image", f"({_INPUTS}) -> Tensor")
-torch.library.define("plstm_graph::image_backward", f"(Tensor d_y, {_INPUTS}) -> Tensor[]")
-torch.library.impl("plstm_graph::image", ("CPU", "CUDA"), _forward)
-torch.library.impl("plstm_graph::image_backward", ("CPU", "CUDA"), _backward)
-
-
-@torch.library.register_fake("plstm_graph::image")
 def _fake_forward(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> Tensor:
     return value.new_empty(value.shape)
 
 
-@torch.library.register_fake("plstm_graph::image_backward")
 def _fake_backward(d_y: Tensor, *inputs: Any) -> list[Tensor]:
     return [tensor.new_empty(tensor.shape) for tensor in inputs[:-2]]
 
 
-torch.library.register_autograd("plstm_graph::image", _gradients, setup_context=_keep)
+register("image", f"({_INPUTS}) -> Tensor", _forward, _fake_forward, keep=_keep, gradients=_gradients)
+register("image_backward", f"(Tensor d_y, {_INPUTS}) -> Tensor[]", _backward, _fake_backward)

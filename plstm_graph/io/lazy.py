@@ -10,8 +10,9 @@ from types import ModuleType
 from typing import Any
 
 COMPILER = "torch._dynamo"
-UNUSED = (COMPILER, "torch_geometric.datasets", "scipy.linalg.cython_blas")
-"""What PyTorch Geometric and numba import and no prediction needs; it takes longer than all that a prediction needs."""
+UNUSED = (COMPILER, "torch._meta_registrations", "torch_geometric.datasets", "numba", "scipy.linalg.cython_blas")
+"""What torch, PyTorch Geometric and numba import and a prediction for few molecules does without: torch's compiler,
+shapes of tensors that hold nothing, data sets, loops. They take longer than all that it needs."""
 
 
 def loaded_on_use(

@@ -67,6 +67,9 @@ def refuse_bipartite(in_channels: Any) -> None:
 class NoMessages(MessagePassing):
     """A MessagePassing that passes no messages: hooks on its steps would never be called, so they are refused."""
 
+    def _set_jittable_templates(self, raise_on_error: bool = False) -> None:
+        """PyG writes and compiles the steps of a class with its first object, for which there is no use here."""
+
     def _no_such_step(self, hook: Any) -> NoReturn:
         raise ConfigError(
             f"{type(self).__name__} passes no messages, so a hook on propagate, message, aggregate or edge_update is "

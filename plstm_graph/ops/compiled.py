@@ -21,6 +21,7 @@ from plstm_graph.line_dag.plan import EVERY, Plan, served_classes
 from plstm_graph.ops import functional
 from plstm_graph.ops.flat import Norm, Setting
 from plstm_graph.ops.functional import NO_SECOND, Reverse, transforming
+from plstm_graph.ops.registered import register
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -275,18 +276,12 @@ def _backward(name: str, reversed: bool, query: Tensor, key: Tensor, value: Tens
 _INPUTS = "str name, bool reversed, Tensor query, Tensor key, Tensor value, " + ", ".join(
     f"Tensor {name}" for name in Gates._fields
 )
-torch.library.define("plstm_graph::propagate", f"({_INPUTS}, Tensor[] plan) -> Tensor")
-torch.library.define("plstm_graph::propagate_backward", f"({_INPUTS}, Tensor[] plan, Tensor grad) -> Tensor[]")
-torch.library.impl("plstm_graph::propagate", ("CPU", "CUDA"), _forward)
-torch.library.impl("plstm_graph::propagate_backward", ("CPU", "CUDA"), _backward)
 
 
-@torch.library.register_fake("plstm_graph::propagate")
 def _fake_forward(name: str, reversed: bool, query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> Tensor:
     return torch.empty(value.shape, dtype=value.dtype, device=value.device)
 
 
-@torch.library.register_fake("plstm_graph::propagate_backward")
 def _fake_backward(name: str, reversed: bool, query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> list[Tensor]:
     return [torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device) for x in (query, key, value)] + [
         torch.empty_like(gate) for gate in rest[:4]
@@ -304,4 +299,6 @@ def _gradients(ctx: Any, grad: Tensor) -> Any:
     return None, None, *found, len(tensors[7:]) * [None]
 
 
-torch.library.register_autograd("plstm_graph::propagate", _gradients, setup_context=_keep)
+_GIVEN = f"{_INPUTS}, Tensor[] plan"
+register("propagate", f"({_GIVEN}) -> Tensor", _forward, _fake_forward, keep=_keep, gradients=_gradients)
+register("propagate_backward", f"({_GIVEN}, Tensor grad) -> Tensor[]", _backward, _fake_backward)

@@ -17,6 +17,7 @@ from plstm_graph.line_dag.plan import Plan
 from plstm_graph.ops.compiled import Compiled, compiled, in_dtype, once_differentiable
 from plstm_graph.ops.flat import GATES, Norm, Setting, places
 from plstm_graph.ops.functional import Reverse
+from plstm_graph.ops.registered import register
 
 
 class Inputs(NamedTuple):
@@ -191,15 +192,8 @@ _SETTING = (
 _OPTIONAL = ("edge_attr", "lin_bias", "lin_edge", "bias")
 _INPUTS = ", ".join(f"Tensor{'?' * (name in _OPTIONAL)} {name}" for name in Inputs._fields)
 _GIVEN = f"{_SETTING}, {_INPUTS}, Tensor[] plan"
-torch.library.define("plstm_graph::layer", f"({_GIVEN}) -> Tensor[]")
-torch.library.define(
-    "plstm_graph::layer_backward", f"({_GIVEN}, Tensor[] kept, Tensor grad, bool[] wanted) -> Tensor[]"
-)
-torch.library.impl("plstm_graph::layer", ("CPU", "CUDA"), _forward)
-torch.library.impl("plstm_graph::layer_backward", ("CPU", "CUDA"), _backward)
 
 
-@torch.library.register_fake("plstm_graph::layer")
 def _fake_forward(*arguments: Any) -> list[Tensor]:
     setting, inputs, (tables,) = _split(arguments)
     plan, heads, x = Plan(*tables), setting.heads, inputs.x
@@ -216,7 +210,6 @@ def _fake_forward(*arguments: Any) -> list[Tensor]:
     ]
 
 
-@torch.library.register_fake("plstm_graph::layer_backward")
 def _fake_backward(*arguments: Any) -> list[Tensor]:
     _, inputs, (*_, wanted) = _split(arguments)
     return [x.new_empty(x.shape) for x, here in zip(inputs, wanted, strict=True) if here]
@@ -238,4 +231,6 @@ def _gradients(ctx: Any, grads: list[Tensor]) -> Any:
     return *len(Setting._fields) * (None,), *gradients, ctx.plan * [None]
 
 
-torch.library.register_autograd("plstm_graph::layer", _gradients, setup_context=_keep)
+_BACK = "Tensor[] kept, Tensor grad, bool[] wanted"
+register("layer", f"({_GIVEN}) -> Tensor[]", _forward, _fake_forward, keep=_keep, gradients=_gradients)
+register("layer_backward", f"({_GIVEN}, {_BACK}) -> Tensor[]", _backward, _fake_backward)

@@ -20,6 +20,9 @@ PART = 4096
 MANY = 10_000
 """Molecules that are worth the start of further processes."""
 
+FEW = 256
+"""Molecules up to which one thread and torch's own operations are done before compiled loops have been loaded."""
+
 _answer: "Callable[[Sequence[str]], Predictions]"  # of a worker
 
 
@@ -48,13 +51,15 @@ def predict(
         CheckpointError: the file cannot be used, or its model was not trained on molecules.
     """
     from plstm_graph.train.infer import answers
-    from plstm_graph.train.restored import restore_for_molecules
+    from plstm_graph.train.restored import restore_for_molecules, without_loops
 
     how: dict[str, Any] = {"batch_size": batch_size, "descriptors": tuple(descriptors)}
     parts = [smiles[start : start + PART] for start in range(0, len(smiles), PART)] or [smiles]
     what = f"predicting for {len(smiles):,} molecules"
     if jobs < 2 or len(parts) < 2:
         learner, meta = restore_for_molecules(checkpoint, device)
+        if len(smiles) <= FEW:
+            without_loops(learner)
         if len(parts) == 1:
             return answers(learner, meta, smiles, **how)
         return _joined((_quietly(answers, learner, meta, part, **how) for part in told(parts, what)), smiles)

@@ -239,10 +239,21 @@ def restore_model(content: Mapping[str, Any], meta: Meta, path: object) -> nn.Mo
             f"the config in {path} makes no model ({_first(error)}); it was changed or damaged"
         ) from error
     load_weights(model, content["state_dict"], path)
-    broken = next((name for name, value in model.state_dict().items() if not value.isfinite().all()), None)
+    broken = next((name for name, value in weights_of(model).items() if not value.isfinite().all()), None)
     if broken:
         raise CheckpointError(f"weights in {path} are not finite ({broken}): its training diverged; lower --lr there")
     return model
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """The tensors of ``model.state_dict()``, for which PyG's linear layers would load all that exports to ONNX."""
+    found: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    for path, module in model.named_modules(remove_duplicate=False):
+        stored = (
+            item for item in module.named_buffers(recurse=False) if item[0] not in module._non_persistent_buffers_set
+        )
+        found |= {f"{path}.{name}".lstrip("."): value for name, value in stored}
+    return found
 
 
 def check_weights(model: nn.Module, state: Mapping[str, Any], path: object) -> dict[str, Tensor]:
@@ -252,7 +263,7 @@ def check_weights(model: nn.Module, state: Mapping[str, Any], path: object) -> d
         CheckpointError: one is missing, left over, no tensor, or of another shape or kind of number.
     """
     own = {str(key).removeprefix("model."): value for key, value in state.items() if str(key).startswith("model.")}
-    wanted = model.state_dict()
+    wanted = weights_of(model)
     for name in (*wanted, *own):
         if name not in own or name not in wanted:
             problem = f"{name} is {'missing' if name in wanted else 'unknown'}"

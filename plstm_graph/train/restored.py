@@ -11,6 +11,7 @@ from plstm_graph.errors import CheckpointError, ConfigError
 from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.models.vision import ImageModel
+from plstm_graph.nn import PLSTMConv
 from plstm_graph.train.answering import Answering
 from plstm_graph.train.checkpoint import Meta, locate, read, read_meta, restore_model
 
@@ -66,6 +67,14 @@ def network(learner: Answering, checkpoint: str | PathLike[str]) -> GraphModel:
     if not isinstance(learner.model, GraphModel):
         raise CheckpointError(f"{checkpoint} holds a forest of fingerprints, no network; use predict or evaluate")
     return learner.model
+
+
+def without_loops(learner: Answering) -> None:
+    """On a CPU, layers free to choose take torch's own operations: nothing is compiled, or loaded to run compiled."""
+    if learner.device.type == "cpu":
+        for module in learner.modules():
+            if isinstance(module, PLSTMConv) and module.backend == "auto":
+                module.backend = "scatter"
 
 
 def pick_device(name: str) -> torch.device:

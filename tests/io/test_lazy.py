@@ -13,8 +13,11 @@ from plstm_graph.io import lazy
 from plstm_graph.io.lazy import is_put_off, quick_start
 from plstm_graph.train import predict, train
 
-HEAVY = {"torch._dynamo.config", "sympy", "pandas", "scipy.linalg", "sklearn", "matplotlib", "pytorch_lightning"}
-"""What trainings need, compilers and tables; each takes a tenth of a second to two seconds to import."""
+HEAVY = {
+    *("torch._dynamo.config", "torch._meta_registrations", "torch.onnx.ops", "sympy", "numba", "scipy.linalg"),
+    *("pandas", "sklearn", "matplotlib", "pytorch_lightning"),
+}
+"""What trainings need, compilers, loops and tables; together they take longer to import than all the rest."""
 
 
 @pytest.mark.parametrize("name", ["plstm_graph.data", "plstm_graph.nn"])

@@ -1,8 +1,10 @@
 """Many molecules are predicted part by part, and by several processes, as they are at once."""
 
+import pytest
 import torch
 from small_runs import molecules, small_config, write_csv
 
+from plstm_graph.ops import compiled
 from plstm_graph.train import bulk, train
 from plstm_graph.train.infer import answers
 from plstm_graph.train.machine import cores
@@ -18,9 +20,18 @@ def test_parts_and_processes_give_what_one_call_gives(tmp_path, monkeypatch):
     texts = [*molecules(10), "C1CC", *molecules(12)[::-1], ""]
     expected = answers(*restore_for_molecules(tmp_path / "run", "cpu"), texts)
     monkeypatch.setattr(bulk, "PART", 7)
+    monkeypatch.setattr(bulk, "FEW", 0)
     for jobs in (1, 2):
         found = bulk.predict(tmp_path / "run", texts, device="cpu", jobs=jobs)
         assert torch.allclose(found.values, expected.values, atol=1e-5, equal_nan=True)
         assert found.rejected == expected.rejected
         assert (found.smiles, found.columns) == (texts, ["y"])
     assert bulk.predict(tmp_path / "run", [], device="cpu").values.shape == (0, 1)
+
+
+def test_few_molecules_are_answered_before_loops_are_loaded(tmp_path, monkeypatch):
+    train(small_config(out=tmp_path / "run", data=write_csv(tmp_path / "a.csv"), targets="y", epochs=1))
+    expected = answers(*restore_for_molecules(tmp_path / "run", "cpu"), molecules(5))
+    monkeypatch.setattr(compiled, "load", lambda name: pytest.fail(f"{name} is loaded"))
+    found = bulk.predict(tmp_path / "run", molecules(5), device="cpu")
+    torch.testing.assert_close(found.values, expected.values, rtol=1e-5, atol=1e-6)

@@ -22,7 +22,7 @@ from plstm_graph.errors import CheckpointError, ConfigError, DataError, OutOfMem
 from plstm_graph.tasks import Regression
 from plstm_graph.tasks import restore as restore_task
 from plstm_graph.train import evaluate, predict, train
-from plstm_graph.train.checkpoint import read
+from plstm_graph.train.checkpoint import read, weights_of
 from plstm_graph.train.checkpoint_io import AtomicCheckpointIO
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.restored import restore
@@ -144,13 +144,17 @@ def test_evaluate(run: Path, tmp_path: Path) -> None:
     assert evaluate(run, split_seed=5)["r2"] != stored["test"]["r2"]
 
 
-@pytest.mark.parametrize("model", NETWORKS)
-def test_every_model_comes_back_from_its_checkpoint(tmp_path: Path, model: str) -> None:
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_every_model_comes_back_from_its_checkpoint(tmp_path: Path, kind: str) -> None:
     dataset = small_dataset(tmp_path)
-    config = small_config(model_model=model, model_rwse=2, model_lap_pe=2, epochs=1, out=tmp_path / "run")
+    config = small_config(model_model=kind, model_rwse=2, model_lap_pe=2, epochs=1, out=tmp_path / "run")
     found = train(config, dataset)
     again = evaluate(tmp_path / "run", dataset, part="valid")
     assert {name: again[name] for name in found["valid"]} == pytest.approx(found["valid"], rel=1e-5)
+    model = restore(tmp_path / "run", "cpu")[0].model
+    own, stored = weights_of(model), model.state_dict()
+    assert own.keys() == stored.keys()
+    assert all(torch.equal(own[name], stored[name]) for name in stored)
 
 
 def test_evaluate_refuses_what_does_not_suit(run: Path, tmp_path: Path) -> None:
