@@ -7,13 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from importlib import import_module
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch_geometric.data import Data
 
-from plstm_graph.data.features import BOND_SIZES
+from plstm_graph.data.features import ATOM_SIZES, BOND_SIZES
+from plstm_graph.data.stacked import Stacked
 from plstm_graph.errors import DataError, missing_extra
 from plstm_graph.io.waiting import told
 
@@ -28,6 +30,8 @@ CIP_LABELS = {"R": 1, "S": 2, "r": 3, "s": 4}
 """Categories of the chirality column; 0 for an atom without a label. OGB's are unspecified, CW, CCW, other, misc."""
 CHIRALITY = 1
 """Column of ``x``."""
+AT_ONCE = 4096
+"""Molecules that are lists of numbers at a time, on the way to tensors."""
 _MAP = re.compile(r"(\[[^\[\]]*):\d+\]")
 
 
@@ -122,31 +126,62 @@ def smiles_to_data(smiles: str, featuriser: str = CIP) -> Data:
     Raises:
         DataError: see :func:`parse`; also a bond that OGB's vocabulary does not know (an atropisomer).
     """
+    return _graphs([_numbers(smiles, featuriser)])[0]
+
+
+class _Numbers(NamedTuple):
+    """A molecule as lists: features of its atoms, ends of its bonds one way and the other, their features, ranks."""
+
+    smiles: str
+    atoms: list[list[int]]
+    ends: list[tuple[int, int]]
+    bonds: list[list[int]]
+    rank: Sequence[int]
+
+
+def _numbers(smiles: str, featuriser: str) -> _Numbers:
     mol = parse(smiles)
     # By number: rdkit's own iterators look up every atom and bond several times.
     atoms = [mol.GetAtomWithIdx(number) for number in range(mol.GetNumAtoms())]
     bonds = [mol.GetBondWithIdx(number) for number in range(mol.GetNumBonds())]
-    x = np.array([_atom_features(atom) for atom in atoms], dtype=np.int64)
-    if featuriser == CIP:
-        x[:, CHIRALITY] = [CIP_LABELS.get(label, 0) for label in _cip_labels(mol, atoms)]
-    ends = [end for bond in bonds for end in (bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())]
-    along = np.array(ends, dtype=np.int64).reshape(-1, 2)
-    both = np.stack([along, along[:, ::-1]], 1).reshape(-1, 2)
-    features = [row for bond in bonds for row in 2 * [_bond_features(bond, smiles)]]
-    return Data(
-        x=torch.from_numpy(x),
-        edge_index=torch.from_numpy(np.ascontiguousarray(both.T)),
-        edge_attr=torch.from_numpy(np.array(features, dtype=np.int64).reshape(-1, len(BOND_SIZES))),
-        rank=_rank(mol),
-        smiles=smiles,
+    features = [_atom_features(atom) for atom in atoms]
+    if featuriser == CIP and any(row[CHIRALITY] for row in features):
+        labels = (CIP_LABELS.get(label, 0) for label in _cip_labels(mol, atoms))
+        features = [
+            [*row[:CHIRALITY], label, *row[CHIRALITY + 1 :]] for row, label in zip(features, labels, strict=True)
+        ]
+    along = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()) for bond in bonds]
+    return _Numbers(
+        smiles,
+        features,
+        [ends for u, v in along for ends in ((u, v), (v, u))],
+        [row for bond in bonds for row in 2 * [_bond_features(bond, smiles)]],
+        _ranks(mol),
     )
 
 
+def _graphs(molecules: Sequence[_Numbers]) -> list[Data]:
+    """Graphs whose tensors are views of a few for all: a tensor for each takes longer than what rdkit does."""
+
+    def stacked(parts: Iterable[Sequence[Any]], *width: int) -> torch.Tensor:
+        return torch.from_numpy(np.array(list(chain.from_iterable(parts)), dtype=np.int64).reshape(-1, *width))
+
+    smiles, atoms, ends, bonds, rank = zip(*molecules, strict=True)
+    return Stacked(
+        nodes=torch.tensor([len(each) for each in atoms]),
+        columns=torch.tensor([len(each) for each in ends]),
+        x=stacked(atoms, len(ATOM_SIZES)),
+        edge_index=stacked(ends, 2).t().contiguous(),
+        edge_attr=stacked(bonds, len(BOND_SIZES)),
+        rank=stacked(rank),
+        smiles=list(smiles),
+    ).graphs()
+
+
 def _cip_labels(mol: Any, atoms: Sequence[Any]) -> list[str]:
-    """R, S, r or s of every atom; the empty text without a label."""
-    if any(atom.GetChiralTag() for atom in atoms):
-        with suppress(RuntimeError):  # too many paths to follow: rdkit's older labels, made on reading, stay
-            _import("rdkit.Chem.rdCIPLabeler").AssignCIPLabels(mol)
+    """R, S, r or s of every atom; the empty text without a label. Only atoms with a chirality tag have any."""
+    with suppress(RuntimeError):  # too many paths to follow: rdkit's older labels, made on reading, stay
+        _import("rdkit.Chem.rdCIPLabeler").AssignCIPLabels(mol)
     return [atom.GetProp("_CIPCode") if atom.HasProp("_CIPCode") else "" for atom in atoms]
 
 
@@ -175,18 +210,22 @@ def read_molecules(texts: Iterable[str], featuriser: str = CIP) -> tuple[list[tu
     _import("rdkit.Chem"), _ogb_features()  # a missing package is an error, not a reason to reject every row
     graphs: list[tuple[int, Data]] = []
     rejected: list[Rejected] = []
+    read: dict[int, _Numbers] = {}
     texts = list(texts)
     for row, text in enumerate(told(texts, f"reading {len(texts):,} molecules"), start=1):
         try:
-            graphs.append((row, smiles_to_data(text, featuriser)))
+            read[row] = _numbers(text, featuriser)
         except DataError as error:
             rejected.append(Rejected(row, text, str(error)))
+        if read and (len(read) == AT_ONCE or row == len(texts)):
+            graphs += zip(read, _graphs([*read.values()]), strict=True)
+            read = {}
     return graphs, rejected
 
 
 def canonical_rank(smiles: str) -> torch.Tensor:
     """Canonical rank of every atom by rdkit, ties broken: a permutation of 0 to N - 1 as int64, [N]."""
-    return _rank(parse(smiles))
+    return torch.tensor(_ranks(parse(smiles)))
 
 
 def scaffold(smiles: str) -> str:
@@ -298,8 +337,8 @@ def contrib_folder() -> str:
     return str(_import("rdkit.RDConfig").RDContribDir)
 
 
-def _rank(mol: Any) -> torch.Tensor:
-    return torch.from_numpy(np.array(_import("rdkit.Chem").CanonicalRankAtoms(mol, breakTies=True), dtype=np.int64))
+def _ranks(mol: Any) -> list[int]:
+    return list(_import("rdkit.Chem").CanonicalRankAtoms(mol, breakTies=True))
 
 
 def _one_molecule(smiles: str) -> str:

@@ -10,8 +10,8 @@ from plstm_graph.io.waiting import told
 
 DENSE = 2000
 """Nodes of the largest graph whose steps are one dense matrix."""
-ROOM = 2**22
-"""Numbers in the matrices of the graphs that are worked out together."""
+ROOM = 2**18
+"""Numbers in the matrices of the graphs that are worked out together: three such matrices lie in a core's cache."""
 
 
 def random_walks(graphs: Sequence[Data], steps: int) -> list[Tensor]:

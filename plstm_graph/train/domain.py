@@ -71,6 +71,20 @@ class Domain:
             key: list(found[key]) for key in ("elements", "charges", "atoms")
         }
 
+    def unlike_each(self, graphs: Sequence[Data], targets: Sequence[str], values: Tensor) -> list[str]:
+        """As :meth:`unlike`, of many molecules, most of them like the training; ``values`` [molecules, outputs]."""
+        counts = torch.tensor([graph.num_nodes or 0 for graph in graphs])
+        low, high = self.atoms
+        suspect = (counts < low) | (counts > high)
+        x, graph_of = torch.cat([graph.x for graph in graphs]), torch.arange(len(graphs)).repeat_interleave(counts)
+        for column, seen in ((NUMBER, self.elements), (CHARGE, self.charges)):
+            suspect[graph_of[~torch.isin(x[:, column], torch.tensor(seen))]] = True
+        if len(self.labels) == len(targets) == values.size(1):
+            least, most = torch.tensor(self.labels, dtype=torch.double).T
+            suspect |= ~((least <= values) & (values <= most)).all(1)
+        marks = zip(graphs, values, suspect.tolist(), strict=True)
+        return [self.unlike(graph, targets, row) if odd else "" for graph, row, odd in marks]
+
     def unlike(self, graph: Data, targets: Sequence[str], values: Tensor) -> str:
         """What of a molecule and its prediction the training never had, in words; empty if there is nothing.
 

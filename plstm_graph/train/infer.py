@@ -122,9 +122,10 @@ def answers(
         found = task.table(found)
         whole = found if spread is None else torch.cat([found, spread.to(found.dtype)], 1)
         values[torch.tensor([row - 1 for row, _ in read_rows])] = whole.to(values.dtype)
-        for row, graph in read_rows:
-            if domain:
-                unlike[row - 1] = domain.unlike(graph, task.targets, values[row - 1, : len(task.targets)])
+        if domain:
+            marks = domain.unlike_each(graphs, task.targets, whole[:, : len(task.targets)].to(values.dtype))
+            for (row, _), mark in zip(read_rows, marks, strict=True):
+                unlike[row - 1] = mark
     return Predictions(list(smiles), columns, values, rejected, unlike if domain else None)
 
 

@@ -82,3 +82,12 @@ def test_a_checkpoint_without_a_record_marks_nothing(run: Path, tmp_path: Path) 
         torch.save(content, tmp_path / "wrong.ckpt")
         with pytest.raises(CheckpointError, match="what was seen in training is described wrongly"):
             predict(tmp_path / "wrong.ckpt", ["CCO"])
+
+
+def test_many_molecules_are_told_what_each_alone_is():
+    graphs = [smiles_to_data(text) for text in ("CCO", "CC[Si]", "C[N+](C)(C)C", "C", "CCO", "CCCCCCCC")]
+    values = torch.tensor([[1.0], [1.0], [1.0], [1.0], [9.0], [float("nan")]])
+    domain = Domain((5, 7), (5,), (2, 6), ((0.0, 2.0),))
+    each = [domain.unlike(graph, ("y",), row) for graph, row in zip(graphs, values, strict=True)]
+    assert domain.unlike_each(graphs, ("y",), values) == each
+    assert [bool(mark) for mark in each] == [False, True, True, True, True, True]
