@@ -87,6 +87,15 @@ def test_a_switch_goes_both_ways_and_a_budget_sets_the_width(tmp_path: Path, inv
     one_line(invoke(*words[:-1], "20x", "--out", tmp_path / "other"), "such as 300k")
 
 
+def test_the_table_beside_chemprop_names_options_that_are_there():
+    known = {option for each in get_command(app).commands.values() for param in each.params for option in param.opts}
+    page = (Path(__file__).parents[2] / "docs" / "chemprop.md").read_text(encoding="utf-8")
+    ours = [line.split("|")[2] for line in page.splitlines() if line.startswith("|")]
+    named = {option for cell in ours for option in re.findall(r"--[a-z][a-z-]*", cell)}
+    assert len(named) > 30
+    assert named <= known
+
+
 @pytest.mark.parametrize("command", [command.callback.__name__ for command in app.registered_commands])
 def test_help_ends_in_an_example_and_a_page(command: str, invoke: Invoke) -> None:
     words, pages = EXAMPLES[command]
