@@ -60,12 +60,13 @@ _dtype = attrgetter("dtype")
 
 @contextmanager
 def compiled_only() -> Iterator[None]:
-    """Within, kernels are compiled, on several threads, and not started: what they would write stays as it was."""
+    """Within, kernels are compiled, on several threads, and not started: what they would write stays as it was. One
+    that does not compile says so where it is started."""
     global _compiling_only
     mode = getattr(triton, "AsyncCompileMode", None)  # from Triton 3.4 on
     before, _compiling_only = _compiling_only, True
     try:
-        with ThreadPoolExecutor(AT_A_TIME) as threads, mode(threads) if mode else nullcontext():
+        with ThreadPoolExecutor(AT_A_TIME) as threads, mode(threads, ignore_errors=True) if mode else nullcontext():
             yield
     finally:
         _compiling_only = before
