@@ -69,6 +69,11 @@ def listed(names: Iterable[object]) -> str:
     return ", ".join(texts[:MANY]) + (f" and {len(texts) - MANY} more" if len(texts) > MANY else "")
 
 
+def count(number: int, what: str) -> str:
+    """``1 graph``, ``2,000 graphs``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def unknown(kind: str, name: object, choices: Iterable[object]) -> str:
     """Message for a name that is not among ``choices``: the closest one, and all unless they are too many to read."""
     names = [str(choice) for choice in choices]

@@ -11,7 +11,7 @@ import typer
 from plstm_graph.cli.program import command
 from plstm_graph.cli.shared import Checkpoint, Debug, Root, SmilesColumn, Targets, check_places, option, say
 from plstm_graph.config.names import check_data_set, check_options
-from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.errors import ConfigError, DataError, count
 from plstm_graph.io.lazy import quick_start
 
 RESIDENT = "-"
@@ -81,7 +81,7 @@ def predict(
     far = sum(map(bool, found.unlike or ()))
     more = f", {far} unlike the training (see column {UNLIKE})" if far else ""
     none = f"{len(found.rejected)} without a prediction (see column error)"
-    say(f"{len(found.smiles)} rows, {none}{more}; wrote {out}", out)
+    say(f"{count(len(found.smiles), 'row')}, {none}{more}; wrote {out}", out)
 
 
 def _answer_lines(checkpoint: str, input: Path, out: Path, device: str, descriptors: Sequence[str]) -> None:
@@ -100,8 +100,8 @@ def _answer_lines(checkpoint: str, input: Path, out: Path, device: str, descript
     for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
         if isinstance(stream, TextIOWrapper):  # bytes that are no text are one line's fault
             stream.reconfigure(errors=errors)
-    count, missed = answer_lines(checkpoint, sys.stdin, sys.stdout, device=device, descriptors=descriptors)
-    typer.echo(f"{count} lines, {missed} without a prediction", err=True)
+    lines, missed = answer_lines(checkpoint, sys.stdin, sys.stdout, device=device, descriptors=descriptors)
+    typer.echo(f"{count(lines, 'line')}, {missed} without a prediction", err=True)
 
 
 @command()
@@ -131,7 +131,7 @@ def embed(
     with shown():
         found = run(checkpoint, smiles, batch_size=batch_size, device=device, descriptors=descriptors or ())
     found.write(out, table)
-    say(f"{len(found.smiles)} rows of {len(found.columns)} channels; wrote {out}", out)
+    say(f"{count(len(found.smiles), 'row')} of {len(found.columns)} channels; wrote {out}", out)
 
 
 @command()

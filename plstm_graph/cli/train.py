@@ -12,7 +12,7 @@ from plstm_graph.cli.options import CHOICES, WithDefaults, command_of, with_choi
 from plstm_graph.cli.program import FAILED, INTERRUPTED, command
 from plstm_graph.cli.shared import Debug, option
 from plstm_graph.config.names import check_data_set, check_options
-from plstm_graph.errors import ConfigError, TimeUp
+from plstm_graph.errors import ConfigError, TimeUp, count
 from plstm_graph.io.collecting import uncollected
 from plstm_graph.io.files import stem
 
@@ -240,7 +240,7 @@ def _summary(found: Mapping[str, Any], out: str) -> None:
     epoch = f"best epoch {found['best_epoch']} of {found['epochs']}, " if found["epochs"] else ""
     parts = {part: found[part] for part in ("train", "valid", "test")} | found.get("also", {})
     numbers = "  ".join(f"{part} {scores[metric]:.4f}" for part, scores in parts.items())
-    rejected = f"; {found['rejected']} rows rejected, see rejected.csv" if found["rejected"] else ""
+    rejected = f"; {count(found['rejected'], 'row')} rejected, see rejected.csv" if found["rejected"] else ""
     typer.echo(f"{metric}: {numbers}  ({epoch}{lasted(found['minutes'])} of training)")
     size = f"{found['parameters']:,} parameters; " if found["parameters"] else ""
     bounds = sum(found.get("censored", {}).values())

@@ -11,7 +11,7 @@ from torch import Tensor
 from plstm_graph.data.dataset import AnyDataset, GraphDataset
 from plstm_graph.data.datasets import is_table, reads_smiles
 from plstm_graph.data.features import FeatureSpec
-from plstm_graph.errors import ConfigError, DataError, listed, unknown
+from plstm_graph.errors import ConfigError, DataError, count, listed, unknown
 from plstm_graph.tasks import Task
 from plstm_graph.tasks.thresholds import at_thresholds
 from plstm_graph.train.analysis import interval_of
@@ -144,7 +144,7 @@ def _notes(dataset: AnyDataset, meta: Meta) -> list[str]:
     if dataset.rejected:
         told = [f"row {row.row}: {' '.join(row.reason.split())}" for row in dataset.rejected[:REASONS]]
         told += ["..."] if len(dataset.rejected) > REASONS else []
-        notes.append(f"{len(dataset.rejected)} rows rejected: {'; '.join(told)}")
+        notes.append(f"{count(len(dataset.rejected), 'row')} rejected: {'; '.join(told)}")
     return notes
 
 

@@ -330,7 +330,7 @@ def test_evaluate_on_other_data(run: Path, tmp_path: Path, invoke: Invoke) -> No
     assert "part       all: not the data it was trained on\ngraphs     16\nrejected   1\n" in found.stdout
     columns, rejected = found.stderr.splitlines()
     assert columns == "note: scores y against column 'z'"
-    assert rejected.startswith("note: 1 rows rejected: row 17: rdkit cannot read the SMILES 'C1CC'")
+    assert rejected.startswith("note: 1 row rejected: row 17: rdkit cannot read the SMILES 'C1CC'")
     assert "part       test: as asked\ngraphs     2\n" in invoke(*words, "--split-part", "test").stdout
     own = invoke("evaluate", "--checkpoint", run)
     assert "part       test: the data and the split it was trained on\ngraphs     4\n" in own.stdout

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from plstm_graph.draw import answers, curves
-from plstm_graph.errors import ConfigError
+from plstm_graph.errors import ConfigError, count
 from plstm_graph.tasks import METRICS
 from plstm_graph.train import analysis
 from plstm_graph.train.page.entries import Entry, matched, test_share
@@ -17,7 +17,6 @@ from plstm_graph.train.page.parts import (
     Section,
     Table,
     bounds,
-    count,
     figure,
     fixed,
     number,

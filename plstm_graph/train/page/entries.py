@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from plstm_graph.errors import count
 from plstm_graph.train import results
 from plstm_graph.train.analysis import Score, same_graphs, score_runs
-from plstm_graph.train.page.parts import count, ranges
+from plstm_graph.train.page.parts import ranges
 from plstm_graph.train.record import UNLIKE, Predictions, Record, read_run
 
 LONGEST = 32  # letters of a name

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from plstm_graph.errors import count
 from plstm_graph.tasks import METRICS
 from plstm_graph.train.machine import told
 from plstm_graph.train.page.entries import Entry
-from plstm_graph.train.page.parts import Section, Table, count, number, plus_minus, ranges
+from plstm_graph.train.page.parts import Section, Table, number, plus_minus, ranges
 
 OGB_RUNS = 10
 

@@ -156,11 +156,6 @@ def bounds(interval: Interval, digits: int = 4) -> str:
     return f"[{fixed(interval.low, digits)}, {fixed(interval.high, digits)}]"
 
 
-def count(number_of: int, what: str) -> str:
-    """``1 graph``, ``2,000 graphs``."""
-    return f"{number_of:,} {what}{'' if number_of == 1 else 's'}"
-
-
 def option(value: Any) -> str:
     """A value of the config as a reader would type it."""
     return ", ".join(map(str, value)) or "–" if isinstance(value, list) else str(value)

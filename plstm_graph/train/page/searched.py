@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from plstm_graph.draw import curves
+from plstm_graph.errors import count
 from plstm_graph.tasks import METRICS
 from plstm_graph.train.folders import SEARCH, TRIALS
-from plstm_graph.train.page.parts import Folded, Section, Table, count, figure, fixed, number
+from plstm_graph.train.page.parts import Folded, Section, Table, figure, fixed, number
 from plstm_graph.train.progress import lasted
 from plstm_graph.train.results import read_lines
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from plstm_graph.data.splits import IN_FOLDS
 from plstm_graph.draw import curves
+from plstm_graph.errors import count
 from plstm_graph.tasks import METRICS, TASKS
 from plstm_graph.train import analysis
 from plstm_graph.train.page.parts import (
@@ -17,7 +18,6 @@ from plstm_graph.train.page.parts import (
     Section,
     Table,
     bounds,
-    count,
     figure,
     fixed,
     number,

@@ -8,10 +8,10 @@ import numpy as np
 from plstm_graph.data.molecules import depict
 from plstm_graph.draw import answers
 from plstm_graph.draw.molecule import ELEMENTS
-from plstm_graph.errors import DataError
+from plstm_graph.errors import DataError, count
 from plstm_graph.tasks import METRICS, TASKS, Task
 from plstm_graph.train import analysis
-from plstm_graph.train.page.parts import Card, Figure, Section, count, figure, fixed, signed, svg
+from plstm_graph.train.page.parts import Card, Figure, Section, figure, fixed, signed, svg
 from plstm_graph.train.record import Predictions
 
 MOST_CARDS, MOST_LINES = 12, 4
