@@ -10,19 +10,11 @@ from importlib.metadata import entry_points
 from typing import Any, get_args, get_origin, get_type_hints
 
 from plstm_graph.errors import ConfigError, unknown
-from plstm_graph.tasks.base import LEVELS, Task
-from plstm_graph.tasks.kinds import (
-    LARGEST,
-    LOSSES,
-    Binary,
-    Multiclass,
-    Ranking,
-    Regression,
-    Tokens,
-    Unlabelled,
-    yes_or_no,
-)
+from plstm_graph.tasks.base import LEVELS, Task, Unlabelled
+from plstm_graph.tasks.classes import Binary, Multiclass, yes_or_no
 from plstm_graph.tasks.metrics import METRICS, Metric, score
+from plstm_graph.tasks.quantities import LARGEST, LOSSES, Ranking, Regression
+from plstm_graph.tasks.tokens import Tokens
 
 TASKS: dict[str, type[Task]] = {
     kind.name: kind for kind in (Regression, Ranking, Binary, Multiclass, Tokens, Unlabelled)

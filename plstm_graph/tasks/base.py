@@ -284,3 +284,15 @@ class Task:
         """As plain values; :func:`plstm_graph.tasks.restore` reads them."""
         stored = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         return {"name": self.name, **stored}
+
+
+@dataclass(frozen=True)
+class Unlabelled(Task):
+    """No labels: graphs that are there for depth and speed."""
+
+    name = "none"
+
+
+def share_known(known: Tensor) -> Tensor:
+    """By this a mean over all labels is one over those that are there; 1 where none is missing."""
+    return known.numel() / known.sum().clamp(min=1)

@@ -24,8 +24,7 @@ from plstm_graph.nn.onehop import LOCALS
 from plstm_graph.nn.stack import DIRECTIONS
 from plstm_graph.ops.dispatch import BACKENDS
 from plstm_graph.orient import CANONICAL, GIVEN, ORDERS, SEARCHES
-from plstm_graph.tasks import METRICS, TASKS
-from plstm_graph.tasks.kinds import LOSSES
+from plstm_graph.tasks import LOSSES, METRICS, TASKS
 from plstm_graph.train import train
 from plstm_graph.train.evaluation import PARTS
 

@@ -1,0 +1,212 @@
+"""Tasks whose answers are yes or no, or one of several classes."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.tasks import calibration
+from plstm_graph.tasks.base import LATER, Task, share_known
+from plstm_graph.tasks.thresholds import best_threshold
+
+
+@dataclass(frozen=True)
+class Classes(Task):
+    """Yes or no, or one of several classes: answers are probabilities, and classes may weigh the same.
+
+    Args:
+        weights: of the classes in the loss; empty for 1, and until :meth:`fitted`.
+        balanced: weights are such that all classes weigh the same.
+    """
+
+    weights: tuple[float, ...] = field(default=(), metadata=LATER)
+    balanced: bool = field(default=False, metadata=LATER)
+
+    tabular = chances = True
+    picture = "roc"
+
+    def trained_with(self, loss: str | None, class_weights: bool) -> Self:
+        """With classes of one weight, if asked for."""
+        super().trained_with(loss, False)
+        return replace(self, balanced=True) if class_weights else self
+
+    def fitted(self, target: Tensor) -> Self:
+        """With weights that are inverse to how often classes occur, ``labels / (classes · labels of the class)``."""
+        if not self.balanced:
+            return self
+        return replace(self, weights=tuple(self._balance(target).double().flatten().tolist()))
+
+    def _balance(self, target: Tensor) -> Tensor:
+        """These weights."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Binary(Classes):
+    """One yes or no a target. Labels: float [n, targets], 0 or 1, NaN where there is none.
+
+    ``weights`` are of no and yes of each target, side by side.
+    """
+
+    name = "binary"
+    metrics = ("rocauc", "ap", "accuracy")
+
+    @classmethod
+    def required(cls, value: float) -> str:
+        """0 or 1."""
+        return "" if value in (0, 1) else "a binary label must be 0 or 1"
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy of the targets with a label."""
+        known, label = ~target.isnan(), target.nan_to_num()
+        weight = known.float()
+        if self.weights:
+            no, yes = target.new_tensor(self.weights).view(-1, 2).T
+            weight = weight * (no + label * (yes - no))
+        return F.binary_cross_entropy_with_logits(output, label, weight) * share_known(known)
+
+    def _balance(self, target: Tensor) -> Tensor:
+        yes, known = target.nansum(0), (~target.isnan()).sum(0)
+        counts = torch.stack([known - yes, yes], 1)
+        return torch.where(counts > 0, known[:, None] / (2 * counts.clamp(min=1)), 1.0)
+
+    def thresholds(self, prediction: Tensor, target: Tensor) -> dict[str, float]:
+        """Those of the highest balanced accuracy."""
+        found = {name: best_threshold(prediction[:, k], target[:, k]) for k, name in enumerate(self.targets)}
+        return {name: value for name, value in found.items() if not math.isnan(value)}
+
+    def readable(self, output: Tensor) -> Tensor:
+        """Probabilities of yes."""
+        return output.sigmoid()
+
+    def raw(self, answer: Tensor) -> Tensor:
+        """Log-odds."""
+        return answer.logit()
+
+    def calibration(self, prediction: Tensor, target: Tensor, spread: Tensor | None = None) -> dict[str, float]:
+        """Of the chances of all targets; see :func:`plstm_graph.tasks.calibration.of_chances`."""
+        return calibration.of_chances(prediction, target)
+
+    def _explained(self, column: int) -> tuple[Callable[[Tensor], Tensor], str]:
+        return (lambda out: out[:, column]), f"log-odds of {self.targets[column]}"
+
+
+@dataclass(frozen=True)
+class Multiclass(Classes):
+    """One of several classes. Labels: int64 [n], numbers of classes from 0.
+
+    Args:
+        classes: how many there are.
+    """
+
+    classes: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.classes < 2 or len(self.targets) > 1:
+            raise ConfigError(
+                f"task multiclass has one target of two or more classes (got {self.classes} classes and targets "
+                f"{', '.join(self.targets)})"
+            )
+
+    name = "multiclass"
+    metrics = ("accuracy",)
+    exclusive = True
+
+    @property
+    def num_outputs(self) -> int:
+        """One a class."""
+        return self.classes
+
+    @property
+    def no_labels(self) -> Tensor:
+        """Labels of no example at all."""
+        return torch.empty(0, dtype=torch.long)
+
+    @classmethod
+    def required(cls, value: float) -> str:
+        """A number of a class."""
+        return "" if value >= 0 and value.is_integer() else "the label of a class must be 0, 1, ..."
+
+    @classmethod
+    def from_table(cls, targets: Sequence[str], rows: Sequence[Sequence[float]], where: str) -> Self:
+        """Labels of the one column must be 0, 1, ... without gaps."""
+        if len(targets) != 1:
+            raise DataError(f"multiclass needs exactly one target column of {where}, got {', '.join(targets)}")
+        present = {row[0] for row in rows if not math.isnan(row[0])}
+        if present != set(range(len(present))) or len(present) < 2:
+            some = ", ".join(f"{value:g}" for value in sorted(present)[:5])
+            raise DataError(f"{where}: multiclass labels must be 0, 1, ... without gaps, got {some}, ...")
+        return cls(tuple(targets), classes=len(present))
+
+    def of_rows(self, rows: Sequence[Sequence[float]], where: str) -> Self:
+        """They need not have all classes."""
+        for row, (value,) in enumerate(rows, start=1):
+            if not math.isnan(value) and value not in range(self.classes):
+                raise DataError(f"{where}, row {row}: classes are 0 to {self.classes - 1}, got {value:g}")
+        return self
+
+    def label(self, row: Sequence[float]) -> Tensor:
+        """int64 [1]"""
+        return torch.tensor([int(row[0])])
+
+    def count(self, target: Tensor) -> Tensor:
+        """All of them."""
+        return target.new_full((), len(target), dtype=torch.long)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy."""
+        return F.cross_entropy(output, target, output.new_tensor(self.weights) if self.weights else None)
+
+    def _balance(self, target: Tensor) -> Tensor:
+        counts = target.bincount(minlength=self.classes).double()
+        return len(target) / (self.classes * counts.clamp(min=1))
+
+    def readable(self, output: Tensor) -> Tensor:
+        """Probabilities of the classes."""
+        return output.softmax(-1)
+
+    def raw(self, answer: Tensor) -> Tensor:
+        """Logarithms."""
+        return answer.log()
+
+    @property
+    def outputs(self) -> list[str]:
+        """One a class."""
+        return [f"p_{number}" for number in range(self.classes)]
+
+    @property
+    def columns(self) -> list[str]:
+        """The class that is chosen, and the probability of each."""
+        return ["class", *self.outputs]
+
+    def table(self, answer: Tensor) -> Tensor:
+        """[n, 1 + classes]"""
+        return torch.cat([answer.argmax(-1, keepdim=True).float(), answer], dim=1)
+
+    @property
+    def choices(self) -> list[str]:
+        """Numbers of the classes."""
+        return [str(number) for number in range(self.classes)]
+
+    def chosen(self, name: str | None) -> tuple[Callable[[Tensor], Tensor], str]:
+        """By the number of a class, or the column of its probability."""
+        return super().chosen(name and name.removeprefix("p_"))
+
+    def calibration(self, prediction: Tensor, target: Tensor, spread: Tensor | None = None) -> dict[str, float]:
+        """Of the chance of the likeliest class; see :func:`plstm_graph.tasks.calibration.of_chances`."""
+        return calibration.of_chances(prediction.amax(-1), (prediction.argmax(-1) == target).float())
+
+    def _explained(self, column: int) -> tuple[Callable[[Tensor], Tensor], str]:
+        others = [number for number in range(self.classes) if number != column]
+        return (lambda out: out[:, column] - out[:, others].logsumexp(-1)), f"log-odds of class {column}"
+
+
+def yes_or_no(labels: Sequence[float]) -> bool:
+    """Whether all labels that are there are 0 or 1."""
+    return all(math.isnan(value) or value in (0, 1) for value in labels)
