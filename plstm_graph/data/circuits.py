@@ -182,10 +182,7 @@ def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
 
     content = source.cached(info.name, [files[name] for name in wanted], build)
     labels = content.pop("labels")
-    stacked = Stacked(**content)
-    graphs = stacked.graphs()
-    for graph, y in zip(graphs, labels.split(stacked.nodes.tolist()), strict=True):
-        graph.y = y
+    graphs = Stacked(**content, y=labels).graphs()
     parts, start = {}, 0
     for part, (_, count, _) in PARTS.items():
         parts[part] = list(range(start, start + count))

@@ -9,13 +9,14 @@ from torch_geometric.data import Data
 
 from plstm_graph.config.models import AnyConfig
 from plstm_graph.data import source as files
-from plstm_graph.data.descriptors import Descriptors, check_kinds, describe, described
+from plstm_graph.data.descriptors import Descriptors, check_kinds, describe
 from plstm_graph.data.encodings import add_encodings
-from plstm_graph.data.examples import Digests, Examples, Graphs, Part, digests_of
+from plstm_graph.data.examples import Digests, Examples, Graphs, Part, take
 from plstm_graph.data.features import ATOM_SIZES, BOND_SIZES, FeatureSpec
 from plstm_graph.data.molecules import CIP, Rejected, same_molecules
 from plstm_graph.data.source import Fill
 from plstm_graph.data.splits import GROUPED, Split, make_split
+from plstm_graph.data.stacked import StackedGraphs, first, values, with_attributes
 from plstm_graph.errors import DataError, listed
 from plstm_graph.io.waiting import named
 from plstm_graph.tasks import Task, task_of
@@ -87,7 +88,7 @@ class GraphDataset:
         graphs: PyG ``Data`` with ``x``, ``edge_index``, ``y`` and, where the set has them, ``edge_attr``; molecules
             also carry ``smiles``. ``rank`` is the order that belongs to the data, on which a model with order
             ``"canonical"`` relies: rdkit's for molecules, for a native DAG a topological one, so that its directions
-            are kept.
+            are kept. A list, or what is one from the moment it is looked into.
         task: what is asked of each graph, and so what ``y`` is.
         rejected: rows of the file that are not among ``graphs``, each with a reason.
         parts: the split that was published with the graphs, called "official".
@@ -100,7 +101,7 @@ class GraphDataset:
     """
 
     name: str
-    graphs: list[Data]
+    graphs: Sequence[Data]
     task: Task
     features: FeatureSpec
     rejected: list[Rejected] = field(default_factory=list)
@@ -113,18 +114,18 @@ class GraphDataset:
     held_out: int = 0
 
     def __post_init__(self) -> None:
-        if self.featuriser is None and self.graphs and "smiles" in self.graphs[0]:
+        if self.featuriser is None and self.graphs and "smiles" in first(self.graphs):
             self.featuriser = CIP
 
     @property
-    def examples(self) -> Graphs:
+    def examples(self) -> Graphs | StackedGraphs:
         """The graphs as any other examples."""
-        return Graphs(self.graphs)
+        return self.graphs if isinstance(self.graphs, StackedGraphs) else Graphs(self.graphs)
 
     @property
     def digests(self) -> Digests:
         """Twelve hex digits that name the graphs, wherever they were read, with and without SMILES."""
-        return digests_of(self.graphs)
+        return self.examples.digests
 
     @property
     def content(self) -> str:
@@ -134,7 +135,7 @@ class GraphDataset:
     @property
     def reader(self) -> str | None:
         """By what a SMILES becomes such a graph; None where the graphs carry none."""
-        return self.featuriser if self.graphs and "smiles" in self.graphs[0] else None
+        return self.featuriser if self.graphs and "smiles" in first(self.graphs) else None
 
     def with_descriptors(self, kinds: Sequence[str], trained: FeatureSpec | None = None) -> Self:
         """The same data set, its graphs with ``descriptors`` [1, columns], those of all kinds side by side.
@@ -158,19 +159,20 @@ class GraphDataset:
         if answers := [name for name in found.names if name.casefold() in targets]:
             raise DataError(f"{listed(answers)} is a target and a column of {', '.join(kinds)}; remove it there")
         features = replace(self.features, descriptors=found.rows.size(1), descriptor_names=found.names)
-        return replace(self, graphs=described(self.graphs, found.rows), features=features)
+        return replace(
+            self, graphs=with_attributes(self.graphs, {"descriptors": found.rows.split(1)}), features=features
+        )
 
     def describe(self, kind: str, wanted: Sequence[str] = ()) -> Descriptors:
         """Descriptors of one kind; see :func:`plstm_graph.data.descriptors.describe`."""
-        if not all("smiles" in graph for graph in self.graphs):
+        if None in (texts := values(self.graphs, "smiles")):
             raise DataError(f"{self.name} has no SMILES, so its graphs have no descriptors; leave --descriptors out")
-        return describe(kind, [graph.smiles for graph in self.graphs], wanted)
+        return describe(kind, texts, wanted)
 
     def molecules(self) -> list[int] | None:
         """Number of each graph's molecule, equal for all spellings of one; None where not all have ``smiles``."""
-        if not all("smiles" in graph for graph in self.graphs):
-            return None
-        return same_molecules(graph.smiles for graph in self.graphs)
+        texts = values(self.graphs, "smiles")
+        return None if None in texts else same_molecules(texts)
 
     def split(self, kind: str | None = None, seed: int = 0, fold: int = 0, *, group_repeats: bool = True) -> Split:
         """Indices of ``train``, ``valid`` and ``test``; see :func:`plstm_graph.data.splits.make_split`."""
@@ -192,9 +194,9 @@ class GraphDataset:
         test = list(range(count - self.held_out, count))
         return {"train": sorted(split["train"] + split["test"]), "valid": split["valid"], "test": test}
 
-    def encoded(self, model: AnyConfig, chosen: Sequence[int] | None = None) -> list[Data]:
+    def encoded(self, model: AnyConfig, chosen: Sequence[int] | None = None) -> Sequence[Data]:
         """The graphs, or those chosen by number, with all that a model reads; see ``data.encodings``."""
-        graphs = self.graphs if chosen is None else [self.graphs[number] for number in chosen]
+        graphs = self.graphs if chosen is None else take(self.graphs, chosen)
         with named(f"encoding {len(graphs):,} graphs"):
             return add_encodings(graphs, model)
 
@@ -247,7 +249,7 @@ class DatasetInfo:
 
     def dataset(
         self,
-        graphs: list[Data],
+        graphs: Sequence[Data],
         targets: tuple[str, ...],
         features: FeatureSpec,
         asked: dict[str, Any] | None = None,

@@ -4,7 +4,6 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from copy import copy
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +21,7 @@ from plstm_graph.data.molecules import (
     fingerprints,
     rdkit_descriptors,
 )
+from plstm_graph.data.stacked import with_attributes
 from plstm_graph.data.tables import Table, read_rows
 from plstm_graph.errors import ConfigError, DataError, listed, unknown
 from plstm_graph.io.files import expanded
@@ -170,7 +170,7 @@ def _key(text: str) -> str:
         return text.strip()
 
 
-def with_descriptors(graphs: Sequence[Data], kinds: Sequence[str], features: FeatureSpec) -> list[Data]:
+def with_descriptors(graphs: Sequence[Data], kinds: Sequence[str], features: FeatureSpec) -> Sequence[Data]:
     """Molecules with the descriptors that a trained model reads, found by the names of their columns.
 
     Args:
@@ -182,15 +182,7 @@ def with_descriptors(graphs: Sequence[Data], kinds: Sequence[str], features: Fea
         DataError: a column is missing.
     """
     if not kinds:
-        return list(graphs)
+        return graphs
     smiles = [graph.smiles for graph in graphs]
     found = Descriptors.joined(describe(kind, smiles, features.descriptor_names) for kind in kinds)
-    return described(graphs, found.like(features, ", ".join(kinds)).rows)
-
-
-def described(graphs: Iterable[Data], rows: Tensor) -> list[Data]:
-    """Copies of the graphs, each with its row as ``descriptors`` [1, columns]."""
-    found = [copy(graph) for graph in graphs]
-    for graph, row in zip(found, rows.split(1), strict=True):
-        graph.descriptors = row
-    return found
+    return with_attributes(graphs, {"descriptors": found.like(features, ", ".join(kinds)).rows.split(1)})

@@ -13,6 +13,8 @@ from torch_geometric.data import Batch, Data
 from plstm_graph.io.waiting import told
 
 Indices = Sequence[int] | np.ndarray | Tensor
+HASHED = ("x", "edge_index", "edge_attr", "y", "descriptors")
+"""Attributes that name a graph."""
 
 
 @runtime_checkable
@@ -51,11 +53,25 @@ class Graphs(list[Data]):
     @property
     def digest(self) -> str:
         """Twelve hex digits of the graphs in order, with features, descriptors, labels and SMILES."""
-        return digests_of(self).whole
+        return self.digests.whole
+
+    @property
+    def digests(self) -> "Digests":
+        """This one, and that of the same without SMILES."""
+        return digests_of(self)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(value.nbytes for graph in self for value in graph.to_dict().values() if isinstance(value, Tensor))
 
     def batch(self, indices: Indices) -> Batch:
         """One disjoint union."""
-        return Batch.from_data_list([self[int(index)] for index in indices])
+        return Batch.from_data_list(self.take(indices))
+
+    def take(self, chosen: Indices) -> "Graphs":
+        """Some of them by number."""
+        return Graphs(self[int(number)] for number in chosen)
 
     def to(self, device: torch.device | str) -> "Graphs":
         """All graphs there."""
@@ -144,14 +160,16 @@ def rows_of(indices: Indices, device: torch.device) -> Tensor:
     )
 
 
-def examples_of(graphs: "Examples | Iterable[Data]") -> Examples:
+def examples_of(graphs: Any) -> Any:
     """Examples as they are; a list of graphs as examples."""
-    return graphs if isinstance(graphs, Examples) else Graphs(graphs)
+    # Not isinstance(graphs, Examples): before Python 3.12 that works out every property, the digest among them.
+    return graphs if hasattr(graphs, "batch") else Graphs(graphs)
 
 
 def take(examples: Any, chosen: Sequence[int]) -> Any:
-    """Some of the examples by number: a list of graphs for a list, else a :class:`Part`."""
-    return [examples[index] for index in chosen] if isinstance(examples, list) else Part(examples, chosen)
+    """Some of the examples by number: graphs for graphs, else a :class:`Part`."""
+    graphs = Graphs(examples) if isinstance(examples, list) else examples
+    return graphs.take(chosen) if hasattr(graphs, "take") else Part(examples, chosen)
 
 
 def batches(examples: "Examples | Iterable[Data]", batch_size: int) -> Iterator[Any]:
@@ -173,7 +191,7 @@ def digests_of(graphs: Sequence[Data]) -> Digests:
     whole, content = hashlib.sha256(), hashlib.sha256()
     for graph in told(graphs, f"hashing {len(graphs):,} graphs"):
         stored = graph.to_dict()
-        for name in ("x", "edge_index", "edge_attr", "y", "descriptors"):
+        for name in HASHED:
             value = stored.get(name)
             if value is not None:
                 part = f"{name}{tuple(value.shape)}{value.dtype}".encode() + value.contiguous().numpy().tobytes()

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def _molecules(folder: Path) -> Stacked:
     return Stacked(**content | {"rank": torch.cat(list(_ranks(graphs, folder.name)))})
 
 
-def _ranks(graphs: list[Data], name: str) -> Iterable[Tensor]:
+def _ranks(graphs: Sequence[Data], name: str) -> Iterable[Tensor]:
     """Canonical ranks by rdkit; by Weisfeiler-Lehman colours where it cannot read a molecule or sees other atoms."""
     missed = 0
     for graph in graphs:

@@ -117,7 +117,7 @@ class PackedGraphs:
             DataError: no graphs, not all alike, or an attribute that only PyG's own loader can batch.
             ShapeError, ConfigError: the line graphs cannot be built.
         """
-        union = unite(graphs)
+        union, last = unite(graphs)
         sizes = [union.ptr.diff().numpy()]
         skip = {*exclude_keys, "line_dag", "line_graph"}
         keys = [key for key in union._slice_dict if key not in skip]
@@ -125,7 +125,7 @@ class PackedGraphs:
         lines = None if order is None else pack_lines(union, order, prune, sizes)
         kinds = len(sizes)
         for key in found:
-            grown = growth(union, graphs[-1], key)
+            grown = growth(union, last, key)
             if grown.any():
                 found[key] = found[key]._replace(growth=row_of(sizes, grown))
         table = np.stack(sizes)
@@ -134,7 +134,7 @@ class PackedGraphs:
             raise DataError(f"packed graphs must have fewer than {-LOOP} nodes, edges and pairs; pack fewer at a time")
         objects = {key: union[key] for key in keys if key not in found}
         states_nodes = hasattr(union._store, "_num_nodes")
-        return cls(type(graphs[0]), table, ends - table, kinds, found, objects, states_nodes, lines)
+        return cls(type(last), table, ends - table, kinds, found, objects, states_nodes, lines)
 
     def to(self, device: torch.device | str) -> "PackedGraphs":
         """These graphs on another device."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
+from plstm_graph.data.stacked import StackedGraphs, first
 from plstm_graph.errors import DataError
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.line_dag.plan import Graph
@@ -69,10 +70,12 @@ class Lines(NamedTuple):
     merged: np.ndarray
 
 
-def unite(graphs: Sequence[Data]) -> Batch:
-    """All graphs as one batch on the host, after a check that they are alike."""
+def unite(graphs: Sequence[Data]) -> tuple[Batch, Data]:
+    """All graphs as one batch on the host, after a check that they are alike, and the last one."""
     if not len(graphs):
         raise DataError("there are no graphs to pack; is the split empty?")
+    if isinstance(graphs, StackedGraphs) and graphs.parts is not None:
+        return graphs.union(), first(graphs.take([len(graphs) - 1]))
     for number, graph in enumerate(graphs):
         if not isinstance(graph, Data) or isinstance(graph, Batch):
             raise DataError(f"packed graphs must be PyG Data objects, got {type(graph).__name__} as number {number}")
@@ -87,7 +90,7 @@ def unite(graphs: Sequence[Data]) -> Batch:
         raise DataError(f"the graphs do not fit into one batch: {str(error).splitlines()[0]}") from error
     if "ptr" not in union:
         raise DataError("graphs must tell how many nodes they have: by x, edge_index or num_nodes")
-    return union
+    return union, graphs[-1]
 
 
 def row_of(sizes: Sizes, counts: np.ndarray) -> int:

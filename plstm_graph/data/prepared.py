@@ -4,9 +4,10 @@ import hashlib
 import json
 import math
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.molecules import Rejected, scaffold
 from plstm_graph.data.source import narrow, read_bytes
 from plstm_graph.data.splits import Split, group_split
+from plstm_graph.data.stacked import NODES, Joined, StackedGraphs, values
 from plstm_graph.errors import DataError
 from plstm_graph.io.files import PACKED, atomic_write, expanded, free_memory
 from plstm_graph.tasks import restore
@@ -129,15 +131,14 @@ def read_prepared(path: str | PathLike[str]) -> PreparedDataset:
     where = expanded(path)
     content = _content(where)
     stored = content["attributes"]
-    graphs = [Data() for _ in range(content["graphs"])]
-    for key, values in stored.items():
-        for graph, value in zip(graphs, _graphs_of(values), strict=True):
-            graph[key] = value
+    joined = {key: _joined(values) for key, values in stored.items()}
+    if NODES not in joined or any(len(part.counts) != content["graphs"] for part in joined.values()):
+        raise DataError(f"{where} must hold x and the same number of graphs for each attribute; prepare it again")
     features: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in content["features"].items()}
     scaffolds, numbers = content["scaffolds"], content["molecules"]
     return PreparedDataset(
         content["name"],
-        graphs,
+        StackedGraphs(joined),
         restore(content["task"]),
         FeatureSpec(**features),
         [Rejected(*row) for row in content["rejected"]],
@@ -234,17 +235,13 @@ def _text(values: list[str]) -> dict[str, Any]:
     return {"counts": narrow(torch.tensor([len(value) for value in coded])), "letters": letters}
 
 
-def _graphs_of(stored: dict[str, Any]) -> Iterator[Any]:
-    """The values of one attribute, graph by graph: views of one tensor."""
-    counts = stored["counts"].tolist()
+def _joined(stored: dict[str, Any]) -> Joined:
+    """The values of one attribute of all graphs."""
+    counts = stored["counts"].long()
     if "letters" in stored:
-        letters, start = bytes(stored["letters"].numpy()), 0
-        for count in counts:
-            yield letters[start : start + count].decode()
-            start += count
-        return
-    dim = stored["dim"]
-    yield from (decode(stored).movedim(0, dim) if dim else decode(stored)).split(counts, dim)
+        letters, ends = bytes(stored["letters"].numpy()), [0, *counts.cumsum(0).tolist()]
+        return Joined([letters[start:end].decode() for start, end in pairwise(ends)], torch.ones_like(counts))
+    return Joined(decode(stored).movedim(0, stored["dim"]), counts, stored["dim"])
 
 
 def encode(rows: Tensor) -> dict[str, Any]:
@@ -311,11 +308,11 @@ def unpacked(stored: dict[str, Any]) -> Tensor:
 
 def _scaffolds(graphs: Sequence[Data]) -> Tensor | None:
     """Number of each molecule's scaffold; None where not all graphs are molecules that rdkit can read."""
-    if not all("smiles" in graph for graph in graphs):
+    if None in (texts := values(graphs, "smiles")):
         return None
     numbers: dict[str, int] = {}
     try:
-        found = [numbers.setdefault(scaffold(graph.smiles), len(numbers)) for graph in graphs]
+        found = [numbers.setdefault(scaffold(text), len(numbers)) for text in texts]
     except DataError:
         return None
     return narrow(torch.tensor(found))

@@ -9,6 +9,7 @@ from torch_geometric.data import Data
 
 from plstm_graph.data import molecules
 from plstm_graph.data.column_splits import Split, folds_of_groups, named_split, time_split
+from plstm_graph.data.stacked import values
 from plstm_graph.errors import ConfigError, DataError, missing_extra, unknown
 from plstm_graph.tasks import Task
 
@@ -67,7 +68,7 @@ def make_split(
         members.setdefault(group, []).append(index)
     together = list(members.values())
     if kind == "folds":
-        classes = task.strata([graph.y for graph in graphs])
+        classes = task.strata(values(graphs, "y"))
         return _expanded(fold_split([classes[first] for first, *_ in together], seed=seed, fold=fold), together)
     if kind == OFFICIAL:
         if official is None:
@@ -79,8 +80,7 @@ def make_split(
         return official
     if kind == "random":
         return _expanded(random_split(len(together), seed=seed), together)
-    texts = [graph.smiles for graph in graphs if "smiles" in graph]
-    if len(texts) < len(graphs):
+    if None in (texts := values(graphs, "smiles")):
         raise DataError("a scaffold split needs molecules, but these graphs have no SMILES; use 'random' or 'folds'")
     if kind == "scaffold-folds":
         return folds_of_groups([molecules.scaffold(text) for text in texts], FOLDS, seed=seed, fold=fold)

@@ -1,6 +1,7 @@
 """The TU Dortmund collection of graph data sets (Morris et al. 2020): its text files, and its download."""
 
 import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from plstm_graph.config.names import ATTRIBUTES, TU_COLLECTION, TU_PREFIX, tu_fo
 from plstm_graph.data import source
 from plstm_graph.data.dataset import DatasetInfo, GraphDataset
 from plstm_graph.data.features import FeatureSpec
-from plstm_graph.data.stacked import Stacked
+from plstm_graph.data.stacked import Stacked, first
 from plstm_graph.errors import DataError
 from plstm_graph.io.files import expanded
 
@@ -26,7 +27,7 @@ EDGES = "_A.txt"
 class TUGraphs(NamedTuple):
     """Graphs of one set, what their features are, and the number of classes."""
 
-    graphs: list[Data]
+    graphs: Sequence[Data]
     features: FeatureSpec
     num_classes: int
 
@@ -39,7 +40,7 @@ def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
     info.check_count(len(data.graphs))
     if data.num_classes:
         return info.dataset(data.graphs, ("class",), data.features, {"classes": data.num_classes})
-    targets = tuple(f"y{number}" for number in range(data.graphs[0].y.shape[1]))
+    targets = tuple(f"y{number}" for number in range(first(data.graphs).y.shape[1]))
     numbers = replace(info, task="regression", metric="mae", split="random")
     return numbers.dataset(data.graphs, targets, data.features)
 

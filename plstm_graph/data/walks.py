@@ -6,12 +6,15 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from plstm_graph.data.stacked import sizes, values
 from plstm_graph.io.waiting import told
 
 DENSE = 2000
 """Nodes of the largest graph whose steps are one dense matrix."""
 ROOM = 2**18
 """Numbers in the matrices of the graphs that are worked out together: three such matrices lie in a core's cache."""
+Columns = tuple[Tensor, Tensor | None]
+"""``edge_index`` and ``edge_weight`` of a graph."""
 
 
 def random_walks(graphs: Sequence[Data], steps: int) -> list[Tensor]:
@@ -31,11 +34,11 @@ def random_walks(graphs: Sequence[Data], steps: int) -> list[Tensor]:
     Reference: Dwivedi et al. 2022, "Graph neural networks with learnable structural and positional representations".
     """
     found: list[Tensor] = [torch.empty(0)] * len(graphs)
-    work = iter(told(graphs, f"random walks on {len(graphs):,} graphs"))
-    sizes = [int(graph.num_nodes or 0) for graph in graphs]
-    for chosen in _groups(sizes):
-        group, nodes = [graphs[number] for number in chosen], [sizes[number] for number in chosen]
-        walks = [_sparse(group[0], steps)] if nodes[0] > DENSE else _dense(group, nodes, steps)
+    work = iter(told(range(len(graphs)), f"random walks on {len(graphs):,} graphs"))
+    counts, columns, weights = sizes(graphs), values(graphs, "edge_index"), values(graphs, "edge_weight")
+    for chosen in _groups(counts):
+        group, nodes = [(columns[number], weights[number]) for number in chosen], [counts[number] for number in chosen]
+        walks = [_sparse(group[0], nodes[0], steps)] if nodes[0] > DENSE else _dense(group, nodes, steps)
         for number, walk in zip(chosen, walks, strict=True):
             found[number] = walk
             next(work)
@@ -55,18 +58,18 @@ def _groups(sizes: Sequence[int]) -> Iterator[list[int]]:
         yield group
 
 
-def _transitions(group: Sequence[Data], row: Tensor, size: int) -> Tensor:
+def _transitions(group: Sequence[Columns], row: Tensor, size: int) -> Tensor:
     """Chance of each column of ``edge_index`` to be taken from the one of ``size`` nodes where it begins, [M]."""
     weight = torch.ones(len(row))
-    if any(graph.edge_weight is not None for graph in group):
-        parts = (torch.ones(graph.num_edges) if graph.edge_weight is None else graph.edge_weight for graph in group)
+    if any(weights is not None for _, weights in group):
+        parts = (torch.ones(columns.size(1)) if weights is None else weights for columns, weights in group)
         weight = torch.cat([part.view(-1).float() for part in parts])
     return 1 / torch.zeros(size).index_add_(0, row, weight).clamp(min=1)[row]
 
 
-def _dense(group: Sequence[Data], nodes: Sequence[int], steps: int) -> Sequence[Tensor]:
+def _dense(group: Sequence[Columns], nodes: Sequence[int], steps: int) -> Sequence[Tensor]:
     """The walks are views of one tensor."""
-    columns, width = [graph.edge_index for graph in group], max(nodes)
+    columns, width = [columns for columns, _ in group], max(nodes)
     owner = torch.arange(len(group)).repeat_interleave(torch.tensor([each.size(1) for each in columns]))
     row, column = torch.cat(columns, 1)
     step = torch.zeros(len(group), width, width)
@@ -79,11 +82,10 @@ def _dense(group: Sequence[Data], nodes: Sequence[int], steps: int) -> Sequence[
     return torch.stack(back, 2)[real].split(list(nodes))
 
 
-def _sparse(graph: Data, steps: int) -> Tensor:
+def _sparse(graph: Columns, size: int, steps: int) -> Tensor:
     """As COO matrices: torch's product of two CSR matrices on a CPU may end in a segmentation fault."""
-    size = int(graph.num_nodes or 0)
-    columns, inverse = torch.unique(graph.edge_index, dim=1, return_inverse=True)
-    chances = _transitions([graph], graph.edge_index[0], size)
+    columns, inverse = torch.unique(graph[0], dim=1, return_inverse=True)
+    chances = _transitions([graph], graph[0][0], size)
     chances = torch.empty(columns.size(1)).index_copy_(0, inverse, chances)
     step = torch.sparse_coo_tensor(columns, chances, (size, size), check_invariants=False).coalesce()
     back, walk = torch.zeros(size, steps), step

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.profilers import Profiler
 from torch_geometric.data import Data
 
 from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.data.features import ATOM_SIZES
+from plstm_graph.data.stacked import joined
 from plstm_graph.nn.encoders import DescriptorEncoder
 from plstm_graph.tasks import Task
 from plstm_graph.train import results
@@ -58,7 +58,7 @@ def assemble(
         model.double()
     reader = getattr(model, "descriptors", None)
     if isinstance(reader, DescriptorEncoder):
-        reader.fit(torch.cat([graph.descriptors for graph in parts["train"]]))
+        reader.fit(joined(parts["train"], "descriptors"))
 
     out = Path(config.out) if config.out else None
     keeper = Keeper(f"valid_{task.metric}", task.rule.higher_is_better, out)
@@ -70,7 +70,7 @@ def assemble(
         callbacks.append(Bar(keeper, task.rule.label))
     trainer = trainer_of(config, callbacks, out, progress, profiler)
     device = trainer.strategy.root_device
-    ahead = [name for name, part in parts.items() if name in ("train", "valid") or isinstance(part, list)]
+    ahead = [name for name, part in parts.items() if name in ("train", "valid") or isinstance(part, Sequence)]
     with profiler.profile(FEATURISING):  # other images come to the device when they are scored
         packed = {name: pack(parts[name], config.model, device) for name in ahead}
     steps = packed["train"]

@@ -17,6 +17,7 @@ from plstm_graph.data.examples import batches, examples_of
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.packed import PackedGraphs, PackedLoader
 from plstm_graph.data.smiles_files import load_csv
+from plstm_graph.data.stacked import values
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.io.waiting import named
 from plstm_graph.orient import RANDOM
@@ -65,7 +66,7 @@ def _with_test(dataset: AnyDataset, config: TrainConfig, trained: FeatureSpec | 
     rejected = [row._replace(reason=f"{row.reason} (of the test data)") for row in test.rejected]
     return replace(
         dataset,
-        graphs=dataset.graphs + test.graphs,
+        graphs=[*dataset.graphs, *test.graphs],
         rows=dataset.rows + test.rows,
         rejected=dataset.rejected + rejected,
         ids=dataset.ids + test.ids if dataset.ids and test.ids else [],
@@ -101,9 +102,9 @@ def repeats(dataset: AnyDataset, split: Mapping[str, Sequence[int]]) -> Repeats:
     members: dict[int, list[int]] = {}
     for index, molecule in enumerate(owner):
         members.setdefault(molecule, []).append(index)
-    graphs = dataset.graphs if isinstance(dataset, GraphDataset) else []
-    labels = [dataset.task.exact(graph.y) for graph in graphs]
     several = [group for group in members.values() if len(group) > 1]
+    graphs = dataset.graphs if isinstance(dataset, GraphDataset) and several else []
+    labels = [dataset.task.exact(y) for y in values(graphs, "y")]
     labelled = (torch.stack([labels[index].double().view(-1) for index in group]) for group in several)
     # Where all known labels of a target are equal, the highest is the lowest.
     spread = (y.nan_to_num(-torch.inf).amax(0) > y.nan_to_num(torch.inf).amin(0) for y in labelled)
@@ -154,10 +155,9 @@ def pack(graphs: Graphs, model: Any, device: torch.device) -> Graphs:
 
     Packing takes as long as batching all graphs once or twice, and makes every batch several times cheaper.
     """
-    if not isinstance(graphs, list):
+    if not isinstance(graphs, Sequence):
         return moved(graphs, device)
-    stored = sum(value.nbytes for graph in graphs for value in graph.to_dict().values() if isinstance(value, Tensor))
-    if not graphs or not fits(stored, device):
+    if not graphs or not fits(examples_of(graphs).nbytes, device):
         return graphs
     # Orders that change from epoch to epoch are oriented as they are batched.
     oriented = architecture(model.model).oriented and model.order != RANDOM

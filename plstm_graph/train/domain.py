@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
 from plstm_graph.data.features import ATOM_SIZES
 from plstm_graph.data.molecules import element
+from plstm_graph.data.stacked import joined, sizes
 from plstm_graph.errors import ConfigError
 from plstm_graph.tasks import Task
 
@@ -37,11 +37,10 @@ class Domain:
     @classmethod
     def of(cls, graphs: Sequence[Data], task: Task) -> "Domain":
         """That of molecules with labels."""
-        x = torch.cat([graph.x for graph in graphs])
-        counts = [int(graph.num_nodes or 0) for graph in graphs]
+        x, counts = joined(graphs, "x"), sizes(graphs)
         labels: list[tuple[float, float]] = []
         if task.name == "regression":
-            for column in task.values(torch.cat([graph.y for graph in graphs])).double().T:
+            for column in task.values(joined(graphs, "y")).double().T:
                 known = column[~column.isnan()]
                 labels.append((float(known.min()), float(known.max())))
         elements, charges = (tuple(x[:, column].unique().tolist()) for column in (NUMBER, CHARGE))

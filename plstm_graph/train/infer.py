@@ -91,7 +91,7 @@ def as_cells(columns: list[str], values: list[float]) -> list[str]:
     return [f"{int(v)}" if name == "class" else f"{v:.6g}" for name, v in zip(columns, values, strict=True)]
 
 
-def as_trained(graphs: Sequence[Data], meta: Meta, kinds: Sequence[str] = ()) -> list[Data]:
+def as_trained(graphs: Sequence[Data], meta: Meta, kinds: Sequence[str] = ()) -> Sequence[Data]:
     """Molecules with the descriptors of the training; ``kinds`` of them from other files, say, if given."""
     return with_descriptors(graphs, kinds or meta.train_config.descriptors, meta.spec)
 

@@ -24,6 +24,6 @@ def fits(nbytes: int, device: torch.device) -> bool:
 
 def moved(graphs: Graphs, device: torch.device) -> Graphs:
     """Examples on a device, where batches then come to be, if they fit; a list of graphs as it is."""
-    if isinstance(graphs, list) or not fits(getattr(graphs, "nbytes", 0), device):
+    if isinstance(graphs, Sequence) or not fits(getattr(graphs, "nbytes", 0), device):
         return graphs
-    return graphs.to(device)  # type: ignore[union-attr]
+    return graphs.to(device)
