@@ -73,7 +73,7 @@ def rows(config: TrainConfig, device: str, steps: int) -> Iterable[dict[str, Any
     packed = pack(graphs, config.model, torch.device(device))
     if not isinstance(packed, PackedGraphs):
         raise ConfigError(f"the graphs of {dataset.name} cannot be packed on {device}; profile fewer --steps")
-    ways: dict[str, Graphs] = {"packed": packed, "DataLoader": graphs}
+    ways: dict[str, Graphs] = {"packed": packed, "DataLoader": list(graphs)}
     for name, each in ways.items():
         step = stepper(dataset, config.model, labels(graphs), device)
         loader = train_loader(each, config.batch_size, config.seed)

@@ -182,7 +182,7 @@ def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
 
     content = source.cached(info.name, [files[name] for name in wanted], build)
     labels = content.pop("labels")
-    graphs = Stacked(**content, y=labels).graphs()
+    graphs = Stacked(**content | {"y": labels}).graphs()
     parts, start = {}, 0
     for part, (_, count, _) in PARTS.items():
         parts[part] = list(range(start, start + count))

@@ -63,13 +63,6 @@ def make_split(
         return group_split(column, seed=seed, what="group")
     if kind == "group-folds":
         return folds_of_groups(column, FOLDS, seed=seed, fold=fold)
-    members: dict[Hashable, list[int]] = {}
-    for index, group in enumerate(range(len(graphs)) if groups is None else groups):
-        members.setdefault(group, []).append(index)
-    together = list(members.values())
-    if kind == "folds":
-        classes = task.strata(values(graphs, "y"))
-        return _expanded(fold_split([classes[first] for first, *_ in together], seed=seed, fold=fold), together)
     if kind == OFFICIAL:
         if official is None:
             raise ConfigError("these graphs have no official split; use random, scaffold or folds")
@@ -78,6 +71,13 @@ def make_split(
                 f"the official split must hold each of {len(graphs)} graphs once; are the files of one release?"
             )
         return official
+    members: dict[Hashable, list[int]] = {}
+    for index, group in enumerate(range(len(graphs)) if groups is None else groups):
+        members.setdefault(group, []).append(index)
+    together = list(members.values())
+    if kind == "folds":
+        classes = task.strata(values(graphs, "y"))
+        return _expanded(fold_split([classes[first] for first, *_ in together], seed=seed, fold=fold), together)
     if kind == "random":
         return _expanded(random_split(len(together), seed=seed), together)
     if None in (texts := values(graphs, "smiles")):

@@ -17,7 +17,8 @@ from plstm_graph.gates import TRANSITIONS
 from plstm_graph.models.graph import POOLINGS
 from plstm_graph.models.vision import POSITIONS, READ_OUTS, SIZES
 from plstm_graph.nn.block import NORMS
-from plstm_graph.nn.grid import GATE_INPUTS, P_CODE
+from plstm_graph.nn.grid import P_CODE
+from plstm_graph.nn.gridded import GATE_INPUTS
 from plstm_graph.nn.jumping import JUMPS
 from plstm_graph.nn.norm import OUTPUT_NORMS
 from plstm_graph.nn.onehop import LOCALS

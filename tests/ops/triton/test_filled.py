@@ -37,16 +37,16 @@ def padded(x: Tensor, rows: int, value: float = 0.0) -> Tensor:
     return torch.cat([x, x.new_full((rows - len(x), *x.shape[1:]), value)])
 
 
-OPTIONS = [
-    {"edge_dim": 3},
-    {"edge_dim": 3, "mode": "D", "reverse": True, "bias": False, "concat": False},
-    {"reverse": True, "key_channels": 2, "transition": "saturating"},
+CASES = [
+    ({"edge_dim": 3}, torch.float32, 2),
+    ({"edge_dim": 3, "mode": "D", "reverse": True, "bias": False, "concat": False}, torch.float64, 1),
+    ({"edge_dim": 3, "mode": "D", "reverse": True, "bias": False, "concat": False}, torch.float32, 2),
+    ({"reverse": True, "key_channels": 2, "transition": "saturating"}, torch.float64, 1),
 ]
 
 
 @pytest.mark.parametrize("form", ["tiles"], indirect=True)
-@pytest.mark.parametrize(("columns", "dtype"), [(1, torch.float64), (2, torch.float32)], ids=str)
-@pytest.mark.parametrize("options", OPTIONS, ids=["P", "D", "no edge features, saturating"])
+@pytest.mark.parametrize(("options", "dtype", "columns"), CASES, ids=["P", "D", "D, both ways", "saturating"])
 def test_a_layer(form, options, dtype, columns):
     """Rows of the graphs bit for bit; rows of the filler add to no gradient; memory that nobody writes is NaN here."""
     conv = PLSTMConv(5, VALUES, heads=HEADS, backend="triton", **options).to(DEVICE, dtype)

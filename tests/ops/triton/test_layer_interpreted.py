@@ -47,12 +47,10 @@ def test_equals_the_steps_and_itself(form, options, columns):
 
 
 BATCH = ("diamond", "complete", "one node", "diamond", "no edge", "complete", "star", "no node")
-PRECISION = {torch.float64: 1e-10, torch.float32: 2e-5, torch.float16: 2e-2}
+PRECISION = {torch.float64: 1e-10, torch.float16: 2e-2}
 
 
-@pytest.mark.parametrize(
-    ("dtype", "bias"), [(torch.float64, True), (torch.float32, False), (torch.float16, True)], ids=str
-)
+@pytest.mark.parametrize(("dtype", "bias"), [(torch.float64, False), (torch.float16, True)], ids=str)
 def test_several_graphs_of_a_class(form, bias, dtype):
     """Sums over nodes come from several programs of each class; half precision as under autocast."""
     dag = LineDAG.collate([DAGS[name]() for name in BATCH])
