@@ -61,7 +61,7 @@ def ends(numbers: list[int], dtype: torch.dtype, bias: bool) -> list[dict[str, T
 def test_a_graph_does_not_feel_its_batch(form, bias, dtype):
     """Bit for bit, alone and beside graphs of the other kind."""
     alone = [ends([i], dtype, bias)[0] for i in (*SMALL, *LARGE)]
-    for numbers in ([0, 2, 1, 3], [3, 1], [2, 3, 0], [1, 0]):
+    for numbers in ([0, 2, 1, 3], [3, 1]):
         for i, got in zip(numbers, ends(numbers, dtype, bias), strict=True):
             assert not any(x.isnan().any() for x in got.values())
             check_same(got, alone[i], f"graph {i} in {numbers}:")
