@@ -10,7 +10,6 @@ from typing import Any
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MISSING = "" if CHROMIUM and find_spec("axe_playwright_python") else "no Chromium or no axe-playwright-python here"
 WIDTHS = (1280, 390)  # of a window and of a phone, in pixels
-HEIGHT = 900
 SERIOUS = ("serious", "critical")
 
 LOOK = """() => {
@@ -58,13 +57,13 @@ LOOK = """() => {
 
 
 @contextmanager
-def window() -> Iterator[Any]:
-    """A page of Playwright's, as wide as a window."""
+def window(width: int = WIDTHS[0]) -> Iterator[Any]:
+    """A page of Playwright's that is so many pixels wide."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as player:
         browser = player.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser.new_context(viewport={"width": WIDTHS[0], "height": HEIGHT}, bypass_csp=True).new_page()
+        yield browser.new_context(viewport={"width": width, "height": 900}, bypass_csp=True).new_page()
         browser.close()
 
 
@@ -73,15 +72,13 @@ def faults(pages: Collection[Path], audited: Collection[Path] = ()) -> set[str]:
     from axe_playwright_python.sync_playwright import Axe
 
     axe, found = Axe(), set()
-    with window() as tab:
-        for page in pages:
-            tab.goto(page.as_uri())  # once: a page follows the width of its window
-            for width in WIDTHS:
-                tab.set_viewport_size({"width": width, "height": HEIGHT})
+    for width in WIDTHS:
+        with window(width) as tab:
+            for page in pages:
+                tab.goto(page.as_uri())
                 found |= {f"{page.stem} at {width}: {fault}" for fault in tab.evaluate(LOOK)}
                 rules = axe.run(tab).response["violations"] if page in audited else []
                 for rule in [rule for rule in rules if rule["impact"] in SERIOUS]:
                     where = [" ".join(map(str, node["target"])) for node in rule["nodes"]][:3]
                     found.add(f"{page.stem} at {width}: {rule['id']}, {rule['help']}: {where}")
-            tab.set_viewport_size({"width": WIDTHS[0], "height": HEIGHT})
     return found
