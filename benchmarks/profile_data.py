@@ -9,7 +9,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def rows(config: TrainConfig, device: str, steps: int) -> Iterable[dict[str, Any
     chosen = split_of(config, dataset)["train"][: steps * config.batch_size]
     graphs = dataset.encoded(config.model, chosen)
     packed = pack(graphs, config.model, torch.device(device))
-    if not isinstance(packed, PackedGraphs):
+    if not isinstance(packed, PackedGraphs) or not isinstance(graphs, Sequence):
         raise ConfigError(f"the graphs of {dataset.name} cannot be packed on {device}; profile fewer --steps")
     ways: dict[str, Graphs] = {"packed": packed, "DataLoader": list(graphs)}
     for name, each in ways.items():
