@@ -175,7 +175,7 @@ def _graphs(molecules: Sequence[_Numbers]) -> list[Data]:
         edge_attr=stacked(bonds, len(BOND_SIZES)),
         rank=stacked(rank),
         smiles=list(smiles),
-    ).graphs()
+    ).graphs().cut()
 
 
 def _cip_labels(mol: Any, atoms: Sequence[Any]) -> list[str]:
