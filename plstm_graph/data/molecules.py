@@ -167,15 +167,19 @@ def _graphs(molecules: Sequence[_Numbers]) -> list[Data]:
         return torch.from_numpy(np.array(list(chain.from_iterable(parts)), dtype=np.int64).reshape(-1, *width))
 
     smiles, atoms, ends, bonds, rank = zip(*molecules, strict=True)
-    return Stacked(
-        nodes=torch.tensor([len(each) for each in atoms]),
-        columns=torch.tensor([len(each) for each in ends]),
-        x=stacked(atoms, len(ATOM_SIZES)),
-        edge_index=stacked(ends, 2).t().contiguous(),
-        edge_attr=stacked(bonds, len(BOND_SIZES)),
-        rank=stacked(rank),
-        smiles=list(smiles),
-    ).graphs().cut()
+    return (
+        Stacked(
+            nodes=torch.tensor([len(each) for each in atoms]),
+            columns=torch.tensor([len(each) for each in ends]),
+            x=stacked(atoms, len(ATOM_SIZES)),
+            edge_index=stacked(ends, 2).t().contiguous(),
+            edge_attr=stacked(bonds, len(BOND_SIZES)),
+            rank=stacked(rank),
+            smiles=list(smiles),
+        )
+        .graphs()
+        .cut()
+    )
 
 
 def _cip_labels(mol: Any, atoms: Sequence[Any]) -> list[str]:
