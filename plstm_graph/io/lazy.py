@@ -9,8 +9,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-COMPILER = "torch._dynamo"
-UNUSED = (COMPILER, "torch._meta_registrations", "torch_geometric.datasets", "numba", "scipy.linalg.cython_blas")
+COMPILER, LOOPS = "torch._dynamo", "numba"
+UNUSED = (COMPILER, "torch._meta_registrations", "torch_geometric.datasets", LOOPS, "scipy.linalg.cython_blas")
 """What torch, PyTorch Geometric and numba import and a prediction for few molecules does without: torch's compiler,
 shapes of tensors that hold nothing, data sets, loops. They take longer than all that it needs."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from plstm_graph.io.lazy import quick_start
+from plstm_graph.io.lazy import LOOPS, is_put_off, quick_start
 from plstm_graph.io.waiting import told, watched
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ MANY = 10_000
 """Molecules that are worth the start of further processes."""
 
 FEW = 256
-"""Molecules up to which one thread and torch's own operations are done before compiled loops have been loaded."""
+"""Molecules up to which one thread and torch's own operations are done before compiled loops have been loaded. Where
+they are loaded already, as in a notebook, they are used: numbers are those of an estimator to the last bit."""
 
 _answer: "Callable[[Sequence[str]], Predictions]"  # of a worker
 
@@ -58,7 +59,7 @@ def predict(
     what = f"predicting for {len(smiles):,} molecules"
     if jobs < 2 or len(parts) < 2:
         learner, meta = restore_for_molecules(checkpoint, device)
-        if len(smiles) <= FEW:
+        if len(smiles) <= FEW and is_put_off(LOOPS):
             without_loops(learner)
         if len(parts) == 1:
             return answers(learner, meta, smiles, **how)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from small_runs import molecules, small_config, write_csv
 
+from plstm_graph.io.lazy import LOOPS
 from plstm_graph.ops import compiled
 from plstm_graph.train import bulk, train
 from plstm_graph.train.infer import answers
@@ -20,7 +21,6 @@ def test_parts_and_processes_give_what_one_call_gives(tmp_path, monkeypatch):
     texts = [*molecules(10), "C1CC", *molecules(12)[::-1], ""]
     expected = answers(*restore_for_molecules(tmp_path / "run", "cpu"), texts)
     monkeypatch.setattr(bulk, "PART", 7)
-    monkeypatch.setattr(bulk, "FEW", 0)
     for jobs in (1, 2):
         found = bulk.predict(tmp_path / "run", texts, device="cpu", jobs=jobs)
         assert torch.allclose(found.values, expected.values, atol=1e-5, equal_nan=True)
@@ -32,6 +32,8 @@ def test_parts_and_processes_give_what_one_call_gives(tmp_path, monkeypatch):
 def test_few_molecules_are_answered_before_loops_are_loaded(tmp_path, monkeypatch):
     train(small_config(out=tmp_path / "run", data=write_csv(tmp_path / "a.csv"), targets="y", epochs=1))
     expected = answers(*restore_for_molecules(tmp_path / "run", "cpu"), molecules(5))
+    assert torch.equal(bulk.predict(tmp_path / "run", molecules(5), device="cpu").values, expected.values)
+    monkeypatch.setattr(bulk, "is_put_off", lambda name: name == LOOPS)  # as in a process that only predicts
     monkeypatch.setattr(compiled, "load", lambda name: pytest.fail(f"{name} is loaded"))
     found = bulk.predict(tmp_path / "run", molecules(5), device="cpu")
     torch.testing.assert_close(found.values, expected.values, rtol=1e-5, atol=1e-6)
