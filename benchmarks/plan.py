@@ -84,8 +84,11 @@ def read_plan(path: Path, root: str | None = None) -> Plan:
     seeds, folds = data.pop("seeds", [0]), data.pop("folds", [0])
     where = {"root": root} if root else {}
 
-    def base(name: str) -> TrainConfig:
-        return from_dict(content.get("train", {}), from_dict({**data, **where, "data": name}, default_config(name)))
+    def base(changes: dict[str, Any]) -> TrainConfig:
+        name = str(changes.get("data", data["data"]))
+        models = [some.get("model", {}).get("model") for some in (changes, content.get("train", {}))]
+        usual = default_config(name, next(filter(None, models), None))
+        return from_dict(content.get("train", {}), from_dict({**data, **where, "data": name}, usual))
 
     sets = content.get("set", [])
     entries = [pair for entry in entries for pair in _on_each(entry, sets)]
@@ -94,7 +97,7 @@ def read_plan(path: Path, root: str | None = None) -> Plan:
     jobs = [
         Job(name, replace(chosen, seed=seed, fold=fold))
         for name, changes in entries
-        for chosen in [from_dict(changes, base(changes.get("data", data["data"])))]
+        for chosen in [from_dict(changes, base(changes))]
         for seed in seeds
         for fold in folds
     ]

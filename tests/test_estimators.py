@@ -116,6 +116,14 @@ def test_a_fit_is_a_training_of_the_command_line(tmp_path, regressor):
         MoleculeClassifier.load(path)
 
 
+@pytest.mark.parametrize(
+    ("values", "virtual_node"),
+    [({}, True), ({"model": "gine"}, False), ({"options": {"model.virtual_node": False}}, False)],
+)
+def test_it_begins_with_what_the_command_line_does(values, virtual_node):
+    assert MoleculeRegressor(**values)._config(0).model.virtual_node is virtual_node
+
+
 def test_runs_of_the_command_line_are_loaded(tmp_path):
     config = small_config(
         data=write_csv(tmp_path / "a.csv", task="binary"), targets="y", epochs=1, out=tmp_path / "run"

@@ -121,7 +121,11 @@ CHOICES = (
         "model.edge_values",
     ),
     Choice(
-        "--virtual-node/--no-virtual-node", bool, _MODEL, "One more node, joined to all others.", "model.virtual_node"
+        "--virtual-node/--no-virtual-node",
+        bool,
+        _MODEL,
+        "One more node, joined to all others; usual for pLSTM on molecules.",
+        "model.virtual_node",
     ),
     Choice(
         "--order",
@@ -167,13 +171,15 @@ def with_choices(command: Callable[..., None]) -> Callable[..., None]:
 
 def command_of(config: "TrainConfig", series: Mapping[str, Sequence[int]]) -> str:
     """The command that makes a run, or a series with its ``seeds`` and ``folds``, from nothing."""
-    from plstm_graph.train.config import TrainConfig, flat
+    from plstm_graph.train.config import TrainConfig, default_config, flat, override
 
     flags = {choice.field or choice.name: choice.flag for choice in CHOICES}
     decided = {"out", *(name[:-1] for name in series), *(("model.width",) if config.budget else ())}
     words = ["plstm-graph", "train"]
-    usual = TrainConfig()
-    defaults = flat(replace(usual, model=type(config.model)())) | {"model.model": usual.model.model}
+    model = config.model.model
+    usual = default_config(config.data, model)
+    own = {"data": TrainConfig.data, "model.model": usual.model.model}
+    defaults = flat(override(usual, {"model.model": model})) | own
     for name, value in flat(config).items():
         if value == defaults[name] or name in decided:
             continue

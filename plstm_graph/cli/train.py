@@ -198,7 +198,8 @@ def _config(
     data = str(given.get("data") or from_file.get("data") or TrainConfig.data)
     name = stem(data)
     out = out or from_file.get("out") or str(Path("runs") / name)
-    base, found = default_config(data), stored_search(out) if resume else None
+    model = given.get("model.model") or from_file.get("model", {}).get("model")
+    base, found = default_config(data, model), stored_search(out) if resume else None
     stored = stored_series(out) if resume else None
     if found:
         base, own = found

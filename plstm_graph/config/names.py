@@ -42,6 +42,13 @@ TRIANGLES
 DATA_SETS = tuple(_DATA_SETS.split())
 """Keys of ``plstm_graph.data.DATASETS``."""
 
+_MOLECULES = """
+nav17 esol freesolv lipo pcba muv hiv bace bbbp tox21 toxcast sider clintox
+"""
+
+MOLECULES = tuple(name for name in DATA_SETS if name.startswith("ogbg-mol") or name in _MOLECULES.split())
+"""Those of them that are molecules with SMILES."""
+
 TU_COLLECTION = tuple(_TU_COLLECTION.split())
 """The TU Dortmund collection (Morris et al. 2020) as it was in 2026; any other set of it is ``tu:NAME``."""
 
@@ -160,6 +167,12 @@ def check_data_set(name: str, root: str | Path | None = None) -> None:
     end = "" if text.endswith("?") else "."
     more = f"or give a .csv file, or {TU_PREFIX}NAME for any set of the TU collection"
     raise DataError(f"{text}{end} See 'plstm-graph datasets', {more}")
+
+
+def of_molecules(name: str) -> bool:
+    """Tell whether data are molecules by their name alone: a data set of them, or a file other than a prepared one."""
+    known = name.casefold() in {each.casefold() for each in MOLECULES}
+    return known or (Path(name).suffix not in ("", ".pt") and not name.startswith((AIG_PREFIX, TU_PREFIX)))
 
 
 def placed(name: str) -> str:

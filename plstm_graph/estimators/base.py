@@ -25,7 +25,7 @@ from plstm_graph.tasks import Task
 from plstm_graph.train.answering import Answering
 from plstm_graph.train.checkpoint import META, Meta, read
 from plstm_graph.train.checkpoint_io import AtomicCheckpointIO
-from plstm_graph.train.config import TrainConfig, flat, override
+from plstm_graph.train.config import FOR_MOLECULES, TrainConfig, flat, override
 from plstm_graph.train.folders import locate
 from plstm_graph.train.infer import answers, embeddings
 from plstm_graph.train.restored import check_reads_molecules, restored
@@ -42,6 +42,11 @@ FIELDS = {
     "device": "accelerator",
 }
 """Where a parameter is not called like its field of :class:`plstm_graph.train.TrainConfig`."""
+
+
+def usual(model: str) -> TrainConfig:
+    """What an estimator of a model is trained with where nothing else is asked for, but for the name of its data."""
+    return override(TrainConfig(), FOR_MOLECULES.get(model, {}) | {"model.model": model})
 
 
 class OfMolecules(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -133,7 +138,8 @@ class OfMolecules(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def _config(self, seed: int) -> TrainConfig:
         given = {FIELDS.get(name, name): getattr(self, name) for name in self._fields()}
         values = {name: value for name, value in given.items() if value is not None} | {"seed": seed}
-        return override(TrainConfig(), {"data": NAME, **values, **(self.options or {})})
+        values |= self.options or {}
+        return override(usual(str(values.get("model.model", "plstm"))), {"data": NAME, **values})
 
     def _fields(self) -> list[str]:
         return [name for name in self._get_param_names() if name not in ("validation_fraction", "options")]
@@ -188,16 +194,17 @@ class OfMolecules(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         content = read(path)
         learner, meta = restored(content, locate(path), device)
         check_reads_molecules(meta, path)
-        config, usual = flat(meta.train_config), flat(TrainConfig())
+        config = flat(meta.train_config)
+        expected = flat(usual(meta.train_config.model.model))
         found = cls(device=device)
         names = {FIELDS.get(name, name): name for name in found._fields() if name not in ("device", "out")}
         own = {
             name: config[field]
             for field, name in names.items()
-            if field in config and config[field] != usual.get(field)
+            if field in config and config[field] != expected.get(field)
         }
         known = {*names, "data", "root", "targets", "smiles_column", "task", "split", "accelerator", "out", "budget"}
-        more = {name: value for name, value in config.items() if name not in known and value != usual.get(name)}
+        more = {name: value for name, value in config.items() if name not in known and value != expected.get(name)}
         found.set_params(**own, options=more or None)
         found.learner_ = learner
         found._check(path)

@@ -13,7 +13,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from plstm_graph.config.architectures import architecture
 from plstm_graph.config.models import RENAMED, AnyConfig, ModelConfig
-from plstm_graph.config.names import AIG_PREFIX, DATA_SETS, DESCRIPTORS, placed
+from plstm_graph.config.names import AIG_PREFIX, DATA_SETS, DESCRIPTORS, of_molecules, placed
 from plstm_graph.errors import ConfigError, missing_extra, unknown
 from plstm_graph.io.files import atomic_write, expanded
 
@@ -58,6 +58,8 @@ DEFAULTS["digits"] = _IMAGES | {
 }
 """By data set: values, by flat name, that suit it better than the defaults of :class:`TrainConfig`, which are for
 molecules."""
+FOR_MOLECULES: dict[str, dict[str, Any]] = {"plstm": {"model.virtual_node": True}}
+"""By network: values that suit molecules better than its own defaults (``benchmarks/configs/ablation_small.toml``)."""
 
 
 @dataclass(frozen=True)
@@ -185,12 +187,20 @@ def flat(config: TrainConfig) -> dict[str, Any]:
     return own | {f"model.{item.name}": getattr(config.model, item.name) for item in fields(config.model)}
 
 
-def default_config(data: str) -> TrainConfig:
+def default_config(data: str, model: str | None = None) -> TrainConfig:
     """What a run on a data set is where nothing else is asked for, as on the command line.
 
-    ``TrainConfig(data=...)`` itself does not look at the data: its defaults are those for molecules.
+    ``TrainConfig(data=...)`` itself does not look at the data: see :data:`DEFAULTS` and :data:`FOR_MOLECULES`.
+
+    Args:
+        data: name of a data set, or path of a file.
+        model: name of the model that the config is for, if it is not the one that is usual for the data. It is still to
+            be set.
     """
-    return override(TrainConfig(), DEFAULTS.get(data.casefold(), {}) | {"data": data})
+    values = DEFAULTS.get(data.casefold(), {})
+    if of_molecules(data):
+        values = FOR_MOLECULES.get(model or ModelConfig.model, {}) | values
+    return override(TrainConfig(), values | {"data": data})
 
 
 def override(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:

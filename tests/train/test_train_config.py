@@ -10,6 +10,7 @@ from plstm_graph.errors import ConfigError
 from plstm_graph.train.config import (
     TrainConfig,
     config_hash,
+    default_config,
     differences,
     from_dict,
     override,
@@ -133,3 +134,24 @@ def test_yes_and_no(value: Any, meant: bool) -> None:
 def test_neither_yes_nor_no(value: Any) -> None:
     with pytest.raises(ConfigError, match=r"model.degrees must be true or false"):
         override(TrainConfig(), {"model.degrees": value})
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "virtual_node"),
+    [
+        ("nav17", None, True),
+        ("ogbg-molhiv", "plstm", True),
+        ("ESOL", None, True),
+        ("my.csv", None, True),
+        ("folder/new.sdf.gz", None, True),
+        ("nav17", "gine", False),
+        ("MUTAG", None, False),
+        ("carry", None, False),
+        ("molhiv.pt", None, False),
+        ("aig:some.folder", None, False),
+    ],
+)
+def test_molecules_get_a_virtual_node_from_plstm(data: str, model: str | None, virtual_node: bool) -> None:
+    config = default_config(data, model)
+    assert (config.data, config.model.virtual_node) == (data, virtual_node)
+    assert config.model.model == "plstm"  # the name that is given is still to be set

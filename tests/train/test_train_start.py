@@ -200,7 +200,11 @@ def test_the_command_of_a_series_names_all_that_joined_it(tmp_path: Path) -> Non
         {"targets": ("a b", "c")},
         {"budget": "300k", "model_width": 72, "model_heads": 4},
         {"compile": True, "model_edge_features": False, "model_virtual_node": True, "split_seed": 3},
+        {"model_virtual_node": False},
+        {"model_model": "gine", "model_virtual_node": True},
         {"model_model": "fingerprint", "model_trees": 7},
+        {"data": "carry", "model_transition": "tanh", "weight_decay": 0.01},
+        {"data": "digits", "model_model": "vit", "model_patch_size": 4},
         {"lr": 3e-4, "split": "scaffold", "metric": "mae", "model_order": "random", "root": "/a b"},
     ],
 )
