@@ -1,13 +1,13 @@
 """What loads on first use: names of a package, and modules that other packages import before anyone needs them."""
 
-import atexit
-import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 from typing import Any
+
+from plstm_graph.io.collecting import uncollected
 
 COMPILER, LOOPS = "torch._dynamo", "numba"
 UNUSED = (COMPILER, "torch._meta_registrations", "torch_geometric.datasets", LOOPS, "scipy.linalg.cython_blas")
@@ -42,20 +42,12 @@ def loaded_on_use(
 def quick_start() -> Iterator[None]:
     """Around the imports of a process of our own that predicts and compiles nothing.
 
-    Modules in :data:`UNUSED` load when they are used, if ever, and nobody looks for garbage among what is imported,
-    now or later: all of it stays.
+    Modules in :data:`UNUSED` load when they are used, if ever.
     """
     for name in UNUSED:
         sys.modules.setdefault(name, _PutOff(name))
-    collects = gc.isenabled()
-    gc.disable()
-    try:
+    with uncollected():
         yield
-    finally:
-        gc.freeze()
-        atexit.register(gc.unfreeze)  # extension modules complain of what is never given back
-        if collects:
-            gc.enable()
 
 
 def is_put_off(name: str) -> bool:
