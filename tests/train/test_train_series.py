@@ -261,7 +261,7 @@ def test_the_command_line(tmp_path: Path, shared_data: Path) -> None:
     found = invoke(*words, "--folds", "0-1", "--seeds", "4,6")
     assert found.exit_code == 0, found.output
     names = [f"fold-{fold}_seed-{seed}" for seed in (4, 6) for fold in (0, 1)]
-    done = re.findall(r"^\[(\d)/4\] (\S+): accuracy valid \S+ test \S+ \(\S+ min\)$", found.stderr, re.MULTILINE)
+    done = re.findall(r"^\[(\d)/4\] (\S+): accuracy valid \S+ test \S+ \([^)]+\)$", found.stderr, re.MULTILINE)
     assert done == [(str(number), name) for number, name in enumerate(names, start=1)]
     rows = read_lines(out / "runs.jsonl")
     means = [sum(row["test"]["accuracy"] for row in rows if row["seed"] == seed) / 2 for seed in (4, 6)]
