@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 
 CIP, OGB = "cip-molecule", "ogb-molecule"
 FEATURISERS = (CIP, OGB)
-BOND, LETTER = 18, 9  # of drawings, in pixels: two thirds of a bond where there is room, the least height of a letter
 """How a SMILES becomes a graph: OGB's features as they are, or with CIP labels in place of OGB's chirality tags, which
 follow the order of neighbours in the SMILES."""
 CIP_LABELS = {"R": 1, "S": 2, "r": 3, "s": 4}
@@ -32,6 +31,8 @@ CHIRALITY = 1
 """Column of ``x``."""
 AT_ONCE = 4096
 """Molecules that are lists of numbers at a time, on the way to tensors."""
+BOND, LETTER = 18, 9
+"""Of drawings, in pixels: length of a bond where there is room, and the least height of a letter."""
 _MAP = re.compile(r"(\[[^\[\]]*):\d+\]")
 
 
