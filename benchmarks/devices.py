@@ -26,7 +26,8 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from plstm_graph.train import TrainConfig, train
-from plstm_graph.train.config import default_config, from_dict, override, read_toml, write_toml
+from plstm_graph.train.config import from_dict, override, read_toml, write_toml
+from plstm_graph.train.defaults import default_config
 
 RESULTS = "devices.jsonl"
 SAME = {"model.norm": "layer", "model.rwse": 0, "model.dropout": 0.0, "precision": "64-true", "accelerator": "cpu"}

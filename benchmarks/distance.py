@@ -24,7 +24,7 @@ from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.paths import NODES, SHARES, Paths, carry
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.nn.dagnn import DAGNN
-from plstm_graph.train.config import default_config
+from plstm_graph.train.defaults import default_config
 from plstm_graph.transforms import line_dag
 
 BATCH = 32

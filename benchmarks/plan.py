@@ -12,7 +12,8 @@ import records
 from plstm_graph.config.architectures import FINGERPRINT, architecture
 from plstm_graph.config.models import RENAMED
 from plstm_graph.errors import ConfigError, unknown
-from plstm_graph.train.config import TrainConfig, config_hash, default_config, from_dict, to_dict
+from plstm_graph.train.config import TrainConfig, config_hash, from_dict, to_dict
+from plstm_graph.train.defaults import default_config
 from plstm_graph.train.shared import READ_FROM
 
 # What a forest reads of a config; the rest is for networks.

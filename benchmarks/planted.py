@@ -9,7 +9,8 @@ from torch_geometric.data import Data
 
 from plstm_graph.data import GraphDataset
 from plstm_graph.data.dataset import MOLECULE
-from plstm_graph.data.molecules import contrib_folder, read_molecules
+from plstm_graph.data.molecules import read_molecules
+from plstm_graph.data.smiles import contrib_folder
 from plstm_graph.errors import DataError
 from plstm_graph.tasks import Regression
 

@@ -307,8 +307,8 @@ def canonical_rank(data: Data) -> Tensor:
     """A rank that depends on the molecule, not on its numbering, [N]; see :class:`OrientDAG`."""
     reason = "no molecule"
     if "smiles" in data:
-        from plstm_graph.data.molecules import UnreadableSMILES
         from plstm_graph.data.molecules import canonical_rank as from_smiles
+        from plstm_graph.data.smiles import UnreadableSMILES
 
         try:
             rank = from_smiles(data.smiles)

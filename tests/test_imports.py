@@ -29,8 +29,8 @@ GROUPS = (
 GROUP = {name: place for place, names in enumerate(GROUPS) for name in names}
 
 HOMES = {
-    "rdkit": ("data/molecules.py",),
-    "ogb": ("data/molecules.py",),
+    "rdkit": ("data/smiles.py",),
+    "ogb": ("data/smiles.py",),
     "pytorch_lightning": ("train/",),
     "lightning": (),
     "sklearn": (
@@ -212,7 +212,7 @@ def test_the_checks_can_fail():
     assert wrong_way("data/molecules.py", "from plstm_graph.nn.encoders import AtomEncoder") == ["nn"]
     assert away_from_home("nn/conv.py", "def f():\n    import rdkit.Chem") == ["rdkit"]
     assert away_from_home("nn/conv.py", "if TYPE_CHECKING:\n    import rdkit.Chem") == []
-    assert away_from_home("data/molecules.py", "from rdkit import Chem") == []
+    assert away_from_home("data/smiles.py", "from rdkit import Chem") == []
     assert away_from_home("train/run.py", "importlib.import_module('ogb')") == ["ogb"]
 
 

@@ -171,7 +171,8 @@ def with_choices(command: Callable[..., None]) -> Callable[..., None]:
 
 def command_of(config: "TrainConfig", series: Mapping[str, Sequence[int]]) -> str:
     """The command that makes a run, or a series with its ``seeds`` and ``folds``, from nothing."""
-    from plstm_graph.train.config import TrainConfig, default_config, flat, override
+    from plstm_graph.train.config import TrainConfig, flat, override
+    from plstm_graph.train.defaults import default_config
 
     flags = {choice.field or choice.name: choice.flag for choice in CHOICES}
     decided = {"out", *(name[:-1] for name in series), *(("model.width",) if config.budget else ())}

@@ -184,7 +184,8 @@ def _config(
 
     And the seeds and folds of a series, none for a single run.
     """
-    from plstm_graph.train.config import TrainConfig, default_config, from_dict, override, read_toml
+    from plstm_graph.train.config import TrainConfig, from_dict, override, read_toml
+    from plstm_graph.train.defaults import default_config
     from plstm_graph.train.folders import numbers, stored_search, stored_series
     from plstm_graph.train.results import stored_config
 

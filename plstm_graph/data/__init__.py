@@ -8,9 +8,11 @@ if TYPE_CHECKING:
     from plstm_graph.data.aiger import read_aiger
     from plstm_graph.data.dataset import DatasetInfo, GraphDataset
     from plstm_graph.data.datasets import DATASETS, load, load_graphs
-    from plstm_graph.data.molecules import Rejected, depict, fingerprints, layout, scaffold, smiles_to_data
+    from plstm_graph.data.depiction import depict, layout
+    from plstm_graph.data.molecules import Rejected, fingerprints, smiles_to_data
     from plstm_graph.data.packed import PackedGraphs, PackedLoader
     from plstm_graph.data.prepared import PreparedDataset, read_prepared, write_prepared
+    from plstm_graph.data.smiles import scaffold
     from plstm_graph.data.smiles_files import load_csv
     from plstm_graph.data.splits import SPLITS, make_split
     from plstm_graph.data.tables import read_smiles
@@ -48,9 +50,9 @@ _HOME = {
     "PreparedDataset": "prepared",
     "Rejected": "molecules",
     "SPLITS": "splits",
-    "depict": "molecules",
+    "depict": "depiction",
     "fingerprints": "molecules",
-    "layout": "molecules",
+    "layout": "depiction",
     "load": "datasets",
     "load_csv": "smiles_files",
     "load_graphs": "datasets",
@@ -58,7 +60,7 @@ _HOME = {
     "read_aiger": "aiger",
     "read_prepared": "prepared",
     "read_smiles": "tables",
-    "scaffold": "molecules",
+    "scaffold": "smiles",
     "smiles_to_data": "molecules",
     "write_prepared": "prepared",
 }

@@ -13,7 +13,8 @@ from plstm_graph.data.descriptors import Descriptors, check_kinds, describe
 from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.examples import Digests, Examples, Graphs, Part, take
 from plstm_graph.data.features import ATOM_SIZES, BOND_SIZES, FeatureSpec
-from plstm_graph.data.molecules import CIP, Rejected, same_molecules
+from plstm_graph.data.molecules import CIP, Rejected
+from plstm_graph.data.smiles import same_molecules
 from plstm_graph.data.source import Fill
 from plstm_graph.data.splits import GROUPED, Split, make_split
 from plstm_graph.data.stacked import StackedGraphs, first, values, with_attributes

@@ -14,13 +14,8 @@ from torch_geometric.data import Data
 
 from plstm_graph.config.names import DESCRIPTORS
 from plstm_graph.data.features import FeatureSpec
-from plstm_graph.data.molecules import (
-    UnreadableSMILES,
-    canonical,
-    descriptor_names,
-    fingerprints,
-    rdkit_descriptors,
-)
+from plstm_graph.data.molecules import descriptor_names, fingerprints, rdkit_descriptors
+from plstm_graph.data.smiles import UnreadableSMILES, canonical
 from plstm_graph.data.stacked import with_attributes
 from plstm_graph.data.tables import Table, read_rows
 from plstm_graph.errors import ConfigError, DataError, listed, unknown

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from plstm_graph.data.dataset import MOLECULE, DatasetInfo, GraphDataset
-from plstm_graph.data.molecules import CIP, contrib_folder, read_molecules
+from plstm_graph.data.molecules import CIP, read_molecules
+from plstm_graph.data.smiles import contrib_folder
 from plstm_graph.errors import DataError
 
 

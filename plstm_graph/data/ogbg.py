@@ -15,7 +15,8 @@ from torch_geometric.data import Data
 from plstm_graph.data import source
 from plstm_graph.data.dataset import MOLECULE, DatasetInfo, GraphDataset
 from plstm_graph.data.features import FeatureSpec
-from plstm_graph.data.molecules import OGB, UnreadableSMILES, canonical_rank
+from plstm_graph.data.molecules import OGB, canonical_rank
+from plstm_graph.data.smiles import UnreadableSMILES
 from plstm_graph.data.splits import OFFICIAL, Split
 from plstm_graph.data.stacked import Stacked
 from plstm_graph.errors import DataError, missing_extra

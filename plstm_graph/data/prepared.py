@@ -22,7 +22,8 @@ from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.data.descriptors import Descriptors, check_kinds
 from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.features import FeatureSpec
-from plstm_graph.data.molecules import Rejected, scaffold
+from plstm_graph.data.molecules import Rejected
+from plstm_graph.data.smiles import scaffold
 from plstm_graph.data.source import narrow, read_bytes
 from plstm_graph.data.splits import Split, group_split
 from plstm_graph.data.stacked import NODES, Joined, StackedGraphs, values

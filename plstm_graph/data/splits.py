@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from torch_geometric.data import Data
 
-from plstm_graph.data import molecules
 from plstm_graph.data.column_splits import Split, folds_of_groups, named_split, time_split
+from plstm_graph.data.smiles import scaffold
 from plstm_graph.data.stacked import values
 from plstm_graph.errors import ConfigError, DataError, missing_extra, unknown
 from plstm_graph.tasks import Task
@@ -83,7 +83,7 @@ def make_split(
     if None in (texts := values(graphs, "smiles")):
         raise DataError("a scaffold split needs molecules, but these graphs have no SMILES; use 'random' or 'folds'")
     if kind == "scaffold-folds":
-        return folds_of_groups([molecules.scaffold(text) for text in texts], FOLDS, seed=seed, fold=fold)
+        return folds_of_groups([scaffold(text) for text in texts], FOLDS, seed=seed, fold=fold)
     return scaffold_split(texts, seed=seed)
 
 
@@ -104,7 +104,7 @@ def scaffold_split(smiles: Sequence[str], *, seed: int = 0) -> Split:
     index sets of OGB exactly, but for a few molecules whose scaffold there depends on how the SMILES was written (2 of
     2,039 in ogbg-molbbbp); any other seed shuffles among the groups of one size.
     """
-    return group_split([molecules.scaffold(text) for text in smiles], seed=seed)
+    return group_split([scaffold(text) for text in smiles], seed=seed)
 
 
 def group_split(owners: Sequence[Hashable], *, seed: int = 0, what: str = "scaffold") -> Split:

@@ -11,7 +11,7 @@ from pathlib import Path
 from plstm_graph.data import source
 from plstm_graph.data.dialect import read_cells, read_text
 from plstm_graph.data.formats import reader_of
-from plstm_graph.data.molecules import parse
+from plstm_graph.data.smiles import parse
 from plstm_graph.errors import DataError, listed, unknown
 from plstm_graph.io.files import kind
 from plstm_graph.tasks import LARGEST

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from plstm_graph.data.molecules import Layout, layout
+from plstm_graph.data.depiction import Layout, layout
 from plstm_graph.draw import marks
 from plstm_graph.draw.marks import BOTH, INK, MUTED, NOTE
 from plstm_graph.draw.molecule import draw_bonds, turned

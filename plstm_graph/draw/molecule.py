@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from plstm_graph.data.molecules import Layout
+from plstm_graph.data.depiction import Layout
 from plstm_graph.draw.marks import INK
 from plstm_graph.draw.style import CYCLE
 

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plstm_graph.data.molecules import Layout, canonical_rank, layout
+from plstm_graph.data.depiction import Layout, layout
+from plstm_graph.data.molecules import canonical_rank
 from plstm_graph.draw import marks
 from plstm_graph.draw.molecule import turned
 from plstm_graph.line_dag import LineDAG

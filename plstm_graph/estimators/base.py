@@ -25,7 +25,8 @@ from plstm_graph.tasks import Task
 from plstm_graph.train.answering import Answering
 from plstm_graph.train.checkpoint import META, Meta, read
 from plstm_graph.train.checkpoint_io import AtomicCheckpointIO
-from plstm_graph.train.config import FOR_MOLECULES, TrainConfig, flat, override
+from plstm_graph.train.config import TrainConfig, flat, override
+from plstm_graph.train.defaults import FOR_MOLECULES
 from plstm_graph.train.folders import locate
 from plstm_graph.train.infer import answers, embeddings
 from plstm_graph.train.restored import check_reads_molecules, restored

@@ -2,72 +2,29 @@
 
 import hashlib
 import json
-import math
 import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from plstm_graph.config.architectures import architecture
 from plstm_graph.config.models import RENAMED, AnyConfig, ModelConfig
-from plstm_graph.config.names import AIG_PREFIX, DATA_SETS, DESCRIPTORS, of_molecules, placed
+from plstm_graph.config.names import AIG_PREFIX, DESCRIPTORS, placed
+from plstm_graph.config.typed import convert
 from plstm_graph.errors import ConfigError, missing_extra, unknown
 from plstm_graph.io.files import atomic_write, expanded
 
 MAX_SEED = 2**32 - 1  # numpy's
-
-_PATHS = {
-    "epochs": 32,
-    "batch_size": 32,
-    "weight_decay": 0.0,
-    "model.layers": 2,
-    "model.heads": 4,
-    "model.local": "none",
-}
-_PATHS |= {
-    "model.transition": "saturating",
-    "model.output_norm": "soft",
-    "model.norm": "layer",
-    "model.dropout": 0.0,
-    "model.rwse": 0,
-}
-_PLAIN = {"model.local": "none", "model.dropout": 0.0, "model.rwse": 0}
-_IMAGES = {"model.model": "plstm-vision", "weight_decay": 0.05, "clip": 1.0}
-DEFAULTS: dict[str, dict[str, Any]] = {
-    name: _PATHS for name in DATA_SETS if name.partition("-")[0] in ("carry", "transfer")
-}
-DEFAULTS |= {name: _PLAIN | {"model.pooling": "sinks"} for name in DATA_SETS if name.startswith("neighborsmatch-")}
-DEFAULTS |= {name: _PLAIN | {"model.order": "canonical-bfs"} for name in DATA_SETS if name.startswith("echo-")}
-DEFAULTS["arrow"] = _IMAGES | {
-    "epochs": 50,
-    "batch_size": 128,
-    "lr": 1e-4,
-    "warmup_epochs": 1,
-    "also": ("arrow-384",),
-    "model.heads": 6,
-}
-DEFAULTS["digits"] = _IMAGES | {
-    "epochs": 30,
-    "model.width": 64,
-    "model.heads": 4,
-    "model.layers": 4,
-    "model.patch_size": 2,
-}
-"""By data set: values, by flat name, that suit it better than the defaults of :class:`TrainConfig`, which are for
-molecules."""
-FOR_MOLECULES: dict[str, dict[str, Any]] = {"plstm": {"model.virtual_node": True}}
-"""By network: values that suit molecules better than its own defaults (``benchmarks/configs/ablation_small.toml``)."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """A training run. The defaults are the main job: activity of 1,017 molecules that ship with RDKit.
 
-    They do not depend on ``data``; :func:`default_config` begins with what suits a data set (:data:`DEFAULTS`), as the
-    command line does.
+    They do not depend on ``data``; :func:`~plstm_graph.train.defaults.default_config` begins with what suits a data
+    set, as the command line does.
 
     Args:
         data: name of a data set, or path of a CSV file with SMILES and targets.
@@ -187,22 +144,6 @@ def flat(config: TrainConfig) -> dict[str, Any]:
     return own | {f"model.{item.name}": getattr(config.model, item.name) for item in fields(config.model)}
 
 
-def default_config(data: str, model: str | None = None) -> TrainConfig:
-    """What a run on a data set is where nothing else is asked for, as on the command line.
-
-    ``TrainConfig(data=...)`` itself does not look at the data: see :data:`DEFAULTS` and :data:`FOR_MOLECULES`.
-
-    Args:
-        data: name of a data set, or path of a file.
-        model: name of the model that the config is for, if it is not the one that is usual for the data. It is still to
-            be set.
-    """
-    values = DEFAULTS.get(data.casefold(), {})
-    if of_molecules(data):
-        values = FOR_MOLECULES.get(model or ModelConfig.model, {}) | values
-    return override(TrainConfig(), values | {"data": data})
-
-
 def override(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
     """Copy of ``config`` with values set by flat name (``lr``, ``model.width``), typed by the field they go to.
 
@@ -319,41 +260,3 @@ def config_hash(config: TrainConfig) -> str:
     data = os.path.basename(config.data) if os.path.isabs(config.data) else config.data
     text = json.dumps(to_dict(replace(config, data=data, root=None, out=None)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def convert(key: str, value: Any, hint: Any) -> Any:
-    """``value`` (text of a command line, or a TOML value) as the type ``hint`` of field ``key``."""
-    if get_origin(hint) in (Union, UnionType):
-        options = [option for option in get_args(hint) if option is not NoneType]
-        if value is None or (isinstance(value, str) and value.lower() == "none" and options != get_args(hint)):
-            return None
-        hint = options[0]
-    if get_origin(hint) is tuple:
-        parts = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value)
-        return tuple(convert(key, part, get_args(hint)[0]) for part in parts)
-    try:
-        return _scalar(value, hint)
-    except (TypeError, ValueError, OverflowError) as error:
-        kind = getattr(hint, "__name__", str(hint))
-        raise ConfigError(f"{key} must be {_KIND.get(kind, kind)} (got {value!r})") from error
-
-
-_KIND = {"int": "a whole number", "float": "a finite number", "bool": "true or false", "str": "text"}
-_BOOL = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-
-
-def _scalar(value: Any, hint: Any) -> Any:
-    if hint is bool:
-        text = str(value).lower()  # 0 and 1 of a TOML file are numbers
-        return _BOOL[text] if text in _BOOL else _reject()
-    if hint is str:
-        value = os.fspath(value) if isinstance(value, os.PathLike) else value
-        return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else _reject()
-    if isinstance(value, bool) or (hint is int and isinstance(value, float)):
-        _reject()
-    number = hint(value)
-    return number if math.isfinite(number) else _reject()
-
-
-def _reject() -> Any:
-    raise ValueError

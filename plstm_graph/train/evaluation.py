@@ -109,8 +109,8 @@ def _at_thresholds(checkpoint: str | PathLike[str], task: Task, chance: Tensor, 
 
 def _bounds(task: Task, given: Tensor) -> list[str]:
     """What to say of labels that are bounds."""
-    count = int(task.count(given)) - int(task.count(task.exact(given)))
-    return [f"{count} labels are bounds, and not scored"] if count else []
+    bounds = int(task.count(given)) - int(task.count(task.exact(given)))
+    return [f"{bounds} labels are bounds, and not scored"] if bounds else []
 
 
 def _pointed_at(data: str, meta: Meta) -> TrainConfig:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
+from plstm_graph.data.depiction import layout
 from plstm_graph.data.encodings import add_encodings
-from plstm_graph.data.molecules import layout, smiles_to_data
+from plstm_graph.data.molecules import smiles_to_data
 from plstm_graph.draw import draw_explanation
 from plstm_graph.models import explain as core
 from plstm_graph.train.infer import as_trained

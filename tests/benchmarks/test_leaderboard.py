@@ -13,7 +13,7 @@ from tables import board, leaderboard_table
 
 from plstm_graph.errors import ConfigError
 from plstm_graph.train import shared
-from plstm_graph.train.config import default_config
+from plstm_graph.train.defaults import default_config
 
 CONFIG = """
 title = "A small one"

@@ -6,7 +6,7 @@ from small_runs import molecules, small_config
 
 from plstm_graph.data import load
 from plstm_graph.data.column_splits import folds_of_groups, named_split, time_split
-from plstm_graph.data.molecules import scaffold
+from plstm_graph.data.smiles import scaffold
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.train import evaluate, train
 from plstm_graph.train.data import load_data, split_of

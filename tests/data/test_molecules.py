@@ -11,20 +11,9 @@ import torch
 from torch_geometric.data import Data
 
 from plstm_graph.data import load
-from plstm_graph.data.molecules import (
-    CHIRALITY,
-    Rejected,
-    canonical,
-    canonical_rank,
-    depict,
-    fingerprints,
-    layout,
-    parse,
-    read_molecules,
-    same_molecules,
-    scaffold,
-    smiles_to_data,
-)
+from plstm_graph.data.depiction import depict, layout
+from plstm_graph.data.molecules import CHIRALITY, Rejected, canonical_rank, fingerprints, read_molecules, smiles_to_data
+from plstm_graph.data.smiles import canonical, parse, same_molecules, scaffold
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.transforms import OrientDAG
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from plstm_graph.data import load
-from plstm_graph.data.molecules import contrib_folder
+from plstm_graph.data.smiles import contrib_folder
 
 
 def test_nav17() -> None:

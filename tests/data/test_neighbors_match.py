@@ -4,7 +4,8 @@ import torch
 
 from plstm_graph.data import load, neighbors_match
 from plstm_graph.train import train
-from plstm_graph.train.config import default_config, override
+from plstm_graph.train.config import override
+from plstm_graph.train.defaults import default_config
 
 
 def test_the_answer_stands_at_the_leaf_that_the_root_asks_for():

@@ -16,14 +16,14 @@ from small_runs import small_config
 
 from plstm_graph import LineDAG
 from plstm_graph.data import DATASETS, GraphDataset, load, ogbg
-from plstm_graph.data.molecules import _no_version_check
+from plstm_graph.data.smiles import without_version_check
 from plstm_graph.errors import DataError
 from plstm_graph.tasks import score
 from plstm_graph.train import evaluate, train
 from plstm_graph.train.module import Learner
 from plstm_graph.transforms import weisfeiler_lehman_rank
 
-with _no_version_check():
+with without_version_check():
     from ogb.graphproppred import Evaluator, PygGraphPropPredDataset
 
 

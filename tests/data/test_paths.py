@@ -10,7 +10,8 @@ from plstm_graph.data import load, paths
 from plstm_graph.data.paths import CARRIES, TRANSFERS
 from plstm_graph.errors import ConfigError
 from plstm_graph.train import train
-from plstm_graph.train.config import DEFAULTS, default_config, override
+from plstm_graph.train.config import override
+from plstm_graph.train.defaults import DEFAULTS, default_config
 
 
 def steps(graph: Data, source: int) -> list[int]:

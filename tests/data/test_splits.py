@@ -12,7 +12,7 @@ from torch_geometric.data import Data
 
 from plstm_graph.data import load
 from plstm_graph.data.dataset import MOLECULE, GraphDataset
-from plstm_graph.data.molecules import scaffold
+from plstm_graph.data.smiles import scaffold
 from plstm_graph.data.splits import FOLDS, fold_split, make_split, random_split, scaffold_split
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.tasks import Multiclass, Regression

@@ -11,7 +11,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Polygon
 
 from plstm_graph import LineDAG
-from plstm_graph.data.molecules import canonical_rank, layout, smiles_to_data
+from plstm_graph.data.depiction import layout
+from plstm_graph.data.molecules import canonical_rank, smiles_to_data
 from plstm_graph.draw import draw
 from plstm_graph.draw.explanation import _colours as _scores
 from plstm_graph.draw.line_graph import _colours, _line_graph, _molecule, _page

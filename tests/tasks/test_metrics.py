@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn import metrics as sk
 
-from plstm_graph.data.molecules import _no_version_check
+from plstm_graph.data.smiles import without_version_check
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.tasks import Binary, Multiclass, Ranking, Regression, Tokens, score
 
@@ -89,7 +89,7 @@ def test_a_prediction_that_is_not_finite_has_no_score() -> None:
 
 @pytest.mark.parametrize("targets", [1, 12])
 def test_rocauc_and_ap_are_those_of_scikit_learn_and_ogb(targets: int) -> None:
-    with _no_version_check():
+    with without_version_check():
         from ogb.graphproppred import Evaluator
 
     generator = torch.Generator().manual_seed(3)

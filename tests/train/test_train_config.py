@@ -10,7 +10,6 @@ from plstm_graph.errors import ConfigError
 from plstm_graph.train.config import (
     TrainConfig,
     config_hash,
-    default_config,
     differences,
     from_dict,
     override,
@@ -18,6 +17,7 @@ from plstm_graph.train.config import (
     to_dict,
     write_toml,
 )
+from plstm_graph.train.defaults import default_config
 
 
 def test_a_config_survives_toml(tmp_path: Path) -> None:

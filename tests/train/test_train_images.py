@@ -17,7 +17,8 @@ from plstm_graph.models.vision import ImageModel, build
 from plstm_graph.nn.captured import Captured
 from plstm_graph.tasks import Multiclass
 from plstm_graph.train import evaluate, export, train
-from plstm_graph.train.config import TrainConfig, default_config, override
+from plstm_graph.train.config import TrainConfig, override
+from plstm_graph.train.defaults import default_config
 from plstm_graph.train.evaluation import check_same_kind
 from plstm_graph.train.module import Learner
 from plstm_graph.train.outputs import outputs

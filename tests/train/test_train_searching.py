@@ -15,7 +15,8 @@ from plstm_graph.cli import app
 from plstm_graph.config.models import ForestConfig
 from plstm_graph.errors import ConfigError, PLSTMGraphError
 from plstm_graph.train import search
-from plstm_graph.train.config import TrainConfig, default_config, override
+from plstm_graph.train.config import TrainConfig, override
+from plstm_graph.train.defaults import default_config
 from plstm_graph.train.page import write_page
 from plstm_graph.train.results import read_lines
 from plstm_graph.train.searching import Range, default_space, read_space

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from plstm_graph.data.molecules import depict
+from plstm_graph.data.depiction import depict
 from plstm_graph.draw import answers
 from plstm_graph.draw.molecule import ELEMENTS
 from plstm_graph.errors import DataError, count

@@ -9,7 +9,8 @@ from plstm_graph.config.architectures import architecture
 from plstm_graph.config.models import ModelConfig, VisionConfig
 from plstm_graph.config.names import check_options
 from plstm_graph.errors import ConfigError
-from plstm_graph.train.config import DEFAULTS, TrainConfig, flat, override, read_toml
+from plstm_graph.train.config import TrainConfig, flat, override, read_toml
+from plstm_graph.train.defaults import DEFAULTS
 
 FILE_EXAMPLE = "lr = { low = 1e-4, high = 1e-2, log = true }, or below [model] width = [32, 64]"
 
@@ -57,7 +58,7 @@ def default_space(config: TrainConfig, fixed: Collection[str] = ()) -> Space:
 
     Learning rate, width, layers, dropout and pooling of every network of graphs; heads of those that have some; modes,
     local layer and orientation of pLSTM. What the data set brings of its own
-    (:data:`~plstm_graph.train.config.DEFAULTS`) is left as it is, and so is the width where a budget sets it.
+    (:data:`~plstm_graph.train.defaults.DEFAULTS`) is left as it is, and so is the width where a budget sets it.
 
     Args:
         config: the run.

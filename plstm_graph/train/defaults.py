@@ -1,0 +1,65 @@
+"""What a run is where nothing else is asked for, by data set and network."""
+
+from typing import Any
+
+from plstm_graph.config.models import ModelConfig
+from plstm_graph.config.names import DATA_SETS, of_molecules
+from plstm_graph.train.config import TrainConfig, override
+
+_PATHS = {
+    "epochs": 32,
+    "batch_size": 32,
+    "weight_decay": 0.0,
+    "model.layers": 2,
+    "model.heads": 4,
+    "model.local": "none",
+}
+_PATHS |= {
+    "model.transition": "saturating",
+    "model.output_norm": "soft",
+    "model.norm": "layer",
+    "model.dropout": 0.0,
+    "model.rwse": 0,
+}
+_PLAIN = {"model.local": "none", "model.dropout": 0.0, "model.rwse": 0}
+_IMAGES = {"model.model": "plstm-vision", "weight_decay": 0.05, "clip": 1.0}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    name: _PATHS for name in DATA_SETS if name.partition("-")[0] in ("carry", "transfer")
+}
+DEFAULTS |= {name: _PLAIN | {"model.pooling": "sinks"} for name in DATA_SETS if name.startswith("neighborsmatch-")}
+DEFAULTS |= {name: _PLAIN | {"model.order": "canonical-bfs"} for name in DATA_SETS if name.startswith("echo-")}
+DEFAULTS["arrow"] = _IMAGES | {
+    "epochs": 50,
+    "batch_size": 128,
+    "lr": 1e-4,
+    "warmup_epochs": 1,
+    "also": ("arrow-384",),
+    "model.heads": 6,
+}
+DEFAULTS["digits"] = _IMAGES | {
+    "epochs": 30,
+    "model.width": 64,
+    "model.heads": 4,
+    "model.layers": 4,
+    "model.patch_size": 2,
+}
+"""By data set: values, by flat name, that suit it better than the defaults of :class:`TrainConfig`, which are for
+molecules."""
+FOR_MOLECULES: dict[str, dict[str, Any]] = {"plstm": {"model.virtual_node": True}}
+"""By network: values that suit molecules better than its own defaults (``benchmarks/configs/ablation_small.toml``)."""
+
+
+def default_config(data: str, model: str | None = None) -> TrainConfig:
+    """What a run on a data set is where nothing else is asked for, as on the command line.
+
+    ``TrainConfig(data=...)`` itself does not look at the data: see :data:`DEFAULTS` and :data:`FOR_MOLECULES`.
+
+    Args:
+        data: name of a data set, or path of a file.
+        model: name of the model that the config is for, if it is not the one that is usual for the data. It is still to
+            be set.
+    """
+    values = DEFAULTS.get(data.casefold(), {})
+    if of_molecules(data):
+        values = FOR_MOLECULES.get(model or ModelConfig.model, {}) | values
+    return override(TrainConfig(), values | {"data": data})
