@@ -8,6 +8,7 @@ from plot import IN_HALF, hardware
 from tables import latest
 
 from plstm_graph.grid import CHAIN_FORMS, FORMS, MODES, ChainGates, GridGates, choose_chain_form, choose_form
+from plstm_graph.grid.as_dag import faster
 from plstm_graph.grid.compiled import unfit
 from plstm_graph.grid.dispatch import COMPILED, COMPILED_CHAIN
 from plstm_graph.grid.matrix import matrix_bytes
@@ -87,7 +88,8 @@ def takes(rows: dict[str, Row]) -> str:
     first = able[0] if able else None
     if isinstance(given, ChainGates):
         return choose_chain_form(n, first)
-    return choose_form(device, n, matrix_bytes(given), given.mode, first)
+    edges = device == "cpu" and "propagate" in rows and faster(n, keys * values)
+    return choose_form(device, n, matrix_bytes(given), given.mode, first, edges)
 
 
 def forms_table(rows: list[Row], kind: str) -> str:

@@ -1,14 +1,23 @@
 """The same grids as line graphs: how every form is tested, and the way to whatever works on line graphs."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from plstm_graph.errors import ConfigError, ShapeError, unknown
+from plstm_graph.errors import BackendUnavailable, ConfigError, ShapeError, unknown
 from plstm_graph.gates import Gates
 from plstm_graph.grid.gates import DIRECTIONS, DOWN, RIGHT, GridGates
 from plstm_graph.line_dag import LineDAG
+from plstm_graph.ops import propagate
+from plstm_graph.ops.dispatch import compiled_backend
+
+WIDEST, DENSER, SMALL = 1024, 0.8, 512
+"""Numbers in a state, K · V, up to which loops over edges are the fastest form of a large image on a CPU, and pixels,
+as a share of K · V and at all, up to which others are faster (measured at K = V = 16, 32 and 64)."""
+MAX_BYTES = 2**27
+"""Of the states that a thread holds, those of one head of an image in one direction."""
 
 
 class GridDAG(NamedTuple):
@@ -75,3 +84,41 @@ def grid_dag(rows: int, columns: int, direction: str = "right-down", *, images: 
     dag = LineDAG.from_edge_index(edge_index, number.numel(), order="given", batch=batch)
     along_row = dag.src // max(columns, 1) == dag.dst // max(columns, 1)
     return GridDAG(dag, list(DIRECTIONS).index(direction), torch.where(along_row, RIGHT, DOWN), shape)
+
+
+def image(query: Tensor, key: Tensor, value: Tensor, gates: GridGates) -> Tensor:
+    """The operator on four line graphs. See :func:`plstm_graph.grid.image`."""
+    if gates.states > 1:
+        raise BackendUnavailable(
+            f"form 'propagate' cannot run here: it carries one state an edge, these gates have {gates.states}; "
+            "use form='tiles'"
+        )
+    if gates.source.dim() == 7:  # with an axis of the one state
+        source, transition, mark = gates.source[..., 0], gates.transition[..., 0, 0], gates.mark[..., 0]
+        gates = gates._replace(source=source, transition=transition, mark=mark)
+    images, _, rows, columns, _ = value.shape
+    grids = [_kept(rows, columns, name, images, str(value.device)) for name in DIRECTIONS]
+    query, key, value = (grids[0].nodes(x) for x in (query, key, value))
+    found = [propagate(query, key, value, grid.gates(gates, direct=not at), grid.dag) for at, grid in enumerate(grids)]
+    return grids[0].images(torch.stack(found).sum(0))
+
+
+def serves(query: Tensor, value: Tensor, gates: GridGates) -> bool:
+    """Whether ``"auto"`` should take it: a large image of narrow heads, on a CPU that has loops over edges."""
+    return (
+        value.device.type == "cpu"
+        and gates.states == 1
+        and faster(value.size(2) * value.size(3), query.size(-1) * value.size(-1))
+        and compiled_backend("auto", value.device) is not None
+    )
+
+
+def faster(pixels: int, state: int) -> bool:
+    """Whether loops over edges are faster than other forms on a CPU, for states of so many numbers, K · V."""
+    return state <= WIDEST and pixels > max(SMALL, DENSER * state) and 2 * pixels * state * 4 <= MAX_BYTES
+
+
+@lru_cache(maxsize=16)
+def _kept(rows: int, columns: int, direction: str, images: int, device: str) -> GridDAG:
+    grid = grid_dag(rows, columns, direction, images=images)
+    return grid._replace(dag=grid.dag.to(device), kind=grid.kind.to(device))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from plstm_graph.errors import ConfigError, ShapeError, unknown
-from plstm_graph.grid import chains, compiled, matrix, reference, tiled
+from plstm_graph.grid import as_dag, chains, compiled, matrix, reference, tiled
 from plstm_graph.grid.gates import (
     D_LEFT,
     D_RIGHT,
@@ -29,6 +29,7 @@ FORMS: dict[str, ImageForm] = {
     "rows": matrix.rows,
     "closed": matrix.closed,
     "tiles": tiled.tiled,
+    "propagate": as_dag.image,
     "numba": partial(compiled.image, "numba"),
     "triton": partial(compiled.image, "triton"),
     compiled.TILES: partial(compiled.image, compiled.TILES),
@@ -69,7 +70,9 @@ ONE_CHUNK = 256
 """Tokens up to which a chain is one chunk."""
 
 
-def choose_form(device: str, pixels: int, matrices: int, mode: str, compiled: str | None = None) -> str:
+def choose_form(
+    device: str, pixels: int, matrices: int, mode: str, compiled: str | None = None, edges: bool = False
+) -> str:
     """The form of an image that ``"auto"`` stands for.
 
     Args:
@@ -78,7 +81,10 @@ def choose_form(device: str, pixels: int, matrices: int, mode: str, compiled: st
         matrices: bytes of the gating matrices of four directions, see :func:`matrix.matrix_bytes`.
         mode: of the gates.
         compiled: the compiled form of this device, if it can run here.
+        edges: whether loops over edges are faster than any of them, see :func:`as_dag.serves`.
     """
+    if edges:
+        return "propagate"
     if compiled is not None:
         return compiled
     if pixels > DENSE.get(device, DENSE["cpu"]) or matrices > matrix.MAX_BYTES // 4:
@@ -132,7 +138,8 @@ def image(query: Tensor, key: Tensor, value: Tensor, gates: GridGates, *, form: 
     if form == "auto":
         pixels, matrices = value.size(2) * value.size(3), matrix.matrix_bytes(gates)
         fast = compiled_form(COMPILED, query, value, gates)
-        name = choose_form(value.device.type, pixels, matrices, gates.mode, fast)
+        edges = as_dag.serves(query, value, gates)
+        name = choose_form(value.device.type, pixels, matrices, gates.mode, fast, edges)
     taken, wide = _dtypes(name, query, key, value)
     given = gates.changed(partial(in_dtype, wide))._replace(direct=in_dtype(wide, gates.direct))
     with torch.autocast(value.device.type, enabled=False):

@@ -6,7 +6,9 @@ from grid_cases import Case, ChainCase
 
 from plstm_graph.errors import BackendUnavailable, ConfigError, ShapeError
 from plstm_graph.grid import FORMS, chain, choose_chain_form, choose_form, grid_dag, image, step
+from plstm_graph.grid.as_dag import faster
 from plstm_graph.grid.gates import MODES
+from plstm_graph.ops.dispatch import compiled_backend
 
 GIB = 2**30
 
@@ -24,6 +26,7 @@ GIB = 2**30
         (("cuda", 2**18, 2**40, "D-left"), "tiles"),
         (("xpu", 401, 2**20, "P"), "tiles"),
         (("cuda", 144, 2**20, "P", "kernels"), "kernels"),
+        (("cpu", 1024, 2**20, "P", "loops", True), "propagate"),
     ],
 )
 def test_auto_for_images(facts, want):
@@ -44,6 +47,24 @@ def test_auto_takes_what_the_rule_says(monkeypatch):
     monkeypatch.setitem(FORMS, rule, lambda *inputs: called.append(rule) or right(*inputs))
     image(*case.inputs())
     assert called == [rule]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "state", "want"),
+    [(1024, 1024, True), (576, 1024, False), (512, 9, False), (4096, 4096, False), (2**17, 256, False)],
+)
+def test_edges_are_faster_for_large_images_of_narrow_heads(pixels, state, want):
+    assert faster(pixels, state) == want
+
+
+def test_auto_goes_edge_by_edge_where_that_is_faster(monkeypatch):
+    called = []
+    right = FORMS["propagate"]
+    monkeypatch.setitem(FORMS, "propagate", lambda *inputs: called.append(1) or right(*inputs))
+    image(*Case(2, 257, "P", images=1, heads=1).inputs(torch.float32))
+    image(*Case(2, 256, "P", images=1, heads=1).inputs(torch.float32))
+    image(*Case(2, 257, "P", states=2, images=1, heads=1).inputs(torch.float32))
+    assert len(called) == int(compiled_backend("auto", torch.device("cpu")) is not None)
 
 
 def test_what_does_not_fit_is_refused():
