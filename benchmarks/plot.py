@@ -25,6 +25,7 @@ FORMS = {  # the same of what images are computed by
     "numba": ("#D55E00", "v"),
     "triton": ("#0072B2", "P"),
     "triton_tiles": ("#CC79A7", "X"),
+    "propagate": ("#332288", "h"),
     "general operator": ("#7F7F7F", "p"),
     "sdpa": ("#000000", "*"),
 }
