@@ -137,6 +137,8 @@ def stored_key(row: dict[str, Any]) -> str | None:
     if model.get("model") != FINGERPRINT:  # rows from before forests had a config of their own
         model = {name: value for name, value in model.items() if name not in FOREST_MODEL[1:]}
     content["model"] = model
+    if not content.get("capture"):  # rows from before it was left open; the numbers are the same
+        content.pop("capture", None)
     try:
         return Job(row["entry"], from_dict(content)).key
     except ConfigError:  # a setting that is no more

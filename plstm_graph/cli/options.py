@@ -152,7 +152,7 @@ CHOICES = (
     Choice("--patience", int, _FIT, "Epochs without a better validation metric; 0: never stop early."),
     Choice("--seed", int, _FIT, "Of weights, data order, dropout and split."),
     Choice("--compile", bool, _FIT, "Compile training steps: a minute more at first, then faster."),
-    Choice("--capture", bool, _FIT, "Passes as CUDA graphs: much faster on a GPU."),
+    Choice("--capture/--no-capture", bool, _FIT, "Passes as CUDA graphs, or not; by itself where that serves."),
     Choice("--accelerator", str, _FIT, "auto, cpu, gpu, ..."),
     Choice("--devices", str, _FIT, "How many, or which."),
     Choice("--num-nodes", int, _FIT, "Machines."),

@@ -17,7 +17,7 @@ from plstm_graph.nn.encoders import DescriptorEncoder
 from plstm_graph.tasks import Task
 from plstm_graph.train import results
 from plstm_graph.train.callbacks import Bar, Keeper, Reseed
-from plstm_graph.train.capture import capturable
+from plstm_graph.train.capture import chosen
 from plstm_graph.train.checkpoint import Meta
 from plstm_graph.train.compiling import check_compile
 from plstm_graph.train.config import TrainConfig, to_dict
@@ -76,8 +76,10 @@ def assemble(
     steps = packed["train"]
     if config.compile:
         check_compile(config.model, steps, device)
-    if config.capture:
-        steps = capturable(packed.pop("train"), config, task, model, device, trainer.world_size)
+    captured = chosen(steps, config, task, model, device, trainer.world_size)
+    if captured is not None:
+        steps = captured
+        packed.pop("train")
     loader = train_loader(
         steps, config.batch_size, config.seed, rank=trainer.global_rank, world_size=trainer.world_size
     )
@@ -90,7 +92,7 @@ def assemble(
         warmup_steps=config.warmup_epochs * len(loader),
         total_steps=config.epochs * len(loader),
         compile=config.compile,
-        capture=config.capture,
+        capture=captured is not None,
     )
     run = Run(config, dataset, start.split, parts | packed, learner, keeper, out, start, trainer.world_size)
     return run, trainer, loader

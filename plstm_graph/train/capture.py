@@ -1,5 +1,6 @@
-"""Whether the passes of a run can be CUDA graphs, found out before it trains."""
+"""Whether the passes of a run can be CUDA graphs, and should be, found out before it trains."""
 
+import logging
 import random
 
 import torch
@@ -16,8 +17,48 @@ from plstm_graph.tasks import Task
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.placement import Graphs
 
+log = logging.getLogger(__name__)
+
 WORTHWHILE, DRAWS = 0.5, 40
 """Share of batches that must be of the size that is captured, and batches drawn to find it."""
+PAYS = 300
+"""Steps of a run from which on recording them, a second or two, is gained back many times over."""
+POOLINGS, PRECISIONS = ("mean", "sum"), ("32-true", "bf16-mixed")
+"""Where nobody asked, only what has been recorded often is: these read-outs and precisions."""
+
+
+def chosen(
+    graphs: Graphs, config: TrainConfig, task: Task, model: nn.Module, device: torch.device, devices: int = 1
+) -> Graphs | None:
+    """What :func:`capturable` gives, if passes are to be CUDA graphs: because the config says so, or because it leaves
+    that open and they can be and pay; None if kernels are started one by one.
+
+    Raises:
+        ConfigError: the config asks for them, and they cannot be.
+    """
+    if config.capture:
+        return capturable(graphs, config, task, model, device, devices)
+    if config.capture is False or not _usual(config) or config.epochs * (len(graphs) // config.batch_size) < PAYS:
+        return None
+    try:
+        found = capturable(graphs, config, task, model, device, devices)
+    except ConfigError as error:
+        log.debug("steps go kernel by kernel: %s", error)
+        return None
+    log.info("training steps are captured as CUDA graphs")
+    return found
+
+
+def _usual(config: TrainConfig) -> bool:
+    """Whether a run has no more than what is recorded all the time."""
+    options = vars(config.model)
+    return (
+        not architecture(config.model.model).fixed
+        and options.get("pooling") in POOLINGS
+        and options.get("jk") == "last"
+        and not (options.get("edge_readout") or options.get("rings") or config.descriptors)
+        and config.precision in PRECISIONS
+    )
 
 
 def capturable(

@@ -58,7 +58,8 @@ class TrainConfig:
         patience: stop after so many epochs without a better validation metric; 0 never stops early.
         compile: run training steps through torch.compile, which takes a C compiler and about a minute.
         capture: record forward and backward pass as a CUDA graph each, which takes one GPU and seconds at first, and
-            spares most of the time where steps are short: molecules in batches of hundreds.
+            spares most of the time where the host is slower than the GPU, as with molecules; when not given, where
+            that is possible, usual and pays (``plstm_graph.train.capture``).
         accelerator, devices, num_nodes, precision: as pytorch-lightning's Trainer takes them.
         out: folder for results; nothing is written without one.
         budget: parameters of the network ("300k", "1.2M"); sets ``model.width`` (and halves ``model.heads`` where the
@@ -98,7 +99,7 @@ class TrainConfig:
     clip: float = 1.0
     patience: int = 0
     compile: bool = False
-    capture: bool = False
+    capture: bool | None = None
     accelerator: str = "auto"
     devices: str = "auto"
     num_nodes: int = 1

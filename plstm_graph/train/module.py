@@ -110,7 +110,12 @@ class Learner(Answering, pl.LightningModule):
         return labels * self.trainer.world_size / self._over_devices(labels).clamp(min=1)
 
     def _over_devices(self, number: Tensor) -> Tensor:
-        return self.trainer.strategy.reduce(number.clone(), reduce_op="sum")
+        """Sum over devices. Lightning's own makes the host wait for the device at a barrier, here in every step."""
+        if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+            return self.trainer.strategy.reduce(number.clone(), reduce_op="sum")
+        found = number.clone()
+        torch.distributed.all_reduce(found)
+        return found
 
     def on_validation_epoch_start(self) -> None:
         self._seen = []

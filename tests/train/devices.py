@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from pytorch_lightning.utilities import rank_zero_only
@@ -51,7 +52,8 @@ def run(folder: Path, devices: int) -> None:
         step = Learner.training_step
 
         def noted(self: Learner, *args: Any, step: Any = step, losses: list[float] = losses) -> Any:
-            loss = step(self, *args)
+            with mock.patch("torch.distributed.barrier", side_effect=AssertionError("a step waits for other devices")):
+                loss = step(self, *args)
             losses.append(float(self.trainer.strategy.reduce(loss.detach().clone(), reduce_op="mean")))
             return loss
 

@@ -15,7 +15,7 @@ from plstm_graph.models.graph import GraphModel
 from plstm_graph.nn import Captured
 from plstm_graph.tasks import Regression
 from plstm_graph.train import evaluate, train
-from plstm_graph.train.capture import capturable
+from plstm_graph.train.capture import capturable, chosen
 from plstm_graph.train.checkpoint import read
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -26,7 +26,7 @@ def test_a_captured_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.Monk
     """On a CPU, with the passes themselves in place of the graph: 32 graphs in four batches, one of them not full."""
     monkeypatch.setattr("torch.cuda.make_graphed_callables", passes_in_place)
     monkeypatch.setattr(
-        "plstm_graph.train.assembly.capturable", lambda graphs, config, *_: graphs.with_filler(config.batch_size)
+        "plstm_graph.train.capture.capturable", lambda graphs, config, *_: graphs.with_filler(config.batch_size)
     )
     filled, run = [], Captured.__call__
 
@@ -52,6 +52,38 @@ def test_a_captured_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.Monk
         torch.testing.assert_close(states[True][key], value, rtol=1e-6, atol=1e-6)
     again = evaluate(tmp_path / "captured-True", dataset, part="valid")
     assert again[metric] == pytest.approx(found[True]["valid"][metric], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "taken"),
+    [
+        ({}, True),
+        ({"model_model": "gine", "model_virtual_node": True}, True),
+        ({"capture": False}, False),
+        ({"epochs": 29}, False),  # 290 steps
+        ({"batch_size": 64}, False),
+        ({"model_pooling": "attention"}, False),
+        ({"model_jk": "cat"}, False),
+        ({"model_local": "gat"}, False),
+        ({"model_model": "gps"}, False),
+        ({"precision": "16-mixed"}, False),
+        ({"compile": True}, False),
+        ({"descriptors": ("rdkit2d",)}, False),
+    ],
+    ids=str,
+)
+def test_steps_are_captured_unasked_where_that_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], taken: bool
+) -> None:
+    monkeypatch.setattr("plstm_graph.train.capture.compiled_backend", lambda name, device: "triton")
+    config = small_config(**({"epochs": 30, "batch_size": 4} | options))
+    assert config.capture is options.get("capture")
+    packed = PackedGraphs.from_data_list(small_dataset(tmp_path).encoded(config.model), exclude_keys=["smiles"])
+    model = GraphModel(FeatureSpec(node_sizes=(5,)), 1, config.model)
+    given = packed, config, Regression(("y",)), model
+    assert (chosen(*given, GPU) is not None) == taken
+    assert chosen(*given, CPU) is None
+    assert chosen(*given, GPU, devices=2) is None
 
 
 def test_what_cannot_be_captured_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
