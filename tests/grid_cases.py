@@ -72,20 +72,12 @@ def general_operator(query: Tensor, key: Tensor, value: Tensor, gates: GridGates
         grid = grid_dag(rows, columns, direction, images=images)
         nodes = [grid.nodes(x) for x in (query, key, value)]
         if gates.states == 1:
-            narrow = gates._replace(**_squeezed(gates)) if gates.source.dim() == 7 else gates
-            found = propagate(*nodes, grid.gates(narrow, direct=number == 0), grid.dag, backend="scatter")
+            given = grid.gates(gates.narrowed(), direct=number == 0)
+            found = propagate(*nodes, given, grid.dag, backend="scatter")
         else:
             found = _parallel_edges(nodes, gates, grid, number == 0)
         total = total + grid.images(found)
     return total
-
-
-def _squeezed(gates: GridGates) -> dict[str, Tensor]:
-    return {
-        "source": gates.source.squeeze(-1),
-        "transition": gates.transition.squeeze(-1).squeeze(-1),
-        "mark": gates.mark.squeeze(-1),
-    }
 
 
 def _parallel_edges(nodes: list[Tensor], gates: GridGates, grid: Any, direct: bool) -> Tensor:

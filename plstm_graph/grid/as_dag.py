@@ -93,9 +93,7 @@ def image(query: Tensor, key: Tensor, value: Tensor, gates: GridGates) -> Tensor
             f"form 'propagate' cannot run here: it carries one state an edge, these gates have {gates.states}; "
             "use form='tiles'"
         )
-    if gates.source.dim() == 7:  # with an axis of the one state
-        source, transition, mark = gates.source[..., 0], gates.transition[..., 0, 0], gates.mark[..., 0]
-        gates = gates._replace(source=source, transition=transition, mark=mark)
+    gates = gates.narrowed()
     images, _, rows, columns, _ = value.shape
     grids = [_kept(rows, columns, name, images, str(value.device)) for name in DIRECTIONS]
     query, key, value = (grids[0].nodes(x) for x in (query, key, value))

@@ -69,9 +69,7 @@ def _loaded(name: str, query: Tensor, value: Tensor, gates: GridGates | ChainGat
 
 def image(name: str, query: Tensor, key: Tensor, value: Tensor, gates: GridGates) -> Tensor:
     """See :func:`plstm_graph.grid.image`."""
-    if gates.source.dim() == 7 and gates.states == 1:  # with an axis of the one state
-        source, transition, mark = gates.source[..., 0], gates.transition[..., 0, 0], gates.mark[..., 0]
-        gates = gates._replace(source=source, transition=transition, mark=mark)
+    gates = gates.narrowed()
     if torch.compiler.is_compiling() and refuses(name, query, value, gates, unasked=False) is None:
         return _as_an_op(query, key, value, *gates, name)
     module = _loaded(name, query, value, gates)
@@ -87,10 +85,7 @@ def chain(
     if name == "numba":  # its loops have J states
         found: tuple[Tensor, Tensor] = module.chain(query, key, value, gates.widened(), state)
         return found
-    if gates.source.dim() == 4:
-        source, transition, mark = gates.source[..., 0], gates.transition[..., 0, 0], gates.mark[..., 0]
-        gates = gates._replace(source=source, transition=transition, mark=mark)
-    output, end = module.chain(query, key, value, gates, None if state is None else state.squeeze(2))
+    output, end = module.chain(query, key, value, gates.narrowed(), None if state is None else state.squeeze(2))
     return output, end.unsqueeze(2)
 
 

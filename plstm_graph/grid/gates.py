@@ -59,6 +59,12 @@ class GridGates(NamedTuple):
             mark=self.mark.unsqueeze(-1),
         )
 
+    def narrowed(self) -> "GridGates":
+        """The same without the axes of J states where J = 1."""
+        if self.source.dim() < 7 or self.states > 1:
+            return self
+        return self._replace(source=self.source[..., 0], transition=self.transition[..., 0, 0], mark=self.mark[..., 0])
+
     def turned(self) -> "GridGates":
         """The same with the gates of each direction flipped, so that all run right and down."""
         return self.changed(
@@ -99,6 +105,12 @@ class ChainGates(NamedTuple):
             return self
         source, transition, mark, direct = self
         return ChainGates(source.unsqueeze(-1), transition.unsqueeze(-1).unsqueeze(-1), mark.unsqueeze(-1), direct)
+
+    def narrowed(self) -> "ChainGates":
+        """The same without the axes of J states where J = 1."""
+        if self.source.dim() == self.direct.dim() or self.states > 1:
+            return self
+        return ChainGates(self.source[..., 0], self.transition[..., 0, 0], self.mark[..., 0], self.direct)
 
 
 def flip(x: Tensor, axes: Sequence[int], rows: int = 2) -> Tensor:
