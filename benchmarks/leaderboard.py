@@ -5,6 +5,7 @@ longer than a machine can be had: ``--minutes 8 --runs FOLDER`` stops them after
 """
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -40,13 +41,15 @@ class Until(NamedTuple):
     runs: Path
 
 
-def run_job(job: Job, say: Say, until: Until | None = None) -> dict[str, Any]:
-    """Trains one job and returns its row; if it has to wait, ``{"waits": why}``.
+def run_job(job: Job, say: Say, until: Until | None = None, keep: Path | None = None) -> dict[str, Any]:
+    """Trains one job and returns its row; if it has to wait, ``{"waits": why}``. Its folder stays in ``keep``.
 
     Raises:
         DataError: the data are not those of the rows that are stored.
     """
     config = placed(job.config)
+    if keep is not None:
+        return row_of(job, trained(job, replace(config, out=str(keep / folder_of(job))), say, overwrite=True))
     if until is None:
         return row_of(job, trained(job, config, say))
     minutes = (until.seconds - time.time()) / 60
@@ -58,6 +61,12 @@ def run_job(job: Job, say: Say, until: Until | None = None) -> dict[str, Any]:
         return row_of(job, trained(job, replace(config, out=str(out)), say, **how))
     except TimeUp as pause:
         return {"waits": str(pause)}
+
+
+def folder_of(job: Job) -> Path:
+    """Where its run is kept: seeds of an entry side by side, as those of a series."""
+    fold = f"fold-{job.config.fold}_" if job.config.fold else ""
+    return Path(job.entry.replace(os.sep, "-")) / f"{fold}seed-{job.config.seed}"
 
 
 def trained(job: Job, config: TrainConfig, say: Say, **how: Any) -> dict[str, Any]:
@@ -147,10 +156,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--commit", help="of these files, where git cannot tell")
     parser.add_argument("--minutes", type=float, help="stop after so many; with --runs")
     parser.add_argument("--runs", type=Path, help="folder in which runs that are stopped wait for the next call")
+    parser.add_argument("--keep", type=Path, help="folder in which those of the runs stay, as ENTRY/seed-S")
     parser.add_argument("--dry-run", action="store_true", help="say what would run, and print the table")
     options = parser.parse_args(arguments)
     if (options.minutes is None) != (options.runs is None):
         parser.error("--minutes and --runs go together: what is stopped has to wait somewhere")
+    if options.keep and options.runs:
+        parser.error("--keep is for runs that end in one call: leave out --minutes and --runs")
     try:
         plan = read_plan(options.config, options.root)
         if missing := set(options.only or ()) - set(plan.entries):
@@ -165,7 +177,8 @@ def main(arguments: list[str] | None = None) -> int:
     todo = [job for job in jobs if job.key not in done and (not options.only or job.entry in options.only)]
     print(f"{plan.name}: {len(plan.jobs)} runs, {len(done)} done, {len(todo)} to do")
     until = Until(begun + 60 * options.minutes, options.runs.resolve()) if options.minutes else None
-    how: dict[str, Any] = {"workers": options.jobs, "commit": options.commit, "run": partial(run_job, until=until)}
+    run = partial(run_job, until=until, keep=options.keep.resolve() if options.keep else None)
+    how: dict[str, Any] = {"workers": options.jobs, "commit": options.commit, "run": run}
     failed = [] if options.dry_run else run_all(todo, path, **how)
     print("\n" + board(plan, stored(plan, path)))
     return 1 if failed else 0

@@ -18,7 +18,7 @@ from plstm_graph.train.shared import READ_FROM
 
 # What a forest reads of a config; the rest is for networks.
 FOREST_READS = ("data", "targets", "smiles_column", "task", "metric", "split", "split_seed", "seed", "fold")
-FOREST_MODEL = ("model", "trees", "radius", "bits", "counts")
+FOREST_MODEL = ("model", "trees", "radius", "bits", "counts", "fingerprint", "max_features")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ A command is a function that wears :func:`~plstm_graph.cli.program.command`, in 
 wait in it until it needs them.
 """
 
-from plstm_graph.cli import data, predict, serve, show, train
+from plstm_graph.cli import blend, data, predict, serve, show, train
 from plstm_graph.cli.program import app, main
 
-__all__ = ["app", "data", "main", "predict", "serve", "show", "train"]
+__all__ = ["app", "blend", "data", "main", "predict", "serve", "show", "train"]

@@ -9,7 +9,7 @@ from plstm_graph.cli.program import command
 from plstm_graph.cli.shared import Debug, Root, SmilesColumn, Targets, Task, check_places, option, say
 from plstm_graph.config.names import check_data_set, check_options
 
-_DESCRIPTORS = "To keep, for --descriptors in trainings: rdkit2d, morgan, morgan-counts or a CSV file; repeat."
+_DESCRIPTORS = "To keep, for --descriptors in trainings: rdkit2d, morgan-counts, a fingerprint or a CSV file; repeat."
 
 
 @command()

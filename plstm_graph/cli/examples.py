@@ -7,6 +7,7 @@ EXAMPLES = {
     "serve": ("runs/nav17 --port 8000", "recipes.md"),
     "embed": ("--checkpoint runs/nav17 --input my.csv --out embedded.csv", "recipes.md"),
     "evaluate": ("--checkpoint runs/nav17 --data new.csv --targets y", "recipes.md"),
+    "blend": ("runs/forest runs/molhiv --ranks --out runs/blend", "recipes.md"),
     "report": ("runs/nav17 runs/gatedgcn --out compared.html", "reports.md, leaderboard.md"),
     "explain": ('--checkpoint runs/nav17 --smiles "CCO" --out ethanol.svg', "explain.md"),
     "export": ("--checkpoint runs/nav17 --out model.pt2", "recipes.md"),

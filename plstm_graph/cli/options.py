@@ -60,7 +60,7 @@ CHOICES = (
         "--descriptors",
         list[str],
         _DATA,
-        "Beside the graph: rdkit2d, morgan, morgan-counts or a CSV file with SMILES and numbers; repeat.",
+        "Beside the graph: rdkit2d, morgan-counts, a kind of --fingerprint, or a CSV file with SMILES; repeat.",
     ),
     Choice("--censored", bool, _DATA, "Labels may be bounds, as >10 or <0.1: errors count on the other side."),
     Choice("--metric", str, _DATA, "What validation is judged by: r2, rmse, mae, pearson; rocauc, ap, accuracy; f1."),
@@ -77,6 +77,13 @@ CHOICES = (
         "--group-repeats/--no-group-repeats", bool, _DATA, "Keep repeats of a molecule in one part (random, folds)."
     ),
     Choice("--model", str, _MODEL, _MODELS, "model.model"),
+    Choice(
+        "--fingerprint",
+        str,
+        _MODEL,
+        "Of the forest: morgan (ECFP), morgan-features (FCFP), maccs, atom-pairs or torsions.",
+        "model.fingerprint",
+    ),
     Choice("--budget", str, _MODEL, "Parameters, for example 300k; sets the width."),
     Choice("--width", int, _MODEL, "Channels.", "model.width"),
     Choice("--layers", int, _MODEL, "Blocks.", "model.layers"),
@@ -201,10 +208,11 @@ class WithDefaults(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print it."""
-        from plstm_graph.config.models import VisionConfig
+        from plstm_graph.config.models import ForestConfig, ModelConfig, VisionConfig
         from plstm_graph.train.config import TrainConfig, flat
 
-        defaults = flat(replace(TrainConfig(), model=VisionConfig())) | flat(TrainConfig())
+        of_models = (flat(replace(TrainConfig(), model=model())) for model in (ForestConfig, VisionConfig, ModelConfig))
+        defaults = {name: value for each in of_models for name, value in each.items()}
         fields = {choice.name: choice.field or choice.name for choice in CHOICES}
         for option in self.params:
             default = defaults[fields[option.name]] if option.name in fields else None

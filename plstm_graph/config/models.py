@@ -3,10 +3,21 @@
 from dataclasses import dataclass
 from typing import Any
 
-from plstm_graph.errors import ConfigError
+from plstm_graph.errors import ConfigError, unknown
 
 RENAMED = {"walks": "rwse", "eigenvectors": "lap_pe", "bonds": "edge_features", "bond_values": "edge_values"}
 """Fields by the name that earlier configs have: read where they are stored, refused where they are asked for."""
+FINGERPRINTS = ("morgan", "morgan-features", "maccs", "atom-pairs", "torsions")
+"""Of molecules, as rdkit makes them: Morgan's of atoms (ECFP) or of their roles (FCFP), MACCS keys, pairs of atoms with
+their distance, topological torsions."""
+
+
+def check_fingerprint(kind: str, counts: bool) -> None:
+    """Raise ConfigError unless rdkit makes such a fingerprint."""
+    if kind not in FINGERPRINTS:
+        raise ConfigError(unknown("fingerprint", kind, FINGERPRINTS))
+    if kind == "maccs" and counts:
+        raise ConfigError("MACCS keys say whether, not how often; leave counts out, or choose another fingerprint")
 
 
 @dataclass(frozen=True)
@@ -28,15 +39,19 @@ class AnyConfig:
 
 @dataclass(frozen=True)
 class ForestConfig(AnyConfig):
-    """A Morgan fingerprint and its random forest, see :mod:`plstm_graph.models.forest`.
+    """A fingerprint and its random forest, see :mod:`plstm_graph.models.forest`.
 
     Args:
         trees: of each forest.
-        radius, bits: of the fingerprint.
+        fingerprint: one of :data:`FINGERPRINTS`.
+        radius: of Morgan's; others have none.
+        bits: of the fingerprint; the MACCS keys are 167.
         counts: how often each environment occurs, instead of whether it does.
+        max_features: share of the bits among which a split chooses, above 0 and up to 1, as in scikit-learn; its usual
+            ones when not given: the square root of their number for classes, all for quantities.
 
     Raises:
-        ConfigError: a number out of range.
+        ConfigError: a number out of range, a fingerprint that rdkit does not make.
     """
 
     model: str = "fingerprint"
@@ -44,9 +59,14 @@ class ForestConfig(AnyConfig):
     radius: int = 2
     bits: int = 2048
     counts: bool = False
+    fingerprint: str = "morgan"
+    max_features: float | None = None
 
     def __post_init__(self) -> None:
         self._check({"trees": 1, "bits": 1, "radius": 0})
+        check_fingerprint(self.fingerprint, self.counts)
+        if self.max_features is not None and not 0 < self.max_features <= 1:
+            raise ConfigError(f"model.max_features must be above 0 and at most 1 (got {self.max_features})")
 
 
 @dataclass(frozen=True)

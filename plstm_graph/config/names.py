@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from plstm_graph.config.architectures import architecture
+from plstm_graph.config.models import FINGERPRINTS
 from plstm_graph.errors import ConfigError, DataError, unknown
 from plstm_graph.io.files import expanded
 
@@ -55,8 +56,8 @@ TU_COLLECTION = tuple(_TU_COLLECTION.split())
 AIG_PREFIX, TU_PREFIX, ATTRIBUTES = "aig:", "tu:", "+attr"
 """Before a folder of circuits; before a TU set that is not listed; behind one whose attributes are wanted, too."""
 
-DESCRIPTORS = ("rdkit2d", "morgan", "morgan-counts")
-"""What rdkit works out of a molecule: its 2D descriptors; Morgan fingerprints of radius 2 and 2,048 bits, as bits or
+DESCRIPTORS = ("rdkit2d", *FINGERPRINTS, "morgan-counts")
+"""What rdkit works out of a molecule: its 2D descriptors; fingerprints of 2,048 bits, Morgan's of radius 2 also as
 counts. Anything else that ``--descriptors`` takes is a file."""
 
 OPTIONS = {
@@ -91,6 +92,7 @@ OPTIONS = {
             "efficientnet",
         ),
     ),
+    "model.fingerprint": ("fingerprint", FINGERPRINTS),
     "model.directions": ("directions", ("both", "along", "against", "alternating")),
     "model.transition": ("transition", ("tanh", "saturating")),
     "model.output_norm": ("output norm", ("rms", "soft", "log", "none")),

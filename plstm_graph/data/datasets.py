@@ -72,8 +72,9 @@ def load(
             or 1, else regression.
         featuriser: of data that are read from SMILES; see :func:`plstm_graph.data.smiles_to_data`. By default
             ``"cip-molecule"``; graphs that were published as such keep OGB's features.
-        descriptors: of whole molecules, for networks to read beside the graph: ``"rdkit2d"``, ``"morgan"``,
-            ``"morgan-counts"`` or a CSV file with SMILES and numbers; see :meth:`GraphDataset.with_descriptors`.
+        descriptors: of whole molecules, for networks to read beside the graph: names in
+            ``plstm_graph.config.names.DESCRIPTORS`` or a CSV file with SMILES and numbers; see
+            :meth:`GraphDataset.with_descriptors`.
         split_column: of a CSV file: names of parts, or what the splits "group", "group-folds" and "time" go by.
         censored: labels of a CSV file may be bounds, as ``>10``; see :class:`plstm_graph.tasks.Regression`.
         trained: features of a training whose descriptors are wanted, by the names of their columns.

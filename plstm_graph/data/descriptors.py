@@ -104,7 +104,8 @@ def describe(kind: str, smiles: Sequence[str], wanted: Sequence[str] = ()) -> De
         names = tuple(f"rdkit2d {name}" for name in descriptor_names())
         return Descriptors(names, torch.from_numpy(rdkit_descriptors(smiles).clip(-LARGEST, LARGEST)).float())
     if kind in DESCRIPTORS:
-        rows = torch.from_numpy(fingerprints(smiles, counts=kind == "morgan-counts")).float()
+        plain = kind.removesuffix("-counts")
+        rows = torch.from_numpy(fingerprints(smiles, counts=kind != plain, kind=plain)).float()
         return Descriptors(tuple(f"{kind} {bit}" for bit in range(rows.size(1))), rows)
     return _from_file(expanded(kind), smiles, wanted)
 

@@ -1,7 +1,7 @@
 """Molecules as graphs, and as rows of numbers."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from itertools import chain
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch_geometric.data import Data
 
+from plstm_graph.config.models import check_fingerprint
 from plstm_graph.data.features import ATOM_SIZES, BOND_SIZES
 from plstm_graph.data.smiles import UnreadableSMILES, canonical, needed, parse, without_version_check
 from plstm_graph.data.stacked import Stacked
@@ -29,6 +30,8 @@ CHIRALITY = 1
 """Column of ``x``."""
 AT_ONCE = 4096
 """Molecules that are lists of numbers at a time, on the way to tensors."""
+MACCS_BITS = 167
+"""Keys are numbered from 1: the first bit is never set."""
 
 
 class Rejected(NamedTuple):
@@ -164,13 +167,19 @@ def canonical_rank(smiles: str) -> torch.Tensor:
     return torch.tensor(_ranks(parse(smiles)))
 
 
-def fingerprints(smiles: Iterable[str], radius: int = 2, bits: int = 2048, *, counts: bool = False) -> np.ndarray:
-    """Morgan fingerprints, a row a molecule, [molecules, bits]: zeros and ones (uint8), or ``counts`` (int32).
+def fingerprints(
+    smiles: Iterable[str], radius: int = 2, bits: int = 2048, *, counts: bool = False, kind: str = "morgan"
+) -> np.ndarray:
+    """Fingerprints, a row a molecule, [molecules, bits]: zeros and ones (uint8), or ``counts`` (int32).
 
-    A molecule that rdkit cannot read has a row of zeros; how many there are goes to the log.
+    ``kind`` is one of :data:`plstm_graph.config.models.FINGERPRINTS`. Only Morgan's have a radius, and the MACCS keys
+    are 167 whatever ``bits`` says. A molecule that rdkit cannot read has a row of zeros; how many goes to the log.
+
+    Raises:
+        ConfigError: rdkit makes no such fingerprint.
     """
-    generator = needed("rdkit.Chem.rdFingerprintGenerator").GetMorganGenerator(radius=radius, fpSize=bits)
-    make = generator.GetCountFingerprintAsNumPy if counts else generator.GetFingerprintAsNumPy
+    check_fingerprint(kind, counts)
+    make, bits = _fingerprinter(kind, radius, bits, counts)
     texts = list(smiles)
     rows = np.zeros((len(texts), bits), dtype=np.int32 if counts else np.uint8)
     missed = 0
@@ -182,6 +191,21 @@ def fingerprints(smiles: Iterable[str], radius: int = 2, bits: int = 2048, *, co
     if missed:
         log.info("%d of %d molecules are unknown to rdkit and have no fingerprint", missed, len(texts))
     return rows
+
+
+def _fingerprinter(kind: str, radius: int, bits: int, counts: bool) -> tuple[Callable[[Any], Any], int]:
+    """What makes a fingerprint of a ``Mol``, and its number of bits."""
+    if kind == "maccs":
+        return needed("rdkit.Chem.rdMolDescriptors").GetMACCSKeysFingerprint, MACCS_BITS
+    make = needed("rdkit.Chem.rdFingerprintGenerator")
+    if kind == "atom-pairs":
+        generator = make.GetAtomPairGenerator(fpSize=bits)
+    elif kind == "torsions":
+        generator = make.GetTopologicalTorsionGenerator(fpSize=bits)
+    else:
+        atoms = make.GetMorganFeatureAtomInvGen() if kind == "morgan-features" else None
+        generator = make.GetMorganGenerator(radius=radius, fpSize=bits, atomInvariantsGenerator=atoms)
+    return generator.GetCountFingerprintAsNumPy if counts else generator.GetFingerprintAsNumPy, bits
 
 
 def rdkit_descriptors(smiles: Iterable[str]) -> np.ndarray:

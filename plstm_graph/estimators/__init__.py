@@ -24,7 +24,7 @@ class MoleculeRegressor(RegressorMixin, OfMolecules):
         epochs, batch_size, lr, weight_decay: of the training.
         metric: what validation is judged by, as in ``plstm-graph train``; the usual one that is defined when not given.
         ensemble: networks that answer together; ``predict(X, return_std=True)`` then has their spread.
-        descriptors: of molecules, beside the graph: ``"rdkit2d"``, ``"morgan"``, ``"morgan-counts"`` or a CSV file.
+        descriptors: of molecules, beside the graph: ``"rdkit2d"``, ``"morgan-counts"``, a fingerprint or a CSV file.
         validation_fraction: share of the molecules by which the best epoch is chosen.
         random_state: seed of weights, order of the data, dropout and validation part.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.

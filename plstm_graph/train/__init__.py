@@ -10,6 +10,7 @@ from plstm_graph.errors import PLSTMGraphError, missing_extra
 from plstm_graph.train.config import TrainConfig
 
 if TYPE_CHECKING:
+    from plstm_graph.train.blending import blend
     from plstm_graph.train.bulk import predict
     from plstm_graph.train.evaluation import evaluate
     from plstm_graph.train.explained import explain
@@ -19,13 +20,25 @@ if TYPE_CHECKING:
     from plstm_graph.train.searching import search
     from plstm_graph.train.series import train_series
 
-__all__ = ["TrainConfig", "embed", "evaluate", "explain", "export", "predict", "search", "train", "train_series"]
+__all__ = [
+    "TrainConfig",
+    "blend",
+    "embed",
+    "evaluate",
+    "explain",
+    "export",
+    "predict",
+    "search",
+    "train",
+    "train_series",
+]
 
 _HOME = {
     "train": "run",
     "train_series": "series",
     "search": "searching",
     "evaluate": "evaluation",
+    "blend": "blending",
     "predict": "bulk",
     "embed": "infer",
     "explain": "explained",

@@ -34,8 +34,8 @@ class TrainConfig:
         smiles_column: column with the molecules (CSV); guessed when not given.
         task: "regression", "binary" or "multiclass"; the data set's own when not given.
         featuriser: how SMILES become graphs, "cip-molecule" or "ogb-molecule"; the data set's own when not given.
-        descriptors: of whole molecules, for networks to read beside the graph: "rdkit2d", "morgan", "morgan-counts" or
-            a CSV file with SMILES and numbers.
+        descriptors: of whole molecules, for networks to read beside the graph: names in
+            ``plstm_graph.config.names.DESCRIPTORS`` or a CSV file with SMILES and numbers.
         censored: labels (CSV) may be bounds, as ">10" or "<0.1": answers on the side they allow have no error.
         metric: what validation is judged by; the data set's own when not given.
         loss: of quantities: "mse", "mae" or "huber"; when not given "mse", or "mae" if that is the metric.

@@ -25,7 +25,7 @@ def locate(path: str | os.PathLike[str]) -> Path:
 
 def missing(path: str | os.PathLike[str]) -> str:
     """What to give instead of a path that led to no checkpoint."""
-    folder, where, runs = Path(path), locate(path), _runs(Path(path))
+    folder, where, runs = Path(path), locate(path), runs_of(Path(path))
     if not runs and not any((folder / name).is_file() for name in (RUN_ROWS, SERIES)):
         return f"cannot read checkpoint {where}: No such file or directory; {INSTEAD}"
     ready = next((run for run in runs if locate(run).is_file()), None)
@@ -34,8 +34,8 @@ def missing(path: str | os.PathLike[str]) -> str:
     )
 
 
-def _runs(folder: Path) -> list[Path]:
-    """Those of a series, by fold and seed."""
+def runs_of(folder: Path) -> list[Path]:
+    """The folders of a series, by fold and seed."""
     found = ((re.fullmatch(r"(?:fold-(\d+)_)?seed-(\d+)", path.name), path) for path in folder.glob("*seed-*/"))
     return [path for _, path in sorted(((int(match[1] or 0), int(match[2])), path) for match, path in found if match)]
 

@@ -104,6 +104,22 @@ def read_run(folder: str | PathLike[str]) -> Record:
     )
 
 
+def read_scored(folder: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, Predictions]]:
+    """``metrics.json`` of a folder and its predictions by part: of a run, or of a blend.
+
+    Raises:
+        DataError: there is none, it is not finished, or a file in it is damaged.
+    """
+    path = expanded(folder)
+    metrics = _metrics(path / results.SCORES)
+    if metrics is None:
+        raise DataError(
+            f"{path} holds no {results.SCORES}: give the folder of a finished run (one that was stopped goes on with "
+            "train --resume)"
+        )
+    return metrics, _predictions(path / results.PREDICTIONS, metrics)
+
+
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in values.items():

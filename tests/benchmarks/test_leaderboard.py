@@ -12,7 +12,7 @@ from small_runs import write_csv
 from tables import board, leaderboard_table
 
 from plstm_graph.errors import ConfigError
-from plstm_graph.train import shared
+from plstm_graph.train import blend, shared
 from plstm_graph.train.defaults import default_config
 
 CONFIG = """
@@ -152,6 +152,22 @@ def test_a_changed_setting_runs_anew_and_the_old_rows_stay(config, tmp_path):
     assert len(rows.read_text().splitlines()) == 8
 
 
+def test_runs_that_are_kept_can_be_blended(tmp_path):
+    path, kept = tmp_path / "small.toml", tmp_path / "kept"
+    head = f'[data]\nname = "{write_csv(tmp_path / "my.csv")}"\ntargets = ["y"]\nsplit_seed = 0\nseeds = [0, 1]\n'
+    entries = "\n".join(f'[[entry]]\nname = "{kind}"\nmodel.fingerprint = "{kind}"' for kind in ("maccs", "morgan"))
+    path.write_text(f'{head}[train]\nmodel.model = "fingerprint"\nmodel.trees = 2\n{entries}')
+    arguments = [str(path), "--results", str(tmp_path / "results"), "--keep", str(kept)]
+    assert leaderboard.main(arguments) == 0
+    found = blend([kept / "maccs", kept / "morgan" / "seed-1"], tmp_path / "out")
+    assert [each["runs"] for each in found["members"]] == [2, 1]
+    rows = records.read(tmp_path / "results" / "small.jsonl")
+    assert found["members"][1]["test"] == pytest.approx(rows[-1]["test"], abs=1e-6)
+    assert leaderboard.main([*arguments, "--only", "maccs"]) == 0
+    with pytest.raises(SystemExit):
+        leaderboard.main([*arguments, "--minutes", "5", "--runs", str(kept)])
+
+
 def test_rows_of_other_data_are_not_joined(tmp_path, capsys):
     """The file changed between two calls, and then while the second one ran."""
     data, path = write_csv(tmp_path / "my.csv"), tmp_path / "small.toml"
@@ -194,7 +210,8 @@ def test_what_a_forest_does_not_read_does_not_name_its_run(config, tmp_path):
     leaderboard.run_all(todo(config, rows), rows, run=FakeTrainer())
     stored_rows = [json.loads(line) for line in rows.read_text().splitlines()]
     (first, *_) = (row for row in stored_rows if row["entry"] == "forest")
-    assert first["config"]["model"] == {"model": "fingerprint", "trees": 3, "radius": 2, "bits": 2048, "counts": False}
+    of_forest = {"model": "fingerprint", "trees": 3, "radius": 2, "bits": 2048, "counts": False}
+    assert first["config"]["model"] == of_forest | {"fingerprint": "morgan"}
     assert "lr" not in first["config"]
     config.write_text(CONFIG.replace("lr = 0.01", "lr = 0.02"))
     assert {job.entry for job in todo(config, rows)} == {"own", "deep"}

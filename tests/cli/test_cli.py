@@ -25,7 +25,7 @@ from plstm_graph.cli import app
 from plstm_graph.cli.examples import EXAMPLES
 from plstm_graph.cli.options import CHOICES
 from plstm_graph.config.architectures import MODELS
-from plstm_graph.config.models import VisionConfig
+from plstm_graph.config.models import ForestConfig, ModelConfig, VisionConfig
 from plstm_graph.data import DATASETS, arrow, echo, neighbors_match, paths
 from plstm_graph.errors import TargetError, said
 from plstm_graph.train.config import TrainConfig, flat
@@ -65,8 +65,14 @@ def one_line(found: Any, text: str) -> None:
     assert found.stdout == ""
 
 
+def defaults() -> dict[str, Any]:
+    """Of all fields there are, by flat name."""
+    kinds = ForestConfig, VisionConfig, ModelConfig
+    return {name: value for kind in kinds for name, value in flat(replace(TrainConfig(), model=kind())).items()}
+
+
 def test_every_option_sets_a_field_of_the_config() -> None:
-    fields = flat(TrainConfig()) | flat(replace(TrainConfig(), model=VisionConfig()))
+    fields = defaults()
     for choice in CHOICES:
         assert (choice.field or choice.name) in fields
     assert len({choice.flag for choice in CHOICES}) == len(CHOICES)
@@ -114,10 +120,9 @@ def test_version_and_help(invoke: Invoke) -> None:
     assert all(flag in text for choice in CHOICES for flag in choice.flag.split("/"))
     (models,) = (choice.help for choice in CHOICES if choice.flag == "--model")
     assert all(name in models for name in MODELS)
-    defaults = flat(replace(TrainConfig(), model=VisionConfig())) | flat(TrainConfig())
     parts = re.split(r"^│ (?=--)", text, flags=re.M)
     for choice in CHOICES:
-        default = defaults[choice.field or choice.name]
+        default = defaults()[choice.field or choice.name]
         if default not in (None, (), False):
             word = choice.name.replace("_", "-") if default is True else default
             (shown,) = (part for part in parts if part.startswith(choice.flag.split("/")[0] + " "))

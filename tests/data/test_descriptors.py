@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from plstm_graph.config.names import DESCRIPTORS
 from plstm_graph.data import load, read_prepared, write_prepared
 from plstm_graph.data.descriptors import describe
 from plstm_graph.data.prepared import packed, unpacked
@@ -11,7 +12,7 @@ from plstm_graph.errors import ConfigError, DataError
 ETHANOL, SAME, BENZENE = "CCO", "[CH3:7]C[OH]", "c1ccccc1"
 
 
-@pytest.mark.parametrize("kind", ["rdkit2d", "morgan", "morgan-counts"])
+@pytest.mark.parametrize("kind", DESCRIPTORS)
 def test_a_molecule_has_one_row_however_it_is_written(kind):
     ethanol, same, benzene, none = describe(kind, [ETHANOL, SAME, BENZENE, "no molecule"]).rows
     assert torch.equal(ethanol.nan_to_num(), same.nan_to_num())

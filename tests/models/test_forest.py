@@ -38,11 +38,12 @@ def sklearns(dataset: GraphDataset, config: ModelConfig = CONFIG, column: int | 
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
     smiles, target = [graph.smiles for graph in dataset.graphs], labels(dataset.graphs)
-    features = fingerprints(smiles, config.radius, config.bits, counts=config.counts)
+    features = fingerprints(smiles, config.radius, config.bits, counts=config.counts, kind=config.fingerprint)
     target = target if column is None else target[:, column]
     known = ~target.isnan().numpy()
     make = RandomForestRegressor if not dataset.task.chances else RandomForestClassifier
-    model = make(config.trees, random_state=3).fit(features[known], target.numpy()[known])
+    share = {} if config.max_features is None else {"max_features": config.max_features}
+    model = make(config.trees, **share, random_state=3).fit(features[known], target.numpy()[known])
     return model.predict(features) if not dataset.task.chances else model.predict_proba(features)
 
 
@@ -68,6 +69,25 @@ def test_arrays_say_what_scikit_learn_says(tmp_path: Path, task: str, counts: bo
         want = np.stack([sklearns(dataset, config, i) for i in range(2)], 1)
     np.testing.assert_allclose(found.numpy(), want, rtol=1e-5, atol=1e-6)
     assert forest(dataset.graphs[0]).shape == (1, want.shape[1])  # one graph is a batch, too
+
+
+@pytest.mark.parametrize("chosen", [{"fingerprint": "maccs"}, {"fingerprint": "atom-pairs", "counts": True}], ids=str)
+@pytest.mark.parametrize("share", [None, 0.2])
+def test_other_fingerprints_and_shares_of_them(tmp_path: Path, chosen: dict[str, Any], share: float | None) -> None:
+    dataset, config = tasks(tmp_path, "binary"), replace(CONFIG, max_features=share, **chosen)
+    found = grown(dataset, config)(Batch.from_data_list(dataset.graphs)).sigmoid()[:, 0]
+    np.testing.assert_allclose(found.numpy(), sklearns(dataset, config, 0)[:, 1], rtol=1e-5, atol=1e-6)
+
+
+def test_what_no_forest_can_read_is_refused() -> None:
+    for wrong, text in (
+        ({"fingerprint": "ecfp"}, "unknown fingerprint 'ecfp'"),
+        ({"fingerprint": "maccs", "counts": True}, "leave counts out"),
+        ({"max_features": 0.0}, "above 0"),
+        ({"max_features": math.nan}, "above 0"),
+    ):
+        with pytest.raises(ConfigError, match=text):
+            ForestConfig(**wrong)
 
 
 def test_a_class_that_training_never_saw(tmp_path: Path) -> None:
