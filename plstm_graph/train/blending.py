@@ -90,33 +90,22 @@ def blend(
     """
     out = _checked(out)
     members = [_member(folder, ranks) for folder in runs]
-    whole = [run for member in members for run in member.runs]
-    if len(whole) < 2:
-        raise ConfigError(f"a blend is of two runs or more (got {len(whole)}); give more folders")
-    for other in whole[1:]:
-        _check_alike(whole[0], other)
-    first = whole[0]
-    metric, names = first.metrics["metric"], [name for name in first.metrics["valid"] if not ranks or name in BY_ORDER]
-    if metric not in names:
-        raise ConfigError(f"ranks say nothing of {METRICS[metric].label}; leave them out, which joins values")
-    target = {part: _target(first.parts[part]) for part in PARTS}
-    weights = [1 / len(members)] * len(members)
-    if not equal:
-        weights = select([member.answers["valid"] for member in members], target["valid"], metric)
+    first = _checked_members(members, ranks)
+    metric, names = first.metrics["metric"], _names(first.metrics, ranks)
+    target = {part: torch.from_numpy(first.parts[part].target) for part in PARTS}
+    same = [1 / len(members)] * len(members)
+    weights = same if equal else select([each.answers["valid"] for each in members], target["valid"], metric)
 
     def scores(answers: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
         return {part: {name: score(name, answers[part], target[part]) for name in names} for part in PARTS}
 
-    def joined(shares: Sequence[float]) -> dict[str, Tensor]:
-        return {part: _sum([member.answers[part] for member in members], shares) for part in PARTS}
-
-    found = joined(weights)
+    found = _joined(members, weights)
     content = {
         **{name: first.metrics.get(name) for name in ("metric", "task", "level", "targets", "data", "split")},
         "data_hash": first.metrics["data_hash"],
         **scores(found),
         **_interval(first.metrics, found["test"], target["test"]),
-        "mean": scores(joined([1 / len(members)] * len(members))),
+        "mean": scores(_joined(members, same)),
         "members": [
             {"run": each.name, "runs": len(each.runs), "weight": weight, **scores(each.answers)}
             for each, weight in zip(members, weights, strict=True)
@@ -124,7 +113,7 @@ def blend(
         "ranks": ranks,
         "equal": equal,
         "best_epoch": None,
-        "graphs": {part: len(first.parts[part].index) for part in PARTS},
+        "graphs": {part: len(target[part]) for part in PARTS},
         "date": results.now(),
         "commit": results.commit(),
         "versions": results.versions(),
@@ -170,9 +159,10 @@ def _ranks(column: Tensor) -> Tensor:
     return (counts.cumsum(0) - (counts - 1) / 2)[place].double() / len(column)
 
 
-def _sum(answers: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+def _joined(members: Sequence[Member], weights: Sequence[float]) -> dict[str, Tensor]:
     """Of those that have a weight: the others may hold what is no number."""
-    return torch.stack([weight * each for each, weight in zip(answers, weights, strict=True) if weight]).sum(0)
+    pairs = [(weight, each.answers) for each, weight in zip(members, weights, strict=True) if weight]
+    return {part: torch.stack([weight * answers[part] for weight, answers in pairs]).sum(0) for part in PARTS}
 
 
 # ---------------------------------------------------------------------- reading
@@ -207,6 +197,27 @@ def _in_order(part: Predictions) -> Predictions:
     return Predictions(part.index[order], smiles, part.target[order], part.prediction[order])
 
 
+def _checked_members(members: Sequence[Member], ranks: bool) -> Scored:
+    """One of their runs, after a check that all can be joined."""
+    whole = [run for member in members for run in member.runs]
+    if len(whole) < 2:
+        raise ConfigError(f"a blend is of two runs or more (got {len(whole)}); give more folders")
+    first = whole[0]
+    for other in whole[1:]:
+        _check_alike(first, other)
+    if first.metrics["metric"] not in _names(first.metrics, ranks):
+        label = METRICS[first.metrics["metric"]].label
+        raise ConfigError(f"ranks say nothing of {label}; leave them out, which joins values")
+    if not ranks and len({bool(run.metrics.get("ranks")) for run in whole}) > 1:
+        raise ConfigError("some of these are blends of ranks, and others are not; give --ranks, which ranks them all")
+    return first
+
+
+def _names(metrics: Mapping[str, Any], ranks: bool) -> list[str]:
+    """Metrics that are told: those of a run, or those of them that ranks have."""
+    return [name for name in metrics["valid"] if not ranks or name in BY_ORDER]
+
+
 def _check_alike(first: Scored, other: Scored) -> None:
     """Raise ConfigError unless two runs answer the same question on the same graphs."""
     names = ("task", "level", "targets", "metric")
@@ -234,10 +245,6 @@ def _interval(metrics: Mapping[str, Any], answers: Tensor, target: Tensor) -> di
     task = task_of(metrics["task"])(tuple(metrics["targets"]), metrics["metric"])
     ends = interval_of(task, answers, target)
     return {"test_interval": ends} if ends else {}
-
-
-def _target(part: Predictions) -> Tensor:
-    return torch.from_numpy(part.target)
 
 
 # ---------------------------------------------------------------------- writing

@@ -216,6 +216,9 @@ def test_a_series_is_one_member_and_a_blend_may_be_one(tmp_path: Path) -> None:
     assert found["test"]["rocauc"] == pytest.approx(alone["test"]["rocauc"])
     again = blend([tmp_path / "out", other], tmp_path / "again")
     assert again["members"][0]["test"] == pytest.approx(found["test"], abs=1e-6)
+    blend([mean, other], tmp_path / "ranks", ranks=True)
+    with pytest.raises(ConfigError, match="some of these are blends of ranks"):
+        blend([tmp_path / "ranks", other], tmp_path / "none")
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass"])
