@@ -16,11 +16,12 @@ Row = dict[str, Any]
 
 
 def board(plan: Plan, rows: dict[str, Row]) -> str:
-    """The table of a config: of one whose sets have metrics of their own, a set a column; of one whose runs are scored
-    on further data, those side by side."""
+    """The table of a config: of one whose sets have metrics of their own, a set a column; of one without sets whose
+    runs are scored on further data, those side by side."""
     if plan.sets and len({row["metric"] for row in rows.values()}) > 1:
         return sets_board(plan, rows)
-    return (sizes_table if any(job.config.also for job in plan.jobs) else leaderboard_table)(plan, rows)
+    sizes = not plan.sets and any(job.config.also for job in plan.jobs)
+    return (sizes_table if sizes else leaderboard_table)(plan, rows)
 
 
 def sets_board(plan: Plan, rows: dict[str, Row], more: Sequence[Row] = ()) -> str:
@@ -43,10 +44,11 @@ def sets_board(plan: Plan, rows: dict[str, Row], more: Sequence[Row] = ()) -> st
 
 def leaderboard_table(plan: Plan, rows: dict[str, Row]) -> str:
     """Markdown: an entry a row, in the order of the config; runs that are missing are counted, not filled in, and
-    entries without any are named below."""
+    entries without any are named below. What is scored on further data is so on one set more, of each set its own."""
     metrics = sorted({row["metric"] for row in rows.values()})
     targets = list(dict.fromkeys(target for row in rows.values() for target in row.get("by_target", {})))
     columns = [f"test, {target}" for target in targets]  # a mean over different units says little
+    columns += ["further test"] * any("also" in row for row in rows.values())
     heads = ["model", "parameters", "valid", "test", *columns, "std", "s.e. over repeats", "runs", "min/run"]
     lines, missing = [heads, ["---"] + ["---:"] * (len(heads) - 1)], []
     for entry in plan.entries:
@@ -67,6 +69,7 @@ def leaderboard_table(plan: Plan, rows: dict[str, Row]) -> str:
                     _spread(score_runs((row["seed"], row["by_target"][target]["test"][metric]) for row in found))
                     for target in targets
                 ),
+                *[_further(found)] * ("further test" in columns),
                 f"{test.deviation:.4f}" if test.runs > 1 else "-",
                 f"{test.error_repeats:.4f}" if repeats else "-",
                 f"{test.runs}" if test.runs == len(jobs) else f"{test.runs}/{len(jobs)}",
@@ -84,8 +87,17 @@ def leaderboard_table(plan: Plan, rows: dict[str, Row]) -> str:
     return "\n\n".join(parts)
 
 
+def _further(found: list[Row]) -> str:
+    """Scores of an entry's runs on further data, the mean of each run's; a dash without."""
+    scored = [row for row in found if "also" in row]
+    runs = [(row["seed"], statistics.fmean(each[row["metric"]] for each in row["also"].values())) for row in scored]
+    return _spread(score_runs(runs)) if runs else "-"
+
+
 def _spread(score: Any) -> str:
-    return f"{score.mean:.4f} ± {score.error:.4f}" if score.runs > 1 else f"{score.mean:.4f}"
+    """Small numbers are errors, of which two digits count wherever they begin."""
+    places = 4 if not 0 < abs(score.mean) < 0.01 else 5
+    return f"{score.mean:.{places}f}" + (f" ± {score.error:.{places}f}" if score.runs > 1 else "")
 
 
 def sizes_table(plan: Plan, rows: dict[str, Row]) -> str:

@@ -153,15 +153,18 @@ def activate(raw: Gates, dag: LineDAG, mode: str, transition: str = "tanh") -> G
     return Gates(activate_source(source, transition), carried, mark.sigmoid(), direct.sigmoid())
 
 
-def initial_gate_bias(heads: int, transition: str = "tanh", open_gates: bool = False) -> Tensor:
+def initial_gate_bias(
+    heads: int, transition: str = "tanh", open_gates: bool = False, source_bias: float | None = None
+) -> Tensor:
     """Biases of source, transition (spread over the heads), mark and direct, [4, H].
 
-    ``open_gates``: all but transitions begin half open.
+    ``open_gates``: all but transitions begin half open. ``source_bias``: that of sources, in place of the usual.
     """
     check_transition(transition)
     tanh = transition == "tanh"
     low, high = TRANSITION_BIAS if tanh else SATURATING_BIAS
     source, mark = (SOURCE_BIAS, MARK_BIAS) if tanh and not open_gates else (0.0, 0.0)
+    source = source if source_bias is None else source_bias
     bias = torch.tensor([source, (low + high) / 2, mark, 0.0 if open_gates else DIRECT_BIAS])
     bias = bias.unsqueeze(-1).repeat(1, heads)
     if heads > 1:

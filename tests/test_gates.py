@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plstm_graph import Gates, LineDAG
+from plstm_graph import Gates, LineDAG, PLSTMConv
 from plstm_graph.errors import ConfigError
 from plstm_graph.gates import (
     DIRECT_BIAS,
@@ -158,3 +158,11 @@ def test_initial_values_of_saturating_gates():
     source, transition, mark, _ = initial_gate_bias(5, "saturating")
     assert transition.min() < 1 < transition.max()
     assert activate_source(source, "saturating").tolist() == mark.sigmoid().tolist() == [0.5] * 5
+
+
+def test_sources_begin_as_told():
+    """At -2 those of saturating gates are 0 to the digit, and the least step opens them; other gates stay."""
+    told, usual = PLSTMConv(3, 4, 2, transition="saturating", source_bias=-2), initial_gate_bias(2, "saturating")
+    assert torch.equal(told.gate_bias[1:], usual[1:])
+    assert activate_source(told.gate_bias[0], "saturating").tolist() == [0, 0]
+    assert activate_source(told.gate_bias[0] + 1e-3, "saturating").min() > 0

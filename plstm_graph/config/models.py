@@ -114,8 +114,8 @@ class ModelConfig(AnyConfig):
     Args:
         model: ``"plstm"`` or one of the baselines.
         width, layers, heads, norm, expansion, dropout: of the stack; ``heads`` where the layer has some.
-        modes, directions, transition, output_norm, open_gates, order: as for :class:`plstm_graph.PLSTM`. With order
-            ``"random"`` every epoch of a training draws orientations anew.
+        modes, directions, transition, output_norm, open_gates, source_bias, order: as for :class:`plstm_graph.PLSTM`.
+            With order ``"random"`` every epoch of a training draws orientations anew.
         local: local branch of pLSTM, a name in :data:`plstm_graph.nn.onehop.LOCALS`.
         output_gate: as for :class:`plstm_graph.PLSTM`.
         pooling: over the nodes of a graph, names in :data:`plstm_graph.models.graph.POOLINGS` joined by ``+``.
@@ -147,6 +147,7 @@ class ModelConfig(AnyConfig):
     transition: str = "tanh"
     output_norm: str = "rms"
     open_gates: bool = False
+    source_bias: float | None = None
     local: str = "gine"
     norm: str = "batch"
     expansion: float = 2.0

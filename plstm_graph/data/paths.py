@@ -145,24 +145,28 @@ NODES, DISTANCES, SHARES = (10, 30, 60, 100), (5, 10, 20, 30, 40, 50), (0.5, 0.9
 """Of what is learnt on, and is validated by."""
 FAR_NODES, FAR_DISTANCE, FAR_SHARE = 1000, 500, 0.995
 """Of what is tested on."""
+FARTHEST = 5000
+"""Edges from source to target in sets of ``transfer`` that have a test part only."""
 COUNTS = {"train": 2000, "valid": 200, "test": 20}
 
 
 def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
     """Graphs of one family; they are the same on every machine."""
-    kind, generator = info.options["kind"], torch.Generator().manual_seed(0)
+    kind, farthest = info.options["kind"], info.options.get("distance")
+    generator = torch.Generator().manual_seed(farthest or 0)
+    counts = {"train": 0, "valid": 0, "test": COUNTS["test"]} if farthest else COUNTS
     if info.options["family"] == "carry":
         near = [partial(carry, kind, nodes, open_share=share) for share in SHARES for nodes in NODES]
         far = partial(carry, kind, FAR_NODES, open_share=FAR_SHARE)
         features = FeatureSpec(node_dim=1, edge_dim=1)
     else:
         near = [partial(transfer, kind, distance) for distance in DISTANCES]
-        far = partial(transfer, kind, FAR_DISTANCE)
+        far = partial(transfer, kind, farthest or FAR_DISTANCE)
         features = FeatureSpec(node_dim=3)
     graphs: list[Data] = []
     parts = {}
-    for part, count in COUNTS.items():
-        draws = [far] if part == "test" else near
+    for part, count in counts.items():
+        draws = [far] if part == "test" else near[:count]  # none of no graphs
         begin = len(graphs)
         for number, draw in enumerate(draws):
             many = (count - number - 1) // len(draws) + 1  # together ``count``
@@ -171,12 +175,14 @@ def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
     return info.dataset(graphs, ("value",), features, {"level": "node"}, parts=parts)
 
 
-def _row(name: str, family: str, kind: str) -> DatasetInfo:
+def _row(name: str, family: str, kind: str, **options: int) -> DatasetInfo:
+    count = COUNTS["test"] if options else sum(COUNTS.values())
     return DatasetInfo(
-        *(name, sum(COUNTS.values()), "regression", "rmse", OFFICIAL, "generated", "made here, from a seed", ""),
-        *((), None, load, {"family": family, "kind": kind}),
+        *(name, count, "regression", "rmse", OFFICIAL, "generated", "made here, from a seed", ""),
+        *((), None, load, {"family": family, "kind": kind} | options),
     )
 
 
 SETS = [_row(f"carry-{kind}" if kind != "tree" else "carry", "carry", kind) for kind in CARRIES]
 SETS += [_row(f"transfer-{kind}", "transfer", kind) for kind in TRANSFERS]
+SETS += [_row(f"transfer-{kind}-{FARTHEST}", "transfer", kind, distance=FARTHEST) for kind in TRANSFERS]

@@ -41,6 +41,7 @@ def plstm(config: ModelConfig, edge_dim: int | None) -> nn.Module:
         transition=config.transition,
         output_norm=config.output_norm,
         open_gates=config.open_gates,
+        source_bias=config.source_bias,
     )
 
 

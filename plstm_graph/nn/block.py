@@ -66,7 +66,7 @@ class PLSTMBlock(nn.Module):
         dropout: on both branches.
         output_gate: multiply each head's output by a sigmoid of what the block reads, before it is projected (Qiu et
             al. 2025, "Gated attention for large language models").
-        order, backend, transition, output_norm, open_gates: as for :class:`PLSTMConv`.
+        order, backend, transition, output_norm, open_gates, source_bias: as for :class:`PLSTMConv`.
 
     Shapes: x [N, channels], edge_index [2, M], edge_attr [M, edge_dim] or [M] -> [N, channels].
 
@@ -92,6 +92,7 @@ class PLSTMBlock(nn.Module):
         transition: str = "tanh",
         output_norm: str = "rms",
         open_gates: bool = False,
+        source_bias: float | None = None,
     ) -> None:
         super().__init__()
         check_backend(backend)
@@ -119,6 +120,7 @@ class PLSTMBlock(nn.Module):
                 transition=transition,
                 output_norm=output_norm,
                 open_gates=open_gates,
+                source_bias=source_bias,
             )
             for reverse in readings
         )

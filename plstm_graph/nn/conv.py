@@ -64,6 +64,8 @@ class PLSTMConv(NoMessages):
             size, so that it matters what fades on the way; or ``"none"``: a scale alone, so that outputs tell how much
             arrives over how many paths. Without a norm the layer runs step by step, not as one kernel.
         open_gates: sources, marks and direct gates begin half open rather than almost closed.
+        source_bias: that sources begin with, in place of the usual. At -2 a source of saturating gates has just
+            closed, to the digit: then training opens those that are needed, and does not have to close all others.
 
     Shapes:
         - **input:** node features [N, in_channels], edge_index [2, M] or a sparse adjacency (transposed, as in PyG),
@@ -100,6 +102,7 @@ class PLSTMConv(NoMessages):
         transition: str = "tanh",
         output_norm: str = "rms",
         open_gates: bool = False,
+        source_bias: float | None = None,
         **unsupported: Any,
     ) -> None:
         refuse_bipartite(in_channels)
@@ -115,7 +118,7 @@ class PLSTMConv(NoMessages):
         super().__init__(aggr="sum", node_dim=0)
         self.in_channels, self.out_channels, self.heads, self.concat = in_channels, out_channels, heads, concat
         self.mode, self.reverse, self.order, self.backend = mode, reverse, order, backend
-        self.transition, self.open_gates = transition, open_gates
+        self.transition, self.open_gates, self.source_bias = transition, open_gates, source_bias
         self.edge_dim = edge_dim = edge_dim or None
         self.key_channels = key_channels or out_channels
 
@@ -138,7 +141,8 @@ class PLSTMConv(NoMessages):
         if self.lin_edge is not None:
             self.lin_edge.reset_parameters()
         with torch.no_grad():
-            self.gate_bias.copy_(initial_gate_bias(self.heads, self.transition, self.open_gates))
+            start = initial_gate_bias(self.heads, self.transition, self.open_gates, self.source_bias)
+            self.gate_bias.copy_(start)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 

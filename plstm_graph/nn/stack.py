@@ -38,8 +38,8 @@ class PLSTM(nn.Module):
         modes: modes of the blocks, repeated as needed: ``"PD"`` alternates.
         directions: as for :class:`PLSTMBlock`, or ``"alternating"``: along the edges in every even block, against
             them in every odd one, with all heads. With ``modes="PD"`` P then always reads along: try ``"PPDD"``.
-        edge_dim, edge_values, norm, expansion, order, backend, transition, output_norm, open_gates: as for
-            :class:`PLSTMBlock`.
+        edge_dim, edge_values, norm, expansion, order, backend, transition, output_norm, open_gates, source_bias: as
+            for :class:`PLSTMBlock`.
         local: local branch of every block: a name in :data:`LOCALS` or a function (channels, edge_dim) -> conv.
             With ``modes="-"`` the local branch stands alone.
         virtual_node: join all nodes of a graph through one more node between the blocks; see :class:`VirtualNode`.
@@ -82,6 +82,7 @@ class PLSTM(nn.Module):
         transition: str = "tanh",
         output_norm: str = "rms",
         open_gates: bool = False,
+        source_bias: float | None = None,
         jk: str | None = None,
         **unsupported: Any,
     ) -> None:
@@ -112,6 +113,7 @@ class PLSTM(nn.Module):
                 transition=transition,
                 output_norm=output_norm,
                 open_gates=open_gates,
+                source_bias=source_bias,
             )
             for mode, direction in zip(patterns, _directions(directions, num_layers), strict=True)
         )

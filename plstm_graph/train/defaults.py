@@ -23,9 +23,8 @@ _PATHS |= {
 }
 _PLAIN = {"model.local": "none", "model.dropout": 0.0, "model.rwse": 0}
 _IMAGES = {"model.model": "plstm-vision", "weight_decay": 0.05, "clip": 1.0}
-DEFAULTS: dict[str, dict[str, Any]] = {
-    name: _PATHS for name in DATA_SETS if name.partition("-")[0] in ("carry", "transfer")
-}
+DEFAULTS: dict[str, dict[str, Any]] = {name: _PATHS for name in DATA_SETS if name.startswith("carry")}
+DEFAULTS |= {name: _PATHS | {"model.source_bias": -2.0} for name in DATA_SETS if name.startswith("transfer-")}
 DEFAULTS |= {name: _PLAIN | {"model.pooling": "sinks"} for name in DATA_SETS if name.startswith("neighborsmatch-")}
 DEFAULTS |= {name: _PLAIN | {"model.order": "canonical-bfs"} for name in DATA_SETS if name.startswith("echo-")}
 DEFAULTS["arrow"] = _IMAGES | {

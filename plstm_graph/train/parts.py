@@ -53,7 +53,7 @@ def _further(config: TrainConfig, dataset: AnyDataset) -> Iterator[tuple[str, An
 def _nothing_in(part: str, split: str, name: str, count: int) -> str:
     if part != "train" or split != OFFICIAL:
         return f"the {part} split of {name} is empty ({count} examples); use another split"
-    other = name.partition("-")[0]
+    other = name.rpartition("-")[0]
     other = f"--data {other}" if other != name and other in DATA_SETS else "other data"
     return (
         f"{name} has no training part: it is there to score what was trained on {other}, with evaluate "

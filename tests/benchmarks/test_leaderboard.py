@@ -286,6 +286,20 @@ def test_slips_in_a_config(config, old, new, reason):
         read_plan(config)
 
 
+def test_further_data_of_each_set_have_a_column():
+    """Beside entries that are scored on none; of small errors two digits are shown."""
+    plan = read_plan(records.CONFIGS / "transfer.toml")
+    jobs = {job.entry: job for job in plan.jobs if job.config.seed == 0}
+    own, other = jobs["ring: pLSTM (default)"], jobs["ring: GINE"]
+    assert replace(own.config, also=()) == default_config("transfer-ring")
+    row = {"seed": 0, "metric": "rmse", "valid": {"rmse": 0.00123}, "test": {"rmse": 0.2}, "params": 50, "minutes": 1}
+    row |= {"machine": {"device": "A GPU", "cores": 1, "threads": 1}, "versions": {}, "date": "2026-01-02"}
+    row |= {"commit": "a", "dirty": False, "command": "x"}
+    table = board(plan, {own.key: row | {"also": {own.config.also[0]: {"rmse": 0.004}}}, other.key: row})
+    assert "| ring: pLSTM (default) | 50 | 0.00123 | 0.2000 | 0.00400 | - | - | 1/3 | 1.00 |" in table
+    assert "| ring: GINE | 50 | 0.00123 | 0.2000 | - | - | - | 1/3 | 1.00 |" in table
+
+
 def test_the_committed_configs_keep_their_protocols():
     plans = {path.stem: read_plan(path) for path in records.CONFIGS.glob("*.toml")}
     for entry in plans["nav17"].entries:

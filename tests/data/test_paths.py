@@ -8,7 +8,7 @@ from torch_geometric.data import Data
 from plstm_graph import LineDAG
 from plstm_graph.data import load, paths
 from plstm_graph.data.paths import CARRIES, TRANSFERS
-from plstm_graph.errors import ConfigError
+from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.train import train
 from plstm_graph.train.config import override
 from plstm_graph.train.defaults import DEFAULTS, default_config
@@ -78,6 +78,14 @@ def test_a_set_by_name(name):
     sizes = {part: max(data.graphs[i].num_nodes for i in chosen) for part, chosen in data.parts.items()}
     assert sizes["train"] == sizes["valid"] <= sizes["test"] / 9
     assert data.task.level == "node"
+
+
+def test_the_longest_paths_are_for_testing():
+    data = load("transfer-line-5000")
+    assert {part: len(chosen) for part, chosen in data.parts.items()} == {"train": 0, "valid": 0, "test": 20}
+    assert {graph.num_nodes for graph in data.graphs} == {5001}
+    with pytest.raises(DataError, match="--data transfer-line, with evaluate"):
+        train(default_config("transfer-line-5000"), data)
 
 
 def test_trained_by_name():
