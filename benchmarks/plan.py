@@ -17,8 +17,29 @@ from plstm_graph.train.defaults import default_config
 from plstm_graph.train.shared import READ_FROM
 
 # What a forest reads of a config; the rest is for networks.
-FOREST_READS = ("data", "targets", "smiles_column", "task", "metric", "split", "split_seed", "seed", "fold")
-FOREST_MODEL = ("model", "trees", "radius", "bits", "counts", "fingerprint", "max_features")
+FOREST_READS = (
+    "data",
+    "targets",
+    "smiles_column",
+    "task",
+    "metric",
+    "split",
+    "split_seed",
+    "seed",
+    "fold",
+    "class_weights",
+)
+FOREST_MODEL = (
+    "model",
+    "trees",
+    "radius",
+    "bits",
+    "counts",
+    "fingerprint",
+    "max_features",
+    "min_samples_leaf",
+    "entropy",
+)
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,8 @@ class ForestConfig(AnyConfig):
         counts: how often each environment occurs, instead of whether it does.
         max_features: share of the bits among which a split chooses, above 0 and up to 1, as in scikit-learn; its usual
             ones when not given: the square root of their number for classes, all for quantities.
+        min_samples_leaf: molecules that a leaf has at least.
+        entropy: splits of classes lower the entropy, instead of Gini's impurity.
 
     Raises:
         ConfigError: a number out of range, a fingerprint that rdkit does not make.
@@ -61,9 +63,11 @@ class ForestConfig(AnyConfig):
     counts: bool = False
     fingerprint: str = "morgan"
     max_features: float | None = None
+    min_samples_leaf: int = 1
+    entropy: bool = False
 
     def __post_init__(self) -> None:
-        self._check({"trees": 1, "bits": 1, "radius": 0})
+        self._check({"trees": 1, "bits": 1, "radius": 0, "min_samples_leaf": 1})
         check_fingerprint(self.fingerprint, self.counts)
         if self.max_features is not None and not 0 < self.max_features <= 1:
             raise ConfigError(f"model.max_features must be above 0 and at most 1 (got {self.max_features})")

@@ -52,6 +52,8 @@ class Forest(nn.Module):
         super().__init__()
         if task.level != "graph":
             raise ConfigError(f"a fingerprint answers for a molecule, not for each {task.level}; choose a network")
+        if config.entropy and not task.chances:
+            raise ConfigError("model.entropy is for classes, and these are quantities; leave it out")
         self.config, self.task = config, task
         for name in self.NAMES:
             self.register_buffer(name, torch.empty(0))
@@ -76,17 +78,23 @@ class Forest(nn.Module):
             known = ~column.isnan().numpy()
             if not known.any():
                 raise DataError(f"target number {number} has no label in the training split; use another split or seed")
-            model = make(self.config.trees, **self._share(), random_state=seed, n_jobs=torch.get_num_threads())
+            model = make(self.config.trees, **self._growth(), random_state=seed, n_jobs=torch.get_num_threads())
             model.fit(_columns(features[known]), column.numpy()[known])
             trees.append([estimator.tree_ for estimator in model.estimators_])
             classes.append(getattr(model, "classes_", None))
         self._take(trees, classes, 0 if target.dim() == 2 else int(target.max()) + 1)
         return self
 
-    def _share(self) -> dict[str, float]:
-        """What is not said is as usual in scikit-learn."""
-        share = self.config.max_features
-        return {} if share is None else {"max_features": share}
+    def _growth(self) -> dict[str, Any]:
+        """How scikit-learn grows trees; what is not said is as usual there."""
+        how: dict[str, Any] = {"min_samples_leaf": self.config.min_samples_leaf}
+        if self.config.max_features is not None:
+            how["max_features"] = self.config.max_features
+        if self.config.entropy:
+            how["criterion"] = "entropy"
+        if getattr(self.task, "balanced", False):
+            how["class_weight"] = "balanced"
+        return how
 
     def _take(self, forests: list[list[Any]], classes: list[Any], num_classes: int) -> None:
         """Arrays of scikit-learn's trees, one after the other."""

@@ -225,8 +225,8 @@ def _start(config: TrainConfig, dataset: AnyDataset, resume: bool, command: str 
 
 def _fit_once(config: TrainConfig, dataset: AnyDataset, start: Start) -> Trained:
     """The run of a model that is no network: without epochs; one that was interrupted begins anew."""
-    if config.loss or config.class_weights:
-        raise ConfigError(f"model {config.model.model!r} has no loss to choose or weigh; leave these options out")
+    if config.loss:
+        raise ConfigError(f"model {config.model.model!r} has no loss to choose; leave --loss out")
     task = asked(config, dataset)
     if isinstance(task, Regression) and task.bounded:
         raise ConfigError(

@@ -211,7 +211,8 @@ def test_what_a_forest_does_not_read_does_not_name_its_run(config, tmp_path):
     stored_rows = [json.loads(line) for line in rows.read_text().splitlines()]
     (first, *_) = (row for row in stored_rows if row["entry"] == "forest")
     of_forest = {"model": "fingerprint", "trees": 3, "radius": 2, "bits": 2048, "counts": False}
-    assert first["config"]["model"] == of_forest | {"fingerprint": "morgan"}
+    of_forest |= {"fingerprint": "morgan", "min_samples_leaf": 1, "entropy": False}
+    assert first["config"]["model"] == of_forest
     assert "lr" not in first["config"]
     config.write_text(CONFIG.replace("lr = 0.01", "lr = 0.02"))
     assert {job.entry for job in todo(config, rows)} == {"own", "deep"}

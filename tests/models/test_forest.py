@@ -42,8 +42,11 @@ def sklearns(dataset: GraphDataset, config: ModelConfig = CONFIG, column: int | 
     target = target if column is None else target[:, column]
     known = ~target.isnan().numpy()
     make = RandomForestRegressor if not dataset.task.chances else RandomForestClassifier
-    share = {} if config.max_features is None else {"max_features": config.max_features}
-    model = make(config.trees, **share, random_state=3).fit(features[known], target.numpy()[known])
+    how: dict[str, Any] = {"min_samples_leaf": config.min_samples_leaf}
+    how |= {} if config.max_features is None else {"max_features": config.max_features}
+    how |= {"criterion": "entropy"} if config.entropy else {}
+    how |= {"class_weight": "balanced"} if getattr(dataset.task, "balanced", False) else {}
+    model = make(config.trees, **how, random_state=3).fit(features[known], target.numpy()[known])
     return model.predict(features) if not dataset.task.chances else model.predict_proba(features)
 
 
@@ -72,9 +75,16 @@ def test_arrays_say_what_scikit_learn_says(tmp_path: Path, task: str, counts: bo
 
 
 @pytest.mark.parametrize("chosen", [{"fingerprint": "maccs"}, {"fingerprint": "atom-pairs", "counts": True}], ids=str)
-@pytest.mark.parametrize("share", [None, 0.2])
-def test_other_fingerprints_and_shares_of_them(tmp_path: Path, chosen: dict[str, Any], share: float | None) -> None:
-    dataset, config = tasks(tmp_path, "binary"), replace(CONFIG, max_features=share, **chosen)
+@pytest.mark.parametrize(
+    "growth", [{}, {"max_features": 0.2}, {"min_samples_leaf": 3}, {"entropy": True}, {"balanced": True}], ids=str
+)
+def test_other_fingerprints_and_other_growth(tmp_path: Path, chosen: dict[str, Any], growth: dict[str, Any]) -> None:
+    dataset = tasks(tmp_path, "binary")
+    for graph in dataset.graphs[::3]:
+        graph.y[0, 0] = 1  # two classes of other sizes, and no rule
+    if balanced := growth.get("balanced"):
+        dataset = replace(dataset, task=dataset.task.trained_with(None, balanced))
+    config = replace(CONFIG, **chosen, **{name: value for name, value in growth.items() if name != "balanced"})
     found = grown(dataset, config)(Batch.from_data_list(dataset.graphs)).sigmoid()[:, 0]
     np.testing.assert_allclose(found.numpy(), sklearns(dataset, config, 0)[:, 1], rtol=1e-5, atol=1e-6)
 
@@ -85,9 +95,12 @@ def test_what_no_forest_can_read_is_refused() -> None:
         ({"fingerprint": "maccs", "counts": True}, "leave counts out"),
         ({"max_features": 0.0}, "above 0"),
         ({"max_features": math.nan}, "above 0"),
+        ({"min_samples_leaf": 0}, "at least 1"),
     ):
         with pytest.raises(ConfigError, match=text):
             ForestConfig(**wrong)
+    with pytest.raises(ConfigError, match="for classes"):
+        Forest(ForestConfig(entropy=True), MOLECULE, Regression(("y",)))
 
 
 def test_a_class_that_training_never_saw(tmp_path: Path) -> None:
@@ -167,6 +180,8 @@ def test_a_target_without_labels_in_training(tmp_path: Path) -> None:
 
 
 def test_what_needs_a_network_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no loss to choose"):
+        train(small_config(model_model=FINGERPRINT, loss="mae"), small_dataset(tmp_path))
     with pytest.raises(ConfigError, match=r"unknown option 'model\.layers'; choose one of model.model, model.trees"):
         small_config(model_model=FINGERPRINT, model_layers=99)
     train(small_config(model_model=FINGERPRINT, model_trees=2, out=tmp_path / "run"), small_dataset(tmp_path))
