@@ -58,3 +58,8 @@ def passes_in_place(passes: nn.Module, inputs: tuple[Tensor, ...], allow_unused_
     for _ in range(3):
         torch.autograd.grad(passes(*inputs).sum(), list(passes.parameters()), allow_unused=allow_unused_input)
     return passes
+
+
+def told(stderr: str) -> str:
+    """What a process said, but for the notice that its loops are compiled, which comes once on a machine."""
+    return "\n".join(line for line in stderr.splitlines() if not line.startswith("compiling loops for this CPU"))

@@ -10,6 +10,7 @@ from small_runs import small_config
 
 from plstm_graph.config import names
 from plstm_graph.config.architectures import MODELS
+from plstm_graph.config.models import FINGERPRINTS
 from plstm_graph.data import DATASETS, SPLITS, datasets, load, tu
 from plstm_graph.data.molecules import FEATURISERS
 from plstm_graph.errors import ConfigError, DataError
@@ -61,6 +62,7 @@ def test_the_values_of_options_are_those_that_the_package_knows() -> None:
         "featuriser": FEATURISERS,
         "part": PARTS,
         "model.model": MODELS,
+        "model.fingerprint": FINGERPRINTS,
         "model.directions": DIRECTIONS,
         "model.transition": TRANSITIONS,
         "model.output_norm": OUTPUT_NORMS,

@@ -58,6 +58,7 @@ USUAL = {
     "evaluate": "--checkpoint run --data small.csv --device cpu",
     "embed": "--checkpoint run --input in.smi --out e.csv --device cpu",
     "report": "run --out p.html",
+    "blend": "run run --out blended",
     "explain": "--checkpoint run --smiles CCO --steps 2",
     "export": "--checkpoint run --out x.pt2",
     "draw": "CCO --out x.svg",

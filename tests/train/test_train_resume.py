@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import small_config, small_dataset, write_csv
+from small_runs import small_config, small_dataset, told, write_csv
 
 from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.errors import CheckpointError, ConfigError, TimeUp
@@ -247,7 +247,7 @@ def test_a_process_that_is_struck_down(tmp_path: Path) -> None:
     run = [sys.executable, "-c", SCRIPT, *map(str, words)]
     struck = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert struck.returncode == 130
-    assert struck.stderr.strip() == f"interrupted; resume with: plstm-graph train --resume --out {out}"
+    assert told(struck.stderr).strip() == f"interrupted; resume with: plstm-graph train --resume --out {out}"
     assert not (out / "metrics.json").exists()
 
     config = stored_config(out)

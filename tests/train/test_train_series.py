@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import small_config, write_csv
+from small_runs import small_config, told, write_csv
 from typer.testing import CliRunner
 
 from plstm_graph.cli import app
@@ -326,7 +326,7 @@ def test_interrupted_it_stops_its_children_and_is_resumed(tmp_path: Path) -> Non
     os.killpg(run.pid, signal.SIGINT)  # as Ctrl-C, it reaches all of them
     _, text = run.communicate(timeout=100)
     assert run.returncode == 130, text
-    assert text.strip() == f"interrupted; resume with: plstm-graph train --resume --out {out}"
+    assert told(text).strip() == f"interrupted; resume with: plstm-graph train --resume --out {out}"
     while anyone(run.pid) and time.monotonic() < until:  # Python's own helper for semaphores goes last
         time.sleep(0.05)
     assert not anyone(run.pid)
