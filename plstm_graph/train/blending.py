@@ -4,7 +4,6 @@ Reference: Caruana et al. 2004, "Ensemble selection from libraries of models".
 """
 
 import csv
-import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -186,7 +185,10 @@ def _scored(folder: Path) -> Scored:
             f"answers to task {metrics['task']} have no mean"
         )
     start = folder / results.START
-    content = json.loads(start.read_text(encoding="utf-8")).get("content", "") if start.is_file() else ""
+    try:
+        content = results.read_json(start).get("content", "") if start.is_file() else ""
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{start} is damaged: it should tell what data the run had; train again") from error
     return Scored(folder, metrics, {part: _in_order(parts[part]) for part in PARTS}, content)
 
 

@@ -192,6 +192,9 @@ def test_what_cannot_be_blended_is_said(tmp_path: Path) -> None:
         blend([a], tmp_path / "out")
     with pytest.raises(ConfigError, match="not empty"):
         blend([a, b], b)
+    (b / "start.json").write_text("{")
+    with pytest.raises(DataError, match=r"start\.json is damaged"):
+        blend([a, b], tmp_path / "out")
     (b / "metrics.json").unlink()
     with pytest.raises(DataError, match=r"b holds no metrics\.json: .*finished run"):
         blend([a, b], tmp_path / "out")
