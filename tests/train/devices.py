@@ -6,6 +6,7 @@
 import json
 import math
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -13,7 +14,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop as TrainingEpochLoop
 from pytorch_lightning.utilities import rank_zero_only
 from small_runs import small_config, small_dataset, three_classes
 
@@ -70,6 +74,25 @@ def run(folder: Path, devices: int) -> None:
             (folder / f"{name}.{devices}.json").write_text(json.dumps({"losses": losses, "found": found}))
 
 
+class Told(Callback):
+    """The second process is told to stop after its third step."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        if trainer.global_step == 3 and trainer.global_rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def stop(folder: Path) -> None:
+    """Writes in which step each of two processes stopped when one was told to."""
+    config = small_config(out=folder / "stopped", devices="2", batch_size=BATCH // 2, epochs=2)
+    steps: list[int] = []
+    with mock.patch.object(Learner, "on_train_batch_start", lambda self, *args: steps.append(self.global_step)):
+        try:
+            train(config, small_dataset(folder), callbacks=[Told()])
+        except KeyboardInterrupt:
+            (folder / f"stopped.{rank_zero_only.rank}.json").write_text(json.dumps(steps[-1]))
+
+
 def forked(folder: Path, devices: int, rank: int, port: int) -> int:
     child = os.fork()
     if child:
@@ -80,7 +103,10 @@ def forked(folder: Path, devices: int, rank: int, port: int) -> int:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     rank_zero_only.rank = rank
     try:
-        run(folder, devices)
+        with mock.patch.object(TrainingEpochLoop, "_broadcast_sigterm_tensor", side_effect=AssertionError("it waits")):
+            run(folder, devices)
+            if devices > 1:
+                stop(folder)
     except BaseException:
         import traceback
 

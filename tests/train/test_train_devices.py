@@ -62,3 +62,9 @@ def test_devices_with_statistics_of_their_own_agree_on_the_best_epoch(folder: Pa
     _, two = both(folder, "batch")
     assert two["found"]["epochs"] >= 1
     assert (folder / "2" / "batch" / "metrics.json").exists()
+
+
+def test_processes_stop_in_the_same_step_when_one_is_told_to(folder: Path) -> None:
+    """The question goes round without a wait: asked before the fourth step, answered before the fifth."""
+    assert [json.loads((folder / f"stopped.{rank}.json").read_text()) for rank in (0, 1)] == [3, 3]
+    assert (folder / "stopped" / "checkpoints").is_dir()
