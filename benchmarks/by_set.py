@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from plan import Plan
+from tables import table
 
 
 class Score(NamedTuple):
@@ -43,7 +44,7 @@ def sets_table(title: str, sets: Iterable[str], scores: list[Score], seeds: int)
         [who, *(_cell(found.get((who, name), []), seeds) for name in sets)]
         for who in dict.fromkeys(score.who for score in scores)
     ]
-    return title + "\n\n" + "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return title + "\n\n" + table(lines)
 
 
 def _cell(scores: list[Score], seeds: int) -> str:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import records
+from boards import board
 from plan import Job, read_plan, stored
-from tables import board
 
 from plstm_graph.errors import ConfigError, DataError, PLSTMGraphError, TimeUp, unknown
 from plstm_graph.io.waiting import watched
@@ -152,6 +152,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--root", help="folder with public data (TUDataset/NAME/raw)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; each gets its share of the cores")
     parser.add_argument("--only", action="append", help="entry to run; may be repeated")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", help="of them these, for one config on several machines or GPUs"
+    )
     parser.add_argument("--results", type=Path, default=records.RESULTS, help="folder for the rows")
     parser.add_argument("--commit", help="of these files, where git cannot tell")
     parser.add_argument("--minutes", type=float, help="stop after so many; with --runs")
@@ -165,8 +168,11 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--keep is for runs that end in one call: leave out --minutes and --runs")
     try:
         plan = read_plan(options.config, options.root)
-        if missing := set(options.only or ()) - set(plan.entries):
+        entries, seeds = options.only or plan.entries, options.seeds or {job.config.seed for job in plan.jobs}
+        if missing := set(entries) - set(plan.entries):
             raise ConfigError(unknown("entry", min(missing), plan.entries))
+        if missing := set(seeds) - {job.config.seed for job in plan.jobs}:
+            raise ConfigError(f"seed {min(missing)} is none of the config's")
     except PLSTMGraphError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -174,7 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
     done = stored(plan, path)
     hashes = {job.source: found for job in plan.jobs if (found := done.get(job.key, {}).get("data_hash"))}
     jobs = [replace(job, data_hash=hashes.get(job.source)) for job in plan.jobs]
-    todo = [job for job in jobs if job.key not in done and (not options.only or job.entry in options.only)]
+    todo = [job for job in jobs if job.key not in done and job.entry in entries and job.config.seed in seeds]
     print(f"{plan.name}: {len(plan.jobs)} runs, {len(done)} done, {len(todo)} to do")
     until = Until(begun + 60 * options.minutes, options.runs.resolve()) if options.minutes else None
     run = partial(run_job, until=until, keep=options.keep.resolve() if options.keep else None)

@@ -13,10 +13,10 @@ from functools import partial
 from pathlib import Path
 
 import records
+from boards import board, sets_board
 from plan import read_plan, stored
 from plot import draw
 from tables import (
-    board,
     data_table,
     devices_table,
     explanations_table,
@@ -25,7 +25,6 @@ from tables import (
     reach_table,
     reliability_table,
     rounding_table,
-    sets_board,
     speed_table,
     suite_table,
     tracking_table,

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import records
 import torch
+from boards import sets_board
 from leaderboard import placed
 from plan import Plan, read_plan, stored
-from tables import sets_board
 
 from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.tasks.metrics import score

@@ -19,9 +19,9 @@ from typing import Any
 
 import records
 import torch
+from boards import board
 from leaderboard import placed, row_of, trained
 from plan import Job, read_plan, stored
-from tables import board
 
 from plstm_graph.config.architectures import architecture
 from plstm_graph.errors import ConfigError

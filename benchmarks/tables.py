@@ -3,136 +3,10 @@
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from by_set import Score, scores_of, sets_table
-from plan import Plan
-from scipy import stats
-
-from plstm_graph.train.analysis import score_runs
-
 Row = dict[str, Any]
-
-
-def board(plan: Plan, rows: dict[str, Row]) -> str:
-    """The table of a config: of one whose sets have metrics of their own, a set a column; of one without sets whose
-    runs are scored on further data, those side by side."""
-    if plan.sets and len({row["metric"] for row in rows.values()}) > 1:
-        return sets_board(plan, rows)
-    sizes = not plan.sets and any(job.config.also for job in plan.jobs)
-    return (sizes_table if sizes else leaderboard_table)(plan, rows)
-
-
-def sets_board(plan: Plan, rows: dict[str, Row], more: Sequence[Row] = ()) -> str:
-    """Markdown: a set a column.
-
-    Args:
-        plan: of several sets.
-        rows: of its runs, by key.
-        more: rows of ``rivals.py``, which follow.
-    """
-    scores = scores_of(plan, rows)
-    scores += [Score(row["rival"], row["set"], row["metric"], row.get("valid"), row["test"]) for row in more]
-    seeds = len({job.config.seed for job in plan.jobs})
-    note = "mean over seeds, ± the unbiased standard deviation; in brackets how many seeds, where they are fewer"
-    table = sets_table(f"{plan.title} ({note})", plan.sets, scores, seeds)
-    where = _where([*rows.values(), *more]) if scores else "No runs yet."
-    rivals = sorted({f"chemprop {row['versions']['chemprop']}" for row in more if "chemprop" in row["versions"]})
-    return "\n\n".join([table, *rivals, where])
-
-
-def leaderboard_table(plan: Plan, rows: dict[str, Row]) -> str:
-    """Markdown: an entry a row, in the order of the config; runs that are missing are counted, not filled in, and
-    entries without any are named below. What is scored on further data is so on one set more, of each set its own."""
-    metrics = sorted({row["metric"] for row in rows.values()})
-    targets = list(dict.fromkeys(target for row in rows.values() for target in row.get("by_target", {})))
-    columns = [f"test, {target}" for target in targets]  # a mean over different units says little
-    columns += ["further test"] * any("also" in row for row in rows.values())
-    heads = ["model", "parameters", "valid", "test", *columns, "std", "s.e. over repeats", "runs", "min/run"]
-    lines, missing = [heads, ["---"] + ["---:"] * (len(heads) - 1)], []
-    for entry in plan.entries:
-        jobs = [job for job in plan.jobs if job.entry == entry]
-        found = [rows[job.key] for job in jobs if job.key in rows]
-        if not found:
-            missing.append(entry)
-            continue
-        metric = found[0]["metric"]
-        valid, test = (score_runs((row["seed"], row[part][metric]) for row in found) for part in ("valid", "test"))
-        params, repeats = found[0]["params"], test.repeats > 1 and test.runs > test.repeats
-        lines.append(
-            [
-                f"{entry} ({metric})" if len(metrics) > 1 else entry,
-                f"{params:,}" if params else "-",
-                *map(_spread, (valid, test)),
-                *(
-                    _spread(score_runs((row["seed"], row["by_target"][target]["test"][metric]) for row in found))
-                    for target in targets
-                ),
-                *[_further(found)] * ("further test" in columns),
-                f"{test.deviation:.4f}" if test.runs > 1 else "-",
-                f"{test.error_repeats:.4f}" if repeats else "-",
-                f"{test.runs}" if test.runs == len(jobs) else f"{test.runs}/{len(jobs)}",
-                f"{statistics.median(row['minutes'] for row in found):.2f}",
-            ]
-        )
-    what = f"{', '.join(metrics)}, mean ± standard error over runs" if metrics else "no runs yet"
-    parts = [f"{plan.title} ({what})"]
-    if metrics:
-        parts.append("\n".join(_line(line) for line in lines))
-    if missing:
-        parts.append(f"Not run yet: {'; '.join(missing)}.")
-    if metrics:
-        parts.append(_where([rows[job.key] for job in plan.jobs if job.key in rows]))
-    return "\n\n".join(parts)
-
-
-def _further(found: list[Row]) -> str:
-    """Scores of an entry's runs on further data, the mean of each run's; a dash without."""
-    scored = [row for row in found if "also" in row]
-    runs = [(row["seed"], statistics.fmean(each[row["metric"]] for each in row["also"].values())) for row in scored]
-    return _spread(score_runs(runs)) if runs else "-"
-
-
-def _spread(score: Any) -> str:
-    """Small numbers are errors, of which two digits count wherever they begin."""
-    places = 4 if not 0 < abs(score.mean) < 0.01 else 5
-    return f"{score.mean:.{places}f}" + (f" ± {score.error:.{places}f}" if score.runs > 1 else "")
-
-
-def sizes_table(plan: Plan, rows: dict[str, Row]) -> str:
-    """Markdown: means over seeds of the test metric and on further data, with 90 % intervals, beside published numbers.
-
-    An entry appears with all its runs or not at all.
-    """
-    jobs = {entry: [job for job in plan.jobs if job.entry == entry] for entry in plan.entries}
-    done = {entry: [rows[job.key] for job in own] for entry, own in jobs.items() if all(job.key in rows for job in own)}
-    further = list(dict.fromkeys(name for job in plan.jobs for name in job.config.also))
-    names = [plan.jobs[0].config.data, *further]
-    heads = ["model", "parameters", *names, *(f"published, {name}" for name in names), "runs", "min/run"]
-    lines = [heads, ["---"] + ["---:"] * (len(heads) - 1)]
-    for entry, found in done.items():
-        scores = [[row["test"][row["metric"]] for row in found]]
-        scores += [[row["also"][name][row["metric"]] for row in found] for name in further]
-        published = plan.published.get(entry, ["-"] * len(names))
-        minutes = f"{statistics.median(row['minutes'] for row in found):.1f}"
-        sized = [f"{found[0]['params']:,}", *map(_interval, scores), *published]
-        lines.append([entry, *sized, str(len(found)), minutes])
-    waiting = [entry for entry in jobs if entry not in done]
-    parts = [f"{plan.title} (test accuracy, mean ± half of a 90 % interval over runs)"]
-    parts += ["\n".join(_line(line) for line in lines)] if done else []
-    parts += [f"Not all runs yet: {', '.join(waiting)}."] if waiting else []
-    parts += [_where([row for found in done.values() for row in found])] if done else []
-    return "\n\n".join(parts)
-
-
-def _interval(values: list[float]) -> str:
-    """Mean and half of the 90 % interval of Student's t."""
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return f"{mean:.3f}"
-    half = float(stats.t.ppf(0.95, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
-    return f"{mean:.3f} ± {half:.3f}"
 
 
 def speed_table(rows: list[Row], group: str) -> str:
@@ -163,17 +37,17 @@ def _on_device(device: str, rows: list[Row]) -> str:
     heads = ["what", *(column.head for column in columns), *(f"vs {other}" for other in others)]
     goals = any(_targets(row) for row in rows)
     heads += ["target"] * goals
-    rule = _line(["---"] + ["---:"] * (len(heads) - 1))
+    rule = ["---"] + ["---:"] * (len(heads) - 1)
     parts, last = [f"On {device}:"], None
     for row in rows:
         if row["case"] != last:
-            parts.append("\n".join([_case(row) + "\n", _line(heads), rule]))
+            parts.append(f"{_case(row)}\n\n{table([heads, rule])}")
             last = row["case"]
         cells = [row["name"], *(column.cell(row) if column.has(row) else "" for column in columns)]
         cells += [_ratio(row.get("ratios", {}).get(other)) for other in others]
         cells += ["; ".join(f"{goal}: {'met' if met else 'missed'}" for goal, met in _targets(row).items())] * goals
-        parts[-1] += "\n" + _line(cells)
-    return "\n\n".join([*parts, _where(rows)])
+        parts[-1] += "\n" + table([cells])
+    return "\n\n".join([*parts, made_by(rows)])
 
 
 class Column(NamedTuple):
@@ -218,7 +92,7 @@ def suite_table(rows: list[Row]) -> str:
         where = [row["date"][:10], row["machine"]["device"], versions, (row["commit"] or "unknown")[:10]]
         command = f"`{row['command']}`" + (f"; {row['note']}" if "note" in row else "")
         lines.append([*where, *counts, f"{row['seconds'] / 60:.1f}", command])
-    return "\n".join(_line(line) for line in lines)
+    return table(lines)
 
 
 def explanations_table(rows: list[Row]) -> str:
@@ -231,7 +105,7 @@ def explanations_table(rows: list[Row]) -> str:
         scores = [f"{auc[name]:.4f}" for name in ("scores", "node mask", "edge mask")]
         times = [f"{seconds[name]:.2f}" for name in ("explain", "GNNExplainer")]
         lines.append([row["group"], row["model"], f"{row['test']['r2']:.4f}", str(row["explained"]), *scores, *times])
-    return "\n\n".join(["\n".join(_line(line) for line in lines), _where(rows)]) if rows else "No rows yet."
+    return "\n\n".join([table(lines), made_by(rows)]) if rows else "No rows yet."
 
 
 def reliability_table(rows: list[Row]) -> str:
@@ -247,7 +121,7 @@ def reliability_table(rows: list[Row]) -> str:
         count, text = names[row["what"]]
         text = text.format(**row)
         lines.append([text, f"{row[count]:,}", f"{row['seconds'] / 60:.1f}"])
-    return "\n\n".join(["\n".join(_line(line) for line in lines), _where(rows)]) if rows else "No rows yet."
+    return "\n\n".join([table(lines), made_by(rows)]) if rows else "No rows yet."
 
 
 def predicting_table(rows: list[Row]) -> str:
@@ -266,7 +140,7 @@ def predicting_table(rows: list[Row]) -> str:
     lines.append(["resident: start to first answer", f"{row['resident']['first_seconds']:.2f}", "", ""])
     lines.append(["resident: line to answer", f"{row['resident']['next_seconds']:.4f}", "", ""])
     load = f"Processes that wanted a core when it began and ended: {row['load'][0]:.1f}, {row['load'][1]:.1f}."
-    return "\n\n".join(["\n".join(_line(line) for line in lines), load, _where([row])])
+    return "\n\n".join([table(lines), load, made_by([row])])
 
 
 def rounding_table(rows: list[Row]) -> str:
@@ -279,7 +153,7 @@ def rounding_table(rows: list[Row]) -> str:
             sizes = [f"{found['mean']:.4f}", f"{found['largest']:.2f}"]
             shares = [f"{found[name]:.1%}" for name in ("relative", "relative_small", "off_by_a_tenth")]
             lines.append([what, *sizes, *shares])
-    return "\n\n".join(["\n".join(_line(line) for line in lines), _where(rows[-1:])]) if rows else "No rows yet."
+    return "\n\n".join([table(lines), made_by(rows[-1:])]) if rows else "No rows yet."
 
 
 def devices_table(rows: list[Row]) -> str:
@@ -299,7 +173,7 @@ def devices_table(rows: list[Row]) -> str:
                 lines.append([f"batches of {case['batch_size']} each", data, str(case["devices"]), text])
         else:
             lines.append(["seeds side by side", data, str(row["seeds"]), f"{row['ratio']:.2f} × the time of one"])
-    return "\n\n".join(["\n".join(_line(line) for line in lines), _where(rows)]) if rows else "No rows yet."
+    return "\n\n".join([table(lines), made_by(rows)]) if rows else "No rows yet."
 
 
 def data_table(rows: list[Row]) -> str:
@@ -309,7 +183,7 @@ def data_table(rows: list[Row]) -> str:
     for row in rows:
         times = (f"{row['batch_ms']:.2f} ms", f"{row['step_ms']:.2f} ms", f"{100 * row['share']:.1f} %")
         lines.append([row["data"], row["name"], str(row["batch_size"]), *times])
-    return "\n\n".join(["\n".join(_line(line) for line in lines), _where(rows)]) if rows else "No rows yet."
+    return "\n\n".join([table(lines), made_by(rows)]) if rows else "No rows yet."
 
 
 def tracking_table(rows: list[Row]) -> str:
@@ -326,7 +200,7 @@ def tracking_table(rows: list[Row]) -> str:
         seconds = statistics.median(row["seconds"] for row in own)
         chance = 1 / math.factorial(things)
         lines.append([f"S{things}", str(states), *shares, f"{chance:.3f}", str(len(own)), f"{seconds:.0f}"])
-    return "\n\n".join(["\n".join(_line(line) for line in lines), _where(rows)]) if rows else "No rows yet."
+    return "\n\n".join([table(lines), made_by(rows)]) if rows else "No rows yet."
 
 
 def reach_table(rows: list[Row]) -> str:
@@ -337,7 +211,7 @@ def reach_table(rows: list[Row]) -> str:
         shares = (f"{100 * row[f'blocks_{blocks}']:.0f} %" for blocks in (1, 2, 4))
         levels = "-" if row["order"] == "one hop" else f"{row['levels']:.1f}"
         lines.append([row["data"], row["order"], levels, *shares])
-    return "\n\n".join(["\n".join(_line(line) for line in lines), _where(rows)]) if rows else "No rows yet."
+    return "\n\n".join([table(lines), made_by(rows)]) if rows else "No rows yet."
 
 
 def notes_table(rows: list[Row]) -> str:
@@ -345,7 +219,7 @@ def notes_table(rows: list[Row]) -> str:
     heads = ["date", "change", "case", "predicted", "before", "after", "what was learnt"]
     lines = [heads, ["---"] * 3 + ["---:"] * 3 + ["---"]]
     names = ("date", "change", "case", "predicted", "before", "after", "learnt")
-    return "\n".join(_line(line) for line in [*lines, *([row[name] for name in names] for row in rows)])
+    return table([*lines, *([row[name] for name in names] for row in rows)])
 
 
 def trials_table(rows: list[Row], data: str) -> str:
@@ -361,7 +235,7 @@ def trials_table(rows: list[Row], data: str) -> str:
     for name, found in sorted(groups.items(), key=lambda item: -statistics.fmean(r["valid"] for r in item[1])):
         means = [f"{statistics.fmean(row[part] for row in found):.4f}" for part in ("valid", "test")]
         lines.append([name, f"{found[0]['params']:,}", *means, str(len(found))])
-    return "\n".join(_line(line) for line in lines)
+    return table(lines)
 
 
 def _unused(setting: Row, key: str) -> bool:
@@ -379,7 +253,7 @@ def _case(row: Row) -> str:
     return text
 
 
-def _where(rows: list[Row]) -> str:
+def made_by(rows: list[Row]) -> str:
     """Machine, versions and commit, once for each combination."""
     lines = set()
     for row in rows:
@@ -403,5 +277,6 @@ def _ratio(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}" if value < 10 else f"{value:.0f}"
 
 
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+def table(lines: Iterable[Sequence[str]]) -> str:
+    """Markdown of rows of cells, the first two being heads and rules."""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 from plot import IN_HALF, hardware
-from tables import latest
+from tables import latest, table
 
 from plstm_graph.grid import CHAIN_FORMS, FORMS, MODES, ChainGates, GridGates, choose_chain_form, choose_form
 from plstm_graph.grid.as_dag import faster
@@ -104,7 +104,7 @@ def forms_table(rows: list[Row], kind: str) -> str:
         heads = [f"{kind}, on {machine}", "`auto` takes", *(f"`{name}`" for name in names)]
         lines = [heads, ["---", "---", *["---:"] * len(names)]]
         lines += [[each.case, f"`{each.taken}`", *(_cell(each, name) for name in names)] for each in own]
-        parts.append("\n".join("| " + " | ".join(line) + " |" for line in lines))
+        parts.append(table(lines))
     return "\n\n".join(parts) or "No rows yet."
 
 

@@ -9,13 +9,14 @@ if TYPE_CHECKING:
     from plstm_graph.data.dataset import DatasetInfo, GraphDataset
     from plstm_graph.data.datasets import DATASETS, load, load_graphs
     from plstm_graph.data.depiction import depict, layout
-    from plstm_graph.data.molecules import Rejected, fingerprints, smiles_to_data
+    from plstm_graph.data.molecules import Rejected, smiles_to_data
     from plstm_graph.data.packed import PackedGraphs, PackedLoader
     from plstm_graph.data.prepared import PreparedDataset, read_prepared, write_prepared
     from plstm_graph.data.smiles import scaffold
     from plstm_graph.data.smiles_files import load_csv
     from plstm_graph.data.splits import SPLITS, make_split
     from plstm_graph.data.tables import read_smiles
+    from plstm_graph.data.vectors import fingerprints
 
 __all__ = [
     "DATASETS",
@@ -51,7 +52,7 @@ _HOME = {
     "Rejected": "molecules",
     "SPLITS": "splits",
     "depict": "depiction",
-    "fingerprints": "molecules",
+    "fingerprints": "vectors",
     "layout": "depiction",
     "load": "datasets",
     "load_csv": "smiles_files",

@@ -14,10 +14,10 @@ from torch_geometric.data import Data
 
 from plstm_graph.config.names import DESCRIPTORS
 from plstm_graph.data.features import FeatureSpec
-from plstm_graph.data.molecules import descriptor_names, fingerprints, rdkit_descriptors
 from plstm_graph.data.smiles import UnreadableSMILES, canonical
 from plstm_graph.data.stacked import with_attributes
 from plstm_graph.data.tables import Table, read_rows
+from plstm_graph.data.vectors import descriptor_names, fingerprints, rdkit_descriptors
 from plstm_graph.errors import ConfigError, DataError, listed, unknown
 from plstm_graph.io.files import expanded
 

@@ -14,7 +14,7 @@ from torch_geometric.data import Data
 
 from plstm_graph.config.models import ForestConfig
 from plstm_graph.data.features import FeatureSpec
-from plstm_graph.data.molecules import fingerprints
+from plstm_graph.data.vectors import fingerprints
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.tasks import Task
 

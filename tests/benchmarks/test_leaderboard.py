@@ -7,9 +7,9 @@ from itertools import product
 import leaderboard
 import pytest
 import records
+from boards import board, leaderboard_table
 from plan import read_plan, stored
 from small_runs import write_csv
-from tables import board, leaderboard_table
 
 from plstm_graph.errors import ConfigError
 from plstm_graph.train import blend, shared
@@ -331,3 +331,7 @@ def test_the_command_line(config, tmp_path, capsys):
     assert "6 runs, 0 done, 6 to do" in capsys.readouterr().out
     assert leaderboard.main([*arguments, "--only", "depp"]) == 1
     assert "did you mean 'deep'" in capsys.readouterr().err
+    assert leaderboard.main([*arguments, "--only", "deep", "--seeds", "1"]) == 0
+    assert "6 runs, 0 done, 1 to do" in capsys.readouterr().out
+    assert leaderboard.main([*arguments, "--seeds", "9"]) == 1
+    assert "seed 9 is none of the config's" in capsys.readouterr().err
