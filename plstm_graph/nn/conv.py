@@ -146,6 +146,11 @@ class PLSTMConv(NoMessages):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
+    @torch.no_grad()
+    def close_sources(self, by: float) -> None:
+        """Lower the biases of sources."""
+        self.gate_bias[Gate.SOURCE] -= by
+
     def forward(
         self,
         x: Tensor,

@@ -89,6 +89,7 @@ def assemble(
         meta.plain(),
         lr=config.lr,
         weight_decay=config.weight_decay,
+        source_decay=config.source_decay,
         warmup_steps=config.warmup_epochs * len(loader),
         total_steps=config.epochs * len(loader),
         compile=config.compile,

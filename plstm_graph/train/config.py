@@ -53,6 +53,9 @@ class TrainConfig:
         batch_size: graphs a step and device.
         lr: highest learning rate, reached after the warm-up, then a cosine down to 0.
         weight_decay: of AdamW.
+        source_decay: in the first half of a training, every step lowers the biases of sources, in layers of pLSTM on
+            graphs, by so many times the learning rate: sources that the answer does not need close; saturating ones to
+            the digit.
         warmup_epochs: epochs of linear warm-up.
         clip: largest norm of the gradient; 0 turns clipping off.
         patience: stop after so many epochs without a better validation metric; 0 never stops early.
@@ -95,6 +98,7 @@ class TrainConfig:
     batch_size: int = 64
     lr: float = 1e-3
     weight_decay: float = 1e-2
+    source_decay: float = 0.0
     warmup_epochs: int = 5
     clip: float = 1.0
     patience: int = 0
@@ -115,7 +119,8 @@ class TrainConfig:
             if str(getattr(self, name)).startswith("~"):
                 object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
         lowest = {"ensemble": 1, "epochs": 1, "batch_size": 1, "num_nodes": 1}
-        lowest |= dict.fromkeys(("seed", "fold", "warmup_epochs", "patience", "weight_decay", "clip"), 0)
+        lowest |= dict.fromkeys(("seed", "fold", "warmup_epochs", "patience", "clip"), 0)
+        lowest |= dict.fromkeys(("weight_decay", "source_decay"), 0)
         lowest |= {"split_seed": 0} if self.split_seed is not None else {}
         for name, low in lowest.items():
             if not getattr(self, name) >= low:  # nor NaN

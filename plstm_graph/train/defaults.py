@@ -21,10 +21,11 @@ _PATHS |= {
     "model.dropout": 0.0,
     "model.rwse": 0,
 }
+_CLOSED = {"model.source_bias": -2.0, "source_decay": 3.0}
 _PLAIN = {"model.local": "none", "model.dropout": 0.0, "model.rwse": 0}
 _IMAGES = {"model.model": "plstm-vision", "weight_decay": 0.05, "clip": 1.0}
 DEFAULTS: dict[str, dict[str, Any]] = {name: _PATHS for name in DATA_SETS if name.startswith("carry")}
-DEFAULTS |= {name: _PATHS | {"model.source_bias": -2.0} for name in DATA_SETS if name.startswith("transfer-")}
+DEFAULTS |= {name: _PATHS | _CLOSED for name in DATA_SETS if name.startswith("transfer-")}
 DEFAULTS |= {name: _PLAIN | {"model.pooling": "sinks"} for name in DATA_SETS if name.startswith("neighborsmatch-")}
 DEFAULTS |= {name: _PLAIN | {"model.order": "canonical-bfs"} for name in DATA_SETS if name.startswith("echo-")}
 DEFAULTS["arrow"] = _IMAGES | {

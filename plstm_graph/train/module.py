@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from plstm_graph.nn.captured import Captured
+from plstm_graph.nn.conv import PLSTMConv
 from plstm_graph.tasks import Task, score
 from plstm_graph.train.answering import Answering
 
@@ -22,6 +23,7 @@ class Learner(Answering, pl.LightningModule):
         task: what is asked.
         meta: what the checkpoint says about itself (see ``checkpoint.Meta``); it cannot be written without.
         lr, weight_decay, warmup_steps, total_steps: of AdamW and its schedule.
+        source_decay: see :class:`plstm_graph.train.config.TrainConfig`.
         compile: training steps run the model's stack through torch.compile; everything else runs it as it is.
         capture: passes over filled batches are CUDA graphs, in training steps.
     """
@@ -34,6 +36,7 @@ class Learner(Answering, pl.LightningModule):
         *,
         lr: float = 1e-3,
         weight_decay: float = 0.0,
+        source_decay: float = 0.0,
         warmup_steps: int = 0,
         total_steps: int = 1,
         compile: bool = False,
@@ -41,7 +44,7 @@ class Learner(Answering, pl.LightningModule):
     ) -> None:
         super().__init__(model, task, meta)
         self.captured = Captured(model) if capture else None
-        self.lr, self.weight_decay = lr, weight_decay
+        self.lr, self.weight_decay, self.source_decay = lr, weight_decay, source_decay
         self.warmup_steps, self.total_steps = warmup_steps, total_steps
         self.compiled = compile
         if compile:  # in place: names of weights stay
@@ -160,6 +163,14 @@ class Learner(Answering, pl.LightningModule):
         )
         # Stepped after each batch: when the epoch ends and the checkpoint is written, nothing of it is pending.
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """A step of the optimizer; in the first half of a training sources then close a little."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if self.source_decay and self.trainer.global_step < self.total_steps / 2:
+            for module in self.model.modules():
+                if isinstance(module, PLSTMConv):
+                    module.close_sources(self.source_decay * optimizer.param_groups[0]["lr"])
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None

@@ -17,11 +17,14 @@ from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.examples import digests_of
 from plstm_graph.data.packed import PackedGraphs
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, OutOfMemory
+from plstm_graph.gates import Gate
 from plstm_graph.train import train
 from plstm_graph.train.callbacks import Keeper, progress_console
 from plstm_graph.train.checkpoint import read
+from plstm_graph.train.module import warmup_cosine
 from plstm_graph.train.report import report
 from plstm_graph.train.results import commit
+from plstm_graph.train.run import fit
 from plstm_graph.train.trainer import first_process
 
 
@@ -343,3 +346,16 @@ def test_a_progress_bar_leaves_room_for_what_a_terminal_shows_of_ctrl_c(monkeypa
     console = progress_console()
     assert console.stderr
     assert console.width + len("^C") < 80
+
+
+def test_sources_close_by_so_much_of_the_learning_rate(tmp_path: Path) -> None:
+    dataset = small_dataset(tmp_path)
+    still = {"lr": 1e-9, "epochs": 1, "warmup_epochs": 0}  # AdamW alone moves nothing as far
+    rest, found = (
+        fit(small_config(**still, source_decay=decay), dataset).learner.model.stack.blocks[0].convs[1].gate_bias
+        for decay in (0.0, 1e8)
+    )
+    steps = math.ceil(len(dataset.split("random", 0)["train"]) / 8)
+    closed = 0.1 * sum(warmup_cosine(step, 0, steps) for step in range(steps // 2))
+    assert torch.allclose(rest[Gate.SOURCE] - found[Gate.SOURCE], torch.tensor(closed), atol=1e-5)
+    assert torch.allclose(rest[Gate.TRANSITION :], found[Gate.TRANSITION :], atol=1e-6)
