@@ -84,7 +84,7 @@ def takes(rows: dict[str, Row]) -> str:
     gate, gates = torch.empty(b, h, *size, device="meta"), torch.empty(b, 4, h, *size, device="meta")
     given = ChainGates(*4 * [gate]) if chain else GridGates(gates, gates, gates, gate, _mode(row))
     compiled = (COMPILED_CHAIN if chain else COMPILED)[device]
-    able = [form for form in compiled if form in rows and unfit(form, query, value, given) is None]
+    able = [form for form in compiled if form in rows and unfit(form, query, value, given, unasked=True) is None]
     first = able[0] if able else None
     if isinstance(given, ChainGates):
         return choose_chain_form(n, first)

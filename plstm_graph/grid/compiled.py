@@ -16,12 +16,17 @@ LARGEST = 128
 """Widths K and V that the kernels take."""
 DENSE = {"triton": 4096, "numba": 1600}
 """Pixels up to which a form takes an image: its gating matrix lies in memory."""
+UNASKED = 1600, 32
+"""Pixels and columns up to which the form ``triton`` is taken unasked: its time grows with the square of the pixels,
+and to compile its loops over columns takes half a minute at 32 and minutes at 64; tiles take 16 seconds at any size."""
 TILES = "triton_tiles"
 """The form of large images; what it runs with is Triton, too."""
 
 
-def unfit(name: str, query: Tensor, value: Tensor, gates: GridGates | ChainGates) -> str | None:
-    """Why a compiled form does not take tensors of such sizes, or None."""
+def unfit(
+    name: str, query: Tensor, value: Tensor, gates: GridGates | ChainGates, *, unasked: bool = False
+) -> str | None:
+    """Why a compiled form does not take tensors of such sizes (or, ``unasked``, should not), or None."""
     is_image = isinstance(gates, GridGates)
     other = "tiles" if is_image else "chunks"
     widths = query.size(-1), value.size(-1)
@@ -34,6 +39,8 @@ def unfit(name: str, query: Tensor, value: Tensor, gates: GridGates | ChainGates
             return f"it takes images of up to {DENSE[name]} pixels, this one has {rows * columns}; use form={larger!r}"
         if name == "triton" and columns > WIDEST:
             return f"it takes images of up to {WIDEST} columns, this one has {columns}; use form={larger!r}"
+        if name == "triton" and unasked and (rows * columns > UNASKED[0] or columns > UNASKED[1]):
+            return f"an image of {rows} x {columns} is better off with form={larger!r}"
     if name != "numba" and max(widths) > LARGEST:
         return f"it takes K and V of up to {LARGEST}, got {widths[0]} and {widths[1]}; use form={other!r}"
     return None
@@ -43,7 +50,7 @@ def refuses(
     name: str, query: Tensor, value: Tensor, gates: GridGates | ChainGates, *, unasked: bool = True
 ) -> str | None:
     """Why a compiled form cannot run an image or a chain, or, ``unasked``, should not; or None."""
-    why_not = unfit(name, query, value, gates)
+    why_not = unfit(name, query, value, gates, unasked=unasked)
     if why_not is not None:
         return why_not
     is_image = isinstance(gates, GridGates)

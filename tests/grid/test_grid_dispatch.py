@@ -5,8 +5,10 @@ import torch
 from grid_cases import Case, ChainCase
 
 from plstm_graph.errors import BackendUnavailable, ConfigError, ShapeError
-from plstm_graph.grid import FORMS, chain, choose_chain_form, choose_form, grid_dag, image, step
+from plstm_graph.grid import FORMS, GridGates, chain, choose_chain_form, choose_form, grid_dag, image, step
 from plstm_graph.grid.as_dag import faster
+from plstm_graph.grid.compiled import unfit
+from plstm_graph.grid.dispatch import COMPILED
 from plstm_graph.grid.gates import MODES
 from plstm_graph.ops.dispatch import compiled_backend
 
@@ -65,6 +67,27 @@ def test_auto_goes_edge_by_edge_where_that_is_faster(monkeypatch):
     image(*Case(2, 256, "P", images=1, heads=1).inputs(torch.float32))
     image(*Case(2, 257, "P", states=2, images=1, heads=1).inputs(torch.float32))
     assert len(called) == int(compiled_backend("auto", torch.device("cpu")) is not None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "asked", "unasked"),
+    [
+        (32, 32, "triton", "triton"),
+        (50, 32, "triton", "triton"),
+        (51, 32, "triton", "triton_tiles"),
+        (2, 33, "triton", "triton_tiles"),
+        (64, 64, "triton", "triton_tiles"),
+        (2, 65, "triton_tiles", "triton_tiles"),
+    ],
+)
+def test_auto_takes_tiles_before_columns_take_minutes_to_compile(rows, columns, asked, unasked):
+    vector, gate = torch.empty(1, 1, rows, columns, 8, device="meta"), torch.empty(0, device="meta")
+    gates = GridGates(gate, gate, gate, gate, "P")._replace(transition=torch.empty(1, 4, 1, rows, columns, 2, 2))
+
+    def first(unasked):
+        return next(form for form in COMPILED["cuda"] if not unfit(form, vector, vector, gates, unasked=unasked))
+
+    assert (first(False), first(True)) == (asked, unasked)
 
 
 def test_what_does_not_fit_is_refused():
