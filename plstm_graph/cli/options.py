@@ -156,6 +156,7 @@ CHOICES = (
     Choice("--weight-decay", float, _FIT, "Of AdamW."),
     Choice("--warmup-epochs", int, _FIT, "Epochs of linear warm-up; then a cosine."),
     Choice("--clip", float, _FIT, "Largest norm of the gradient; 0: no clipping."),
+    Choice("--ema", float, _FIT, "Decay of a moving average of the weights, as 0.99, that answers in their place."),
     Choice("--patience", int, _FIT, "Epochs without a better validation metric; 0: never stop early."),
     Choice("--seed", int, _FIT, "Of weights, data order, dropout and split."),
     Choice("--compile", bool, _FIT, "Compile training steps: a minute more at first, then faster."),

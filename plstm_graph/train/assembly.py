@@ -16,6 +16,7 @@ from plstm_graph.data.stacked import joined
 from plstm_graph.nn.encoders import DescriptorEncoder
 from plstm_graph.tasks import Task
 from plstm_graph.train import results
+from plstm_graph.train.averaging import Averaging
 from plstm_graph.train.callbacks import Bar, Keeper, Reseed
 from plstm_graph.train.capture import chosen
 from plstm_graph.train.checkpoint import Meta
@@ -61,8 +62,11 @@ def assemble(
         reader.fit(joined(parts["train"], "descriptors"))
 
     out = Path(config.out) if config.out else None
-    keeper = Keeper(f"valid_{task.metric}", task.rule.higher_is_better, out)
+    average = Averaging(config.ema) if config.ema else None
+    keeper = Keeper(f"valid_{task.metric}", task.rule.higher_is_better, out, average)
     callbacks: list[Callback] = [Reseed(config.seed), keeper, *more]
+    if average:
+        callbacks.append(average)
     if config.patience:
         mode = "max" if task.rule.higher_is_better else "min"
         callbacks.append(EarlyStopping(f"valid_{task.metric}", patience=config.patience, mode=mode))

@@ -4,6 +4,7 @@ import math
 import random
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from plstm_graph.errors import Diverged, TimeUp
 from plstm_graph.tasks import METRICS
+from plstm_graph.train.averaging import Averaging
 from plstm_graph.train.data import mixed_seed
 from plstm_graph.train.owner import Owner
 from plstm_graph.train.pool import Say, Status
@@ -62,10 +64,11 @@ class Keeper(Checkpoint):
         metric: logged name of the validation metric.
         higher: whether more is better.
         folder: of the run; best weights are kept in memory without one.
+        average: of the weights, which is kept in their place.
     """
 
-    def __init__(self, metric: str, higher: bool, folder: Path | None = None) -> None:
-        self.metric, self.higher, self.folder = metric, higher, folder
+    def __init__(self, metric: str, higher: bool, folder: Path | None = None, average: Averaging | None = None) -> None:
+        self.metric, self.higher, self.folder, self.average = metric, higher, folder, average
         self.history: list[dict[str, float]] = []
         self.best_epoch = -1
         self.best_score = float("nan")
@@ -116,6 +119,10 @@ class Keeper(Checkpoint):
         return value > self.best_score if self.higher else value < self.best_score
 
     def _keep(self, trainer: pl.Trainer, learner: pl.LightningModule) -> None:
+        with self.average.in_place(learner) if self.average else nullcontext():
+            self._store(trainer, learner)
+
+    def _store(self, trainer: pl.Trainer, learner: pl.LightningModule) -> None:
         if self.folder is not None:
             trainer.save_checkpoint(self.folder / "checkpoints" / "best.ckpt", weights_only=True)
         else:

@@ -58,6 +58,8 @@ class TrainConfig:
             the digit.
         warmup_epochs: epochs of linear warm-up.
         clip: largest norm of the gradient; 0 turns clipping off.
+        ema: decay of an exponential moving average of the weights, updated after every step; it is what is validated,
+            stored and tested. When not given, the weights themselves are.
         patience: stop after so many epochs without a better validation metric; 0 never stops early.
         compile: run training steps through torch.compile, which takes a C compiler and about a minute.
         capture: record forward and backward pass as a CUDA graph each, which takes one GPU and seconds at first, and
@@ -101,6 +103,7 @@ class TrainConfig:
     source_decay: float = 0.0
     warmup_epochs: int = 5
     clip: float = 1.0
+    ema: float | None = None
     patience: int = 0
     compile: bool = False
     capture: bool | None = None
@@ -127,6 +130,8 @@ class TrainConfig:
                 raise ConfigError(f"{name} must be at least {low} (got {getattr(self, name)})")
         if not self.lr > 0:
             raise ConfigError(f"lr must be above 0 (got {self.lr})")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ConfigError(f"ema must be between 0 and 1, as 0.99 (got {self.ema}); leave it out to average nothing")
         if self.seed > MAX_SEED:
             raise ConfigError(f"seed must be at most {MAX_SEED} (got {self.seed})")
 

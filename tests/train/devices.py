@@ -45,7 +45,10 @@ def fewer(dataset: GraphDataset, count: int) -> GraphDataset:
 CASES: dict[str, tuple[Callable[[Path], GraphDataset], dict[str, Any]]] = {
     "gaps": (lambda folder: fewer(with_gaps(small_dataset(folder, targets=("y", "z"))), 39), {"model_norm": "rms"}),
     "odd": (lambda folder: fewer(small_dataset(folder, "binary"), 37), {"model_norm": "none", "metric": "accuracy"}),
-    "last": (lambda folder: fewer(three_classes(small_dataset(folder)), 31), {"model_norm": "layer", "clip": 0.1}),
+    "last": (
+        lambda folder: fewer(three_classes(small_dataset(folder)), 31),
+        {"model_norm": "layer", "clip": 0.1, "ema": 0.8},
+    ),
     "batch": (lambda folder: fewer(small_dataset(folder), 37), {"model_norm": "batch", "patience": 2}),
 }
 

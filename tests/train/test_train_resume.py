@@ -123,13 +123,17 @@ def in_the_report(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("plstm_graph.train.run.report", interrupted)
 
 
+def averaged(patience: int) -> float | None:
+    return 0.9 if patience else None
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Any]]:
-    """By patience: what a run leaves."""
+    """By patience: what a run leaves; one has a moving average of the weights."""
     folder, found = tmp_path_factory.mktemp("undisturbed"), {}
     for patience in (0, 2):
         out = folder / f"{patience}"
-        config = small_config(out=out, epochs=EPOCHS, patience=patience, model_norm="batch")
+        config = small_config(out=out, epochs=EPOCHS, patience=patience, ema=averaged(patience), model_norm="batch")
         train(config, small_dataset(folder))
         found[patience] = artefacts(out)
     return found
@@ -144,7 +148,9 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str,
 def test_interrupted_anywhere(
     tmp_path: Path, dataset: GraphDataset, undisturbed: Any, interruption: Interruption, patience: int
 ) -> None:
-    cut = small_config(out=tmp_path / "cut", epochs=EPOCHS, patience=patience, model_norm="batch")
+    cut = small_config(
+        out=tmp_path / "cut", epochs=EPOCHS, patience=patience, ema=averaged(patience), model_norm="batch"
+    )
     with pytest.MonkeyPatch.context() as patch:
         interruption(patch)
         with pytest.raises(KeyboardInterrupt):
