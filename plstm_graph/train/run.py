@@ -27,7 +27,7 @@ from plstm_graph.train.callbacks import Deadline, Guard, Keeper
 from plstm_graph.train.checkpoint import begin_from, check_weights, load_weights, read_training
 from plstm_graph.train.checkpoint_io import AtomicCheckpointIO
 from plstm_graph.train.config import TrainConfig, anywhere
-from plstm_graph.train.data import Collated, labels, load_data, split_of
+from plstm_graph.train.data import Collated, at_once, labels, load_data, split_of
 from plstm_graph.train.ensemble import check_members, fit_members
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.module import Learner
@@ -260,7 +260,7 @@ def _fit(trainer: pl.Trainer, run: Run, loader: Any, last: Path | None) -> None:
             run.learner.to(trainer.strategy.root_device)
             return
     with trainer.profiler.profile(FEATURISING):  # type: ignore[attr-defined]
-        valid = Collated(run.parts["valid"], run.config.batch_size)
+        valid = Collated(run.parts["valid"], run.config.batch_size * at_once(trainer.strategy.root_device))
     try:
         trainer.fit(run.learner, loader, valid, ckpt_path=last)
     except SystemExit as error:  # how Lightning ends after SIGINT and SIGTERM

@@ -15,6 +15,7 @@ from plstm_graph.train import placement
 from plstm_graph.train.data import (
     Collated,
     EpochSampler,
+    at_once,
     batches,
     mixed_seed,
     pack,
@@ -69,6 +70,10 @@ def test_collated_batches_can_be_read_again(tmp_path: Path, packed: bool) -> Non
     assert len(valid) == 3
     assert [batch.num_graphs for batch in valid] == [batch.num_graphs for batch in valid] == [4, 4, 2]
     assert all(("line_dag" in batch) == packed for batch in valid)
+
+
+def test_a_gpu_validates_more_at_once_than_it_trains_on() -> None:
+    assert [at_once(torch.device(kind)) for kind in ("cpu", "cuda:1")] == [1, 4]
 
 
 def test_packed_batches_are_those_of_the_plain_loader(tmp_path: Path) -> None:
