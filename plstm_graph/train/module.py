@@ -56,9 +56,9 @@ class Learner(Answering, pl.LightningModule):
 
     def forward(self, batch: Batch) -> Tensor:
         """Predictions in original units, probabilities for classes, numbers of words: [n, outputs]."""
-        return self.readable(self._as_it_is(batch))
+        return self.readable(self.as_it_is(batch))
 
-    def _as_it_is(self, batch: Batch) -> Tensor:
+    def as_it_is(self, batch: Batch) -> Tensor:
         """The model without torch.compile, which would take another minute to compile it for evaluation."""
         with torch.compiler.set_stance("force_eager") if self.compiled else nullcontext():
             return self.model(batch)
@@ -124,7 +124,7 @@ class Learner(Answering, pl.LightningModule):
         self._seen = []
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        output, target = self._as_it_is(batch).float(), batch.y
+        output, target = self.as_it_is(batch).float(), batch.y
         labels = self.task.count(target)
         self._seen.append((self.readable(output), target, self.loss(output, target) * labels, labels))
 

@@ -15,7 +15,7 @@ from torch_geometric.data import Data
 
 from plstm_graph.config.architectures import architecture
 from plstm_graph.data.dataset import AnyDataset
-from plstm_graph.data.examples import take
+from plstm_graph.data.examples import batches, take
 from plstm_graph.errors import ConfigError
 from plstm_graph.io.waiting import named
 from plstm_graph.models.budget import fit_width
@@ -208,10 +208,13 @@ def _begin(run: Run, trainer: pl.Trainer, again: bool = False) -> None:
     if config.init_from and not again:
         count = begin_from(run.learner.model, run.learner.task, config.init_from, run.dataset.features)
         log.info("%d numbers of the model come from %s", count, config.init_from)
-    run.learner.to(trainer.strategy.root_device)
+    learner, device = run.learner.to(trainer.strategy.root_device), trainer.strategy.root_device
+    example, around = take(run.parts["valid"], [0]), trainer.precision_plugin.forward_context()
     with named("first pass"):
-        compile_ahead(run.learner.model, trainer.strategy.root_device, trainer.precision_plugin.forward_context())
-        outputs(run.learner, take(run.parts["valid"], [0]))  # a backend may refuse the model
+        compile_ahead(
+            learner.model, device, around, lambda: learner.as_it_is(next(iter(batches(example, 1))).to(device))
+        )
+        outputs(learner, example)  # a backend may refuse the model
 
 
 def _start(config: TrainConfig, dataset: AnyDataset, resume: bool, command: str | None) -> Start:
