@@ -135,7 +135,11 @@ def strike(config: TrainConfig) -> dict[str, Any]:
 
 
 def throughput(config: TrainConfig, devices: list[int]) -> dict[str, Any]:
-    """Examples a second, and the share of so many times one device's, with batches of the config on each."""
+    """Examples a second, and the share of so many times one device's, with batches of the config on each.
+
+    Unless the config says otherwise, steps go kernel by kernel on one device, too, as they do on several.
+    """
+    config = replace(config, capture=bool(config.capture))
     cases: list[dict[str, Any]] = []
     for n in sorted({1, *devices}):
         found = trained(config, n)

@@ -44,7 +44,10 @@ def test_throughput_leaves_out_the_first_epoch(
     tmp_path: Path, runs: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(records, "provenance", lambda *_: {"machine": {}, "versions": {}, "commit": "abc"})
+    asked, right = list[Any](), devices.trained
+    monkeypatch.setattr(devices, "trained", lambda config, n: asked.append(config.capture) or right(config, n))
     found = row(tmp_path, "throughput", "--devices", "2", "4", "--batch-size", "32")
+    assert asked == [False] * 3, "several devices go kernel by kernel, so one has to"
     assert runs == [(1, 32), (2, 32), (4, 32)]
     assert [case["per_second"] for case in found["cases"]] == [100, 160, 320]
     assert [case["efficiency"] for case in found["cases"]] == [1, 0.8, 0.8]
