@@ -18,8 +18,8 @@ ZINC esol freesolv lipo pcba muv hiv bace bbbp tox21 toxcast sider clintox MUTAG
 PROTEINS+attr AIDS AIDS+attr NCI1 Mutagenicity IMDB-BINARY dvae nasbench201 nasbench201-1 nasbench201-5
 nasbench201-10 nasbench201-50 circuits epfl carry carry-dag transfer-line transfer-ring transfer-crossed
 transfer-tree transfer-dag transfer-line-5000 transfer-ring-5000 transfer-crossed-5000 transfer-tree-5000
-transfer-dag-5000 neighborsmatch-2 neighborsmatch-3 neighborsmatch-4 neighborsmatch-5 neighborsmatch-6
-neighborsmatch-7 neighborsmatch-8 echo-sssp echo-ecc echo-diam arrow arrow-384 digits
+transfer-dag-5000 swap-line swap-ring swap-crossed neighborsmatch-2 neighborsmatch-3 neighborsmatch-4
+neighborsmatch-5 neighborsmatch-6 neighborsmatch-7 neighborsmatch-8 echo-sssp echo-ecc echo-diam arrow arrow-384 digits
 """
 
 _TU_COLLECTION = """

@@ -1,6 +1,7 @@
 """Tasks on which only what travels along directed paths helps, drawn from seeds: ``transfer`` and ``carry``.
 
 They are learnt on short paths and tested on long ones, so a score on the test part says whether the rule was found.
+``swap`` is ``transfer`` as it was published, for comparison: on paths of one length, and a node can know its answer.
 """
 
 from functools import partial
@@ -20,6 +21,7 @@ from plstm_graph.errors import ConfigError, unknown
 
 TRANSFERS = ("line", "ring", "crossed", "tree", "dag")
 CARRIES = ("tree", "dag")
+SWAPS = ("line", "ring", "crossed")
 NEAR = 3  # a parent is among so many nodes before its child
 
 
@@ -94,6 +96,41 @@ def _edges(kind: str, distance: int, graphs: int, generator: torch.Generator) ->
     return src, dst
 
 
+def swap(kind: str, distance: int, graphs: int, generator: torch.Generator) -> Stacked:
+    """Two nodes that are far apart must each say what the other has: 1 and 0, while all others have random numbers.
+
+    The graph transfer of Gravina et al. 2025 ("On oversquashing in graph neural networks through the lens of dynamical
+    systems"), without its self-loops and doubled edges. A network that reads no neighbour can answer it: 0 for 1, and
+    1 for 0.
+
+    Args:
+        kind: one of ``SWAPS``: the ends of a line, opposite nodes of a ring, or of one with crosses for rungs.
+        distance: nodes of the line; half of the ring's.
+        graphs: how many.
+        generator: of the other nodes' numbers.
+
+    Returns:
+        x [N, 1], y [N, 1]: NaN but for the two.
+    """
+    if kind not in SWAPS:
+        raise ConfigError(unknown("swap", kind, SWAPS))
+    nodes, end = (distance, distance - 1) if kind == "line" else (2 * distance, distance)
+    step = torch.arange(nodes - 1)
+    pairs = [torch.stack([step, step + 1])]
+    if kind != "line":
+        pairs.append(torch.tensor([[0], [nodes - 1]]))
+    if kind == "crossed":  # to the node opposite the next one, and opposite the one before
+        inner, outer = step[1 : distance - 1], step[2:distance]
+        pairs += [torch.stack([inner, nodes - 1 - inner]), torch.stack([outer, nodes + 1 - outer])]
+    src, dst = torch.cat(pairs, 1)
+    x = torch.rand(graphs, nodes, 1, generator=generator)
+    x[:, 0], x[:, end] = 1, 0
+    y = torch.full((graphs, nodes), torch.nan)
+    y[:, 0], y[:, end] = 0, 1
+    both = torch.stack([torch.cat([src, dst]), torch.cat([dst, src])])
+    return _stack(x, both.unsqueeze(1).expand(-1, graphs, -1), None, y)
+
+
 def carry(kind: str, nodes: int, graphs: int, generator: torch.Generator, open_share: float = 0.9) -> Paths:
     """Reset and carry: edges are open or closed, and every node must say the random value at the top of its segment of
     open edges.
@@ -148,6 +185,8 @@ FAR_NODES, FAR_DISTANCE, FAR_SHARE = 1000, 500, 0.995
 FARTHEST = 5000
 """Edges from source to target in sets of ``transfer`` that have a test part only."""
 COUNTS = {"train": 2000, "valid": 200, "test": 20}
+SWAP_DISTANCE, SWAP_COUNTS = 50, {"train": 1000, "valid": 100, "test": 100}
+"""As published."""
 
 
 def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
@@ -175,14 +214,25 @@ def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
     return info.dataset(graphs, ("value",), features, {"level": "node"}, parts=parts)
 
 
+def load_swaps(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
+    """The published form of ``transfer``; the same on every machine."""
+    counts = list(SWAP_COUNTS.values())
+    drawn = swap(info.options["kind"], SWAP_DISTANCE, sum(counts), torch.Generator().manual_seed(0))
+    parts = torch.arange(sum(counts)).split(counts)
+    chosen = {name: part.tolist() for name, part in zip(SWAP_COUNTS, parts, strict=True)}
+    return info.dataset(drawn.graphs(), ("value",), FeatureSpec(node_dim=1), {"level": "node"}, parts=chosen)
+
+
 def _row(name: str, family: str, kind: str, **options: int) -> DatasetInfo:
-    count = COUNTS["test"] if options else sum(COUNTS.values())
+    swaps = family == "swap"
+    count = sum(SWAP_COUNTS.values()) if swaps else COUNTS["test"] if options else sum(COUNTS.values())
     return DatasetInfo(
         *(name, count, "regression", "rmse", OFFICIAL, "generated", "made here, from a seed", ""),
-        *((), None, load, {"family": family, "kind": kind} | options),
+        *((), None, load_swaps if swaps else load, {"family": family, "kind": kind} | options),
     )
 
 
 SETS = [_row(f"carry-{kind}" if kind != "tree" else "carry", "carry", kind) for kind in CARRIES]
 SETS += [_row(f"transfer-{kind}", "transfer", kind) for kind in TRANSFERS]
 SETS += [_row(f"transfer-{kind}-{FARTHEST}", "transfer", kind, distance=FARTHEST) for kind in TRANSFERS]
+SETS += [_row(f"swap-{kind}", "swap", kind) for kind in SWAPS]

@@ -26,6 +26,7 @@ _PLAIN = {"model.local": "none", "model.dropout": 0.0, "model.rwse": 0}
 _IMAGES = {"model.model": "plstm-vision", "weight_decay": 0.05, "clip": 1.0}
 DEFAULTS: dict[str, dict[str, Any]] = {name: _PATHS for name in DATA_SETS if name.startswith("carry")}
 DEFAULTS |= {name: _PATHS | _CLOSED for name in DATA_SETS if name.startswith("transfer-")}
+DEFAULTS |= {name: _PATHS | {"epochs": 64} for name in DATA_SETS if name.startswith("swap-")}
 DEFAULTS |= {name: _PLAIN | {"model.pooling": "sinks"} for name in DATA_SETS if name.startswith("neighborsmatch-")}
 DEFAULTS |= {name: _PLAIN | {"model.order": "canonical-bfs"} for name in DATA_SETS if name.startswith("echo-")}
 DEFAULTS["arrow"] = _IMAGES | {

@@ -44,6 +44,25 @@ def test_transfer(kind):
         assert far[number].tolist() == [distance if node == target else -1 for node in range(graph.num_nodes)]
 
 
+@pytest.mark.parametrize("kind", paths.SWAPS)
+def test_swap(kind):
+    """Both ends are as far apart as published, a line's distance being its number of nodes."""
+    graph = paths.swap(kind, 9, 2, torch.Generator().manual_seed(0)).graphs()[1]
+    end = 8 if kind == "line" else 9
+    assert graph.num_nodes == (9 if kind == "line" else 18)
+    assert (graph.x[0].item(), graph.x[end].item()) == (1, 0)
+    assert (graph.y[0].item(), graph.y[end].item(), int((~graph.y.isnan()).sum())) == (0, 1, 2)
+    src, dst = graph.edge_index.tolist()
+    pairs = {*zip(src, dst, strict=True)}
+    assert len(pairs) == len(src)
+    assert {(b, a) for a, b in pairs} == pairs
+    assert steps(graph, 0)[end] == (8 if kind == "line" else 9)
+    ring = {(i, (i + 1) % 18) for i in range(18)}
+    crosses = {(i, 17 - i) for i in range(9)} | {(i, 19 - i) for i in range(2, 9)}
+    edges = {"line": {(i, i + 1) for i in range(8)}, "ring": ring, "crossed": ring | crosses}[kind]
+    assert {frozenset(pair) for pair in pairs} == {frozenset(pair) for pair in edges}
+
+
 @pytest.mark.parametrize("kind", CARRIES)
 def test_carry(kind):
     drawn = paths.carry(kind, 40, 3, torch.Generator().manual_seed(0), open_share=0.8)
@@ -68,6 +87,8 @@ def test_unknown_kinds():
         paths.transfer("star", 3, 1, generator)
     with pytest.raises(ConfigError, match="unknown carry 'star'"):
         paths.carry("star", 3, 1, generator)
+    with pytest.raises(ConfigError, match="unknown swap 'star'"):
+        paths.swap("star", 3, 1, generator)
 
 
 @pytest.mark.parametrize("name", ["carry", "carry-dag", "transfer-ring"])
@@ -77,6 +98,14 @@ def test_a_set_by_name(name):
     assert all(torch.equal(a.x, b.x) for a, b in zip(data.graphs, again.graphs, strict=True))
     sizes = {part: max(data.graphs[i].num_nodes for i in chosen) for part, chosen in data.parts.items()}
     assert sizes["train"] == sizes["valid"] <= sizes["test"] / 9
+    assert data.task.level == "node"
+
+
+def test_the_published_form_by_name():
+    data = load("swap-ring")
+    assert {part: len(chosen) for part, chosen in data.parts.items()} == paths.SWAP_COUNTS
+    assert {graph.num_nodes for graph in data.graphs} == {100}
+    assert len({graph.x[1].item() for graph in data.graphs}) == 1200
     assert data.task.level == "node"
 
 
