@@ -38,6 +38,7 @@ from plstm_graph.train.profiling import FEATURISING, READING, SCORING, TRYING
 from plstm_graph.train.progress import shown
 from plstm_graph.train.report import Run, Trained, report
 from plstm_graph.train.start import Start
+from plstm_graph.train.together import told_to_stop
 from plstm_graph.train.trainer import first_process, quiet
 
 log = logging.getLogger(__name__)
@@ -268,4 +269,6 @@ def _fit(trainer: pl.Trainer, run: Run, loader: Any, last: Path | None) -> None:
         trainer.fit(run.learner, loader, valid, ckpt_path=last)
     except SystemExit as error:  # how Lightning ends after SIGINT and SIGTERM
         raise KeyboardInterrupt from error
+    if told_to_stop(trainer):
+        raise KeyboardInterrupt
     run.learner.to(trainer.strategy.root_device)

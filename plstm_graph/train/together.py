@@ -22,6 +22,13 @@ def lean(trainer: pl.Trainer) -> pl.Trainer:
     return trainer
 
 
+def told_to_stop(trainer: pl.Trainer) -> bool:
+    """Whether any of several processes was told to stop since the last step that could answer: in it, or while what it
+    led to was validated. To be asked by all of them, after the last step."""
+    request = trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor
+    return isinstance(request, StopRequest) and bool(request.asked().item())
+
+
 class StopRequest:
     """Whether any process was told to stop (SIGTERM): asked at the start of a step, answered at the next one's.
 
@@ -45,13 +52,17 @@ class StopRequest:
             self._ready.synchronize()
         if self._answer is not None and self._answer.item():
             raise SIGTERMException
-        device = self.trainer.strategy.root_device
-        told = torch.full((1,), int(self.told), device=device)
-        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
-        if device.type != "cuda":
+        told = self.asked()
+        if told.device.type != "cuda":
             self._answer = told
             return
         if self._answer is None:
             self._answer, self._ready = torch.empty(1, dtype=told.dtype, pin_memory=True), torch.cuda.Event()
         self._answer.copy_(told, non_blocking=True)
         self._ready.record()
+
+    def asked(self) -> torch.Tensor:
+        """1 if any process was told to, else 0, on its device, [1]; nobody waits for it."""
+        told = torch.full((1,), int(self.told), device=self.trainer.strategy.root_device)
+        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
+        return told

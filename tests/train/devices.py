@@ -78,22 +78,31 @@ def run(folder: Path, devices: int) -> None:
 
 
 class Told(Callback):
-    """The second process is told to stop after its third step."""
+    """The second process is told to stop, after a step or while the last epoch is validated."""
+
+    def __init__(self, step: int | None) -> None:
+        self.step = step
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
-        if trainer.global_step == 3 and trainer.global_rank == 1:
+        self._tell(trainer, trainer.global_step == self.step)
+
+    def on_validation_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        self._tell(trainer, self.step is None and trainer.current_epoch + 1 == trainer.max_epochs)
+
+    def _tell(self, trainer: pl.Trainer, now: bool) -> None:
+        if now and trainer.global_rank == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def stop(folder: Path) -> None:
+def stop(folder: Path, name: str, step: int | None) -> None:
     """Writes in which step each of two processes stopped when one was told to."""
-    config = small_config(out=folder / "stopped", devices="2", batch_size=BATCH // 2, epochs=2)
+    config = small_config(out=folder / name, devices="2", batch_size=BATCH // 2, epochs=2)
     steps: list[int] = []
     with mock.patch.object(Learner, "on_train_batch_start", lambda self, *args: steps.append(self.global_step)):
         try:
-            train(config, small_dataset(folder), callbacks=[Told()])
+            train(config, small_dataset(folder), callbacks=[Told(step)])
         except KeyboardInterrupt:
-            (folder / f"stopped.{rank_zero_only.rank}.json").write_text(json.dumps(steps[-1]))
+            (folder / f"{name}.{rank_zero_only.rank}.json").write_text(json.dumps(steps[-1]))
 
 
 def forked(folder: Path, devices: int, rank: int, port: int) -> int:
@@ -109,7 +118,8 @@ def forked(folder: Path, devices: int, rank: int, port: int) -> int:
         with mock.patch.object(TrainingEpochLoop, "_broadcast_sigterm_tensor", side_effect=AssertionError("it waits")):
             run(folder, devices)
             if devices > 1:
-                stop(folder)
+                stop(folder, "stopped", 3)
+                stop(folder, "late", None)
     except BaseException:
         import traceback
 

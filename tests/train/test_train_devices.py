@@ -68,3 +68,11 @@ def test_processes_stop_in_the_same_step_when_one_is_told_to(folder: Path) -> No
     """The question goes round without a wait: asked before the fourth step, answered before the fifth."""
     assert [json.loads((folder / f"stopped.{rank}.json").read_text()) for rank in (0, 1)] == [3, 3]
     assert (folder / "stopped" / "checkpoints").is_dir()
+
+
+def test_processes_stop_after_the_last_step_when_one_is_told_to_as_it_is_validated(folder: Path) -> None:
+    """No later step answers: asked once more, all stop with every epoch stored and nothing scored."""
+    steps = [json.loads((folder / f"late.{rank}.json").read_text()) for rank in (0, 1)]
+    assert steps[0] == steps[1]
+    assert read(folder / "late" / "checkpoints" / "last.ckpt")["epoch"] == 1
+    assert not (folder / "late" / "metrics.json").exists()
