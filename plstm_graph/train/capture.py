@@ -24,7 +24,7 @@ WORTHWHILE, DRAWS = 0.5, 40
 PAYS = 300
 """Steps of a run from which on recording them, a second or two, is gained back many times over."""
 POOLINGS, PRECISIONS = ("mean", "sum"), ("32-true", "bf16-mixed")
-"""Where nobody asked, only what has been recorded often is: these read-outs and precisions."""
+"""Where nobody asked, only what has been recorded often is: these read-outs and precisions, on one device."""
 
 
 def chosen(
@@ -37,11 +37,12 @@ def chosen(
         ConfigError: the config asks for them, and they cannot be.
     """
     if config.capture:
-        return capturable(graphs, config, task, model, device, devices)
-    if config.capture is False or not _usual(config) or config.epochs * (len(graphs) // config.batch_size) < PAYS:
+        return capturable(graphs, config, task, model, device)
+    steps = config.epochs * (len(graphs) // config.batch_size)
+    if config.capture is False or devices > 1 or not _usual(config) or steps < PAYS:
         return None
     try:
-        found = capturable(graphs, config, task, model, device, devices)
+        found = capturable(graphs, config, task, model, device)
     except ConfigError as error:
         log.debug("steps go kernel by kernel: %s", error)
         return None
@@ -61,9 +62,7 @@ def _usual(config: TrainConfig) -> bool:
     )
 
 
-def capturable(
-    graphs: Graphs, config: TrainConfig, task: Task, model: nn.Module, device: torch.device, devices: int = 1
-) -> Graphs:
+def capturable(graphs: Graphs, config: TrainConfig, task: Task, model: nn.Module, device: torch.device) -> Graphs:
     """The graphs with room for fillers; examples whose batches have one shape as they are.
 
     Raises:
@@ -74,8 +73,6 @@ def capturable(
     convs = [module for module in model.modules() if isinstance(module, PLSTMConv)]
     if device.type != "cuda":
         why = f"needs a GPU, not {device.type}"
-    elif devices > 1:
-        why = f"takes one device, not {devices}"
     elif kind.fixed:
         return graphs
     elif config.compile:

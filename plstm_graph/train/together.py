@@ -1,24 +1,54 @@
-"""Several devices as Lightning trains them, without what makes the host wait for its device in every step."""
+"""Several devices as Lightning trains them, without what makes the host wait for its device or keeps it busy."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-
-LEAN = {"broadcast_buffers": False, "gradient_as_bucket_view": True}
-"""Options of DDP. Running statistics are those of the first process, whose scores and checkpoints count, so none has to
-be sent in a step; and gradients need not be copied into what is sent and back."""
+from torch import Tensor
 
 
-def lean(trainer: pl.Trainer) -> pl.Trainer:
-    """The trainer; several devices of it wait for each other only to add up gradients."""
-    if trainer.world_size > 1 and isinstance(trainer.strategy, DDPStrategy):
-        request = StopRequest(trainer)
-        trainer.strategy._ddp_kwargs |= LEAN
-        trainer._signal_connector._sigterm_notifier_fn = request.note  # type: ignore[method-assign,assignment]
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = request  # type: ignore[method-assign]
+class Together(DDPStrategy):
+    """Lightning's DDP, whose gradients are averaged in one piece once they are all there.
+
+    The networks of this package are a few megabytes in some hundred weights. PyTorch's wrapper copies each gradient on
+    its own, to send the first while the last are worked out; that costs the host more than sending takes. And passes
+    that are recorded (:class:`plstm_graph.nn.Captured`) write all gradients at once. A weight without a gradient
+    counts as 0. Running statistics are those of the first process, whose scores and checkpoints count.
+    """
+
+    def configure_ddp(self) -> None:
+        """All begin with the weights of the first; the model stays as it is."""
+        assert self.lightning_module is not None
+        for tensor in (*self.lightning_module.parameters(), *self.lightning_module.buffers()):
+            torch.distributed.broadcast(tensor.detach(), 0)
+
+    def post_backward(self, closure_loss: Tensor) -> None:
+        """Every gradient becomes its mean over the devices."""
+        assert self.lightning_module is not None
+        weights = [weight for weight in self.lightning_module.parameters() if weight.requires_grad]
+        pieces = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
+        flat = torch.cat([piece.reshape(-1) for piece in pieces]).div_(self.world_size)
+        torch.distributed.all_reduce(flat)
+        for weight, mean in zip(weights, flat.split([weight.numel() for weight in weights]), strict=True):
+            weight.grad = mean.view_as(weight).to(weight.dtype)
+
+
+def together(make: Callable[..., pl.Trainer]) -> pl.Trainer:
+    """A trainer; where Lightning takes several devices for it, they wait for each other only to add up gradients.
+
+    Args:
+        make: Lightning's Trainer, but for its ``strategy``.
+    """
+    trainer = make()
+    if not isinstance(trainer.strategy, DDPStrategy):
+        return trainer
+    trainer = make(strategy=Together(start_method=trainer.strategy._start_method))
+    request = StopRequest(trainer)
+    trainer._signal_connector._sigterm_notifier_fn = request.note  # type: ignore[method-assign,assignment]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = request  # type: ignore[method-assign]
     return trainer
 
 

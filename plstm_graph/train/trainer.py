@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from plstm_graph.errors import ConfigError
 from plstm_graph.train.checkpoint_io import AtomicCheckpointIO
 from plstm_graph.train.config import TrainConfig
-from plstm_graph.train.together import lean
+from plstm_graph.train.together import together
 
 
 def first_process() -> bool:
@@ -36,7 +37,8 @@ def trainer_of(
     """
     devices: Any = int(config.devices) if re.fullmatch("-?[0-9]+", config.devices) else config.devices
     try:
-        trainer = pl.Trainer(
+        make = partial(
+            pl.Trainer,
             accelerator=config.accelerator,
             devices=devices,
             num_nodes=config.num_nodes,
@@ -55,7 +57,7 @@ def trainer_of(
             log_every_n_steps=10**9,
             use_distributed_sampler=False,  # ours knows about devices: see EpochSampler
         )
-        return lean(trainer)
+        return together(make)
     except Exception as error:  # Lightning has several kinds for options it refuses
         given = f"accelerator={config.accelerator}, devices={config.devices}, precision={config.precision}"
         raise ConfigError(

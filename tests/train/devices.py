@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,7 +20,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop as TrainingEpochLoop
 from pytorch_lightning.utilities import rank_zero_only
-from small_runs import small_config, small_dataset, three_classes
+from small_runs import passes_in_place, small_config, small_dataset, three_classes
 
 from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.draw import style
@@ -27,6 +28,10 @@ from plstm_graph.train import train
 from plstm_graph.train.module import Learner
 
 BATCH = 8
+RECORDING = {  # as far as a CPU can
+    "torch.cuda.make_graphed_callables": passes_in_place,
+    "plstm_graph.train.capture.capturable": lambda graphs, config, *_: graphs.with_filler(config.batch_size),
+}
 
 
 def with_gaps(dataset: GraphDataset) -> GraphDataset:
@@ -48,6 +53,10 @@ CASES: dict[str, tuple[Callable[[Path], GraphDataset], dict[str, Any]]] = {
     "last": (
         lambda folder: fewer(three_classes(small_dataset(folder)), 31),
         {"model_norm": "layer", "clip": 0.1, "ema": 0.8},
+    ),
+    "recorded": (
+        lambda folder: small_dataset(folder),
+        {"model_norm": "layer", "model_layers": 1, "capture": True, "precision": "64-true"},
     ),
     "batch": (lambda folder: fewer(small_dataset(folder), 37), {"model_norm": "batch", "patience": 2}),
 }
@@ -115,7 +124,12 @@ def forked(folder: Path, devices: int, rank: int, port: int) -> int:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     rank_zero_only.rank = rank
     try:
-        with mock.patch.object(TrainingEpochLoop, "_broadcast_sigterm_tensor", side_effect=AssertionError("it waits")):
+        with ExitStack() as stack:
+            waits = mock.patch.object(
+                TrainingEpochLoop, "_broadcast_sigterm_tensor", side_effect=AssertionError("it waits")
+            )
+            for patch in (waits, *(mock.patch(name, new) for name, new in RECORDING.items())):
+                stack.enter_context(patch)
             run(folder, devices)
             if devices > 1:
                 stop(folder, "stopped", 3)

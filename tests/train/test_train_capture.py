@@ -98,18 +98,17 @@ def test_what_cannot_be_captured_says_so(tmp_path: Path, monkeypatch: pytest.Mon
     large = PackedGraphs.from_data_list([long] * 9)
 
     def check(
-        graphs: Any = packed, devices: int = 1, backend: str | None = "triton", level: str = "graph", **options: Any
+        graphs: Any = packed, backend: str | None = "triton", level: str = "graph", **options: Any
     ) -> PackedGraphs:
         monkeypatch.setattr("plstm_graph.train.capture.compiled_backend", lambda name, device: backend)
         config = small_config(capture=True, **options)
         model = GraphModel(FeatureSpec(node_sizes=(5,)), 1, config.model)
-        return capturable(graphs, config, Regression(("y",), level=level), model, GPU, devices)
+        return capturable(graphs, config, Regression(("y",), level=level), model, GPU)
 
     found = check()
     assert found.capacity is not None
     assert found.capacity.graphs == 8
     for message, options in {
-        "takes one device, not 2": {"devices": 2},
         "and compile do not go together": {"compile": True},
         "takes one answer a graph, not one a node": {"level": "node"},
         "not model 'gps'": {"model_model": "gps"},

@@ -33,7 +33,7 @@ def both(folder: Path, case: str) -> Found:
     return one, two
 
 
-@pytest.mark.parametrize("case", ["gaps", "odd", "last"])
+@pytest.mark.parametrize("case", ["gaps", "odd", "last", "recorded"])
 def test_two_devices_train_as_one_with_twice_the_batch(folder: Path, case: str) -> None:
     """Also where labels are missing unevenly, and where the training split does not divide by the devices."""
     one, two = both(folder, case)
@@ -44,7 +44,7 @@ def test_two_devices_train_as_one_with_twice_the_batch(folder: Path, case: str) 
         assert torch.allclose(weights, states[1][name], atol=1e-5), name
 
 
-@pytest.mark.parametrize("case", ["gaps", "odd", "last"])
+@pytest.mark.parametrize("case", ["gaps", "odd", "last", "recorded"])
 def test_metrics_count_every_graph_once(folder: Path, case: str) -> None:
     one, two = both(folder, case)
     assert one["found"]["graphs"] == two["found"]["graphs"]
