@@ -149,7 +149,7 @@ def throughput(config: TrainConfig, devices: list[int]) -> dict[str, Any]:
             {"devices": n, "batch_size": config.batch_size, "per_second": rate, "efficiency": rate / alone / n}
         )
         print(json.dumps(cases[-1]), flush=True)
-    return {"cases": cases}
+    return {"captured": bool(config.capture), "cases": cases}
 
 
 def series(config: TrainConfig, seeds: int) -> dict[str, Any]:

@@ -117,15 +117,16 @@ def run(name: str, seed: int, steps: int, lr: float, device: str) -> Row:
     return {"name": name, "seed": seed, "steps": steps, "lr": lr, **sizes, "errors": errors(net, device)}
 
 
-def draw(rows: Iterable[Row], path: Path) -> bool:
-    """Median over seeds, and the range between the best and the worst; says whether the file changed."""
+def draw(rows: Iterable[Row], path: Path, steps: int) -> bool:
+    """Median over seeds, and the range between the best and the worst, of runs of so many steps; says whether the file
+    changed."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 4.4), dpi=150, layout="constrained")
     axis = figure.subplots()
     rows = list(rows)
     for name, (label, color, marker) in STYLES.items():
-        found = [row["errors"] for row in rows if row["name"] == name]
+        found = [row["errors"] for row in rows if (row["name"], row["steps"]) == (name, steps)]
         if not found:
             continue
         distances = sorted(map(int, found[0]))
@@ -147,12 +148,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[*STYLES, []], help="networks")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, help="of torch, on a CPU")
     parser.add_argument("--commit", help="of these files, where git cannot tell")
-    parser.add_argument("--plot", action="store_true", help="draw what is stored")
+    parser.add_argument("--plot", action="store_true", help="draw what is stored of so many steps")
     parser.add_argument("--out", type=Path, default=records.RESULTS / "distance.jsonl")
     options = parser.parse_args(arguments)
     if options.threads:
@@ -164,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
             records.append(options.out, row | records.provenance(options.device, options.commit))
     if options.plot:
         picture = options.out.parent / "error_against_distance.png"
-        print(f"{picture}: {'written' if draw(records.read(options.out), picture) else 'as it was'}")
+        print(f"{picture}: {'written' if draw(records.read(options.out), picture, options.steps) else 'as it was'}")
     return 0
 
 

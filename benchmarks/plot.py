@@ -1,4 +1,4 @@
-"""Cost against size, a curve for each backend or form, from stored rows."""
+"""Cost against size, a curve for each backend or form, and speed against devices, from stored rows."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,12 +29,15 @@ FORMS = {  # the same of what images are computed by
     "general operator": ("#7F7F7F", "p"),
     "sdpa": ("#000000", "*"),
 }
+STEPS = {"kernel by kernel": ("#0072B2", "o"), "captured": ("#D55E00", "s")}
 OTHER = ("#CC79A7", "X")
-FLOOR = "byte floor"
+FLOOR, IDEAL = "byte floor", "as many times one device"
 IN_HALF = ", bfloat16"
 """Behind the name of a form: the same colour, dashed, the marker hollow."""
 IN_A_ROW = 3
 """Panels; more stand two in a row."""
+FEW = 4
+"""Up to so many sizes each has a tick of its own."""
 
 Row = dict[str, Any]
 Styles = Mapping[str, tuple[str, str]]
@@ -44,7 +47,7 @@ Curves = dict[str, dict[str, list[tuple[int, float]]]]
 
 def draw(rows: list[Row], path: Path, picture: str = "operator") -> bool:
     """Writes one of PICTURES, if there is something to draw and it is not what the file has already; says whether."""
-    make, styles, label = PICTURES[picture]
+    make, styles, below, beside = PICTURES[picture]
     panels = make(rows)
     if not panels:
         return False
@@ -62,12 +65,15 @@ def draw(rows: list[Row], path: Path, picture: str = "operator") -> bool:
         axis.grid(True, which="major", color="#DDDDDD", lw=0.6)
         axis.tick_params(which="minor", length=2)
         axis.xaxis.set_minor_formatter("")  # powers of ten alone: others would run into each other
+        sizes = sorted({size for points in found.values() for size, _ in points})
+        if len(sizes) <= FEW:
+            axis.set_xticks(sizes, [f"{size:,}" for size in sizes])
     for axis in grid.flat[len(panels) :]:
         axis.set_visible(False)
     for axis in grid[-1]:
-        axis.set_xlabel(label)
+        axis.set_xlabel(below)
     for axis in grid[:, 0]:
-        axis.set_ylabel("forward and backward pass, median (ms)")
+        axis.set_ylabel(beside)
     order = sorted(shown, key=lambda name: place(name, styles))
     figure.legend([shown[name] for name in order], order, loc="outside right upper", frameon=False)
     return save_figure(figure, path)
@@ -75,7 +81,7 @@ def draw(rows: list[Row], path: Path, picture: str = "operator") -> bool:
 
 def style(name: str, styles: Styles) -> dict[str, Any]:
     """How the curve of a name is drawn."""
-    if name == FLOOR:
+    if name in (FLOOR, IDEAL):
         return {"color": "#7F7F7F", "ls": "--", "lw": 1.4}
     color, marker = styles.get(name.removesuffix(IN_HALF), OTHER)
     half = {"ls": "--", "mfc": "white"} if name.endswith(IN_HALF) else {}
@@ -85,7 +91,7 @@ def style(name: str, styles: Styles) -> dict[str, Any]:
 def place(name: str, styles: Styles) -> tuple[int, str]:
     """Where a name stands in the legend: in the order of the styles, what has none behind them, the floor last."""
     kind = name.removesuffix(IN_HALF)
-    return ([*styles, kind].index(kind) if name != FLOOR else len(styles) + 1), name
+    return ([*styles, kind].index(kind) if name not in (FLOOR, IDEAL) else len(styles) + 1), name
 
 
 def hardware(row: Row) -> str:
@@ -123,8 +129,27 @@ def grid_curves(rows: list[Row]) -> Curves:
     return {panel: {name: sorted(points.items()) for name, points in by.items()} for panel, by in found.items()}
 
 
-PICTURES: dict[str, tuple[Callable[[list[Row]], Curves], Styles, str]] = {
-    "operator": (curves, STYLES, "atoms in the batch"),
-    "grid": (grid_curves, FORMS, "pixels of an image"),
+def device_curves(rows: list[Row]) -> Curves:
+    """Devices and examples a second, by data and batch and by how steps run: the last row of at least three counts."""
+    found: Curves = {}
+    for row in rows:
+        cases = row.get("cases", ())
+        if len(cases) < 3:
+            continue
+        each = [(case["devices"], case["per_second"]) for case in cases]
+        panel = found.setdefault(
+            f"{row['data'].removesuffix('.pt')}, {cases[0]['batch_size']} a device; {hardware(row)}", {}
+        )
+        panel["captured" if row.get("captured") else "kernel by kernel"] = each
+        best = max(points[0][1] for name, points in panel.items() if name != IDEAL)
+        panel[IDEAL] = [(devices, devices * best) for devices, _ in each]
+    return found
+
+
+TIME = "forward and backward pass, median (ms)"
+PICTURES: dict[str, tuple[Callable[[list[Row]], Curves], Styles, str, str]] = {
+    "operator": (curves, STYLES, "atoms in the batch", TIME),
+    "grid": (grid_curves, FORMS, "pixels of an image", TIME),
+    "devices": (device_curves, STEPS, "devices", "examples a second"),
 }
-"""What may be drawn: its points, its colours, and what stands below."""
+"""What may be drawn: its points, its colours, and what stands below and beside."""

@@ -56,8 +56,9 @@ OTHERS = {
     "rounding": rounding_table,
 }
 PLOTS = {
-    "operator": records.RESULTS / "cost_against_size.png",
-    "grid": records.ROOT / "docs" / "grids_against_size.png",
+    "operator": ("speed", records.RESULTS / "cost_against_size.png"),
+    "grid": ("speed", records.ROOT / "docs" / "grids_against_size.png"),
+    "devices": ("devices", records.ROOT / "docs" / "devices.png"),
 }
 OPEN, CLOSE = re.compile(r"^<!-- table: (\S+) -->$"), "<!-- end -->"
 
@@ -136,9 +137,8 @@ def main(arguments: list[str] | None = None) -> int:
     for path in options.merge:
         print(f"{records.merge(path, options.results / path.name)} new rows from {path.name}")
     if not options.check and options.results == records.RESULTS:
-        rows = records.read(options.results / "speed.jsonl")
-        for picture, path in PLOTS.items():
-            draw(rows, path, picture)
+        for picture, (rows, path) in PLOTS.items():
+            draw(records.read(options.results / f"{rows}.jsonl"), path, picture)
     for path in options.files:
         text = path.read_text(encoding="utf-8")
         filled = fill(text, tables(results=options.results))

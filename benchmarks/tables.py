@@ -170,7 +170,8 @@ def devices_table(rows: list[Row]) -> str:
         elif what == "throughput":
             for case in row["cases"]:
                 text = f"{case['per_second']:,.0f} examples a second, efficiency {case['efficiency']:.2f}"
-                lines.append([f"batches of {case['batch_size']} each", data, str(case["devices"]), text])
+                how = ", captured" * bool(row.get("captured"))
+                lines.append([f"batches of {case['batch_size']} each{how}", data, str(case["devices"]), text])
         else:
             lines.append(["seeds side by side", data, str(row["seeds"]), f"{row['ratio']:.2f} × the time of one"])
     return "\n\n".join([table(lines), made_by(rows)]) if rows else "No rows yet."

@@ -153,6 +153,23 @@ def test_grids_against_size(tmp_path):
     assert not plot.draw([row()], tmp_path / "none.png", "grid")
 
 
+def test_speed_against_devices(tmp_path):
+    def of(*speeds, **more):
+        cases = [{"devices": 2**k, "batch_size": 512, "per_second": speed} for k, speed in enumerate(speeds)]
+        return {"what": "throughput", "data": "x.pt", "cases": cases, **more, "machine": {"device": "A GPU"}}
+
+    rows = [of(1.0, 2.0, 3.0), of(2.0, 3.0, 4.0), of(5.0, 9.0), of(4.0, 8.0, 16.0, captured=True)]
+    assert plot.device_curves(rows) == {
+        "x, 512 a device; A GPU": {
+            "kernel by kernel": [(1, 2.0), (2, 3.0), (4, 4.0)],
+            plot.IDEAL: [(1, 4.0), (2, 8.0), (4, 16.0)],
+            "captured": [(1, 4.0), (2, 8.0), (4, 16.0)],
+        }
+    }
+    assert plot.draw(rows, tmp_path / "devices.png", "devices")
+    assert not plot.draw([], tmp_path / "none.png", "devices")
+
+
 def test_every_curve_of_grids_looks_like_no_other():
     names = [*(name for name in FORMS if name != "reference"), *(name + plot.IN_HALF for name in HALF), "sdpa"]
     names.append("general operator")
