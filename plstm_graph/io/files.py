@@ -75,7 +75,7 @@ def check_target(path: str | os.PathLike[str], *, table: bool = False) -> None:
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str], *, durable: bool = True) -> Iterator[Path]:
     """Yields a temporary path; on success its content takes the place of ``path``, otherwise nothing changes.
 
     The temporary name keeps the suffix, so that writers which choose a format by suffix work; what is to end in
@@ -84,6 +84,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Nothing but a plain file is ever replaced: a device, a pipe, or what this process has open for writing itself
     (``/dev/stdout`` behind ``>>``) is written to, from where it stands, once the content is complete.
+
+    Args:
+        path: of the file.
+        durable: it is on the disk when this returns, which takes some milliseconds, and so outlives a power cut.
+            Otherwise it outlives this process, killed or not; after a power cut it is whole only where the file
+            system sees to that by itself (ext4 and btrfs do).
 
     Raises:
         TargetError: see :func:`check_target`.
@@ -104,7 +110,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             yield temp
             done = _packed(temp) if target.suffix.lower() == PACKED else temp
             if replaced:
-                _replace(done, target, found)
+                _replace(done, target, found, durable)
             else:
                 _pour(done, target)
         except (OSError, RuntimeError) as error:
@@ -202,11 +208,23 @@ def _packed(temp: Path) -> Path:
     return packed
 
 
-def _replace(temp: Path, target: Path, found: os.stat_result | None) -> None:
+def _replace(temp: Path, target: Path, found: os.stat_result | None, durable: bool) -> None:
     if found is not None:
         temp.chmod(stat.S_IMODE(found.st_mode))
-    _sync(temp)
+    if durable:
+        _sync(temp)
     os.replace(temp, target)
+    if durable:
+        _sync_folder(target)
+
+
+def make_durable(path: str | os.PathLike[str]) -> None:
+    """A file that was written without is on the disk when this returns."""
+    _sync(Path(path))
+    _sync_folder(Path(path))
+
+
+def _sync_folder(target: Path) -> None:
     with suppress(OSError):  # some file systems cannot sync a folder; the rename itself is atomic all the same
         _sync(target.parent)
 

@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
 from torch import Tensor
 
 from plstm_graph.errors import Diverged, TimeUp
+from plstm_graph.io.files import make_durable
 from plstm_graph.tasks import METRICS
 from plstm_graph.train.averaging import Averaging
 from plstm_graph.train.data import mixed_seed
@@ -24,6 +25,9 @@ from plstm_graph.train.progress import progress_console
 from plstm_graph.train.results import HISTORY, write_rows
 
 State = dict[str, Tensor]
+DURABLE_S = 1.0
+"""What an epoch of at least so many seconds leaves outlives a power cut. A shorter one would wait for the disk longer
+than for anything else, and what is lost with it is soon had again."""
 
 
 class Reseed(Callback):
@@ -58,7 +62,8 @@ class Keeper(Checkpoint):
 
     Lightning runs a ``Checkpoint`` after all other callbacks, so what is stored is the finished epoch: weights,
     optimiser, schedule, early stopping, history. ``last.ckpt`` is written last: killed before that, a run resumes from
-    the epoch before and writes the same ``best.ckpt`` and the same row of ``metrics.csv`` once more.
+    the epoch before and writes the same ``best.ckpt`` and the same row of ``metrics.csv`` once more. That holds for a
+    process that is killed; for a power cut as well, once an epoch takes :data:`DURABLE_S` or was the last.
 
     Args:
         metric: logged name of the validation metric.
@@ -97,14 +102,18 @@ class Keeper(Checkpoint):
         self.history.append(row)
         self.finished = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         now = time.perf_counter()
-        self.seconds, self._since = self.seconds + now - self._since, now
+        took, self._since = now - self._since, now
+        self.seconds += took
+        how = {"durable": self.finished or took >= DURABLE_S}
         if self._improved(row[self.metric]):
             self.best_epoch, self.best_score = trainer.current_epoch, row[self.metric]
-            self._keep(trainer, pl_module)
+            self._keep(trainer, pl_module, how)
+        elif self.finished and self.folder is not None and trainer.is_global_zero:
+            make_durable(self.folder / "checkpoints" / "best.ckpt")
         if self.folder is not None:
             if trainer.is_global_zero:
-                write_rows(self.folder / HISTORY, list(row), (list(each.values()) for each in self.history))
-            trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt")
+                write_rows(self.folder / HISTORY, list(row), (list(each.values()) for each in self.history), **how)
+            trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt", storage_options=how)
 
     def text(self, label: str) -> str:
         """The last epoch in a few words; ``label`` is the metric as a reader knows it."""
@@ -118,13 +127,14 @@ class Keeper(Checkpoint):
             return True
         return value > self.best_score if self.higher else value < self.best_score
 
-    def _keep(self, trainer: pl.Trainer, learner: pl.LightningModule) -> None:
+    def _keep(self, trainer: pl.Trainer, learner: pl.LightningModule, how: dict[str, bool]) -> None:
         with self.average.in_place(learner) if self.average else nullcontext():
-            self._store(trainer, learner)
+            self._store(trainer, learner, how)
 
-    def _store(self, trainer: pl.Trainer, learner: pl.LightningModule) -> None:
+    def _store(self, trainer: pl.Trainer, learner: pl.LightningModule, how: dict[str, bool]) -> None:
         if self.folder is not None:
-            trainer.save_checkpoint(self.folder / "checkpoints" / "best.ckpt", weights_only=True)
+            best = self.folder / "checkpoints" / "best.ckpt"
+            trainer.save_checkpoint(best, weights_only=True, storage_options=how)
         else:
             self.best_state = {key: value.detach().clone() for key, value in learner.state_dict().items()}
 

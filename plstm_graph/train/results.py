@@ -179,10 +179,12 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_rows(path: str | PathLike[str], header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def write_rows(
+    path: str | PathLike[str], header: Sequence[str], rows: Iterable[Sequence[Any]], *, durable: bool = True
+) -> None:
     """A CSV file, whole or not at all; with tabs if its name ends in ``.tsv``, packed if it ends in ``.gz``."""
     check_target(path, table=True)
-    with atomic_write(path) as temp, temp.open("w", newline="", encoding="utf-8") as stream:
+    with atomic_write(path, durable=durable) as temp, temp.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, delimiter="\t" if kind(path) in TABBED else ",")
         writer.writerow(header)
         writer.writerows(rows)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from plstm_graph.errors import TargetError
-from plstm_graph.io.files import atomic_write, check_target, kind, remove_stale, stem
+from plstm_graph.io.files import atomic_write, check_target, kind, make_durable, remove_stale, stem
 
 
 def test_a_finished_write_replaces_the_file_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -194,3 +194,14 @@ def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path
         (tmp_path / name).write_text("")
     remove_stale(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".hidden", "last.ckpt", "notes.tmp"]
+
+
+def test_what_need_not_be_durable_waits_for_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr("plstm_graph.io.files._sync", lambda path: synced.append(path.name))
+    with atomic_write(tmp_path / "a.txt", durable=False) as temp:
+        temp.write_text("a")
+    assert (tmp_path / "a.txt").read_text() == "a"
+    assert synced == []
+    make_durable(tmp_path / "a.txt")
+    assert synced == ["a.txt", tmp_path.name]

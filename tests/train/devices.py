@@ -62,7 +62,7 @@ CASES: dict[str, tuple[Callable[[Path], GraphDataset], dict[str, Any]]] = {
 }
 
 
-def run(folder: Path, devices: int) -> None:
+def run(folder: Path, devices: int, own: Path) -> None:
     for name, (make, options) in CASES.items():
         losses: list[float] = []
         step = Learner.training_step
@@ -80,7 +80,7 @@ def run(folder: Path, devices: int) -> None:
             **{"out": here / name, "devices": str(devices), "batch_size": BATCH // devices, "model_dropout": 0.0},
             **{"epochs": 2, "split": "random", **options},
         )
-        found = train(config, make(folder))
+        found = train(config, make(own))
         Learner.training_step = step  # type: ignore[method-assign]
         if rank_zero_only.rank == 0:
             (folder / f"{name}.{devices}.json").write_text(json.dumps({"losses": losses, "found": found}))
@@ -103,13 +103,13 @@ class Told(Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def stop(folder: Path, name: str, step: int | None) -> None:
+def stop(folder: Path, own: Path, name: str, step: int | None) -> None:
     """Writes in which step each of two processes stopped when one was told to."""
     config = small_config(out=folder / name, devices="2", batch_size=BATCH // 2, epochs=2)
     steps: list[int] = []
     with mock.patch.object(Learner, "on_train_batch_start", lambda self, *args: steps.append(self.global_step)):
         try:
-            train(config, small_dataset(folder), callbacks=[Told(step)])
+            train(config, small_dataset(own), callbacks=[Told(step)])
         except KeyboardInterrupt:
             (folder / f"{name}.{rank_zero_only.rank}.json").write_text(json.dumps(steps[-1]))
 
@@ -123,6 +123,8 @@ def forked(folder: Path, devices: int, rank: int, port: int) -> int:
         os.environ |= {"WORLD_SIZE": str(devices), "LOCAL_WORLD_SIZE": str(devices), "GROUP_RANK": "0"}
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
     rank_zero_only.rank = rank
+    own = folder / "data" / f"{devices}-{rank}"  # cases write files of one name, and no process waits for another's
+    own.mkdir(parents=True)
     try:
         with ExitStack() as stack:
             waits = mock.patch.object(
@@ -130,10 +132,10 @@ def forked(folder: Path, devices: int, rank: int, port: int) -> int:
             )
             for patch in (waits, *(mock.patch(name, new) for name, new in RECORDING.items())):
                 stack.enter_context(patch)
-            run(folder, devices)
+            run(folder, devices, own)
             if devices > 1:
-                stop(folder, "stopped", 3)
-                stop(folder, "late", None)
+                stop(folder, own, "stopped", 3)
+                stop(folder, own, "late", None)
     except BaseException:
         import traceback
 
@@ -146,7 +148,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     style.save = lambda figure, out: None
     torch.set_num_threads(1)
-    small_dataset(folder)  # writes the file that all read
+    small_dataset(folder)  # imports what all use
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -23,7 +23,7 @@ from plstm_graph.tasks import Regression
 from plstm_graph.tasks import restore as restore_task
 from plstm_graph.train import evaluate, predict, train
 from plstm_graph.train.checkpoint import read, weights_of
-from plstm_graph.train.checkpoint_io import AtomicCheckpointIO
+from plstm_graph.train.checkpoint_io import AtomicCheckpointIO, on_host
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.restored import restore
 
@@ -49,6 +49,23 @@ def test_checkpoints_hold_only_plain_values(run: Path) -> None:
         assert meta["config"]["model"]["width"] == 8
         assert "torch" in meta["versions"]
     assert "optimizer_states" in torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def test_tensors_come_to_the_host_together_and_are_the_same(run: Path, tmp_path: Path) -> None:
+    """Two moves, one a dtype, for all of last.ckpt, here from the CPU itself; a state dict keeps what it is."""
+    content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    content["state_dict"]["turned"] = torch.arange(6.0).view(2, 3).t()
+    found = on_host(content, stays="nowhere")
+    torch.save(found, tmp_path / "again.ckpt")
+    again = torch.load(tmp_path / "again.ckpt", weights_only=True)
+    torch.testing.assert_close(again.pop("state_dict"), content["state_dict"], rtol=0, atol=0)
+    states = [part.pop("optimizer_states")[0]["state"] for part in (again, content)]
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+    state = content.pop("state_dict")
+    assert again == content
+    assert found["state_dict"]._metadata == state._metadata != {}
+    assert len({value.untyped_storage().data_ptr() for value in found["state_dict"].values()}) == 2
+    assert on_host(state) is state
 
 
 def test_predictions_are_those_of_training_in_order_and_units(run: Path) -> None:

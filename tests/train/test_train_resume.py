@@ -105,8 +105,8 @@ def between_history_and_last(number: int) -> Interruption:
     def arm(patch: pytest.MonkeyPatch) -> None:
         write, calls = callbacks.write_rows, [0]
 
-        def interrupted(*args: Any) -> None:
-            write(*args)
+        def interrupted(*args: Any, **how: Any) -> None:
+            write(*args, **how)
             calls[0] += 1
             if calls[0] == number:
                 raise KeyboardInterrupt

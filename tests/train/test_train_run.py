@@ -296,6 +296,7 @@ def test_the_first_process_of_another_machine_is_not_the_first(monkeypatch: pyte
 
 def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run stops with one line that names the file; it goes on from there once there is room."""
+    monkeypatch.setattr("plstm_graph.train.callbacks.DURABLE_S", 0.0)
     dataset, config = small_dataset(tmp_path), small_config(out=tmp_path / "run")
     whole = train(small_config(), dataset)
     for name in ("metrics.csv", "last.ckpt", "curves.png", "metrics.json"):
@@ -319,6 +320,19 @@ class Full:
         self.times -= path.name.startswith(f".{self.stem}.") and path.suffix == self.suffix
         if not self.times:
             raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(("seconds", "written"), [(0.0, 3), (60.0, 1)])
+def test_short_epochs_do_not_wait_for_the_disk_but_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, written: int
+) -> None:
+    monkeypatch.setattr("plstm_graph.train.callbacks.DURABLE_S", seconds)
+    synced: list[str] = []
+    monkeypatch.setattr("plstm_graph.io.files._sync", lambda path: synced.append(path.name))
+    train(small_config(out=tmp_path / "run", epochs=3), small_dataset(tmp_path))
+    for start, end in ((".last.", ".ckpt"), (".metrics.", ".csv")):
+        assert len([name for name in synced if name.startswith(start) and name.endswith(end)]) == written
+    assert any(name in synced for name in ("best.ckpt", *(name for name in synced if name.startswith(".best."))))
 
 
 def test_repeated_molecules_are_announced(tmp_path, caplog) -> None:
