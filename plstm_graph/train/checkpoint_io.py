@@ -35,7 +35,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def on_host(content: Any, stays: str = "cpu") -> Any:
-    """A checkpoint with its tensors on the host, brought there together: one by one, each would be waited for.
+    """A checkpoint with its tensors on the host, brought there together: one by one, each would be waited for. Each has
+    memory of its own, so that one of them can be stored without the others.
 
     Args:
         content: dicts and lists of anything.
@@ -49,7 +50,7 @@ def on_host(content: Any, stays: str = "cpu") -> Any:
     for group in groups.values():
         flat = torch.cat([tensor.detach().reshape(-1) for tensor in group.values()]).cpu()
         parts = flat.split([tensor.numel() for tensor in group.values()])
-        found |= {key: part.view(group[key].shape) for key, part in zip(group, parts, strict=True)}
+        found |= {key: part.view(group[key].shape).clone() for key, part in zip(group, parts, strict=True)}
     return _changed(content, found) if found else content
 
 

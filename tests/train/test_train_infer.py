@@ -51,8 +51,12 @@ def test_checkpoints_hold_only_plain_values(run: Path) -> None:
     assert "optimizer_states" in torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
 
 
-def test_tensors_come_to_the_host_together_and_are_the_same(run: Path, tmp_path: Path) -> None:
+def test_tensors_come_to_the_host_together_and_are_the_same(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two moves, one a dtype, for all of last.ckpt, here from the CPU itself; a state dict keeps what it is."""
+    moves, cpu = [], torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: moves.append(tensor.dtype) or cpu(tensor))
     content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     content["state_dict"]["turned"] = torch.arange(6.0).view(2, 3).t()
     found = on_host(content, stays="nowhere")
@@ -64,7 +68,8 @@ def test_tensors_come_to_the_host_together_and_are_the_same(run: Path, tmp_path:
     state = content.pop("state_dict")
     assert again == content
     assert found["state_dict"]._metadata == state._metadata != {}
-    assert len({value.untyped_storage().data_ptr() for value in found["state_dict"].values()}) == 2
+    assert len(moves) == len(set(moves)) == 2
+    assert all(value.untyped_storage().nbytes() == value.nbytes for value in found["state_dict"].values())
     assert on_host(state) is state
 
 
