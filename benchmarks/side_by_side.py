@@ -27,7 +27,8 @@ from plstm_graph.config.architectures import architecture
 from plstm_graph.errors import ConfigError
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import load_data
-from plstm_graph.train.pool import Failure, Status, gpu_turn, inherited
+from plstm_graph.train.forking import inherited
+from plstm_graph.train.pool import Failure, Status, gpu_turn
 
 CPU, GPU = "cpu", "gpu"
 SECONDS = {CPU: 1e-3, GPU: 3e-4}

@@ -40,6 +40,7 @@ HOMES = {
         "draw/answers.py",
         "models/forest.py",
         "estimators/",
+        "train/preloaded.py",
     ),
     "matplotlib": ("draw/",),
     "jinja2": ("train/page/__init__.py",),

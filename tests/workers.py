@@ -25,5 +25,7 @@ def act(work: Work, say: Say) -> dict[str, Any]:
         raise ConfigError("no such thing")
     if work.end == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if work.end == "told":
+        return {"parent": os.getppid(), "told": os.environ.get("PLSTM_GRAPH_TOLD")}
     threads = os.environ["OMP_NUM_THREADS"], torch.get_num_threads()
     return {"number": work.number, "process": os.getpid(), "threads": threads}

@@ -13,8 +13,8 @@ from plstm_graph.cli.program import FAILED, INTERRUPTED, command
 from plstm_graph.cli.shared import Debug, option
 from plstm_graph.config.names import check_data_set, check_options
 from plstm_graph.errors import ConfigError, TimeUp, count
-from plstm_graph.io.collecting import uncollected
 from plstm_graph.io.files import stem
+from plstm_graph.io.lazy import UNUSED_IN_TRAINING, quick_start
 
 RANKS = {"RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"}
 """What tells a process that it is one of several that train together."""
@@ -49,6 +49,7 @@ def train(
     """Train a model; without options on nav17, 1,017 molecules that ship with RDKit."""
     from plstm_graph.train.config import flat
     from plstm_graph.train.folders import stored_search
+    from plstm_graph.train.forking import start_server
     from plstm_graph.train.owner import check_free
     from plstm_graph.train.results import check_folder
 
@@ -65,7 +66,9 @@ def train(
     if not (series or (searched and resume)) and not RANKS & os.environ.keys():
         check_folder(chosen, resume=resume, overwrite=overwrite)
 
-    with uncollected():
+    if jobs > 1 and (series or searched):
+        start_server()
+    with quick_start(UNUSED_IN_TRAINING):
         from plstm_graph.train import train as run
         from plstm_graph.train import train_series
         from plstm_graph.train.trainer import first_process

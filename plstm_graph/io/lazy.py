@@ -1,7 +1,7 @@
 """What loads on first use: names of a package, and modules that other packages import before anyone needs them."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
@@ -13,6 +13,13 @@ COMPILER, LOOPS = "torch._dynamo", "numba"
 UNUSED = (COMPILER, "torch._meta_registrations", "torch_geometric.datasets", LOOPS, "scipy.linalg.cython_blas")
 """What torch, PyTorch Geometric and numba import and a prediction for few molecules does without: torch's compiler,
 shapes of tensors that hold nothing, data sets, loops. They take longer than all that it needs."""
+
+UNUSED_IN_TRAINING = ("scipy.signal", LOOPS)
+"""What Lightning (by way of torchmetrics) and PyTorch Geometric import and a training does without, a seventh of all.
+Loops load where they run, on a CPU."""
+KNOWN = {"scipy.signal": {"hamming": None}}
+"""What modules are asked for as they are imported, which does not make them load: torchmetrics adds this name if it is
+missing."""
 
 
 def loaded_on_use(
@@ -39,12 +46,13 @@ def loaded_on_use(
 
 
 @contextmanager
-def quick_start() -> Iterator[None]:
-    """Around the imports of a process of our own that predicts and compiles nothing.
+def quick_start(unused: Iterable[str] | None = None) -> Iterator[None]:
+    """Around the imports of a process of our own. Modules in ``unused`` load when they are used, if ever.
 
-    Modules in :data:`UNUSED` load when they are used, if ever.
+    Args:
+        unused: as :data:`UNUSED_IN_TRAINING`; by default :data:`UNUSED`, for one that predicts and compiles nothing.
     """
-    for name in UNUSED:
+    for name in UNUSED if unused is None else unused:
         sys.modules.setdefault(name, _PutOff(name))
     with uncollected():
         yield
@@ -59,6 +67,8 @@ class _PutOff(ModuleType):
     """In place of a module until one of its names is asked for."""
 
     def __getattr__(self, name: str) -> Any:
+        if name in (known := KNOWN.get(self.__name__, {})):
+            return known[name]
         if name.startswith("__") and name != "__path__":  # whoever looks through all modules has no use for this one
             raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:

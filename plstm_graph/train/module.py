@@ -52,6 +52,9 @@ class Learner(Answering, pl.LightningModule):
             torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
             model.stack.compile(fullgraph=True, dynamic=True)  # type: ignore[union-attr]
         self._loss_sum = self._labels = torch.zeros(())
+        # Steps go through these, and looking for them takes as long as what is done with them.
+        self._convs = [module for module in model.modules() if isinstance(module, PLSTMConv)] if source_decay else []
+        self.weights = list(self.parameters())
         self._seen: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
 
     def forward(self, batch: Batch) -> Tensor:
@@ -167,17 +170,16 @@ class Learner(Answering, pl.LightningModule):
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """A step of the optimizer; in the first half of a training sources then close a little."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        if self.source_decay and self.trainer.global_step < self.total_steps / 2:
-            for module in self.model.modules():
-                if isinstance(module, PLSTMConv):
-                    module.close_sources(self.source_decay * optimizer.param_groups[0]["lr"])
+        if self._convs and self.trainer.global_step < self.total_steps / 2:
+            for conv in self._convs:
+                conv.close_sources(self.source_decay * optimizer.param_groups[0]["lr"])
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """By their common norm; Lightning would refuse a fused optimizer in bfloat16, too."""
         if gradient_clip_val:
-            nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+            nn.utils.clip_grad_norm_(self.weights, gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self.meta is not None, "a learner that is stored has to describe itself"

@@ -1,6 +1,5 @@
 """Many jobs, several at a time: child processes that take jobs in turns, stop together and fail alone."""
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from plstm_graph.errors import PLSTMGraphError
+from plstm_graph.train.forking import context, inherited, start_server
 
 GRACE_S = 30.0
 """So long may a job take to end once it is told to."""
@@ -71,6 +71,7 @@ def outcomes(
             yield job, _attempt(run, job, partial(watch, job))
         return
     workers = min(workers, len(jobs))
+    start_server()
     staff = [_Worker(run, number, workers) for number in range(workers)]
     waiting, idle = deque(jobs), list(staff)
     busy: dict[Connection, tuple[_Worker, J]] = {}
@@ -90,7 +91,7 @@ def outcomes(
                 idle.append(worker)
                 yield job, answer
     finally:
-        _stop(staff)
+        _stop(staff, [worker for worker, _ in busy.values()])
 
 
 class _Worker:
@@ -105,9 +106,10 @@ class _Worker:
 
     def start(self, job: Any) -> None:
         if self.process is None or not self.process.is_alive():
-            context = multiprocessing.get_context("spawn")  # CUDA and numba survive no fork
-            self.pipe, end = context.Pipe()
-            self.process = context.Process(target=_work, args=(end, self.run, self.threads), daemon=True)
+            how: Any = context()
+            self.pipe, end = how.Pipe()
+            given = end, self.run, self.threads, dict(os.environ) | self.environment
+            self.process = how.Process(target=_work, args=given, daemon=True)
             with inherited(self.environment):
                 self.process.start()
             end.close()
@@ -126,11 +128,14 @@ class _Worker:
             return Failure(f"its process ended with exit code {code}")
 
 
-def _stop(workers: Iterable[_Worker]) -> None:
+def _stop(workers: Iterable[_Worker], busy: Sequence[_Worker]) -> None:
     """Ends all children; a run has its last finished epoch on disk whenever it is stopped."""
     alive = [worker for worker in workers if worker.process is not None and worker.process.is_alive()]
     for worker in alive:
-        worker.process.terminate()
+        if worker in busy:
+            worker.process.terminate()
+        else:  # it waits for a job, and ends by itself
+            worker.pipe.close()
     until = time.monotonic() + GRACE_S
     for worker in alive:
         worker.process.join(max(0.0, until - time.monotonic()))
@@ -139,8 +144,10 @@ def _stop(workers: Iterable[_Worker]) -> None:
             worker.process.join()
 
 
-def _work(pipe: Connection, run: Callable[[Any, Say], Row], threads: int) -> None:
+def _work(pipe: Connection, run: Callable[[Any, Say], Row], threads: int, environment: dict[str, str]) -> None:
     """What a child does: take jobs, send statuses and rows, until the parent stops it or is gone."""
+    os.environ.clear()  # it has that of a server which may be older than the parent's
+    os.environ.update(environment)
     torch.set_num_threads(threads)
     with suppress(EOFError, OSError, KeyboardInterrupt):
         while True:
@@ -163,22 +170,6 @@ def gpu_turn(number: int) -> dict[str, str]:
     names = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     names = names if len(names) == count else [str(each) for each in range(count)]
     return {"CUDA_VISIBLE_DEVICES": names[number % count]}
-
-
-@contextmanager
-def inherited(environment: dict[str, str]) -> Iterator[None]:
-    """Children that start meanwhile get this environment, and leave Ctrl-C to their parent."""
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
-    heard = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # here it waits, in the child for ever
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
 
 
 @contextmanager

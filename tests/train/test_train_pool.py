@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -37,6 +39,34 @@ def test_threads_are_shared_by_what_runs() -> None:
     finally:
         torch.set_num_threads(before)
     assert [row["threads"] for _, row in found] == 2 * [("8", 8)]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere children start anew")
+def test_children_share_one_import_and_know_their_parents_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLSTM_GRAPH_TOLD", "since the server began")
+    found = [row for _, row in outcomes([Work(0, "told"), Work(1, "told")], act, workers=2)]
+    servers = {row["parent"] for row in found}
+    assert len(servers) == 1
+    assert os.getpid() not in servers
+    assert {row["told"] for row in found} == {"since the server began"}
+    again = [row["parent"] for _, row in outcomes([Work(0, "told"), Work(1, "told")], act, workers=2)]
+    assert set(again) == servers
+
+
+def test_the_server_imports_all_of_a_training_and_asks_for_no_gpu() -> None:
+    """What once asked CUDA for anything could not be forked any more; nor could loops that once ran."""
+    script = (
+        "import sys, threading, torch\n"
+        "def asked(*_, **__): raise AssertionError('asks for a GPU')\n"
+        "for name in ('is_available', 'device_count', 'init', '_lazy_init', 'current_device'):\n"
+        "    setattr(torch.cuda, name, asked)\n"
+        "import plstm_graph.train.preloaded\n"
+        "from plstm_graph.io.lazy import is_put_off\n"
+        "assert is_put_off('scipy.signal') and not torch.cuda._initialized and threading.active_count() == 1\n"
+        "print(*sorted({'pytorch_lightning', 'plstm_graph.train.run', 'numba', 'sklearn.metrics'} - {*sys.modules}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
 
 
 def test_one_worker_is_this_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,9 @@
+"""Imported by the server that trainings are forked from, see :mod:`plstm_graph.train.forking`: all that they need."""
+
+from plstm_graph.io.lazy import LOOPS, UNUSED_IN_TRAINING, quick_start
+
+with quick_start([name for name in UNUSED_IN_TRAINING if name != LOOPS]):
+    import sklearn.metrics  # noqa: F401
+
+    import plstm_graph.draw.answers
+    import plstm_graph.train.series  # noqa: F401
