@@ -139,11 +139,12 @@ def _named(path: Path | None) -> set[str]:
 
 def _phases(series: Mapping[str, Any]) -> Any:
     """What times the phases of a run."""
+    from plstm_graph.io.started import process_age
     from plstm_graph.train.profiling import Phases
 
     if series:
         raise ConfigError("--profile is for one run; a series is as fast as its runs")
-    return Phases()
+    return Phases(process_age())
 
 
 def _logged(logger: str, config: Any, series: Mapping[str, Any]) -> Any:

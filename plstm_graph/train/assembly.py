@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.profilers import Profiler
 from torch_geometric.data import Data
@@ -26,7 +27,7 @@ from plstm_graph.train.data import labels, pack, train_loader
 from plstm_graph.train.domain import Domain
 from plstm_graph.train.module import Learner
 from plstm_graph.train.parts import parts_of
-from plstm_graph.train.profiling import FEATURISING
+from plstm_graph.train.profiling import FEATURISING, MAKING, WAKING
 from plstm_graph.train.report import Run
 from plstm_graph.train.start import Start
 from plstm_graph.train.trainer import trainer_of
@@ -54,7 +55,8 @@ def assemble(
     task = task.fitted(labels(parts["train"]))
     pl.seed_everything(config.seed, workers=True, verbose=False)
     meta = meta_of(config, dataset, task, parts["train"], start.content)
-    model = meta.build()
+    with profiler.profile(MAKING):
+        model = meta.build()
     if config.precision == "64-true":  # Lightning would do so after it has read weights, too late to keep all bits
         model.double()
     reader = getattr(model, "descriptors", None)
@@ -72,8 +74,11 @@ def assemble(
         callbacks.append(EarlyStopping(f"valid_{task.metric}", patience=config.patience, mode=mode))
     if progress:
         callbacks.append(Bar(keeper, task.rule.label))
-    trainer = trainer_of(config, callbacks, out, progress, profiler)
+    with profiler.profile(MAKING):
+        trainer = trainer_of(config, callbacks, out, progress, profiler)
     device = trainer.strategy.root_device
+    with profiler.profile(WAKING):  # a GPU takes its time, here and not where it is first asked for something else
+        torch.zeros((), device=device)
     ahead = [name for name, part in parts.items() if name in ("train", "valid") or isinstance(part, Sequence)]
     with profiler.profile(FEATURISING):  # other images come to the device when they are scored
         packed = {name: pack(parts[name], config.model, device) for name in ahead}

@@ -17,6 +17,9 @@ PRELOADED = "plstm_graph.train.preloaded"
 ASKS_NO_CUDA = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
 """With this torch looks for GPUs without CUDA, which would be of no use in children afterwards."""
 
+PARENT = "PLSTM_GRAPH_FORKS_FOR"
+"""Tells the server that it is one, and whose."""
+
 
 def context() -> BaseContext:
     """Of children that train: forked from the server on Linux, elsewhere started anew."""
@@ -30,7 +33,7 @@ def context() -> BaseContext:
 def start_server() -> None:
     """The server starts to import, while this process goes on; nothing where there is none, or where it runs."""
     if context().get_start_method() == "forkserver":
-        with inherited({"OMP_NUM_THREADS": "1"} | ASKS_NO_CUDA):
+        with inherited({"OMP_NUM_THREADS": "1", PARENT: str(os.getpid())} | ASKS_NO_CUDA):
             forkserver.ensure_running()
 
 

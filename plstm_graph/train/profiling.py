@@ -9,12 +9,22 @@ from pytorch_lightning.profilers import SimpleProfiler
 
 from plstm_graph.train.results import PROFILE, write_text
 
-READING, FEATURISING, TRYING, SCORING = "reading", "featurising", "trying", "scoring"
+STARTING, READING, FEATURISING, MAKING = "starting", "reading", "featurising", "making"
+WAKING, TRYING, SCORING = "waking", "trying", "scoring"
 """Actions of a run that are none of Lightning's."""
 
 
 class Phases(SimpleProfiler):
-    """Lightning's timer of actions. It waits for a GPU at their ends: what was asked for there counts there."""
+    """Lightning's timer of actions. It waits for a GPU at their ends: what was asked for there counts there.
+
+    Args:
+        age: seconds that this process took to come here, see :func:`plstm_graph.io.started.process_age`; they count.
+    """
+
+    def __init__(self, age: float = 0.0) -> None:
+        super().__init__()
+        self.start_time -= age
+        self.recorded_durations[STARTING] = [age]
 
     def start(self, action_name: str) -> None:
         _wait()
@@ -25,7 +35,7 @@ class Phases(SimpleProfiler):
         super().stop(action_name)
 
     def seconds(self) -> dict[str, float]:
-        """By phase, in order; ``rest`` is what is in none of them: making the model, Lightning's loops."""
+        """By phase, in order; ``rest`` is what is in none of them: Lightning's loops, the folder."""
         steps, forward, backward = (self._of(f"{name}") for name in (".optimizer_step", ".training_step", ".backward"))
         saving = self._of("save_checkpoint")
         # The keeper saves within its own call; what callbacks do after a validation epoch counts as validation.
@@ -35,8 +45,11 @@ class Phases(SimpleProfiler):
             if name.startswith("[Callback]") and not name.endswith(".on_validation_epoch_end")
         )
         found = {
+            "start: interpreter, imports": self._of(STARTING),
             "data: reading, molecules": self._of(READING),
             "featurising: encodings, packing": self._of(FEATURISING),
+            "network, trainer": self._of(MAKING),
+            "the device": self._of(WAKING),
             "the first pass": self._of(TRYING),
             "waiting for batches": self._of(".train_dataloader_next")
             + self._of(".val_next")
@@ -53,7 +66,7 @@ class Phases(SimpleProfiler):
 
     @property
     def total(self) -> float:
-        """Seconds since the run began."""
+        """Seconds since the run began, or the process where its age was told."""
         return time.perf_counter() - self.start_time
 
     def table(self) -> str:

@@ -1,5 +1,7 @@
 """Where the time of a run goes is said, and adds up."""
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -25,12 +27,14 @@ def test_time_counts_where_it_is_spent(tmp_path: Path, monkeypatch: Any) -> None
         monkeypatch.setattr(
             Learner, name, lambda *words, _slow=slow, _s=seconds, **more: (time.sleep(_s), _slow(*words, **more))[1]
         )
-    phases = Phases()
+    phases = Phases(age=2.0)
     train(small_config(data=write_csv(tmp_path / "a.csv"), targets="y", epochs=2), profiler=phases)
     found = phases.seconds()
     assert 8 * 0.05 <= found["forward"] < 8 * 0.05 + 1  # 32 molecules in batches of 8, twice
     assert found["validation"] >= 2 * 0.02
-    assert all(found[name] > 0 for name in ("data: reading, molecules", "featurising: encodings, packing", "backward"))
+    assert found["start: interpreter, imports"] == 2.0
+    phases_of_all = ("data: reading, molecules", "featurising: encodings, packing", "network, trainer", "backward")
+    assert all(found[name] > 0 for name in phases_of_all)
     assert found["optimiser, clipping"] < found["forward"]
     assert sum(found.values()) == pytest.approx(phases.total, abs=0.05)
 
@@ -48,3 +52,13 @@ def test_the_command_says_it_last(tmp_path: Path) -> None:
     assert "--profile is for one run" in refused.output
     with pytest.raises(ConfigError, match="of one network"):
         train(small_config(ensemble=2), profiler=Phases())
+
+
+def test_a_process_knows_its_age() -> None:
+    """Also of what came before its first line."""
+    script = "import time; time.sleep(0.2); from plstm_graph.io.started import process_age; print(process_age())"
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    whole = time.perf_counter() - began
+    if Path("/proc/self/stat").exists():
+        assert 0.2 < float(done.stdout) < whole + 0.02

@@ -1,0 +1,41 @@
+"""How a command ends: at once, with its exit code and all that it printed, after what waits for the end."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import atexit, sys, threading, time
+from plstm_graph.cli import program
+print("begun", end="")
+atexit.register(lambda: print(" at exit", end=""))
+threading.Thread(target=lambda: (time.sleep(0.1), print(" thread", end=""))).start()
+class Slow:
+    def __del__(self): print(" taken apart", end="")
+sys.modules["slow"] = Slow()
+program.app = lambda: sys.exit(CODE)
+program.main()
+"""
+
+
+@pytest.mark.parametrize(("code", "found"), [("0", 0), ("None", 0), ("2", 2), ("'a reason'", 1)])
+def test_a_command_ends_with_its_code_once_all_is_done_but_takes_no_modules_apart(code: str, found: int) -> None:
+    words = [sys.executable, "-c", SCRIPT.replace("CODE", code)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == found
+    assert done.stdout.startswith("begun thread at exit")
+    assert ("taken apart" in done.stdout) == (code == "'a reason'")
+    assert done.stderr.strip() == ("a reason" if code == "'a reason'" else "")
+
+
+def test_a_closed_pipe_is_told_as_ever() -> None:
+    script = "import sys\nfrom plstm_graph.cli import program\n"
+    script += "program.app = lambda: (print('x' * 10), sys.exit(0))\nprogram.main()"
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": buffered}
+    with subprocess.Popen([sys.executable, "-c", script], **pipes) as process:
+        process.stdout.close()
+        assert process.wait() == 120
+        assert b"BrokenPipeError" in process.stderr.read()
