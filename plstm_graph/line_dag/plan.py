@@ -22,6 +22,11 @@ EVERY = len(TILES) + 1
 """So many size classes are all: no graph counts as large."""
 EDGES_PER_COLUMN = 4
 """A graph of a tile has at most this many edges for each of its columns, since a program walks them one by one."""
+NARROW = 0
+"""Edges a level, on average, up to which a large graph counts as deep: the whole chip waits longer for a level than it
+works on it, so columns of states go through all levels by themselves, see ``ops/triton/columns.py``. A level costs
+3.4 µs three times over on an H200 (45 ms for 4,372 levels), a step of 32 edges in columns should cost less than 1 µs
+twice: by that both take the same at 128 edges a level. 0: none is deep, until a GPU has measured it."""
 WIDEST = 256
 """Padded K + V up to which the parallel form serves: rows of queries, keys, values and their gradients in registers."""
 
@@ -66,6 +71,13 @@ class LargeEdge(IntEnum):
     EDGE, SHIFT, SRC, DST, ENTERING, ENTER, EXITING, EXIT = range(8)
 
 
+class LargeLevel(IntEnum):
+    """Planes of ``Plan.levels``: first place of each level in ``Plan.large``; for deep graphs the most pairs that enter
+    and that exit one edge of it."""
+
+    PLACE, ENTER, EXIT = range(3)
+
+
 class Host(IntEnum):
     """Rows of ``Plan.host``, one column per class: its graphs, their nodes and edges, and their room in all."""
 
@@ -90,9 +102,11 @@ class Tables(NamedTuple):
         work: graphs class by class (see :func:`size_class`), in each the one with the most edges last, [2, G],
             :class:`Work`.
         host: sizes of each class on the host, int64 [4, len(TILES) + 1], :class:`Host`.
-        large: the N' nodes of large graphs, :class:`LargeNode`, then their E' edges level by level, :class:`LargeEdge`;
-            two unused rows at the end, so that compiled code need not tell none and one from many, [N' + E' + 2, 8].
-        levels: first place of each level in ``large``; at the end twice N' + E', lest it be one number, [levels + 2].
+        large: the N' nodes of large graphs, :class:`LargeNode`, then their E' edges, :class:`LargeEdge`: those of all
+            wide graphs level by level, then each deep graph's, see :data:`NARROW`; two unused rows at the end, so that
+            compiled code need not tell none and one from many, [N' + E' + 2, 8].
+        levels: :class:`LargeLevel`, a row for all wide graphs and one for each of the D deep ones, whose last two
+            places are the end of its edges, [3, 1 + D, levels + 2].
     """
 
     graphs: Tensor
@@ -116,6 +130,7 @@ class Launches(NamedTuple):
             two kinds of programs.
         room: numbers of states and matrices.
         large_nodes, large_edges: of the graphs that tiles do not serve.
+        wide, deep: of those graphs, so many are.
     """
 
     graphs: int
@@ -128,6 +143,8 @@ class Launches(NamedTuple):
     room: int
     large_nodes: int
     large_edges: int
+    wide: int
+    deep: int
 
 
 class Plan(Tables):
@@ -228,12 +245,13 @@ def make_plan(
         work=work_of(within[0], within[1]),
         host=host,
         large=none,
-        levels=none[:, 0].contiguous(),
+        levels=none.new_zeros(len(LargeLevel), 1, 2),
     )
 
 
 def with_large(plan: Plan, levels: Callable[[], Levels], classes: int) -> Plan:
-    """The plan with the graphs beyond the first ``classes`` classes counted as large. Waits for no GPU.
+    """The plan with the graphs beyond the first ``classes`` classes counted as large. Waits for a GPU only to tell deep
+    graphs from wide ones.
 
     Args:
         plan: from :func:`make_plan`.
@@ -251,13 +269,33 @@ def with_large(plan: Plan, levels: Callable[[], Levels], classes: int) -> Plan:
     node_shift = torch.repeat_interleave(shift, chosen[Graph.NODES], output_size=nodes)
     edge_shift = torch.repeat_interleave(shift, chosen[Graph.EDGES], output_size=edges)
     level, num_levels = levels()
-    height, order = torch.sort(level[edge], stable=True)
+    height, deep = level[edge], 0
+    if NARROW:
+        number, deep = _deep(height, chosen[Graph.EDGES])
+        height = height + torch.repeat_interleave(number * (num_levels + 1), chosen[Graph.EDGES], output_size=edges)
+    height, order = torch.sort(height, stable=True)
     edge, edge_shift = edge[order], edge_shift[order]
     large = plan.large.new_zeros(nodes + edges + 2, len(LargeEdge))
     large[:nodes, : len(LargeNode)] = torch.cat([torch.stack([node, node_shift]), plan.nodes[:, node]]).t()
     large[nodes:-2] = torch.cat([torch.stack([edge, edge_shift]), plan.edges[: Edge.EXIT + 1, edge]]).t()
-    steps = torch.arange(num_levels + 2, device=height.device, dtype=height.dtype)
-    return plan._replace(large=large, levels=(nodes + torch.searchsorted(height, steps)).int())
+    rows = torch.arange(1 + deep, device=height.device, dtype=height.dtype).unsqueeze(-1) * (num_levels + 1)
+    steps = rows + torch.arange(num_levels + 2, device=height.device, dtype=height.dtype)
+    found = plan.levels.new_zeros(len(LargeLevel), *steps.shape)
+    found[LargeLevel.PLACE] = nodes + torch.searchsorted(height, steps)
+    if deep:
+        most = plan.edges.new_zeros(2, steps.numel() + 1)
+        most.scatter_reduce_(1, height.expand(2, -1), plan.edges[[Edge.ENTER, Edge.EXIT]][:, edge], "amax")
+        found[LargeLevel.ENTER :] = most[:, steps]
+    return plan._replace(large=large, levels=found)
+
+
+def _deep(level: Tensor, edges: Tensor) -> tuple[Tensor, int]:
+    """Number of each large graph among the deep ones, from 1 on, or 0, [G], and how many there are; from its own size
+    alone. ``level`` is that of its edges, graph by graph, ``edges`` how many it has."""
+    graph = torch.repeat_interleave(torch.arange(edges.numel(), device=edges.device), edges, output_size=level.numel())
+    levels = torch.zeros_like(edges).scatter_reduce_(0, graph, level + 1, "amax")
+    deep = (edges > 0) & (edges <= NARROW * levels)
+    return deep.cumsum(0) * deep, int(deep.sum())
 
 
 def ragged(first: Tensor, count: Tensor, total: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from plstm_graph.launch import At, ceil_div, launch
 from plstm_graph.line_dag.derived import Known
 from plstm_graph.line_dag.pairs import MAX_PAIRS_PER_EDGE
-from plstm_graph.line_dag.plan import TILES, Edge, Graph, Host, LargeEdge, Node, Pair, Plan, Work
+from plstm_graph.line_dag.plan import TILES, Edge, Graph, Host, LargeEdge, LargeLevel, Node, Pair, Plan, Work
 from plstm_graph.line_dag.topology import Topology
 from plstm_graph.line_dag.triton import columns, lines, tables
 
@@ -165,7 +165,7 @@ class _Building:
             work=table(len(Work), graphs),
             host=torch.tensor(sizes.classes, device="cpu").view(len(Host), -1),
             large=torch.zeros(2, len(LargeEdge), dtype=torch.int32, device=self.device),
-            levels=torch.zeros(2, dtype=torch.int32, device=self.device),
+            levels=torch.zeros(len(LargeLevel), 1, 2, dtype=torch.int32, device=self.device),
         )
         by_size = torch.sort(self.order[:graphs], stable=True).indices
         self._run(

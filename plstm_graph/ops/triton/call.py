@@ -99,6 +99,7 @@ def _launches(plan: Plan, form: _Form, layout: Layout) -> Launches:
     host, classes = plan.host.tolist(), served_classes(layout.keys, layout.values)
     counts = host[Host.GRAPHS][:classes] + (walk.CLASSES.value - classes) * [0]
     wide = sum(count << number for number, count in enumerate(counts[1:], start=1))
+    large, deep = sum(host[Host.GRAPHS][classes:]), plan.levels.size(1) - 1
     return Launches(
         graphs=plan.graphs.size(1),
         edges=plan.edges.size(1),
@@ -110,6 +111,8 @@ def _launches(plan: Plan, form: _Form, layout: Layout) -> Launches:
         room=sum(host[Host.ROOM][:classes]) * TILES[0] * layout.heads,
         large_nodes=sum(host[Host.NODES][classes:]),
         large_edges=sum(host[Host.EDGES][classes:]),
+        wide=large - deep,
+        deep=deep,
     )
 
 
@@ -154,6 +157,8 @@ class Call:
         layout, plan, reversed: as it was called.
         room: states and gating matrices of the graphs that tiles serve, and room for the gradients of matrices; from
             ``walk_along`` on, until the backward pass writes it over.
+        states: of the edges of large graphs, if there are deep ones among these: from the output on, for the backward
+            pass. Those of wide graphs alone are found again.
     """
 
     def __init__(self, layout: Layout, plan: Plan, reversed: bool, gates: Tensor) -> None:
@@ -166,6 +171,7 @@ class Call:
             sizes = plan.launches[layout] = _launches(plan, self.form, layout)
         self.sizes = sizes
         self.room: Tensor | None = None
+        self.states: Tensor | None = None
         self._gates: dict[int, Gates] = {}
 
     def gates(self, flat: Tensor) -> Gates:

@@ -1,5 +1,5 @@
-"""Recurrent form: K x V states, edge by edge, level by level, in one launch whose programs wait for each other. No
-atomics but the counters they wait at.
+"""Recurrent form of wide graphs: K x V states, edge by edge, level by level, in one launch whose programs wait for each
+other. No atomics but the counters they wait at. And of all large graphs: what their edges leave for their nodes.
 
 A program takes one edge of a level and some heads, and sums over the pairs that enter the edge; going back, over those
 that exit. A level lasts as long as its longest sum, so nothing else may stand in its way: what the edge needs besides
@@ -10,32 +10,38 @@ edge leaves for its nodes. Every sum has one order, so a graph's numbers depend 
 import triton
 import triton.language as tl
 
-from plstm_graph.line_dag.plan import Edge, LargeEdge, LargeNode, Pair
+from plstm_graph.line_dag.plan import Edge, LargeNode
+from plstm_graph.ops.triton.states import (
+    BY_NEXT,
+    BY_PREV,
+    ENTERING,
+    EXITING,
+    ROW,
+    SHIFT,
+    edge_row,
+    feed_back,
+    gate_of,
+    heads_of,
+    keep,
+    numbers_of,
+    read_back,
+    state_at,
+    two_pairs,
+    vector,
+)
 from plstm_graph.ops.triton.walk import gate
 
 BY_DST = tl.constexpr(int(Edge.BY_DST))
 BY_SRC = tl.constexpr(int(Edge.BY_SRC))
-BY_NEXT = tl.constexpr(int(Pair.BY_NEXT))
-BY_PREV = tl.constexpr(int(Pair.BY_PREV))
 ARRIVING = tl.constexpr(int(LargeNode.ARRIVING))
 LEAVING = tl.constexpr(int(LargeNode.LEAVING))
 NODE = tl.constexpr(int(LargeNode.NODE))
-EDGE = tl.constexpr(int(LargeEdge.EDGE))
-SHIFT = tl.constexpr(int(LargeEdge.SHIFT))
-SRC = tl.constexpr(int(LargeEdge.SRC))
-DST = tl.constexpr(int(LargeEdge.DST))
-ENTERING = tl.constexpr(int(LargeEdge.ENTERING))
-EXITING = tl.constexpr(int(LargeEdge.EXITING))
-ROW = tl.constexpr(len(LargeEdge))
-assert LargeNode.SHIFT == LargeEdge.SHIFT
 
 GROUPS = tl.constexpr(16)
 """Programs arrive at one of so many counters and wait at one of as many more, lest all of them queue for one."""
 LINE = tl.constexpr(32)
 """Distance of the counters, a line of the cache."""
 COUNTERS = 2 * GROUPS.value * LINE.value
-
-# HB heads of a program, KP and VP powers of two from K and V on. Tiles are [HB, KP], [HB, VP] and [HB, KP, VP].
 
 
 @triton.jit
@@ -60,85 +66,11 @@ def _wait(counters, step):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _vector(  # type: ignore[no-untyped-def]
-    base, row, head, valid,
-    ROW_STRIDE: tl.constexpr, HEAD: tl.constexpr, W: tl.constexpr, WP: tl.constexpr, DTYPE: tl.constexpr,
-):  # fmt: skip
-    """The vector of one node or edge, [HB, WP], zero beyond W."""
-    at = tl.arange(0, WP)
-    mask = valid[:, None] & (at < W)[None, :]
-    place = base + row.to(tl.int64) * ROW_STRIDE + head[:, None] * HEAD + at[None, :]
-    return tl.load(place, mask=mask, other=0.0).to(DTYPE)
-
-
-@triton.jit
-def _keep(  # type: ignore[no-untyped-def]
-    base, row, head, valid, tile, ROW_STRIDE: tl.constexpr, HEAD: tl.constexpr, W: tl.constexpr, WP: tl.constexpr
-):  # fmt: skip
-    at = tl.arange(0, WP)
-    mask = valid[:, None] & (at < W)[None, :]
-    place = base + row.to(tl.int64) * ROW_STRIDE + head[:, None] * HEAD + at[None, :]
-    tl.store(place, tile.to(base.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def _at(states, slot, head, H: tl.constexpr, K: tl.constexpr, V: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Pointers to the state of one edge, [HB, KP, VP]."""
-    k, v = tl.arange(0, KP)[None, :, None], tl.arange(0, VP)[None, None, :]
-    return (states + (slot.to(tl.int64) * H + head) * (K * V))[:, None, None] + (k * V + v)
-
-
-@triton.jit
-def _heads(head, there, H: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Which heads there are, none of what is not there (the interpreter cannot ``&`` a vector and a number)."""
-    return head < tl.where(there, H, 0)
-
-
-@triton.jit
-def _inside(valid, K: tl.constexpr, V: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Which numbers of a tile there are, [HB, KP, VP]."""
-    return valid[:, None, None] & (tl.arange(0, KP) < K)[None, :, None] & (tl.arange(0, VP) < V)[None, None, :]
-
-
-@triton.jit
-def _gate(gates, row, head, valid, H: tl.constexpr):  # type: ignore[no-untyped-def]
-    return gate(gates, row.to(tl.int64) * H + head, valid)
-
-
-@triton.jit
 def _level(level_ptr, step, levels, REV: tl.constexpr):  # type: ignore[no-untyped-def]
     """First place of a level and of the next, by the number of the step that deals with it; nothing after the last."""
     level = level_ptr + (levels - 1 - step if REV else step)
     there = step < levels
     return tl.load(level, mask=there, other=0), tl.load(level + 1, mask=there, other=0)
-
-
-@triton.jit
-def _edge(large, place, there, LIST: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The edge at a place, its shift, end points, and first pair and end of a list of its pairs."""
-    row = large + place.to(tl.int64) * ROW
-    first = tl.load(row + LIST, mask=there, other=0)
-    return (
-        tl.load(row + EDGE, mask=there, other=0),
-        tl.load(row + SHIFT, mask=there, other=0),
-        tl.load(row + SRC, mask=there, other=0),
-        tl.load(row + DST, mask=there, other=0),
-        first,
-        first + tl.load(row + LIST + 1, mask=there, other=0),
-    )
-
-
-@triton.jit
-def _two(pairs, at, end, P, PAIRED: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Numbers of two pairs, and the edges at their other ends."""
-    pair = pairs + PAIRED * P + at
-    first, second = at < end, at + 1 < end
-    return (
-        tl.load(pair, mask=first, other=0),
-        tl.load(pair + P, mask=first, other=0),
-        tl.load(pair + 1, mask=second, other=0),
-        tl.load(pair + P + 1, mask=second, other=0),
-    )
 
 
 @triton.jit
@@ -155,14 +87,14 @@ def _carry(  # type: ignore[no-untyped-def]
     one turn, so that a turn waits once: for the tiles of the other edges.
     """
     TURN: tl.constexpr = 2 if TWO else 1
-    mask = _inside(head < H, K, V, KP, VP)
-    later_a, beyond_a, later_b, beyond_b = _two(pairs, first + TURN, end, P, PAIRED)
+    mask = numbers_of(head < H, K, V, KP, VP)
+    later_a, beyond_a, later_b, beyond_b = two_pairs(pairs, first + TURN, end, P, PAIRED)
     for at in range(first, end, TURN):
-        carried_a = tl.load(_at(others, other_a - shift, head, H, K, V, KP, VP), mask=mask, other=0.0)
+        carried_a = tl.load(state_at(others, other_a - shift, head, H, K, V, KP, VP), mask=mask, other=0.0)
         if TWO:
-            there_b = _heads(head, at + 1 < end, H)
-            at_b = _at(others, other_b - shift, head, H, K, V, KP, VP)
-            carried_b = tl.load(at_b, mask=_inside(there_b, K, V, KP, VP), other=0.0)
+            there_b = heads_of(head, at + 1 < end, H)
+            at_b = state_at(others, other_b - shift, head, H, K, V, KP, VP)
+            carried_b = tl.load(at_b, mask=numbers_of(there_b, K, V, KP, VP), other=0.0)
         total += gate_a[:, None, None] * carried_a
         if BACK:
             inner = tl.sum(tl.sum(carried_a * state, 1), 1)
@@ -173,10 +105,10 @@ def _carry(  # type: ignore[no-untyped-def]
                 inner = tl.sum(tl.sum(carried_b * state, 1), 1)
                 tl.store(d_transition + pair_b.to(tl.int64) * H + head, inner, mask=there_b)
         pair_a, other_a, pair_b, other_b = later_a, beyond_a, later_b, beyond_b
-        gate_a = _gate(transition, pair_a, head, _heads(head, at + TURN < end, H), H)
+        gate_a = gate_of(transition, pair_a, head, heads_of(head, at + TURN < end, H), H)
         if TWO:
-            gate_b = _gate(transition, pair_b, head, _heads(head, at + TURN + 1 < end, H), H)
-        later_a, beyond_a, later_b, beyond_b = _two(pairs, at + 2 * TURN, end, P, PAIRED)
+            gate_b = gate_of(transition, pair_b, head, heads_of(head, at + TURN + 1 < end, H), H)
+        later_a, beyond_a, later_b, beyond_b = two_pairs(pairs, at + 2 * TURN, end, P, PAIRED)
     return total
 
 
@@ -202,41 +134,41 @@ def forward(  # type: ignore[no-untyped-def]
     program, programs = tl.program_id(0), tl.num_programs(0)
     begin, end = _level(level_ptr, 0, levels, REV)
     there = program < (end - begin) * BLOCKS
-    edge, shift, src, dst, first, last = _edge(large, begin + program // BLOCKS, there, LIST)
-    pair_a, other_a, pair_b, other_b = _two(pairs, first, last, P, PAIRED)
+    edge, shift, src, dst, first, last = edge_row(large, begin + program // BLOCKS, there, LIST)
+    pair_a, other_a, pair_b, other_b = two_pairs(pairs, first, last, P, PAIRED)
     for step in range(0, levels):
         items = (end - begin) * BLOCKS
         next_begin, next_end = _level(level_ptr, step + 1, levels, REV)
         for item in range(program, tl.maximum(items, program + 1), programs):
             head = (item % BLOCKS) * HB + tl.arange(0, HB)
-            valid = _heads(head, item < items, H)
-            gate_a = _gate(transition, pair_a, head, _heads(head, first < last, H), H)
-            gate_b = _gate(transition, pair_b, head, _heads(head, first + 1 < last, H), H)
-            fed = _gate(source, edge, head, valid, H)
-            k = _vector(key, dst if REV else src, head, valid, K_NODE, K_HEAD, K, KP, DTYPE)
-            v = _vector(value, dst if REV else src, head, valid, V_NODE, V_HEAD, V, VP, DTYPE)
+            valid = heads_of(head, item < items, H)
+            gate_a = gate_of(transition, pair_a, head, heads_of(head, first < last, H), H)
+            gate_b = gate_of(transition, pair_b, head, heads_of(head, first + 1 < last, H), H)
+            fed = gate_of(source, edge, head, valid, H)
+            k = vector(key, dst if REV else src, head, valid, K_NODE, K_HEAD, K, KP, DTYPE)
+            v = vector(value, dst if REV else src, head, valid, V_NODE, V_HEAD, V, VP, DTYPE)
             if OUTPUT:
-                read = _gate(mark, edge, head, valid, H)
-                q = _vector(query, src if REV else dst, head, valid, Q_NODE, Q_HEAD, K, KP, DTYPE)
+                read = gate_of(mark, edge, head, valid, H)
+                q = vector(query, src if REV else dst, head, valid, Q_NODE, Q_HEAD, K, KP, DTYPE)
             following = item + programs
             place = tl.where(following < items, begin + following // BLOCKS, next_begin + program // BLOCKS)
             there = (following < items) | (program < (next_end - next_begin) * BLOCKS)
-            next_edge, next_shift, src, dst, next_first, next_last = _edge(large, place, there, LIST)
+            next_edge, next_shift, src, dst, next_first, next_last = edge_row(large, place, there, LIST)
             state = (fed[:, None] * k)[:, :, None] * v[:, None, :]
             if item == program:
                 _wait(counters, step)
-            next_a, next_other_a, next_b, next_other_b = _two(pairs, next_first, next_last, P, PAIRED)
+            next_a, next_other_a, next_b, next_other_b = two_pairs(pairs, next_first, next_last, P, PAIRED)
             state = _carry(
                 state, state, transition, transition, states, pairs, first, last, pair_a, other_a, pair_b, other_b,
                 gate_a, gate_b, shift, head, P, H, K, V, KP, VP, PAIRED, False, TWO,
             )  # fmt: skip
             slot = edge - shift
-            tl.store(_at(states, slot, head, H, K, V, KP, VP), state, mask=_inside(valid, K, V, KP, VP))
+            tl.store(state_at(states, slot, head, H, K, V, KP, VP), state, mask=numbers_of(valid, K, V, KP, VP))
             if following >= items:
                 _arrive(counters, step)
             if OUTPUT:
                 y = tl.sum((read[:, None] * q)[:, :, None] * state, 1)
-                _keep(outputs, slot, head, valid, y, H * V, V, V, VP)
+                keep(outputs, slot, head, valid, y, H * V, V, V, VP)
             edge, shift, first, last = next_edge, next_shift, next_first, next_last
             pair_a, other_a, pair_b, other_b = next_a, next_other_a, next_b, next_other_b
         begin, end = next_begin, next_end
@@ -262,47 +194,41 @@ def backward(  # type: ignore[no-untyped-def]
     program, programs = tl.program_id(0), tl.num_programs(0)
     begin, end = _level(level_ptr, 0, levels, not REV)
     there = program < (end - begin) * BLOCKS
-    edge, shift, src, dst, first, last = _edge(large, begin + program // BLOCKS, there, LIST)
-    pair_a, other_a, pair_b, other_b = _two(pairs, first, last, P, PAIRED)
+    edge, shift, src, dst, first, last = edge_row(large, begin + program // BLOCKS, there, LIST)
+    pair_a, other_a, pair_b, other_b = two_pairs(pairs, first, last, P, PAIRED)
     for step in range(0, levels):
         items = (end - begin) * BLOCKS
         next_begin, next_end = _level(level_ptr, step + 1, levels, not REV)
         for item in range(program, tl.maximum(items, program + 1), programs):
             head = (item % BLOCKS) * HB + tl.arange(0, HB)
-            valid = _heads(head, item < items, H)
-            inside = _inside(valid, K, V, KP, VP)
+            valid = heads_of(head, item < items, H)
+            inside = numbers_of(valid, K, V, KP, VP)
             slot, gates = edge - shift, edge.to(tl.int64) * H + head
-            state = tl.load(_at(states, slot, head, H, K, V, KP, VP), mask=inside, other=0.0)
-            gate_a = _gate(transition, pair_a, head, _heads(head, first < last, H), H)
-            gate_b = _gate(transition, pair_b, head, _heads(head, first + 1 < last, H), H)
+            state = tl.load(state_at(states, slot, head, H, K, V, KP, VP), mask=inside, other=0.0)
+            gate_a = gate_of(transition, pair_a, head, heads_of(head, first < last, H), H)
+            gate_b = gate_of(transition, pair_b, head, heads_of(head, first + 1 < last, H), H)
             read, fed = gate(mark, gates, valid), gate(source, gates, valid)
-            q = _vector(query, src if REV else dst, head, valid, Q_NODE, Q_HEAD, K, KP, DTYPE)
-            g = _vector(d_output, src if REV else dst, head, valid, H * V, V, V, VP, DTYPE)
-            k = _vector(key, dst if REV else src, head, valid, K_NODE, K_HEAD, K, KP, DTYPE)
-            v = _vector(value, dst if REV else src, head, valid, V_NODE, V_HEAD, V, VP, DTYPE)
+            q = vector(query, src if REV else dst, head, valid, Q_NODE, Q_HEAD, K, KP, DTYPE)
+            g = vector(d_output, src if REV else dst, head, valid, H * V, V, V, VP, DTYPE)
+            k = vector(key, dst if REV else src, head, valid, K_NODE, K_HEAD, K, KP, DTYPE)
+            v = vector(value, dst if REV else src, head, valid, V_NODE, V_HEAD, V, VP, DTYPE)
             following = item + programs
             place = tl.where(following < items, begin + following // BLOCKS, next_begin + program // BLOCKS)
             there = (following < items) | (program < (next_end - next_begin) * BLOCKS)
-            next_edge, next_shift, src, dst, next_first, next_last = _edge(large, place, there, LIST)
-            by_key = tl.sum(state * g[:, None, :], 2)
-            tl.store(d_mark + gates, tl.sum(q * by_key, 1), mask=valid)
-            _keep(queries, slot, head, valid, read[:, None] * by_key, H * K, K, K, KP)
+            next_edge, next_shift, src, dst, next_first, next_last = edge_row(large, place, there, LIST)
+            read_back(state, q, g, read, d_mark, queries, gates, slot, head, valid, H, K, KP)
             adjoint = (read[:, None] * q)[:, :, None] * g[:, None, :]
             if item == program:
                 _wait(counters, step)
-            next_a, next_other_a, next_b, next_other_b = _two(pairs, next_first, next_last, P, PAIRED)
+            next_a, next_other_a, next_b, next_other_b = two_pairs(pairs, next_first, next_last, P, PAIRED)
             adjoint = _carry(
                 adjoint, state, d_transition, transition, adjoints, pairs, first, last, pair_a, other_a, pair_b,
                 other_b, gate_a, gate_b, shift, head, P, H, K, V, KP, VP, PAIRED, True, TWO,
             )  # fmt: skip
-            tl.store(_at(adjoints, slot, head, H, K, V, KP, VP), adjoint, mask=inside)
+            tl.store(state_at(adjoints, slot, head, H, K, V, KP, VP), adjoint, mask=inside)
             if following >= items:
                 _arrive(counters, step)
-            by_key = tl.sum(adjoint * v[:, None, :], 2)
-            tl.store(d_source + gates, tl.sum(k * by_key, 1), mask=valid)
-            _keep(keys, slot, head, valid, fed[:, None] * by_key, H * K, K, K, KP)
-            by_value = tl.sum(adjoint * k[:, :, None], 1)
-            _keep(values, slot, head, valid, fed[:, None] * by_value, H * V, V, V, VP)
+            feed_back(adjoint, k, v, fed, d_source, keys, values, gates, slot, head, valid, H, K, V, KP, VP)
             edge, shift, first, last = next_edge, next_shift, next_first, next_last
             pair_a, other_a, pair_b, other_b = next_a, next_other_a, next_b, next_other_b
         begin, end = next_begin, next_end
@@ -317,7 +243,7 @@ def _total(  # type: ignore[no-untyped-def]
     first, shift = tl.load(row + LIST), tl.load(row + SHIFT)
     for i in range(first, first + tl.load(row + LIST + 1)):
         slot = tl.load(edges + BY * E + i) - shift
-        total += _vector(parts, slot, head, valid, H * W, W, W, WP, total.dtype)
+        total += vector(parts, slot, head, valid, H * W, W, W, WP, total.dtype)
     return total
 
 
@@ -338,12 +264,12 @@ def output(  # type: ignore[no-untyped-def]
     head = (tl.program_id(0) % BLOCKS) * HB + tl.arange(0, HB)
     valid = head < H
     node = tl.load(row + NODE)
-    q = _vector(query, node, head, valid, Q_NODE, Q_HEAD, K, KP, DTYPE)
-    k = _vector(key, node, head, valid, K_NODE, K_HEAD, K, KP, DTYPE)
-    v = _vector(value, node, head, valid, V_NODE, V_HEAD, V, VP, DTYPE)
-    y = (_gate(direct, node, head, valid, H) * tl.sum(q * k, 1))[:, None] * v
+    q = vector(query, node, head, valid, Q_NODE, Q_HEAD, K, KP, DTYPE)
+    k = vector(key, node, head, valid, K_NODE, K_HEAD, K, KP, DTYPE)
+    v = vector(value, node, head, valid, V_NODE, V_HEAD, V, VP, DTYPE)
+    y = (gate_of(direct, node, head, valid, H) * tl.sum(q * k, 1))[:, None] * v
     y = _total(y, outputs, edges, row, E, head, valid, COME, COMERS, H, V, VP)
-    _keep(output, node, head, valid, y, H * V, V, V, VP)
+    keep(output, node, head, valid, y, H * V, V, V, VP)
 
 
 @triton.jit(do_not_specialize=["E"], do_not_specialize_on_alignment=["edges", "large"])
@@ -365,16 +291,16 @@ def gradients(  # type: ignore[no-untyped-def]
     head = (tl.program_id(0) % BLOCKS) * HB + tl.arange(0, HB)
     valid = head < H
     node = tl.load(row + NODE)
-    q = _vector(query, node, head, valid, Q_NODE, Q_HEAD, K, KP, DTYPE)
-    k = _vector(key, node, head, valid, K_NODE, K_HEAD, K, KP, DTYPE)
-    v = _vector(value, node, head, valid, V_NODE, V_HEAD, V, VP, DTYPE)
-    g = _vector(d_output, node, head, valid, H * V, V, V, VP, DTYPE)
-    own = _gate(direct, node, head, valid, H)
+    q = vector(query, node, head, valid, Q_NODE, Q_HEAD, K, KP, DTYPE)
+    k = vector(key, node, head, valid, K_NODE, K_HEAD, K, KP, DTYPE)
+    v = vector(value, node, head, valid, V_NODE, V_HEAD, V, VP, DTYPE)
+    g = vector(d_output, node, head, valid, H * V, V, V, VP, DTYPE)
+    own = gate_of(direct, node, head, valid, H)
     score, inner = tl.sum(q * k, 1), tl.sum(g * v, 1)
     tl.store(d_direct + node.to(tl.int64) * H + head, score * inner, mask=valid)
     d_q = _total((own * inner)[:, None] * k, queries, edges, row, E, head, valid, COME, COMERS, H, K, KP)
-    _keep(d_query, node, head, valid, d_q, Q_NODE, Q_HEAD, K, KP)
+    keep(d_query, node, head, valid, d_q, Q_NODE, Q_HEAD, K, KP)
     d_k = _total((own * inner)[:, None] * q, keys, edges, row, E, head, valid, GO, GOERS, H, K, KP)
-    _keep(d_key, node, head, valid, d_k, K_NODE, K_HEAD, K, KP)
+    keep(d_key, node, head, valid, d_k, K_NODE, K_HEAD, K, KP)
     d_v = _total((own * score)[:, None] * g, values, edges, row, E, head, valid, GO, GOERS, H, V, VP)
-    _keep(d_value, node, head, valid, d_v, V_NODE, V_HEAD, V, VP)
+    keep(d_value, node, head, valid, d_v, V_NODE, V_HEAD, V, VP)

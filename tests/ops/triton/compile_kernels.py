@@ -16,6 +16,7 @@ from plstm_graph.grid import ChainGates, GridGates, image
 from plstm_graph.grid import chain as sequence
 from plstm_graph.grid.gates import MODES
 from plstm_graph.grid.triton import images, large, sequences
+from plstm_graph.line_dag import plan
 from plstm_graph.line_dag.triton import build
 from plstm_graph.ops import triton as backend
 from plstm_graph.ops.triton import call, gates, norm, sweep
@@ -67,9 +68,16 @@ def chain(nodes: int) -> LineDAG:
     return LineDAG.from_edge_index(torch.stack([first, first + 1]), nodes, batch=torch.zeros(nodes, dtype=torch.long))
 
 
+def star(nodes: int) -> LineDAG:
+    first = torch.zeros(nodes - 1, dtype=torch.long)
+    edges = torch.stack([first, torch.arange(1, nodes)])
+    return LineDAG.from_edge_index(edges, nodes, batch=torch.zeros(nodes, dtype=torch.long))
+
+
 def run(heads: int, keys: int, values: int, dtype: torch.dtype, mode: str, transition: str, joined: bool) -> None:
-    """Forward and backward, with a graph for each tile and one beyond them; what comes out has no meaning."""
-    dag = LineDAG.collate([chain(nodes) for nodes in (20, 60, 100, 250, 700)])
+    """Forward and backward, with a graph for each tile, a wide one beyond them and a deep one; what comes out has no
+    meaning."""
+    dag = LineDAG.collate([chain(nodes) for nodes in (20, 60, 100, 250, 700)] + [star(300)])
     nodes, edges, pairs = dag.num_nodes, dag.num_edges, dag.num_pairs
 
     def zeros(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
@@ -118,6 +126,7 @@ def run_chain(width: int, dtype: torch.dtype) -> None:
 
 if __name__ == "__main__":
     compiler = Compiler([int(capability) for capability in sys.argv[1:]])
+    plan.NARROW = 1
     backend.runs_here, sweep.processors = lambda device: None, lambda device: PROCESSORS
     for module in (build, call, gates, norm, sweep, images, large, sequences):
         module.launch = compiler.launch

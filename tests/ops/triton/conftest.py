@@ -38,8 +38,9 @@ def form(request, monkeypatch) -> Iterator[str]:
 
     from plstm_graph.ops.triton import call, walk
 
-    tiles, numbers, _ = FORMS[request.param]
+    tiles, numbers, _, narrow = FORMS[request.param]
     monkeypatch.setattr(plan, "WIDEST", numbers)
+    monkeypatch.setattr(plan, "NARROW", narrow)
     monkeypatch.setattr(sharing, "_limit", 0)  # plans are for these tiles alone
     for module in (plan, call):
         monkeypatch.setattr(module, "TILES", tiles)

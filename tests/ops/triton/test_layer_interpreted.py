@@ -50,6 +50,7 @@ BATCH = ("diamond", "complete", "one node", "diamond", "no edge", "complete", "s
 PRECISION = {torch.float64: 1e-10, torch.float16: 2e-2}
 
 
+@pytest.mark.parametrize("form", ["tiles", "mixed", "recurrent"], indirect=True)
 @pytest.mark.parametrize(("dtype", "bias"), [(torch.float64, False), (torch.float16, True)], ids=str)
 def test_several_graphs_of_a_class(form, bias, dtype):
     """Sums over nodes come from several programs of each class; half precision as under autocast."""

@@ -51,10 +51,11 @@ def check(inputs: Inputs, dag: LineDAG) -> None:
     check_close(run(inputs, dag), want, TOLERANCE[inputs.value.dtype])
 
 
-@pytest.fixture
-def recurrent(monkeypatch) -> None:
-    """No tile serves any graph."""
+@pytest.fixture(params=[0, 100], ids=["wide", "deep"])
+def recurrent(monkeypatch, request) -> None:
+    """No tile serves any graph, and all count as wide or nearly all as deep."""
     monkeypatch.setattr(plan, "WIDEST", 0)
+    monkeypatch.setattr(plan, "NARROW", request.param)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -93,7 +94,7 @@ def test_recurrent_form_of_small_graphs(recurrent):
     check(on_gpu(tame_inputs(dag, 8, 16, 16), torch.float32), dag.to("cuda"))
 
 
-def test_a_chain_of_many_levels():
+def test_a_chain_of_many_levels(recurrent):
     dag = molecule(5000, seed=1).reverse()
     assert dag.num_levels >= 4999
     check(on_gpu(tame_inputs(dag, 2, 16, 16), torch.float32), dag.to("cuda"))
