@@ -17,12 +17,12 @@ Found = tuple[dict[str, Any], dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every case of devices.py on one device and on two."""
+    """Every case of on_devices.py on one device and on two."""
     folder = tmp_path_factory.mktemp("devices")
     here = Path(__file__).parent
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join([str(here.parent), environment.get("PYTHONPATH", "")])
-    words = [sys.executable, str(here / "devices.py"), str(folder)]
+    words = [sys.executable, str(here / "on_devices.py"), str(folder)]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return folder

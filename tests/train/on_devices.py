@@ -1,6 +1,6 @@
 """Run by test_train_devices.py: the same trainings on one device and on two, which are forked after the imports.
 
-``python devices.py FOLDER`` writes FOLDER/CASE.DEVICES.json: the loss of every step, and what the run found.
+``python on_devices.py FOLDER`` writes FOLDER/CASE.DEVICES.json: the loss of every step, and what the run found.
 """
 
 import json
