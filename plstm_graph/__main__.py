@@ -1,6 +1,6 @@
 """``python -m plstm_graph``, as torchrun starts it."""
 
-from plstm_graph.cli import main
+from plstm_graph.cli import run
 
 if __name__ == "__main__":
-    main()
+    run()

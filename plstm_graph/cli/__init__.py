@@ -5,6 +5,6 @@ wait in it until it needs them.
 """
 
 from plstm_graph.cli import blend, data, predict, serve, show, train
-from plstm_graph.cli.program import app, main
+from plstm_graph.cli.program import app, main, run
 
-__all__ = ["app", "blend", "data", "main", "predict", "serve", "show", "train"]
+__all__ = ["app", "blend", "data", "main", "predict", "run", "serve", "show", "train"]

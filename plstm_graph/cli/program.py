@@ -108,17 +108,22 @@ class _Stop:
             os._exit(INTERRUPTED)
 
 
+def run() -> None:
+    """Entry point of ``plstm-graph``: :func:`main` as all that a process does, which ends with it at once."""
+    try:
+        main()
+    except SystemExit as end:
+        leave(end)
+        raise
+
+
 def main() -> None:
-    """Entry point of ``plstm-graph``."""
+    """The command that ``sys.argv`` asks for; ends in SystemExit."""
     stop = _Stop()
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # as in the background of a shell
             signal.signal(number, stop)
-    try:
-        app()
-    except SystemExit as end:
-        leave(end)
-        raise
+    app()
 
 
 def leave(end: SystemExit) -> None:

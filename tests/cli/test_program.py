@@ -16,7 +16,7 @@ class Slow:
     def __del__(self): print(" taken apart", end="")
 sys.modules["slow"] = Slow()
 program.app = lambda: sys.exit(CODE)
-program.main()
+program.run()
 """
 
 
@@ -32,7 +32,7 @@ def test_a_command_ends_with_its_code_once_all_is_done_but_takes_no_modules_apar
 
 def test_a_closed_pipe_is_told_as_ever() -> None:
     script = "import sys\nfrom plstm_graph.cli import program\n"
-    script += "program.app = lambda: (print('x' * 10), sys.exit(0))\nprogram.main()"
+    script += "program.app = lambda: (print('x' * 10), sys.exit(0))\nprogram.run()"
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": buffered}
     with subprocess.Popen([sys.executable, "-c", script], **pipes) as process:
