@@ -1,7 +1,9 @@
 """Work for child processes: a module that they can import, and soon."""
 
+import multiprocessing
 import os
 import signal
+import time
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +25,11 @@ def act(work: Work, say: Say) -> dict[str, Any]:
         raise ValueError(f"number {work.number}\nis wrong")
     if work.end == "bad option":
         raise ConfigError("no such thing")
+    if work.end == "holds":
+        lock = multiprocessing.Lock()
+        say(Status(2, 2, "has a lock"))
+        with lock:
+            time.sleep(60)
     if work.end == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if work.end == "told":

@@ -148,6 +148,7 @@ def _work(pipe: Connection, run: Callable[[Any, Say], Row], threads: int, enviro
     """What a child does: take jobs, send statuses and rows, until the parent stops it or is gone."""
     os.environ.clear()  # it has that of a server which may be older than the parent's
     os.environ.update(environment)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends in order, with its semaphores
     torch.set_num_threads(threads)
     with suppress(EOFError, OSError, KeyboardInterrupt):
         while True:

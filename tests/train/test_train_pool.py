@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from small_runs import told
 from workers import Work, act
 
 from plstm_graph.train.pool import Failure, Status, gpu_turn, outcomes, terminable
@@ -29,6 +30,26 @@ def test_children_take_jobs_in_turns_and_one_that_fails_or_dies_costs_its_run_al
     assert failures["bad option"].foreseen
     assert failures["killed"].reason.startswith("its process was ended by SIGKILL; is there enough memory")
     assert sorted(seen) == [(job.number, Status(1, 2, f"half of {job.number}")) for job in jobs]
+
+
+def test_children_that_are_stopped_at_work_leave_no_semaphore() -> None:
+    script = (
+        "from workers import Work, act\n"
+        "from plstm_graph.train.pool import outcomes\n"
+        "held = set()\n"
+        "def watch(job, status):\n"
+        "    if status.text == 'has a lock':\n"
+        "        held.add(job.number)\n"
+        "    if len(held) == 2:\n"
+        "        raise KeyboardInterrupt\n"
+        "if __name__ == '__main__':\n"
+        "    try:\n"
+        "        list(outcomes([Work(0, 'holds'), Work(1, 'holds')], act, workers=2, watch=watch))\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('stopped')\n"
+    )
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False)
+    assert (found.stdout, told(found.stderr)) == ("stopped\n", "")
 
 
 def test_threads_are_shared_by_what_runs() -> None:
