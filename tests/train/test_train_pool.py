@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -48,7 +49,10 @@ def test_children_that_are_stopped_at_work_leave_no_semaphore() -> None:
         "    except KeyboardInterrupt:\n"
         "        print('stopped')\n"
     )
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False)
+    tests = str(Path(__file__).parents[1])
+    known = os.environ | {"PYTHONPATH": os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])}
+    how = {"capture_output": True, "text": True, "timeout": 100, "check": False, "env": known}
+    found = subprocess.run([sys.executable, "-c", script], **how)
     assert (found.stdout, told(found.stderr)) == ("stopped\n", "")
 
 
