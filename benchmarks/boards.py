@@ -13,11 +13,12 @@ from plstm_graph.train.analysis import score_runs
 
 
 def board(plan: Plan, rows: dict[str, Row]) -> str:
-    """The table of a config: of one whose sets have metrics of their own, a set a column; of one without sets whose
-    runs are scored on further data, those side by side."""
+    """The table of a config: of one whose sets have metrics of their own, a set a column; of one with neither sets nor
+    several targets, whose runs are scored on further data, those side by side."""
     if plan.sets and len({row["metric"] for row in rows.values()}) > 1:
         return sets_board(plan, rows)
-    sizes = not plan.sets and any(job.config.also for job in plan.jobs)
+    targets = any("by_target" in row for row in rows.values())
+    sizes = not plan.sets and not targets and any(job.config.also for job in plan.jobs)
     return (sizes_table if sizes else leaderboard_table)(plan, rows)
 
 
@@ -41,11 +42,14 @@ def sets_board(plan: Plan, rows: dict[str, Row], more: Sequence[Row] = ()) -> st
 
 def leaderboard_table(plan: Plan, rows: dict[str, Row]) -> str:
     """Markdown: an entry a row, in the order of the config; runs that are missing are counted, not filled in, and
-    entries without any are named below. What is scored on further data is so on one set more, of each set its own."""
+    entries without any are named below. What is scored on further data is so on one set more, of each set its own; of
+    several targets each has a column for each of the data."""
     metrics = sorted({row["metric"] for row in rows.values()})
-    targets = list(dict.fromkeys(target for row in rows.values() for target in row.get("by_target", {})))
-    columns = [f"test, {target}" for target in targets]  # a mean over different units says little
-    columns += ["further test"] * any("also" in row for row in rows.values())
+    several = [row["by_target"] for row in rows.values() if "by_target" in row]
+    scored = dict.fromkeys(part for each in several for scores in each.values() for part in scores if part != "valid")
+    targets = [(part, target) for part in scored for target in several[0]]  # a mean over different units says little
+    columns = [f"{part}, {target}" for part, target in targets]
+    columns += ["further test"] * any("also" in row and "by_target" not in row for row in rows.values())
     heads = ["model", "parameters", "valid", "test", *columns, "std", "s.e. over repeats", "runs", "min/run"]
     lines, missing = [heads, ["---"] + ["---:"] * (len(heads) - 1)], []
     for entry in plan.entries:
@@ -63,8 +67,8 @@ def leaderboard_table(plan: Plan, rows: dict[str, Row]) -> str:
                 f"{params:,}" if params else "-",
                 *map(_spread, (valid, test)),
                 *(
-                    _spread(score_runs((row["seed"], row["by_target"][target]["test"][metric]) for row in found))
-                    for target in targets
+                    _spread(score_runs((row["seed"], row["by_target"][target][part][metric]) for row in found))
+                    for part, target in targets
                 ),
                 *[_further(found)] * ("further test" in columns),
                 f"{test.deviation:.4f}" if test.runs > 1 else "-",

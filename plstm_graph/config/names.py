@@ -16,10 +16,11 @@ nav17 ogbg-molhiv ogbg-molpcba ogbg-molbace ogbg-molbbbp ogbg-molclintox ogbg-mo
 ogbg-moltoxcast ogbg-molesol ogbg-molfreesolv ogbg-mollipo ogbg-molchembl ogbg-code2 peptides-func peptides-struct
 ZINC esol freesolv lipo pcba muv hiv bace bbbp tox21 toxcast sider clintox MUTAG PTC_FM ENZYMES ENZYMES+attr PROTEINS
 PROTEINS+attr AIDS AIDS+attr NCI1 Mutagenicity IMDB-BINARY dvae nasbench201 nasbench201-1 nasbench201-5
-nasbench201-10 nasbench201-50 circuits epfl carry carry-dag transfer-line transfer-ring transfer-crossed
-transfer-tree transfer-dag transfer-line-5000 transfer-ring-5000 transfer-crossed-5000 transfer-tree-5000
-transfer-dag-5000 swap-line swap-ring swap-crossed neighborsmatch-2 neighborsmatch-3 neighborsmatch-4
-neighborsmatch-5 neighborsmatch-6 neighborsmatch-7 neighborsmatch-8 echo-sssp echo-ecc echo-diam arrow arrow-384 digits
+nasbench201-10 nasbench201-50 circuits circuits-sin circuits-max epfl carry carry-dag transfer-line transfer-ring
+transfer-crossed transfer-tree transfer-dag transfer-line-5000 transfer-ring-5000 transfer-crossed-5000
+transfer-tree-5000 transfer-dag-5000 swap-line swap-ring swap-crossed neighborsmatch-2 neighborsmatch-3
+neighborsmatch-4 neighborsmatch-5 neighborsmatch-6 neighborsmatch-7 neighborsmatch-8 echo-sssp echo-ecc echo-diam
+arrow arrow-384 digits
 """
 
 _TU_COLLECTION = """

@@ -17,12 +17,33 @@ from plstm_graph.data.stacked import Stacked
 from plstm_graph.errors import DataError
 from plstm_graph.tasks import task_of
 
-PARTS = {
-    "train": (("sin", "adder", "ctrl"), 1200, (20, 500)),
-    "valid": (("max",), 100, (20, 500)),
-    "test": (("div",), 100, (50, 3000)),
+
+class Cut(NamedTuple):
+    """What a part of a split is cut from, and how.
+
+    Attributes:
+        circuits: of the EPFL suite, by name.
+        graphs: how many.
+        sizes: least and most gates of a cone; None for the circuits as they are.
+    """
+
+    circuits: tuple[str, ...]
+    graphs: int
+    sizes: tuple[int, int] | None = None
+
+
+UNSEEN = {"train": Cut(("div", "ctrl"), 1200, (20, 500)), "valid": Cut(("adder",), 100, (20, 500))}
+"""What is learnt before a whole circuit is asked about, of which no gate stands here."""
+PARTS: dict[str, dict[str, Cut]] = {
+    "circuits": {
+        "train": Cut(("sin", "adder", "ctrl"), 1200, (20, 500)),
+        "valid": Cut(("max",), 100, (20, 500)),
+        "test": Cut(("div",), 100, (50, 3000)),
+    },
+    "circuits-sin": UNSEEN | {"test": Cut(("sin",), 1)},
+    "circuits-max": UNSEEN | {"test": Cut(("max",), 1)},
 }
-"""Circuits, number of cones and their gates, for each part of the split: no gate stands in two parts."""
+"""By data set the parts of its split. No circuit stands in two of them, so that no gate does."""
 
 EXACT_INPUTS = 15
 """Up to so many inputs every pattern is tried; beyond, 2^15 patterns are drawn."""
@@ -165,16 +186,19 @@ def cones(circuits: list[Circuit], count: int, sizes: tuple[int, int], seed: int
 
 
 def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
-    """Cones of five circuits; every gate says its signal probability, its switching activity and its arrival time."""
+    """Cones of circuits, or a whole one to test on; every gate says its signal probability, its switching activity and
+    its arrival time."""
     files = aiger.circuit_files(info.find(root, aiger.fetch))
-    wanted = sorted({name for names, *_ in PARTS.values() for name in names})
+    cuts = PARTS[info.name]
+    wanted = sorted({name for cut in cuts.values() for name in cut.circuits})
     if missing := [name for name in wanted if name not in files]:
         raise DataError(f"{info.name} is cut from circuits that are not there: {', '.join(missing)}")
 
     def build() -> dict[str, object]:
         graphs: list[Data] = []
-        for number, (names, count, sizes) in enumerate(PARTS.values()):
-            graphs += cones([read_aiger(files[name]) for name in names], count, sizes, seed=number)
+        for number, cut in enumerate(cuts.values()):
+            found = [read_aiger(files[name]) for name in cut.circuits]
+            graphs += cones(found, cut.graphs, cut.sizes, seed=number) if cut.sizes else map(labelled, found)
         labels = torch.cat([graph.y for graph in graphs])
         for graph in graphs:
             del graph.y
@@ -184,16 +208,16 @@ def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
     labels = content.pop("labels")
     graphs = Stacked(**content | {"y": labels}).graphs()
     parts, start = {}, 0
-    for part, (_, count, _) in PARTS.items():
-        parts[part] = list(range(start, start + count))
-        start += count
+    for part, cut in cuts.items():
+        parts[part] = list(range(start, start + cut.graphs))
+        start += cut.graphs
     task = task_of(info.task)(("probability", "switching", "arrival"), metric=info.metric, level="node")
     return GraphDataset(info.name, graphs, task, FEATURES, default_split=OFFICIAL, parts=parts)
 
 
 SETS = [
     DatasetInfo(
-        "circuits",
+        name,
         None,
         "regression",
         "mae",
@@ -205,4 +229,5 @@ SETS = [
         0.1,
         load,
     )
+    for name in PARTS
 ]

@@ -146,8 +146,8 @@ def _also(scores: dict[str, dict[str, float]], run: Run) -> dict[str, Any]:
 
 
 def _by_target(run: Run, found: Found) -> dict[str, Any]:
-    """Scores of each target of several, on validation and test."""
-    parts = {part: run.learner.task.by_target(*found[part]) for part in ("valid", "test")}
+    """Scores of each target of several, on validation, test and further data."""
+    parts = {part: run.learner.task.by_target(*pair) for part, pair in found.items() if part != "train"}
     scores = {name: {part: parts[part][name] for part in parts} for name in parts["test"]}
     return {"by_target": scores} if scores else {}
 

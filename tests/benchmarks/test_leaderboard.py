@@ -271,6 +271,19 @@ def test_scores_of_each_of_several_targets_have_columns(config, tmp_path):
     assert "| 0.5000 ± 0.0000 | 0.2500 ± 0.0000 | 0.7500 ± 0.0000 | 0.0000 |" in first
 
 
+def test_so_have_those_on_further_data():
+    plan = read_plan(records.CONFIGS / "circuits_whole.toml")
+    job, further = plan.jobs[0], plan.jobs[0].config.also[0]
+    errors = {"valid": {"mae": 9.0}, "test": {"mae": 0.25}, further: {"mae": 0.75}}
+    row = {"seed": 0, "metric": "mae", "valid": {"mae": 1.0}, "test": {"mae": 0.5}, "params": 50, "minutes": 1}
+    row |= {"machine": {"device": "A GPU", "cores": 1, "threads": 1}, "versions": {}, "date": "2026-01-02"}
+    row |= {"commit": "a", "dirty": False, "command": "x"}
+    row |= {"also": {further: {"mae": 2.0}}, "by_target": {"probability": errors}}
+    heads, _, first, *_ = board(plan, {job.key: row}).splitlines()[2:]
+    assert f"| test | test, probability | {further}, probability | std |" in heads
+    assert "| 1.0000 | 0.5000 | 0.2500 | 0.7500 | - |" in first
+
+
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from plstm_graph.data import circuits, load
-from plstm_graph.data.aiger import Circuit
-from plstm_graph.data.circuits import behave, cone
+from plstm_graph.data.aiger import Circuit, read_aiger
+from plstm_graph.data.circuits import PARTS, Cut, behave, cone
 from plstm_graph.errors import DataError
 
 
@@ -84,7 +84,13 @@ def test_the_data_set_asks_every_gate(shared_data, monkeypatch):
     monkeypatch.setattr(
         circuits,
         "PARTS",
-        {"train": (("ctrl",), 6, (5, 30)), "valid": (("adder",), 2, (5, 30)), "test": (("adder",), 2, (20, 60))},
+        {
+            "circuits": {
+                "train": Cut(("ctrl",), 6, (5, 30)),
+                "valid": Cut(("adder",), 2, (5, 30)),
+                "test": Cut(("adder",), 2, (20, 60)),
+            }
+        },
     )
     data = load("circuits", root=shared_data)
     assert data.split() == {"train": [0, 1, 2, 3, 4, 5], "valid": [6, 7], "test": [8, 9]}
@@ -97,3 +103,23 @@ def test_the_data_set_asks_every_gate(shared_data, monkeypatch):
         assert graph.y[gates, 2].max() >= graph.y[gates, 2].min() >= 1
     again = load("circuits", root=shared_data)  # from the cache
     assert all(a.y.nan_to_num().equal(b.y.nan_to_num()) for a, b in zip(data.graphs, again.graphs, strict=True))
+
+
+@pytest.mark.parametrize("name", list(PARTS))
+def test_no_circuit_stands_in_two_parts(name):
+    circuits_of = [set(cut.circuits) for cut in PARTS[name].values()]
+    assert all(one.isdisjoint(other) for one, other in itertools.combinations(circuits_of, 2))
+    assert all(cut.sizes or cut.graphs == len(cut.circuits) for cut in PARTS[name].values())
+
+
+def test_a_whole_circuit_is_tested_on(shared_data, monkeypatch):
+    small = {"train": Cut(("adder",), 2, (5, 30)), "valid": Cut(("adder",), 1, (5, 30)), "test": Cut(("ctrl",), 1)}
+    monkeypatch.setattr(circuits, "PARTS", {"circuits-sin": small})
+    data = load("circuits-sin", root=shared_data)
+    whole = data.graphs[data.split()["test"][0]]
+    file = next((shared_data / "dag_EPFL_aig").glob("ctrl*"))
+    circuit = read_aiger(file)
+    assert torch.equal(whole.edge_index, circuit.edge_index)
+    first = 1 + circuit.num_inputs
+    assert whole.y[:first].isnan().all()
+    assert torch.equal(whole.y[first:], torch.stack(behave(circuit), 1)[first:])

@@ -65,3 +65,10 @@ def test_scores_of_each_target(first: Path) -> None:
     assert mean == pytest.approx(found["test"]["r2"])
     assert all({"rmse", "mae"} <= set(scores["valid"]) for scores in found["by_target"].values())
     assert "rmse" not in found["test"]  # a mean over the units of y and z
+
+
+def test_scores_of_each_target_on_further_data(first: Path) -> None:
+    data = str(first.parent / "small.csv")
+    found = train(small_config(data=data, targets="y,z", also=data, epochs=1))
+    for scores in found["by_target"].values():
+        assert scores[data] == scores["test"]
