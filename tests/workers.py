@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from typing import Any, NamedTuple
 
@@ -36,3 +37,12 @@ def act(work: Work, say: Say) -> dict[str, Any]:
         return {"parent": os.getppid(), "told": os.environ.get("PLSTM_GRAPH_TOLD")}
     threads = os.environ["OMP_NUM_THREADS"], torch.get_num_threads()
     return {"number": work.number, "process": os.getpid(), "threads": threads}
+
+
+def spoiled() -> None:
+    """A first child of a server that has started CUDA."""
+    sys.exit(1)
+
+
+def unspoiled() -> None:
+    """Another, that has not."""

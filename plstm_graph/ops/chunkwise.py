@@ -22,7 +22,7 @@ SIZES = (128, 1024)
 """Fewest and most edges of a chunk; between them twice the numbers of a state: then matrices are as large as states."""
 DEEP, NARROW = 1000, 8
 """Levels from which on, and edges a level up to which, ``"auto"`` takes this form where a level is a step of the host,
-which takes as long with few edges as with many: on a GPU, and on a CPU without compiled loops."""
+which takes as long with few edges as with many: where no compiled backend runs."""
 
 
 def propagate(query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: LineDAG) -> Tensor:
@@ -39,12 +39,12 @@ def propagate(query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: Line
 
 
 def serves(dag: LineDAG, device: str, shape: tuple[int, int, int], itemsize: int = 4, *, compiled: bool = True) -> bool:
-    """Tell whether ``"auto"`` takes this form: for DAGs that are deep and narrow, within MAX_BYTES, on a GPU, and on a
-    CPU where no loops are ``compiled``.
+    """Tell whether ``"auto"`` takes this form: for DAGs that are deep and narrow, within MAX_BYTES, on a GPU or a CPU
+    for which nothing is ``compiled``.
 
     ``shape`` is H, K, V.
     """
-    if device != "cuda" and (device != "cpu" or compiled):
+    if compiled or device not in ("cuda", "cpu"):
         return False
     if dag.max_edges < DEEP:  # before levels, which are found on the host
         return False

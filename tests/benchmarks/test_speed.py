@@ -196,10 +196,10 @@ def test_targets_of_layer_dag_and_epoch():
     assert layers.targets(True, 4096, "4 x PLSTMConv (no dag)", without) == {"<= 1.3 x 4 x GINEConv": False}
     assert layers.targets(False, 64, "4 x PLSTMConv (no dag)", without) == {}
     assert layers.targets(True, 4096, "GINEConv", row) == layers.targets(True, 64, auto, row) == {}
-    assert dags.targets(True, 1000, "triton", row) == {"<= 50 ms": True, "peak < 40 GiB": False}
-    assert dags.targets(False, 1000, "triton", row) == {}
-    assert dags.targets(False, 1000, "chunkwise", {"ratios": {"triton": 3.1}}) == {">= 3 x triton": True}
-    assert dags.targets(False, 999, "chunkwise", {"ratios": {"triton": 3.1}}) == {}
+    assert dags.targets(True, "triton", row) == {"<= 50 ms": True, "peak < 40 GiB": False}
+    assert dags.targets(False, "triton", row) == {}
+    slower = {"ratios": {dags.BY_LEVEL: 2.9}}
+    assert dags.targets(False, "triton", slower) == {">= 3 x triton, level by level": False}
     fast = {"median_ms": 1900.0, "busy": 0.7}
     assert training.goals("packed", fast)["targets"] == {"<= 2.0 s": True, "GPU busy > 80 %": False}
     assert training.goals("packed", {"median_ms": 1.0}) == {}

@@ -41,13 +41,14 @@ def test_the_plan_covers_every_pair_once():
 @pytest.mark.parametrize(
     ("rows", "columns", "device", "compiled", "expected"),
     [
-        (1, 1200, "cuda", True, True),
-        (1, 1200, "cpu", True, False),  # compiled loops do not wait for the host
+        (1, 1200, "cuda", True, False),  # kernels and loops do not wait for the host
+        (1, 1200, "cpu", True, False),
+        (1, 1200, "cuda", False, True),
         (1, 1200, "cpu", False, True),
         (1, 1200, "mps", False, False),  # not measured
-        (1, 900, "cuda", True, False),  # not deep
+        (1, 900, "cuda", False, False),  # not deep
         (1, 900, "cpu", False, False),
-        (40, 1000, "cuda", True, False),  # not narrow
+        (40, 1000, "cuda", False, False),  # not narrow
         (40, 1000, "cpu", False, False),
     ],
 )
@@ -71,6 +72,6 @@ def test_auto_takes_it_on_a_cpu_without_compiled_loops(monkeypatch):
 def test_matrices_beyond_the_limit_are_refused(monkeypatch):
     monkeypatch.setattr(chunkwise, "MAX_BYTES", 10)
     dag = grid_dag(1, 1200)
-    assert not chunkwise.serves(dag, "cuda", SHAPE)
+    assert not chunkwise.serves(dag, "cuda", SHAPE, compiled=False)
     with pytest.raises(BackendUnavailable, match="use backend='scatter'"):
         propagate(*random_inputs(dag, 2, 3, 4, torch.float64, "cpu", 0), dag, backend="chunkwise")

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from small_runs import told
-from workers import Work, act
+from workers import Work, act, spoiled, unspoiled
 
+from plstm_graph.train import forking
 from plstm_graph.train.pool import Failure, Status, gpu_turn, outcomes, terminable
 
 
@@ -85,7 +86,10 @@ def test_the_server_imports_all_of_a_training_and_asks_for_no_gpu() -> None:
         "def asked(*_, **__): raise AssertionError('asks for a GPU')\n"
         "for name in ('is_available', 'device_count', 'init', '_lazy_init', 'current_device'):\n"
         "    setattr(torch.cuda, name, asked)\n"
+        "whole, torch._C._show_config = torch.__config__.show(), asked  # what CUDA is asked for versions\n"
         "import plstm_graph.train.preloaded\n"
+        "from torch_geometric.typing import NO_MKL\n"
+        "assert NO_MKL == ('USE_MKL=OFF' in whole)\n"
         "from plstm_graph.io.lazy import is_put_off\n"
         "assert is_put_off('scipy.signal') and not torch.cuda._initialized and threading.active_count() == 1\n"
         "assert {'pytorch_lightning', 'plstm_graph.train.run', 'numba', 'sklearn.metrics'} <= {*sys.modules}\n"
@@ -93,6 +97,18 @@ def test_the_server_imports_all_of_a_training_and_asks_for_no_gpu() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "all of it", done.stderr
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere children start anew")
+def test_children_start_anew_where_those_of_the_server_could_not_use_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    forking._is_of_use.cache_clear()
+    monkeypatch.setattr(forking, "cuda_there", lambda: True)
+    monkeypatch.setattr(forking, "_tell", spoiled)
+    assert forking.context().get_start_method() == "spawn"
+    forking._is_of_use.cache_clear()
+    monkeypatch.setattr(forking, "_tell", unspoiled)
+    assert forking.context().get_start_method() == "forkserver"
+    forking._is_of_use.cache_clear()
 
 
 def test_one_worker_is_this_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,8 @@ def columns(monkeypatch) -> None:
     """No tile serves any graph, and those of at most two edges a level are deep."""
     monkeypatch.setattr(plan, "WIDEST", 0)
     monkeypatch.setattr(plan, "NARROW", 2)
-    monkeypatch.setattr(sweep, "COLUMN", (8, 4, 1))
+    monkeypatch.setattr(sweep, "COLUMN", 8)
+    monkeypatch.setattr(sweep, "LANES", 4)
 
 
 @pytest.mark.parametrize(
