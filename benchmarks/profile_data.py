@@ -31,11 +31,16 @@ from plstm_graph.train.module import Learner
 from plstm_graph.train.restored import pick_device
 
 
-def stepper(dataset: AnyDataset, model: AnyConfig, target: Tensor, device: str) -> Callable[[Batch], None]:
-    """A training step as the trainer takes it, without Lightning."""
+def learner_of(dataset: AnyDataset, model: AnyConfig, target: Tensor, device: str) -> Learner:
+    """A network that is about to learn, with weights that depend on nothing else."""
     torch.manual_seed(0)
     task = dataset.task.fitted(target)
-    learner = Learner(architecture(model.model).made(model, dataset.features, task), task).to(device)
+    return Learner(architecture(model.model).made(model, dataset.features, task), task).to(device)
+
+
+def stepper(dataset: AnyDataset, model: AnyConfig, target: Tensor, device: str) -> Callable[[Batch], None]:
+    """A training step as the trainer takes it, without Lightning."""
+    learner = learner_of(dataset, model, target, device)
     optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-3, fused=device.startswith("cuda") or None)
 
     def step(batch: Batch) -> None:

@@ -41,7 +41,20 @@ PAGES = (
     records.ROOT / "docs" / "backends.md",
     *sorted((records.ROOT / "benchmarks").glob("*.md")),
 )
-GROUPS = ("operator", "layer", "block", "step", "epoch", "line-dag", "circuit", "deep", "random", "grid", "chain")
+GROUPS = (
+    "operator",
+    "layer",
+    "block",
+    "step",
+    "epoch",
+    "line-dag",
+    "cones",
+    "circuit",
+    "deep",
+    "random",
+    "grid",
+    "chain",
+)
 OTHERS = {
     "notes": notes_table,
     "gpu_suite": suite_table,

@@ -65,6 +65,7 @@ class Column(NamedTuple):
 SPEED = (
     Column("median", "median_ms", lambda row: _time(row["median_ms"]), True),
     Column("quartiles", "q1_ms", lambda row: f"{_time(row['q1_ms'])} to {_time(row['q3_ms'])}", True),
+    Column("parameters", "parameters", lambda row: f"{row['parameters']:,}"),
     Column("device", "device_ms", lambda row: _time(row["device_ms"])),
     Column("extra memory", "extra_mib", lambda row: f"{row['extra_mib']:,.0f} MiB"),
     Column("GPU busy", "busy", lambda row: f"{100 * row['busy']:.0f} %"),

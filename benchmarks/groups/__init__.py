@@ -8,6 +8,7 @@ from groups.dags import circuit, deep, random
 from groups.grids import grid, grid_size, sequence
 from groups.layers import block, layer
 from groups.lines import line_dag
+from groups.logic import cones
 from groups.operators import operator
 from groups.training import epoch, step
 
@@ -18,6 +19,7 @@ GROUPS: dict[str, Callable[[Bench], None]] = {
     "step": step,
     "epoch": epoch,
     "line-dag": line_dag,
+    "cones": cones,
     "circuit": circuit,
     "deep": deep,
     "random": random,

@@ -10,10 +10,11 @@ import records
 import speed
 import torch
 from bench import Bench, checked, exact, gated_inputs, through
-from groups import GROUPS, dags, grids, layers, training
+from groups import GROUPS, dags, grids, layers, logic, training
 from timing import Case, Disagreement, agree, device_costs, measure, operator_floor, summary
 
 from plstm_graph import LineDAG
+from plstm_graph.data import circuits
 from plstm_graph.errors import BackendUnavailable
 from plstm_graph.ops import BACKENDS
 from plstm_graph.testing import grid_dag, outcome
@@ -75,12 +76,14 @@ def test_every_group_leaves_its_rows(slow_copy, small_grids, tmp_path, capsys):
     assert names["step"] == list(training.MODELS)
     assert names["epoch"] == ["packed", "DataLoader, 0 workers"]
     assert names["line-dag"] == ["LineDAG", "prune"] * 2
-    assert names["circuit"] == []
+    assert names["circuit"] == names["cones"] == []
     assert {"reference", "scatter"} <= set(names["random"]) & set(names["deep"])
     assert {"log", "rows", "closed", "tiles", "sdpa", "general operator"} <= set(names["grid"])
     assert names["grid"].count("sdpa") == names["grid-size"].count("tiles") == 2  # P and D
     assert {"log", "chunks", "sdpa"} <= set(names["chain"])
-    assert "circuits are read from --root" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "circuits are read from --root" in said
+    assert "cones are cut from the circuits of --root" in said
     for row in rows:
         assert {"date", "machine", "versions", "commit", "dirty", "command", "run", "sizes"} <= set(row)
         assert row["min_ms"] <= row["q1_ms"] <= row["median_ms"] <= row["q3_ms"]
@@ -228,6 +231,25 @@ def test_a_small_published_circuit(slow_copy, shared_data, tmp_path):
     assert (small["sizes"]["E"], small["sizes"]["levels"], small["checked_edges"]) == (348, 10, 40)
     assert (small["sizes"]["K"], large["sizes"]["K"], large["case"]) == (4, 16, "ctrl, H=8, K=V=16")
     assert str(shared_data) not in str(small)
+
+
+def test_a_step_on_cones(shared_data, cache, slow_copy, monkeypatch, tmp_path):
+    if not (shared_data / "dag_EPFL_aig").is_dir():
+        pytest.skip("no EPFL circuits")
+    few = {part: circuits.Cut(("ctrl",), 4, (5, 12)) for part in ("train", "valid", "test")}
+    monkeypatch.setattr(circuits, "PARTS", {"circuits": few})
+    monkeypatch.setattr(logic, "CASES", (("circuits", "test", 2, "two cones"),))
+    monkeypatch.setattr(speed, "load_sets", lambda *_: None)
+    out = tmp_path / "rows.jsonl"
+    assert speed.main(["cones", "--root", str(shared_data), *TINY, "--out", str(out)]) == 0
+    rows = {row["name"]: row for row in records.read(out)}
+    assert list(rows) == [logic.PLSTM, logic.DAGNN, logic.DEEPER, logic.GINE]
+    shape = rows[logic.PLSTM]["sizes"]
+    assert (shape["graphs"], shape["width"], shape["graphs of the part"]) == (2, logic.WIDTH, 4)
+    assert shape["levels"] <= shape["greatest depth"] <= 12
+    assert set(rows[logic.PLSTM]["targets"]) == {f">= 10 x {logic.DAGNN}", f">= 10 x {logic.DEEPER}"}
+    assert rows[logic.DEEPER]["parameters"] > 3 * rows[logic.DAGNN]["parameters"]
+    assert "targets" not in rows[logic.DAGNN]
 
 
 def test_molhiv_from_its_raw_files(shared_data):

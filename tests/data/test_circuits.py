@@ -80,7 +80,7 @@ def test_no_gate() -> None:
         cone(random_circuit(3, 10, seed=0), 2, most=5)
 
 
-def test_the_data_set_asks_every_gate(shared_data, monkeypatch):
+def test_the_data_set_asks_every_gate(shared_data, cache, monkeypatch):
     monkeypatch.setattr(
         circuits,
         "PARTS",
@@ -112,7 +112,7 @@ def test_no_circuit_stands_in_two_parts(name):
     assert all(cut.sizes or cut.graphs == len(cut.circuits) for cut in PARTS[name].values())
 
 
-def test_a_whole_circuit_is_tested_on(shared_data, monkeypatch):
+def test_a_whole_circuit_is_tested_on(shared_data, cache, monkeypatch):
     small = {"train": Cut(("adder",), 2, (5, 30)), "valid": Cut(("adder",), 1, (5, 30)), "test": Cut(("ctrl",), 1)}
     monkeypatch.setattr(circuits, "PARTS", {"circuits-sin": small})
     data = load("circuits-sin", root=shared_data)
