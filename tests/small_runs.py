@@ -1,5 +1,6 @@
 """Runs small enough for tests: a few dozen molecules, a network of a few hundred weights."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,14 @@ def passes_in_place(passes: nn.Module, inputs: tuple[Tensor, ...], allow_unused_
     for _ in range(3):
         torch.autograd.grad(passes(*inputs).sum(), list(passes.parameters()), allow_unused=allow_unused_input)
     return passes
+
+
+def parts_in_place(parts: Sequence[Callable[[], None]], device: torch.device) -> list[Callable[[], None]]:
+    """The parts themselves, after as many calls as a recording takes."""
+    for _ in range(3):
+        for part in parts:
+            part()
+    return list(parts)
 
 
 def told(stderr: str) -> str:

@@ -25,7 +25,7 @@ from plstm_graph.data.packing import (
     row_of,
     unite,
 )
-from plstm_graph.data.taking import Chosen, Slices, line_dag_of, send
+from plstm_graph.data.taking import Chosen, Picked, Slices, in_rows, line_dag_of, send
 from plstm_graph.errors import DataError
 from plstm_graph.line_dag.plan import class_table, work_of
 
@@ -154,27 +154,38 @@ class PackedGraphs:
 
     # ------------------------------------------------------------------ batch
 
-    @torch.inference_mode(False)
     def batch(self, indices: Indices, *, filled: bool = False) -> Batch:
         """Make what ``Batch.from_data_list`` makes of these graphs, on the device, with a planned ``line_dag``.
 
         Args:
             indices: numbers of the graphs in any order, repeated or not, on the host, [B].
             filled: after :meth:`with_filler`, with one more graph behind them that fills the batch up, so that all
-                filled batches have tensors of the same shapes; ``batch.filled`` says whether it is there. A batch of
-                another number of graphs, and one that is larger than nearly all or holds a graph beyond all tiles (256
-                nodes), comes as it is.
+                filled batches have tensors of the same shapes; ``batch.filled`` says whether it is there. Graphs
+                without nodes take the places of those that a smaller batch lacks; ``batch.examples`` says how many
+                are none of these, ``batch.own`` the same on the device, []. A batch of more graphs, and one that is
+                larger than nearly all or holds a graph beyond all tiles (256 nodes), comes as it is.
 
         Raises:
             DataError: no indices, or one that is out of range; ``filled`` without :meth:`with_filler`.
         """
+        return self.pick(indices, filled=filled).batch()
+
+    def pick(self, indices: Indices, *, filled: bool = False) -> Picked:
+        """What the host says of a batch, and all that it takes from there; arguments as for :meth:`batch`."""
         plain = self._choose(indices)
         chosen = (self._filled(plain) if filled else None) or plain
-        slices = self._slices(chosen)
+        return Picked(self, chosen, self._rows(chosen), chosen is not plain if filled else None)
+
+    def made(self, chosen: Chosen, sent: Tensor, filled: bool | None = None) -> Batch:
+        """A batch from what was sent to the device. Filled batches have tensors of the same shapes, so that what makes
+        one of them there makes any other from what is sent in its place."""
+        slices = self._slices(chosen, sent)
         batch = Batch(_base_cls=self.base)
         batch._num_graphs = len(chosen.graphs)
+        if filled is not None:
+            batch.filled = filled
         if filled:
-            batch.filled = chosen is not plain
+            batch.examples, batch.own = chosen.count, sent[-1, 0]
         self._fill(batch, chosen, slices)
         batch.batch, batch.ptr = slices.owners[NODES], slices.ends_sizes[NODES, : len(chosen.graphs) + 1]
         if self.lines is not None:
@@ -199,18 +210,19 @@ class PackedGraphs:
         live = int(np.flatnonzero(sizes[NODES]).max(initial=-1)) + 1
         edges = self.lines.tables["edges"].kind if self.lines else NODES
         both = [torch.from_numpy(sizes[row, :live]) for row in (NODES, edges)]
-        return Chosen(graphs, sizes, ends, work_of(*both), class_table(*both), live)
+        return Chosen(graphs, sizes, ends, work_of(*both), class_table(*both), live, len(graphs))
 
     def fits(self, indices: Indices) -> bool:
         """Tell whether a batch of these graphs can be filled up."""
         return self._filled(self._choose(indices)) is not None
 
     def _filled(self, chosen: Chosen) -> Chosen | None:
-        """Add the filler as the last graph, if there is one that fits."""
+        """Add the filler as the last graph, if there is one that fits, and before it empty ones up to the number."""
         if self.capacity is None:
             raise DataError("there is no room for a filler; call with_filler() first")
         work, classes = chosen.work, chosen.classes
-        if len(chosen.graphs) != self.capacity.graphs:
+        lacking = self.capacity.graphs - len(chosen.graphs)
+        if lacking < 0:
             return None
         rest = self.capacity.rest(chosen.ends[: self.kinds, -1])
         if rest is None:
@@ -219,25 +231,32 @@ class PackedGraphs:
             if not self.capacity.holds(classes):
                 return None
             work, classes = self.capacity.work(work, classes)
-        more = np.zeros((len(self.sizes), 1), dtype=np.int64)
-        more[: self.kinds, 0] = rest
+        more = np.zeros((len(self.sizes), lacking + 1), dtype=np.int64)
+        more[: self.kinds, -1] = rest
         ends = np.hstack([chosen.ends, chosen.ends[:, -1:] + more])
-        graphs = np.append(chosen.graphs, len(self))
-        return Chosen(graphs, np.hstack([chosen.sizes, more]), ends, work, classes, len(chosen.graphs))
+        graphs = np.append(chosen.graphs, np.full(lacking + 1, len(self)))
+        sizes = np.hstack([chosen.sizes, more])
+        return Chosen(graphs, sizes, ends, work, classes, self.capacity.graphs, chosen.count)
 
-    def _slices(self, chosen: Chosen) -> Slices:
+    def _rows(self, chosen: Chosen) -> np.ndarray:
+        """All that the device has to be told: of things ends and sizes; the plan's work; how far numbers move, and
+        places; how many graphs are none of a filler's. [rows, columns]"""
         kinds, columns = self.kinds, max(len(chosen.graphs) + 1, chosen.work.size(1))
         ends, total = chosen.ends[:kinds], chosen.ends[:kinds, -1]
         moves = chosen.ends[:, :-1] - self.first[:, chosen.graphs]
         # The things of all kinds are numbered through; ways lead from that number to the place in the union.
         ways = (total - total.cumsum())[:, None] - moves[:kinds]
         parts = [ends, chosen.sizes[:kinds], chosen.work.numpy(), np.zeros_like(moves[:1]), moves, ways]
-        sent = send(parts, columns, self.device)
-        ends_sizes, work, shifts, distances = sent.split([2 * kinds, len(chosen.work), 1 + len(moves), kinds])
+        return in_rows([*parts, np.array([[chosen.count]])], columns)
+
+    def _slices(self, chosen: Chosen, sent: Tensor) -> Slices:
+        kinds, total = self.kinds, chosen.ends[: self.kinds, -1]
+        parts = [2 * kinds, len(chosen.work), 1 + len(chosen.ends), kinds, 1]
+        ends_sizes, work, shifts, distances, _ = sent.split(parts)
         repeats = ends_sizes[kinds:].view(-1)
         owner = torch.repeat_interleave(repeats, output_size=int(total.sum()))
         place = torch.arange(len(owner), device=sent.device).add_(distances.view(-1).index_select(0, owner))
-        owner.remainder_(columns)
+        owner.remainder_(sent.size(1))
         return Slices(place.split(total.tolist()), owner.split(total.tolist()), shifts, ends_sizes, work)
 
     def _fill(self, batch: Batch, chosen: Chosen, slices: Slices) -> None:
@@ -267,7 +286,8 @@ class PackedLoader:
         packed: the examples, packed graphs or others.
         batch_size: graphs a batch; the last one may have fewer.
         sampler: their order; it must have a length.
-        filled: batches that can be are filled up, see :meth:`PackedGraphs.batch`.
+        filled: batches that can be are filled up, see :meth:`PackedGraphs.batch`; they come as the host knows them
+            (:meth:`PackedGraphs.pick`), for a step that makes them on the device.
     """
 
     def __init__(self, packed: Any, batch_size: int, sampler: Sampler[int], *, filled: bool = False) -> None:
@@ -276,11 +296,11 @@ class PackedLoader:
     def __len__(self) -> int:
         return -(-len(self.sampler) // self.batch_size)  # type: ignore[arg-type]
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:
         order = list(self.sampler)
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
-            yield self.packed.batch(chosen, filled=True) if self.filled else self.packed.batch(chosen)
+            yield self.packed.pick(chosen, filled=True) if self.filled else self.packed.batch(chosen)
 
 
 def _listed(union: Batch, key: str) -> bool:

@@ -1,10 +1,11 @@
 """What a batch takes out of packed graphs: which slices, and the line graph that they make."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch_geometric.data import Batch
 
 from plstm_graph.data.packing import NODES, Lines
 from plstm_graph.line_dag import LineDAG
@@ -21,6 +22,7 @@ class Chosen(NamedTuple):
         sizes, ends: how much they have of everything, [rows, B], and the pointers that follow, [rows, B + 1].
         work, classes: ``work`` and ``host`` of the plan. Like a LineDAG it ends with the last graph that has nodes.
         live: graphs of the line graph.
+        count: graphs that fill nothing up; they stand first.
     """
 
     graphs: np.ndarray
@@ -29,6 +31,7 @@ class Chosen(NamedTuple):
     work: Tensor
     classes: Tensor
     live: int
+    count: int
 
 
 class Slices(NamedTuple):
@@ -48,15 +51,55 @@ class Slices(NamedTuple):
     work: Tensor
 
 
-def send(parts: list[np.ndarray], columns: int, device: torch.device) -> Tensor:
-    """All rows, padded with zeros, in one copy to the device for which the host does not wait."""
+class Picked:
+    """A batch as the host knows it, before anything of it is on the device.
+
+    Args:
+        packed: the graphs, :class:`plstm_graph.data.PackedGraphs`.
+        chosen: which of them.
+        rows: all that the device has to be told, int64 [rows, columns]; of filled batches always as many.
+        filled: whether it is filled up; None if nobody asked for that.
+    """
+
+    def __init__(self, packed: Any, chosen: Chosen, rows: np.ndarray, filled: bool | None) -> None:
+        self.packed, self.chosen, self.rows, self.filled = packed, chosen, rows, filled
+
+    @property
+    def examples(self) -> int:
+        """Graphs that fill nothing up."""
+        return self.chosen.count
+
+    @torch.inference_mode(False)
+    def batch(self) -> Batch:
+        """The batch itself."""
+        return self.of(send(self.rows, self.packed.device))
+
+    def of(self, sent: Tensor) -> Batch:
+        """The batch from its rows on the device. Sent in their place, those of another filled batch make that one,
+        but for what is known of it on the host."""
+        batch: Batch = self.packed.made(self.chosen, sent, self.filled)
+        return batch
+
+
+def in_rows(parts: list[np.ndarray], columns: int) -> np.ndarray:
+    """All rows below each other, padded with zeros."""
     rows = np.zeros((sum(map(len, parts)), columns), dtype=np.int64)
     start = 0
     for part in parts:
         rows[start : start + len(part), : part.shape[1]] = part
         start += len(part)
+    return rows
+
+
+def send(rows: np.ndarray, device: torch.device, into: Tensor | None = None) -> Tensor:
+    """In one copy to the device, for which the host does not wait.
+
+    Args:
+        into: what takes it there; a new tensor without.
+    """
     host = torch.from_numpy(rows)
-    return (host.pin_memory() if device.type == "cuda" else host).to(device, non_blocking=True)
+    host = host.pin_memory() if device.type == "cuda" else host
+    return host.to(device, non_blocking=True) if into is None else into.copy_(host, non_blocking=True)
 
 
 def line_dag_of(lines: Lines, chosen: Chosen, slices: Slices) -> LineDAG:
@@ -71,7 +114,7 @@ def line_dag_of(lines: Lines, chosen: Chosen, slices: Slices) -> LineDAG:
     # One by one, each in memory of its own: torch.compile looks at where in its memory a tensor begins.
     level, src, dst = (taken["edges"][row].long() for row in range(1 + Edge.DST + 1))
     prev, next = (taken["pairs"][row].long() for row in (Pair.BY_NEXT_PREV, Pair.BY_NEXT_NEXT))
-    live = chosen.live + 1
+    live, own = chosen.live + 1, chosen.graphs[: min(chosen.live, chosen.count)]
     topology = Topology(
         *(src, dst, prev, next),
         column=taken["column"][0].long().clamp_(min=-1),
@@ -81,9 +124,9 @@ def line_dag_of(lines: Lines, chosen: Chosen, slices: Slices) -> LineDAG:
         num_nodes=int(chosen.ends[NODES, -1]),
         max_nodes=int(chosen.sizes[NODES, : chosen.live].max(initial=0)),
         max_edges=int(chosen.sizes[edge, : chosen.live].max(initial=0)),
-        merged=bool(lines.merged[chosen.graphs[: chosen.live]].any()),
+        merged=bool(lines.merged[own].any()),
     )
-    levels = Levels(level, int(lines.levels[chosen.graphs[: chosen.live]].max(initial=0)))
+    levels = Levels(level, int(lines.levels[own].max(initial=0)))
     known = _known(lines, chosen, slices, taken)
     known["levels"] = levels
     return LineDAG.of(topology, **known)

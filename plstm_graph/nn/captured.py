@@ -5,7 +5,7 @@ start than the GPU to run. A CUDA graph starts them at once, on tensors that alw
 are filled up to one size (``data/filling.py``) and copied there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any
 
@@ -62,7 +62,7 @@ class Captured:
         if not batch.get("filled"):
             return self.model(batch)
         if not self.model.training:
-            return self.model(batch)[: batch.num_graphs - 1]
+            return self.model(batch)[: batch.examples]
         if "line_dag" in batch:  # here, since a recorded pass no longer asks whether the two belong together
             line_dag(batch)
         if self._run is None:
@@ -74,7 +74,8 @@ class Captured:
             )
         for dtype, tensors in here.items():  # one kernel each
             torch._foreach_copy_(self._inputs[dtype], tensors)
-        return self._run()
+        output: Tensor = self._run()
+        return output if len(output) == batch.examples else output[: batch.examples]
 
     def _of_arrays(self, batch: Arrays) -> Tensor:
         if not self.model.training:
@@ -128,7 +129,7 @@ class _Passes(nn.Module):
 
     def __init__(self, model: nn.Module, batch: Batch) -> None:
         super().__init__()
-        self.model, self.batch, self.graphs = model, batch, batch.num_graphs - 1
+        self.model, self.batch = model, batch
         self.output = torch.empty(0)
 
     def let_go(self) -> None:
@@ -139,11 +140,47 @@ class _Passes(nn.Module):
         """[graphs, outputs]"""
         self.let_go()
         batch = _changed(self.batch, lambda tensor: tensor)  # what it makes of itself once must be made each time
-        nodes = batch.batch < self.graphs
-        graphs = torch.arange(self.graphs + 1, device=nodes.device) < self.graphs
-        with counted(self.model, nodes=nodes, columns=nodes[batch.edge_index[0]], graphs=graphs):
-            self.output = self.model(batch)[: self.graphs].clone()
+        self.output = of_filled(self.model, batch).clone()
         return self.output
+
+
+def of_filled(model: nn.Module, batch: Batch) -> Tensor:
+    """Output of a model in training for a filled batch; nothing on the host depends on which graphs are in it.
+
+    Returns:
+        [graphs, outputs] without the filler. Rows from ``batch.own`` on are of graphs that fill it up and mean nothing.
+    """
+    most = batch.num_graphs - 1
+    nodes = batch.batch < most
+    graphs = torch.arange(most + 1, device=nodes.device) < batch.own
+    with counted(model, nodes=nodes, columns=nodes[batch.edge_index[0]], graphs=graphs):
+        return model(batch)[:most]
+
+
+WARM = 3
+"""Calls before a recording, in which libraries take the memory that they need."""
+
+
+def recorded(parts: Sequence[Callable[[], None]], device: torch.device) -> list[Callable[[], None]]:
+    """Functions as CUDA graphs, which do the same to the same tensors. They are called for it, one after the other.
+
+    Args:
+        parts: ask the GPU for nothing, and make what they leave behind in tensors that are there before.
+    """
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        for _ in range(WARM):
+            for part in parts:
+                part()
+    torch.cuda.current_stream(device).wait_stream(stream)
+    found: list[Callable[[], None]] = []
+    for part in parts:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            part()
+        found.append(graph.replay)
+    return found
 
 
 def _kind(x: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:

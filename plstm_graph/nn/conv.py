@@ -147,7 +147,7 @@ class PLSTMConv(NoMessages):
             nn.init.zeros_(self.bias)
 
     @torch.no_grad()
-    def close_sources(self, by: float) -> None:
+    def close_sources(self, by: float | Tensor) -> None:
         """Lower the biases of sources."""
         self.gate_bias[Gate.SOURCE] -= by
 

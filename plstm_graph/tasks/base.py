@@ -117,6 +117,21 @@ class Task:
         """How many labels a loss is the mean of."""
         return (~target.isnan()).sum()
 
+    @property
+    def recorded(self) -> bool:
+        """Whether the loss can be part of a CUDA graph: it asks a GPU for nothing, sends it nothing, and leaves out
+        labels that :meth:`without` takes away."""
+        return False
+
+    def without(self, target: Tensor, there: Tensor) -> Tensor:
+        """Labels of which those of some answers are missing.
+
+        Args:
+            target: labels of n answers.
+            there: which stay, bool [n].
+        """
+        return target.where(there.view(-1, *[1] * (target.dim() - 1)), torch.nan)
+
     def values(self, target: Tensor) -> Tensor:
         """The numbers that labels are, or that they bound: [n, targets]."""
         return target

@@ -15,6 +15,10 @@ from plstm_graph.tasks.base import LATER, Task, share_known
 from plstm_graph.tasks.thresholds import best_threshold
 
 
+MISSING = -100
+"""The class of an answer that is to be left out of the loss."""
+
+
 @dataclass(frozen=True)
 class Classes(Task):
     """Yes or no, or one of several classes: answers are probabilities, and classes may weigh the same.
@@ -40,6 +44,11 @@ class Classes(Task):
         if not self.balanced:
             return self
         return replace(self, weights=tuple(self._balance(target).double().flatten().tolist()))
+
+    @property
+    def recorded(self) -> bool:
+        """Weights would be sent."""
+        return not self.weights
 
     def _balance(self, target: Tensor) -> Tensor:
         """These weights."""
@@ -156,12 +165,18 @@ class Multiclass(Classes):
         return torch.tensor([int(row[0])])
 
     def count(self, target: Tensor) -> Tensor:
-        """All of them."""
-        return target.new_full((), len(target), dtype=torch.long)
+        """All that :meth:`without` left."""
+        return (target != MISSING).sum()
+
+    def without(self, target: Tensor, there: Tensor) -> Tensor:
+        """With :data:`MISSING` for a class."""
+        return target.where(there, MISSING)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy."""
-        return F.cross_entropy(output, target, output.new_tensor(self.weights) if self.weights else None)
+        return F.cross_entropy(
+            output, target, output.new_tensor(self.weights) if self.weights else None, ignore_index=MISSING
+        )
 
     def _balance(self, target: Tensor) -> Tensor:
         counts = target.bincount(minlength=self.classes).double()

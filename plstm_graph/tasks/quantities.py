@@ -65,6 +65,11 @@ class Regression(Task):
         """``mean`` and ``deviation``."""
         return self.mean, self.deviation
 
+    @property
+    def recorded(self) -> bool:
+        """Yes."""
+        return True
+
     def values(self, target: Tensor) -> Tensor:
         """[n, targets]"""
         return target.chunk(2, -1)[0] if self._sides(target) is not None else target
@@ -164,6 +169,11 @@ class Ranking(Task):
     name = "ranking"
     metrics = ("kendall", "pearson")
     tabular = True
+
+    @property
+    def recorded(self) -> bool:
+        """Yes."""
+        return True
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean hinge over the pairs of different labels (Hwang et al. 2024): ``max(0, margin - (higher - lower))``."""

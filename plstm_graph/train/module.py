@@ -1,18 +1,24 @@
 """The Lightning module: losses, scaling of labels, optimiser and schedule."""
 
+import logging
 import math
 from contextlib import nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 
+from plstm_graph.data.taking import Picked
 from plstm_graph.nn.captured import Captured
 from plstm_graph.nn.conv import PLSTMConv
 from plstm_graph.tasks import Task, score
 from plstm_graph.train.answering import Answering
+from plstm_graph.train.whole import Whole
+
+log = logging.getLogger(__name__)
 
 
 class Learner(Answering, pl.LightningModule):
@@ -25,7 +31,7 @@ class Learner(Answering, pl.LightningModule):
         lr, weight_decay, warmup_steps, total_steps: of AdamW and its schedule.
         source_decay: see :class:`plstm_graph.train.config.TrainConfig`.
         compile: training steps run the model's stack through torch.compile; everything else runs it as it is.
-        capture: passes over filled batches are CUDA graphs, in training steps.
+        capture: training steps on filled batches are CUDA graphs, or their passes are.
     """
 
     def __init__(
@@ -51,7 +57,10 @@ class Learner(Answering, pl.LightningModule):
             # Code is kept for the next network of this process, and there may be many, of more kinds than the usual 8.
             torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
             model.stack.compile(fullgraph=True, dynamic=True)  # type: ignore[union-attr]
-        self._loss_sum = self._labels = torch.zeros(())
+        self.whole: Whole | None = None
+        self.at_once = False
+        """Whether the step at hand is one call, so that of Lightning's hooks only its first does anything."""
+        self.loss_sum, self.labels, self.labels_here = torch.zeros(()), *(torch.zeros((), dtype=torch.long),) * 2
         # Steps go through these, and looking for them takes as long as what is done with them.
         self._convs = [module for module in model.modules() if isinstance(module, PLSTMConv)] if source_decay else []
         self.weights = list(self.parameters())
@@ -83,37 +92,64 @@ class Learner(Answering, pl.LightningModule):
         return self.task.loss(output, target)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """A packed batch is there already: nothing to walk through."""
-        return batch if batch.y.device == device else super().transfer_batch_to_device(batch, device, dataloader_idx)
+        """A packed batch is there already, or comes to be there: nothing to walk through."""
+        if isinstance(batch, Picked) or batch.y.device == device:
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def on_train_start(self) -> None:
+        """Here the optimizer has all that a run goes on with."""
+        self.loss_sum, self.labels = self.loss_sum.to(self.device), self.labels.to(self.device)
+        if self.captured is not None and self.task.recorded and not _watched(self.trainer):
+            self.whole = Whole(
+                self, self.trainer.optimizers[0], self.trainer.gradient_clip_val, self.trainer.world_size
+            )
 
     def on_train_epoch_start(self) -> None:
-        self._loss_sum = torch.zeros((), device=self.device)
-        self._labels = torch.zeros((), dtype=torch.long, device=self.device)
+        self.loss_sum.zero_()  # in place: what is recorded adds to it there
+        self.labels.zero_()
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Say whether the step will be one call; record it where that is the first."""
+        self.at_once = self.whole is not None and isinstance(batch, Picked) and bool(batch.filled)
+        if self.whole is None or not self.at_once:
+            return
+        arguments = self._told(batch, batch_idx)
+        self.at_once = arguments[1] > 0
+        if self.at_once and not self.whole.recorded:
+            with self.trainer.precision_plugin.train_step_context():
+                wrong = self.whole.record(*arguments)
+            if wrong:
+                log.warning("a step as one CUDA graph is not the step itself (%s); its passes are graphs instead", wrong)
+                self.whole, self.at_once = None, False
+
+    def _told(self, picked: Picked, index: int) -> tuple[Picked, int, float, float]:
+        """What a step in one call takes."""
+        lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+        return picked, picked.examples - self._ends_in_repetition(index), lr, self._closing(lr)
+
+    def training_step(self, batch: Batch | Picked, index: int) -> Tensor:
+        if self.at_once:
+            assert self.whole is not None
+            return self.whole(*self._told(batch, index))
+        batch = batch.batch() if isinstance(batch, Picked) else batch
         output = self.model(batch) if self.captured is None else self.captured(batch)
         target = batch.y[: len(output)]
         if self._ends_in_repetition(index):  # another device has that graph
             last = 1 if self.task.level == "graph" else int(batch.ptr[-1] - batch.ptr[-2])
             output, target = output[: len(output) - last], target[: len(target) - last]
-        loss, labels = self.loss(output, target), self.task.count(target)
-        self._loss_sum = self._loss_sum + loss.detach() * labels
-        self._labels = self._labels + labels
-        return loss * self._share(labels)
+        loss, self.labels_here = self.loss(output, target), self.task.count(target)
+        self.loss_sum.add_(loss.detach() * self.labels_here)
+        self.labels.add_(self.labels_here)
+        return loss
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        if not self.at_once:
+            super().backward(loss, *args, **kwargs)
 
     def _ends_in_repetition(self, index: int) -> bool:
         sampler = getattr(self.trainer.train_dataloader, "sampler", None)
         return bool(getattr(sampler, "padded", False)) and self.trainer.is_last_batch
-
-    def _share(self, labels: Tensor) -> Tensor | float:
-        """This device's labels over the mean number a device.
-
-        Gradients are averaged over devices. Weighted by this share, that is the gradient of the mean loss over all
-        labels of all devices: training is that of one device with their graphs as one batch.
-        """
-        if self.trainer.world_size == 1:
-            return 1.0
-        return labels * self.trainer.world_size / self._over_devices(labels).clamp(min=1)
 
     def _over_devices(self, number: Tensor) -> Tensor:
         """Sum over devices. Lightning's own makes the host wait for the device at a barrier, here in every step."""
@@ -144,7 +180,7 @@ class Learner(Answering, pl.LightningModule):
         self.log(f"valid_{metric}", value, batch_size=sum(map(len, outputs)), logger=False)
 
     def on_train_epoch_end(self) -> None:
-        loss = self._over_devices(self._loss_sum) / self._over_devices(self._labels).clamp(min=1)
+        loss = self._over_devices(self.loss_sum) / self._over_devices(self.labels).clamp(min=1)
         self.log("loss", loss, batch_size=1, logger=False)
 
     def _groups(self) -> list[dict[str, Any]]:
@@ -169,10 +205,26 @@ class Learner(Answering, pl.LightningModule):
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """A step of the optimizer; in the first half of a training sources then close a little."""
+        if self.at_once:
+            optimizer_closure()
+            return
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        if self._convs and self.trainer.global_step < self.total_steps / 2:
-            for conv in self._convs:
-                conv.close_sources(self.source_decay * optimizer.param_groups[0]["lr"])
+        if closing := self._closing(optimizer.param_groups[0]["lr"]):
+            self.close_sources(closing)
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
+        if not self.at_once:
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
+
+    def _closing(self, lr: float) -> float:
+        """How much sources close after a step."""
+        early = bool(self._convs) and self.trainer.global_step < self.total_steps / 2
+        return self.source_decay * lr if early else 0.0
+
+    def close_sources(self, by: float | Tensor) -> None:
+        """Lower the biases of all sources."""
+        for conv in self._convs:
+            conv.close_sources(by)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
@@ -184,6 +236,17 @@ class Learner(Answering, pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self.meta is not None, "a learner that is stored has to describe itself"
         checkpoint["plstm_graph"] = self.meta
+
+
+HOOKS = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
+"""Of callbacks, what lies within a step that is one call."""
+
+
+def _watched(trainer: pl.Trainer) -> bool:
+    """Whether someone wants to see, or has to scale, what is within a step."""
+    callbacks: Any = trainer.callbacks  # type: ignore[attr-defined]
+    seen = any(getattr(type(each), name) is not getattr(Callback, name) for each in callbacks for name in HOOKS)
+    return seen or getattr(trainer.precision_plugin, "scaler", None) is not None
 
 
 def warmup_cosine(step: int, warmup: int, total: int) -> float:

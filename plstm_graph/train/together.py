@@ -1,6 +1,6 @@
 """Several devices as Lightning trains them, without what makes the host wait for its device or keeps it busy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -8,6 +8,7 @@ import torch
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 
 class Together(DDPStrategy):
@@ -26,14 +27,42 @@ class Together(DDPStrategy):
             torch.distributed.broadcast(tensor.detach(), 0)
 
     def post_backward(self, closure_loss: Tensor) -> None:
-        """Every gradient becomes its mean over the devices."""
-        assert self.lightning_module is not None
-        weights = [weight for weight in self.lightning_module.parameters() if weight.requires_grad]
-        pieces = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
-        flat = torch.cat([piece.reshape(-1) for piece in pieces]).div_(self.world_size)
-        torch.distributed.all_reduce(flat)
-        for weight, mean in zip(weights, flat.split([weight.numel() for weight in weights]), strict=True):
-            weight.grad = mean.view_as(weight).to(weight.dtype)
+        """Every gradient becomes its mean over the labels of all devices."""
+        learner: Any = self.lightning_module
+        if learner.at_once:  # the step does so itself
+            return
+        weights = [weight for weight in learner.weights if weight.requires_grad]
+        sums = weighed(weights, learner.labels_here)
+        torch.distributed.all_reduce(sums)
+        means(sums, weights)
+
+
+def weighed(weights: Sequence[Tensor], labels: Tensor) -> Tensor:
+    """Gradients times the labels that they are means over, and these labels, as one vector: over several devices its sum
+    says what gradients would be if all graphs were one batch. A weight without a gradient counts as 0.
+
+    Args:
+        weights: with gradients, together P numbers.
+        labels: on this device, [].
+
+    Returns:
+        [P + 1], at least in float32, in which labels are counted.
+    """
+    flat = _flatten_dense_tensors([_gradient(weight) for weight in weights])
+    flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
+    labels = labels.to(flat.dtype).view(1)
+    return torch.cat([flat * labels, labels])
+
+
+def means(sums: Tensor, weights: Sequence[Tensor]) -> None:
+    """Gradients from the sum over devices of what :func:`weighed` gives."""
+    flat = sums[:-1] / sums[-1].clamp(min=1)
+    for weight, mean in zip(weights, _unflatten_dense_tensors(flat, weights), strict=True):
+        weight.grad = mean.to(weight.dtype)
+
+
+def _gradient(weight: Tensor) -> Tensor:
+    return torch.zeros_like(weight) if weight.grad is None else weight.grad
 
 
 def together(make: Callable[..., pl.Trainer]) -> pl.Trainer:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import passes_in_place, small_config, small_dataset, three_classes
+from small_runs import parts_in_place, passes_in_place, small_config, small_dataset, three_classes
 from torch_geometric.data import Data
 
 from plstm_graph.data.features import FeatureSpec
@@ -17,34 +17,46 @@ from plstm_graph.tasks import Regression
 from plstm_graph.train import evaluate, train
 from plstm_graph.train.capture import capturable, chosen
 from plstm_graph.train.checkpoint import read
+from plstm_graph.train.whole import Whole
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
-@pytest.mark.parametrize("task", ["regression", "binary", "multiclass"])
-def test_a_captured_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str) -> None:
-    """On a CPU, with the passes themselves in place of the graph: 32 graphs in four batches, one of them not full."""
+@pytest.fixture
+def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU, with what is recorded itself in place of the graph."""
     monkeypatch.setattr("torch.cuda.make_graphed_callables", passes_in_place)
+    monkeypatch.setattr("plstm_graph.nn.captured.recorded", parts_in_place)
     monkeypatch.setattr(
         "plstm_graph.train.capture.capturable", lambda graphs, config, *_: graphs.with_filler(config.batch_size)
     )
-    filled, run = [], Captured.__call__
 
-    def note(self: Captured, batch: Any) -> Any:
-        filled.append(batch.filled)
-        return run(self, batch)
 
-    monkeypatch.setattr(Captured, "__call__", note)
-    dataset = small_dataset(tmp_path, task if task != "multiclass" else "regression")
+OPTIONS: dict[str, dict[str, Any]] = {
+    "regression": {"source_decay": 0.1, "clip": 0.1},
+    "binary": {"model_virtual_node": True, "weight_decay": 0.1},
+    "multiclass": {},
+    "weighted": {"class_weights": True},  # only its passes can be recorded
+}
+
+
+@pytest.mark.usefixtures("in_place")
+@pytest.mark.parametrize("task", OPTIONS)
+def test_a_captured_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str) -> None:
+    """32 graphs in four batches, of which one is not full and seldom one too large to be filled up."""
+    whole, passes = watch(monkeypatch, Whole), watch(monkeypatch, Captured)
+    dataset = small_dataset(tmp_path, {"multiclass": "regression", "weighted": "binary"}.get(task, task))
     dataset = three_classes(dataset) if task == "multiclass" else dataset
     found, states = {}, {}
     for capture in (False, True):
         out = tmp_path / f"captured-{capture}"
         options = {"capture": capture, "precision": "64-true", "model_layers": 1, "model_dropout": 0.0}
-        config = small_config(out=out, epochs=2, batch_size=10, **options)
+        config = small_config(out=out, epochs=3, batch_size=10, **options | OPTIONS[task])
         found[capture], states[capture] = train(config, dataset), read(out)["state_dict"]
-    assert filled.count(True) >= 5
-    assert filled.count(False) >= 2
+    filled = passes if task == "weighted" else whole
+    assert sum(batch.filled for batch in filled) >= 9
+    assert any(batch.examples == 2 for batch in filled)
+    assert not (whole and any(batch.filled for batch in passes))
     metric = dataset.task.metric
     assert found[True]["valid"][metric] == pytest.approx(found[False]["valid"][metric], abs=1e-5)
     assert states[True].keys() == states[False].keys()
@@ -52,6 +64,18 @@ def test_a_captured_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.Monk
         torch.testing.assert_close(states[True][key], value, rtol=1e-6, atol=1e-6)
     again = evaluate(tmp_path / "captured-True", dataset, part="valid")
     assert again[metric] == pytest.approx(found[True]["valid"][metric], abs=1e-6)
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, kind: Any) -> list[Any]:
+    """The batches that are given to any of this kind."""
+    seen, run = [], kind.__call__
+
+    def note(self: Any, batch: Any, *more: Any) -> Any:
+        seen.append(batch)
+        return run(self, batch, *more)
+
+    monkeypatch.setattr(kind, "__call__", note)
+    return seen
 
 
 @pytest.mark.parametrize(
