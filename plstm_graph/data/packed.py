@@ -25,7 +25,7 @@ from plstm_graph.data.packing import (
     row_of,
     unite,
 )
-from plstm_graph.data.taking import Chosen, Picked, Slices, in_rows, line_dag_of, send
+from plstm_graph.data.taking import Chosen, Picked, Slices, in_rows, line_dag_of
 from plstm_graph.errors import DataError
 from plstm_graph.line_dag.plan import class_table, work_of
 
@@ -185,7 +185,7 @@ class PackedGraphs:
         if filled is not None:
             batch.filled = filled
         if filled:
-            batch.examples, batch.own = chosen.count, sent[-1, 0]
+            batch.examples, batch.own = chosen.own, sent[-1, 0]
         self._fill(batch, chosen, slices)
         batch.batch, batch.ptr = slices.owners[NODES], slices.ends_sizes[NODES, : len(chosen.graphs) + 1]
         if self.lines is not None:
@@ -236,7 +236,7 @@ class PackedGraphs:
         ends = np.hstack([chosen.ends, chosen.ends[:, -1:] + more])
         graphs = np.append(chosen.graphs, np.full(lacking + 1, len(self)))
         sizes = np.hstack([chosen.sizes, more])
-        return Chosen(graphs, sizes, ends, work, classes, self.capacity.graphs, chosen.count)
+        return Chosen(graphs, sizes, ends, work, classes, self.capacity.graphs, chosen.own)
 
     def _rows(self, chosen: Chosen) -> np.ndarray:
         """All that the device has to be told: of things ends and sizes; the plan's work; how far numbers move, and
@@ -247,7 +247,7 @@ class PackedGraphs:
         # The things of all kinds are numbered through; ways lead from that number to the place in the union.
         ways = (total - total.cumsum())[:, None] - moves[:kinds]
         parts = [ends, chosen.sizes[:kinds], chosen.work.numpy(), np.zeros_like(moves[:1]), moves, ways]
-        return in_rows([*parts, np.array([[chosen.count]])], columns)
+        return in_rows([*parts, np.array([[chosen.own]])], columns)
 
     def _slices(self, chosen: Chosen, sent: Tensor) -> Slices:
         kinds, total = self.kinds, chosen.ends[: self.kinds, -1]

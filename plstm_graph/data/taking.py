@@ -22,7 +22,7 @@ class Chosen(NamedTuple):
         sizes, ends: how much they have of everything, [rows, B], and the pointers that follow, [rows, B + 1].
         work, classes: ``work`` and ``host`` of the plan. Like a LineDAG it ends with the last graph that has nodes.
         live: graphs of the line graph.
-        count: graphs that fill nothing up; they stand first.
+        own: graphs that fill nothing up; they stand first.
     """
 
     graphs: np.ndarray
@@ -31,7 +31,7 @@ class Chosen(NamedTuple):
     work: Tensor
     classes: Tensor
     live: int
-    count: int
+    own: int
 
 
 class Slices(NamedTuple):
@@ -67,7 +67,7 @@ class Picked:
     @property
     def examples(self) -> int:
         """Graphs that fill nothing up."""
-        return self.chosen.count
+        return self.chosen.own
 
     @torch.inference_mode(False)
     def batch(self) -> Batch:
@@ -114,7 +114,7 @@ def line_dag_of(lines: Lines, chosen: Chosen, slices: Slices) -> LineDAG:
     # One by one, each in memory of its own: torch.compile looks at where in its memory a tensor begins.
     level, src, dst = (taken["edges"][row].long() for row in range(1 + Edge.DST + 1))
     prev, next = (taken["pairs"][row].long() for row in (Pair.BY_NEXT_PREV, Pair.BY_NEXT_NEXT))
-    live, own = chosen.live + 1, chosen.graphs[: min(chosen.live, chosen.count)]
+    live, own = chosen.live + 1, chosen.graphs[: min(chosen.live, chosen.own)]
     topology = Topology(
         *(src, dst, prev, next),
         column=taken["column"][0].long().clamp_(min=-1),

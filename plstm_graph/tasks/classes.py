@@ -14,9 +14,8 @@ from plstm_graph.tasks import calibration
 from plstm_graph.tasks.base import LATER, Task, share_known
 from plstm_graph.tasks.thresholds import best_threshold
 
-
 MISSING = -100
-"""The class of an answer that is to be left out of the loss."""
+"""Class of an answer that the loss leaves out."""
 
 
 @dataclass(frozen=True)

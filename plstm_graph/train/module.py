@@ -60,7 +60,8 @@ class Learner(Answering, pl.LightningModule):
         self.whole: Whole | None = None
         self.at_once = False
         """Whether the step at hand is one call, so that of Lightning's hooks only its first does anything."""
-        self.loss_sum, self.labels, self.labels_here = torch.zeros(()), *(torch.zeros((), dtype=torch.long),) * 2
+        self.loss_sum = torch.zeros(())
+        self.labels, self.labels_here = torch.zeros((), dtype=torch.long), torch.zeros((), dtype=torch.long)
         # Steps go through these, and looking for them takes as long as what is done with them.
         self._convs = [module for module in model.modules() if isinstance(module, PLSTMConv)] if source_decay else []
         self.weights = list(self.parameters())
@@ -99,14 +100,16 @@ class Learner(Answering, pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Here the optimizer has all that a run goes on with."""
-        self.loss_sum, self.labels = self.loss_sum.to(self.device), self.labels.to(self.device)
+        self.loss_sum, self.labels, self.labels_here = (
+            number.to(self.device) for number in (self.loss_sum, self.labels, self.labels_here)
+        )
         if self.captured is not None and self.task.recorded and not _watched(self.trainer):
             self.whole = Whole(
                 self, self.trainer.optimizers[0], self.trainer.gradient_clip_val, self.trainer.world_size
             )
 
     def on_train_epoch_start(self) -> None:
-        self.loss_sum.zero_()  # in place: what is recorded adds to it there
+        self.loss_sum.zero_()
         self.labels.zero_()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -120,7 +123,7 @@ class Learner(Answering, pl.LightningModule):
             with self.trainer.precision_plugin.train_step_context():
                 wrong = self.whole.record(*arguments)
             if wrong:
-                log.warning("a step as one CUDA graph is not the step itself (%s); its passes are graphs instead", wrong)
+                log.warning("a step in one CUDA graph is not the same step: %s; only its passes are captured", wrong)
                 self.whole, self.at_once = None, False
 
     def _told(self, picked: Picked, index: int) -> tuple[Picked, int, float, float]:
@@ -138,10 +141,15 @@ class Learner(Answering, pl.LightningModule):
         if self._ends_in_repetition(index):  # another device has that graph
             last = 1 if self.task.level == "graph" else int(batch.ptr[-1] - batch.ptr[-2])
             output, target = output[: len(output) - last], target[: len(target) - last]
-        loss, self.labels_here = self.loss(output, target), self.task.count(target)
-        self.loss_sum.add_(loss.detach() * self.labels_here)
-        self.labels.add_(self.labels_here)
+        loss = self.loss(output, target)
+        self.note(loss, self.task.count(target))
         return loss
+
+    def note(self, loss: Tensor, labels: Tensor) -> None:
+        """Count the loss and the labels of a step, in place: what is recorded does so where they were then."""
+        self.labels_here.copy_(labels)
+        self.loss_sum.add_(loss.detach() * labels)
+        self.labels.add_(labels)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         if not self.at_once:

@@ -38,8 +38,8 @@ class Together(DDPStrategy):
 
 
 def weighed(weights: Sequence[Tensor], labels: Tensor) -> Tensor:
-    """Gradients times the labels that they are means over, and these labels, as one vector: over several devices its sum
-    says what gradients would be if all graphs were one batch. A weight without a gradient counts as 0.
+    """Gradients times the labels that they are means over, and these labels, as one vector: its sum over devices says
+    what gradients would be if all graphs were one batch. A weight without a gradient counts as 0.
 
     Args:
         weights: with gradients, together P numbers.

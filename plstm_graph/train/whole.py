@@ -1,8 +1,8 @@
 """A training step as one CUDA graph: batch, passes, loss, clipping and optimizer, started by one call of the host.
 
-What the host asks of a GPU on its own takes it 5 to 25 microseconds; a step of some hundred molecules is a thousand such
-requests, and with passes that are graphs (:class:`plstm_graph.nn.Captured`) still three hundred. Here two numbers and
-a few kilobytes that say which graphs are in the batch go to the GPU, and everything else follows there.
+What the host asks of a GPU takes it 5 to 25 microseconds. A step of some hundred molecules is a thousand such requests,
+and with passes that are graphs (:class:`plstm_graph.nn.Captured`) still three hundred. Here two numbers and a few
+kilobytes that say which graphs are in the batch go to the GPU, and everything else follows there.
 """
 
 import logging
@@ -22,8 +22,8 @@ from plstm_graph.train.together import means, weighed
 log = logging.getLogger(__name__)
 
 LOSS_OFF, STEP_OFF = 1e-2, 0.5
-"""How far the first step of the graph may be from the same step kernel by kernel, relative: its loss, and what it does to
-the weights. The second is generous, since AdamW's first step goes by the signs of gradients, of which some are noise."""
+"""How far the first step of the graph may be from the same step kernel by kernel, relative: its loss, and what it does
+to the weights. That is generous: AdamW's first step goes by the signs of gradients, of which some are noise."""
 
 
 class Learning(Protocol):
@@ -37,6 +37,8 @@ class Learning(Protocol):
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor: ...
 
+    def note(self, loss: Tensor, labels: Tensor) -> None: ...
+
     def close_sources(self, by: Tensor) -> None: ...
 
 
@@ -47,7 +49,7 @@ class Whole:
     are trained, and where weights and the optimizer's state lie.
 
     Args:
-        learner: whose weights are trained; its sums of losses and labels move on.
+        learner: whose weights are trained; it is told the loss and the labels of each step.
         optimizer: AdamW, on a GPU a fused one.
         clip: norm that gradients are clipped to; None or 0 for none.
         devices: how many train together. Their gradients are added up between two graphs.
@@ -130,9 +132,7 @@ class Whole:
         assert self._picked is not None
         learner, kind = self.learner, self.loss.device.type
         batch = self._picked.of(self._rows)
-        with torch.autocast(
-            kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), cache_enabled=False
-        ):
+        with torch.autocast(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), cache_enabled=False):
             output = of_filled(learner.model, batch)
             there = torch.arange(len(output), device=output.device) < batch.own
             target = learner.task.without(batch.y[: len(output)], there)
@@ -141,8 +141,7 @@ class Whole:
         for weight, grad in zip(self.weights, found, strict=True):
             weight.grad = grad
         self.loss.copy_(loss.detach())
-        learner.loss_sum.add_(loss.detach() * labels)
-        learner.labels.add_(labels)
+        learner.note(loss, labels)
         if self.devices > 1:
             sums = weighed(self.weights, labels)
             if self.sums.shape != sums.shape:
@@ -175,8 +174,8 @@ class Whole:
         try:
             yield
         finally:
-            for group, (group["lr"], group["capturable"]) in zip(groups, before, strict=True):
-                pass
+            for group, (lr, capturable) in zip(groups, before, strict=True):
+                group["lr"], group["capturable"] = lr, capturable
 
     # ------------------------------------------------------------------ around it
 

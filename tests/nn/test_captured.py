@@ -83,7 +83,7 @@ def gradients(run: Any, model: GraphModel, batch: Any) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_numbers_are_those_of_the_model(name: str, device: str) -> None:
-    """Batch after batch, also of fewer graphs, output, gradients and running statistics; ordinary ones go as they are."""
+    """Batch after batch, also of fewer graphs: output, gradients, running statistics; ordinary ones go as they are."""
     config = CONFIGS[name]
     packed, model = packed_on(device, config), build(config, device)
     twin = copy.deepcopy(model)

@@ -20,7 +20,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop as TrainingEpochLoop
 from pytorch_lightning.utilities import rank_zero_only
-from small_runs import passes_in_place, small_config, small_dataset, three_classes
+from small_runs import parts_in_place, passes_in_place, small_config, small_dataset, three_classes
 
 from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.draw import style
@@ -30,6 +30,7 @@ from plstm_graph.train.module import Learner
 BATCH = 8
 RECORDING = {  # as far as a CPU can
     "torch.cuda.make_graphed_callables": passes_in_place,
+    "plstm_graph.nn.captured.recorded": parts_in_place,
     "plstm_graph.train.capture.capturable": lambda graphs, config, *_: graphs.with_filler(config.batch_size),
 }
 
@@ -70,7 +71,9 @@ def run(folder: Path, devices: int, own: Path) -> None:
         def noted(self: Learner, *args: Any, step: Any = step, losses: list[float] = losses) -> Any:
             with mock.patch("torch.distributed.barrier", side_effect=AssertionError("a step waits for other devices")):
                 loss = step(self, *args)
-            losses.append(float(self.trainer.strategy.reduce(loss.detach().clone(), reduce_op="mean")))
+            parts = (loss.detach() * self.labels_here, self.labels_here.clone())
+            both = [float(self.trainer.strategy.reduce(part, reduce_op="sum")) for part in parts]
+            losses.append(both[0] / both[1])
             return loss
 
         Learner.training_step = noted  # type: ignore[method-assign]
