@@ -164,13 +164,11 @@ class Whole:
     @contextmanager
     def _lr_on_the_device(self) -> Iterator[None]:
         """A number would be recorded as it is; schedule and checkpoints go on with numbers."""
-        if self.loss.device.type != "cuda":
-            yield
-            return
         groups = self.optimizer.param_groups
+        recording = self.lr.is_cuda and torch.cuda.is_current_stream_capturing()
         before = [(group["lr"], group["capturable"]) for group in groups]
         for group in groups:
-            group["lr"], group["capturable"] = self.lr, torch.cuda.is_current_stream_capturing()
+            group["lr"], group["capturable"] = self.lr, recording
         try:
             yield
         finally:
