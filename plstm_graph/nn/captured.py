@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from plstm_graph.data.examples import Arrays
-from plstm_graph.errors import ShapeError
+from plstm_graph.errors import PLSTMGraphError, ShapeError
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.counted import counted
 from plstm_graph.transforms import line_dag
@@ -157,6 +157,10 @@ def of_filled(model: nn.Module, batch: Batch) -> Tensor:
         return model(batch)[:most]
 
 
+class NotRecorded(PLSTMGraphError):
+    """What was to be a CUDA graph is not one."""
+
+
 WARM = 3
 """Calls before a recording, in which libraries take the memory that they need."""
 
@@ -166,6 +170,9 @@ def recorded(parts: Sequence[Callable[[], None]], device: torch.device) -> list[
 
     Args:
         parts: ask the GPU for nothing, and make what they leave behind in tensors that are there before.
+
+    Raises:
+        NotRecorded: one does ask, or sends something.
     """
     stream = torch.cuda.Stream(device)
     stream.wait_stream(torch.cuda.current_stream(device))
@@ -177,8 +184,15 @@ def recorded(parts: Sequence[Callable[[], None]], device: torch.device) -> list[
     found: list[Callable[[], None]] = []
     for part in parts:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream):
-            part()
+        try:
+            with torch.cuda.graph(graph, stream=stream):
+                part()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            # PyTorch's random numbers would wait for ever for the end of this recording.
+            torch.cuda.default_generators[stream.device.index].graphsafe_set_state(torch.Generator(device))
+            raise NotRecorded(f"it cannot be recorded: {str(error).splitlines()[0]}") from error
         found.append(graph.replay)
     return found
 

@@ -54,7 +54,7 @@ class Phases(SimpleProfiler):
             "waiting for batches": self._of(".train_dataloader_next")
             + self._of(".val_next")
             + self._of(".batch_to_device"),
-            "forward": forward,
+            "forward, or a whole step": forward,
             "backward": backward,
             "optimiser, clipping": max(0.0, steps - forward - backward),
             "validation": self._of(".validation_step") + self._of(".on_validation_epoch_end"),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from plstm_graph.data.taking import Picked, send
 from plstm_graph.errors import ShapeError
 from plstm_graph.nn import captured
-from plstm_graph.nn.captured import of_filled
+from plstm_graph.nn.captured import NotRecorded, of_filled
 from plstm_graph.train.together import means, weighed
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Whole:
         self.learner, self.optimizer, self.clip, self.devices = learner, optimizer, clip, devices
         self.weights = [weight for weight in learner.weights if weight.requires_grad]
         device = self.weights[0].device
-        self.lr, self.closing, self.loss = (torch.zeros((), device=device) for _ in range(3))
+        self.lr, self.closing, self.loss = (torch.zeros((), dtype=torch.float, device=device) for _ in range(3))
         self.sums = torch.empty(0)
         self._picked: Picked | None = None
         self._rows = torch.empty(0)
@@ -102,6 +102,7 @@ class Whole:
         self._rows = torch.empty(picked.rows.shape, dtype=torch.long, device=device)
         seeds = [device] if device.type == "cuda" else []
         before = self._state()
+        self._forget_gradients()
         self._tell(picked, examples, lr, closing)
         parts = [self._passes, self._update] if self.devices > 1 else [self._all]
         try:
@@ -114,10 +115,11 @@ class Whole:
             with torch.random.fork_rng(seeds):
                 self._run(graphs, alone=True)
             wrong = self._wrong(self._outcome(), want, [before[id(weight)][1] for weight in self.weights])
+        except NotRecorded as error:
+            return str(error)
         finally:
             self._restore(before)
-            for weight in self.weights:
-                weight.grad = None
+            self._forget_gradients()
         self._graphs = [] if wrong else graphs
         return wrong
 
@@ -137,9 +139,8 @@ class Whole:
             there = torch.arange(len(output), device=output.device) < batch.own
             target = learner.task.without(batch.y[: len(output)], there)
             loss, labels = learner.loss(output, target), learner.task.count(target)
-        found = torch.autograd.grad(loss, self.weights, allow_unused=True)
-        for weight, grad in zip(self.weights, found, strict=True):
-            weight.grad = grad
+        with torch.autocast(kind, enabled=False):
+            loss.backward()
         self.loss.copy_(loss.detach())
         learner.note(loss, labels)
         if self.devices > 1:
@@ -158,8 +159,7 @@ class Whole:
             with self._lr_on_the_device():
                 self.optimizer.step()
             self.learner.close_sources(self.closing)
-        for weight in self.weights:
-            weight.grad = None
+        self._forget_gradients()
 
     @contextmanager
     def _lr_on_the_device(self) -> Iterator[None]:
@@ -193,6 +193,10 @@ class Whole:
         send(rows, self.loss.device, into=self._rows)
         self.lr.fill_(lr)
         self.closing.fill_(closing)
+
+    def _forget_gradients(self) -> None:
+        for weight in self.weights:
+            weight.grad = None
 
     def _kept(self) -> list[Tensor]:
         """All that a step leaves something in, but for gradients."""

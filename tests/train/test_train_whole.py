@@ -16,6 +16,7 @@ from plstm_graph.config.models import ModelConfig
 from plstm_graph.data import PackedGraphs
 from plstm_graph.errors import ShapeError, TimeUp
 from plstm_graph.models.graph import GraphModel
+from plstm_graph.nn.captured import NotRecorded
 from plstm_graph.train import train
 from plstm_graph.train.callbacks import Deadline
 from plstm_graph.train.checkpoint import read
@@ -164,17 +165,23 @@ def twice(parts: list[Callable[[], None]], device: torch.device) -> list[Callabl
     return [lambda part=part: (part(), part()) for part in parts]  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("wrong", [idle, twice])
+def refused(parts: list[Callable[[], None]], device: torch.device) -> list[Callable[[], None]]:
+    raise NotRecorded("it cannot be recorded: operation not permitted when stream is capturing")
+
+
+@pytest.mark.parametrize("wrong", [idle, twice, refused])
 def test_a_graph_that_does_something_else_is_found_out(
     tmp_path: Path, packed: PackedGraphs, monkeypatch: pytest.MonkeyPatch, wrong: Any
 ) -> None:
     monkeypatch.setattr("plstm_graph.nn.captured.recorded", wrong)
     of = learner(packed, tmp_path)
-    whole = Whole(of, adamw(of), CLIP, 1)
+    whole, old = Whole(of, adamw(of), CLIP, 1), trace(of, adamw(of))
     said = whole.record(packed.pick(parts(packed, 1)[0], filled=True), 3, LR, 0.0)
     assert said is not None
     assert not whole.recorded
-    assert "its loss is" in said or "weights move by" in said
+    assert all(torch.equal(one, two) for one, two in zip(old, trace(of, adamw(of)), strict=True))
+    assert any(words in said for words in ("its loss is", "weights move by", "cannot be recorded"))
+    assert all(weight.grad is None for weight in of.weights)
 
 
 class Seen(Callback):
