@@ -22,6 +22,7 @@ from plstm_graph.tasks import Task, restore
 from plstm_graph.train.config import TrainConfig, from_dict
 from plstm_graph.train.domain import Domain
 from plstm_graph.train.folders import locate, missing
+from plstm_graph.train.optimizer_state import unpacked
 
 FORMAT, META = 4, "plstm_graph"  # 1: a layer's nodes had two linear maps; 2: the task in several fields
 RENAMED_FORMAT = 3  # as today, but for names
@@ -104,7 +105,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
             damaged = None if inflates else archive.testzip()
         if damaged:  # torch would take a flipped bit for a weight
             raise zipfile.BadZipFile(damaged)
-        content = None if inflates else torch.load(where, map_location="cpu", weights_only=True)
+        content = None if inflates else _unpacked(torch.load(where, map_location="cpu", weights_only=True))
     except FileNotFoundError as error:
         raise CheckpointError(missing(path)) from error
     except OSError as error:
@@ -116,6 +117,14 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise CheckpointError(f"{where} was not written by plstm-graph; give best.ckpt or last.ckpt of a run")
     number = content[META].get("format")
     return _renamed(content) if isinstance(number, int) and number == RENAMED_FORMAT else content
+
+
+def _unpacked(content: Any) -> Any:
+    """With the states of optimizers as these have them."""
+    states = content.get("optimizer_states") if isinstance(content, dict) else None
+    if not isinstance(states, list):
+        return content
+    return content | {"optimizer_states": [each | {"state": unpacked(each["state"])} for each in states]}
 
 
 def _renamed(content: dict[str, Any]) -> dict[str, Any]:

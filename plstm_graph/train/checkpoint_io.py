@@ -12,6 +12,7 @@ from torch import Tensor
 from plstm_graph.errors import CheckpointError
 from plstm_graph.io.files import atomic_write
 from plstm_graph.train.checkpoint import read
+from plstm_graph.train.optimizer_state import packed
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -24,7 +25,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with atomic_write(path, **(storage_options or {})) as temp, temp.open("wb") as stream:
-                torch.save(on_host(checkpoint), stream)
+                torch.save(on_host(_packed(checkpoint)), stream)
         except OSError as error:
             raise CheckpointError(
                 f"cannot write checkpoint {path}: {error.strerror or error}; an earlier one is untouched"
@@ -32,6 +33,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         return read(path)
+
+
+def _packed(content: dict[str, Any]) -> dict[str, Any]:
+    """With optimizers whose state is packed; :func:`plstm_graph.train.checkpoint.read` unpacks it."""
+    states = content.get("optimizer_states")
+    if not states:
+        return content
+    return content | {"optimizer_states": [each | {"state": packed(each["state"])} for each in states]}
 
 
 def on_host(content: Any, stays: str = "cpu") -> Any:
