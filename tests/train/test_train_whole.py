@@ -3,6 +3,7 @@
 import copy
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,16 @@ from typing import Any
 import pytest
 import torch
 from pytorch_lightning.callbacks import Callback
-from small_runs import parts_in_place, passes_in_place, small_config, small_dataset
+from small_runs import parts_in_place, passes_in_place, small_config, small_dataset, three_classes
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from plstm_graph.config.models import ModelConfig
 from plstm_graph.data import PackedGraphs
 from plstm_graph.errors import ShapeError, TimeUp
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.nn.captured import NotRecorded
+from plstm_graph.tasks import Ranking
 from plstm_graph.train import train
 from plstm_graph.train.callbacks import Deadline
 from plstm_graph.train.checkpoint import read
@@ -182,6 +186,51 @@ def test_a_graph_that_does_something_else_is_found_out(
     assert all(torch.equal(one, two) for one, two in zip(old, trace(of, adamw(of)), strict=True))
     assert any(words in said for words in ("its loss is", "weights move by", "cannot be recorded"))
     assert all(weight.grad is None for weight in of.weights)
+
+
+class Crossings(TorchDispatchMode):
+    """Notes operations that take or give tensors of the host and of the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        both = [x.device.type for x in tree_leaves((args, kwargs, result)) if isinstance(x, torch.Tensor)]
+        sent = function is torch.ops.aten.lift_fresh.default and "meta" in both  # numbers that became a tensor there
+        self.found += [str(function)] if sent or len(set(both)) > 1 else []
+        return result
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("task", ["regression", "ranking", "binary", "multiclass", "weighted"])
+def test_what_is_recorded_asks_the_device_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, devices: int
+) -> None:
+    """On a device that has no numbers: sizes that depend on them, and copies from and to the host, show."""
+    dataset = small_dataset(tmp_path, "binary" if task in ("binary", "weighted") else "regression")
+    dataset = three_classes(dataset) if task == "multiclass" else dataset
+    packed = PackedGraphs.from_data_list(dataset.graphs, order="index", exclude_keys=["smiles"]).with_filler(COUNT)
+    asked = Ranking(("y",)) if task == "ranking" else dataset.task.trained_with(None, task == "weighted")
+    asked = asked.fitted(packed.y[:40])
+    config = replace(MODEL, model="gine")  # kernels are tried on a GPU alone
+    of = Learner(GraphModel(dataset.features, asked.num_outputs, config).to("meta"), asked, source_decay=0.1).to("meta")
+    of.loss_sum, of.labels, of.labels_here = (x.to("meta") for x in (of.loss_sum, of.labels, of.labels_here))
+    whole = Whole(of, torch.optim.AdamW(of.parameters()), CLIP, devices)
+    whole._picked = packed.to("meta").pick(parts(packed, 1)[0], filled=True)
+    whole._rows = torch.empty(whole._picked.rows.shape, dtype=torch.long, device="meta")
+    monkeypatch.setattr(whole.optimizer, "step", lambda: None)  # PyTorch's own affair, which has `capturable`
+    monkeypatch.setattr("torch.autocast", lambda *args, **more: nullcontext())
+    monkeypatch.setattr("torch.get_autocast_dtype", lambda kind: torch.bfloat16)
+    monkeypatch.setattr("torch.is_autocast_enabled", lambda kind=None: False)
+    new = torch.Tensor.new_tensor  # a mode does not see what it does
+    crossings = Crossings()
+    monkeypatch.setattr(torch.Tensor, "new_tensor", lambda *args: crossings.found.append("new_tensor") or new(*args))
+    with crossings:
+        whole._passes()
+        whole._update()
+    assert bool(crossings.found) != asked.recorded, crossings.found
 
 
 class Seen(Callback):
