@@ -185,7 +185,8 @@ def recorded(parts: Sequence[Callable[[], None]], device: torch.device) -> list[
     for part in parts:
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, stream=stream):
+            # Other threads may ask the GPU for what they like: NCCL's looks after its own work.
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 part()
         except torch.OutOfMemoryError:
             raise
