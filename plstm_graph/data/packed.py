@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from plstm_graph.data.packing import (
 )
 from plstm_graph.data.taking import Chosen, Picked, Slices, in_rows, line_dag_of
 from plstm_graph.errors import DataError
-from plstm_graph.line_dag.plan import class_table, work_of
+from plstm_graph.line_dag.plan import Sized, class_table, work_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,9 +209,15 @@ class PackedGraphs:
         ends = np.zeros((sizes.shape[0], sizes.shape[1] + 1), dtype=np.int64)
         np.cumsum(sizes, axis=1, out=ends[:, 1:])
         live = int(np.flatnonzero(sizes[NODES]).max(initial=-1)) + 1
+        sized = Sized(*torch.from_numpy(self._sized[:, graphs[:live]]))
+        return Chosen(graphs, sizes, ends, work_of(sized), class_table(sized), live, len(graphs))
+
+    @cached_property
+    def _sized(self) -> np.ndarray:
+        """:class:`Sized` of all graphs, [4, G]."""
         edges = self.lines.tables["edges"].kind if self.lines else NODES
-        both = [torch.from_numpy(sizes[row, :live]) for row in (NODES, edges)]
-        return Chosen(graphs, sizes, ends, work_of(*both), class_table(*both), live, len(graphs))
+        found: np.ndarray = torch.stack(Sized.of(*torch.from_numpy(self.sizes[[NODES, edges]]))).numpy()
+        return found
 
     def fits(self, indices: Indices) -> bool:
         """Tell whether a batch of these graphs can be filled up."""

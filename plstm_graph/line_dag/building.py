@@ -13,7 +13,7 @@ from plstm_graph.errors import BackendUnavailable
 from plstm_graph.line_dag import by_kernels
 from plstm_graph.line_dag.derived import Known
 from plstm_graph.line_dag.pairs import Groups, Meetings, check_pairs, grouped
-from plstm_graph.line_dag.plan import Host, class_table, make_plan
+from plstm_graph.line_dag.plan import Host, Sized, class_table, make_plan
 from plstm_graph.line_dag.topology import Topology, first_columns, meetings
 from plstm_graph.orient import (
     ON_THE_HOST,
@@ -211,7 +211,7 @@ def _ask(span: Tensor, edges: _Edges, ptr: Tensor, graph: Tensor) -> _Sizes:
     """All sizes at once. ``ptr``: first node, edge and pair of each graph, and at the end how many there are."""
     within = ptr.diff(dim=1)
     most = within.amax(1) if within.size(1) else ptr[:, 0]
-    table = class_table(within[0], within[1])
+    table = class_table(Sized.of(within[0], within[1]))
     known = span, edges.repeated, edges.loop.sum(0, keepdim=True), ptr[:, -1], most, graph[-1:] + 1, table.view(-1)
     found = torch.cat(known).tolist()
     split = len(found) - table.numel()

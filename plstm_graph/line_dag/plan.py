@@ -201,18 +201,31 @@ def room_of(nodes: Tensor, edges: Tensor, classes: Tensor) -> Tensor:
     return per_edge * edges + per_node * nodes
 
 
-def class_table(nodes: Tensor, edges: Tensor) -> Tensor:
-    """``host`` of a plan from the sizes of its graphs, [G] each, on their device."""
-    classes = size_class(nodes, edges)
-    rows = torch.stack([torch.ones_like(nodes), nodes, edges, room_of(nodes, edges, classes)])
-    return (rows.unsqueeze(1) * members(classes)).sum(-1)
+class Sized(NamedTuple):
+    """Sizes of graphs, and what follows from each one's alone: its class and its room, [G] each."""
+
+    nodes: Tensor
+    edges: Tensor
+    classes: Tensor
+    room: Tensor
+
+    @classmethod
+    def of(cls, nodes: Tensor, edges: Tensor) -> "Sized":
+        """From the sizes, on their device."""
+        classes = size_class(nodes, edges)
+        return cls(nodes, edges, classes, room_of(nodes, edges, classes))
 
 
-def work_of(nodes: Tensor, edges: Tensor) -> Tensor:
-    """``work`` of a plan from the sizes of its graphs, [G] each, on their device."""
-    classes = size_class(nodes, edges)
-    graph = torch.sort(torch.add(edges, classes, alpha=2**40), stable=True).indices
-    room = room_of(nodes, edges, classes)[graph]
+def class_table(sized: Sized) -> Tensor:
+    """``host`` of a plan from the sizes of its graphs, on their device."""
+    rows = torch.stack([torch.ones_like(sized.nodes), sized.nodes, sized.edges, sized.room])
+    return (rows.unsqueeze(1) * members(sized.classes)).sum(-1)
+
+
+def work_of(sized: Sized) -> Tensor:
+    """``work`` of a plan from the sizes of its graphs, on their device."""
+    graph = torch.sort(torch.add(sized.edges, sized.classes, alpha=2**40), stable=True).indices
+    room = sized.room[graph]
     return torch.stack([graph, room.cumsum(0) - room]).int()
 
 
@@ -232,7 +245,9 @@ def make_plan(
     ptr = torch.stack([lines.graph_ptr, lines.edge_ptr, entering.ptr[lines.edge_ptr]])
     within = ptr.diff(dim=1)
     known = classes is not None
-    host = torch.tensor(classes, device="cpu").view(len(Host), -1) if known else class_table(*within[:2]).cpu()
+    host = (
+        torch.tensor(classes, device="cpu").view(len(Host), -1) if known else class_table(Sized.of(*within[:2])).cpu()
+    )
     at_node = [x for ptr in (arriving.ptr, leaving.ptr) for x in (ptr[:-1], ptr.diff())]
     at_edge = [x for ptr in (entering.ptr, exiting.ptr) for x in (ptr[:-1], ptr.diff())]
     by_next, by_prev = entering.members, exiting.members
@@ -242,7 +257,7 @@ def make_plan(
         nodes=torch.stack(at_node).int(),
         edges=torch.stack([src, dst, *at_edge, arriving.members, leaving.members, *edge_ids]).int(),
         pairs=torch.stack([by_next, prev, next, by_prev, next[by_prev], prev[by_prev]]).int(),
-        work=work_of(within[0], within[1]),
+        work=work_of(Sized.of(*within[:2])),
         host=host,
         large=none,
         levels=none.new_zeros(len(LargeLevel), 1, 2),
