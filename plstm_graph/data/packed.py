@@ -171,6 +171,7 @@ class PackedGraphs:
         """
         return self.pick(indices, filled=filled).batch()
 
+    @torch.inference_mode(False)
     def pick(self, indices: Indices, *, filled: bool = False) -> Picked:
         """What the host says of a batch, and all that it takes from there; arguments as for :meth:`batch`."""
         plain = self._choose(indices)

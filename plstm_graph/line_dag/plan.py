@@ -245,9 +245,8 @@ def make_plan(
     ptr = torch.stack([lines.graph_ptr, lines.edge_ptr, entering.ptr[lines.edge_ptr]])
     within = ptr.diff(dim=1)
     known = classes is not None
-    host = (
-        torch.tensor(classes, device="cpu").view(len(Host), -1) if known else class_table(Sized.of(*within[:2])).cpu()
-    )
+    sized = Sized.of(within[0], within[1])
+    host = torch.tensor(classes, device="cpu").view(len(Host), -1) if known else class_table(sized).cpu()
     at_node = [x for ptr in (arriving.ptr, leaving.ptr) for x in (ptr[:-1], ptr.diff())]
     at_edge = [x for ptr in (entering.ptr, exiting.ptr) for x in (ptr[:-1], ptr.diff())]
     by_next, by_prev = entering.members, exiting.members
@@ -257,7 +256,7 @@ def make_plan(
         nodes=torch.stack(at_node).int(),
         edges=torch.stack([src, dst, *at_edge, arriving.members, leaving.members, *edge_ids]).int(),
         pairs=torch.stack([by_next, prev, next, by_prev, next[by_prev], prev[by_prev]]).int(),
-        work=work_of(Sized.of(*within[:2])),
+        work=work_of(sized),
         host=host,
         large=none,
         levels=none.new_zeros(len(LargeLevel), 1, 2),
