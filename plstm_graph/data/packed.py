@@ -248,14 +248,14 @@ class PackedGraphs:
 
     def _rows(self, chosen: Chosen) -> np.ndarray:
         """All that the device has to be told: of things ends and sizes; the plan's work; how far numbers move, and
-        places; how many graphs are none of a filler's. [rows, columns]"""
+        places; how many graphs are none of a filler's, and how many of these count. [rows, columns]"""
         kinds, columns = self.kinds, max(len(chosen.graphs) + 1, chosen.work.size(1))
         ends, total = chosen.ends[:kinds], chosen.ends[:kinds, -1]
         moves = chosen.ends[:, :-1] - self.first[:, chosen.graphs]
         # The things of all kinds are numbered through; ways lead from that number to the place in the union.
         ways = (total - total.cumsum())[:, None] - moves[:kinds]
         parts = [ends, chosen.sizes[:kinds], chosen.work.numpy(), np.zeros_like(moves[:1]), moves, ways]
-        return in_rows([*parts, np.array([[chosen.own]])], columns)
+        return in_rows([*parts, np.array([[chosen.own, chosen.own]])], columns)
 
     def _slices(self, chosen: Chosen, sent: Tensor) -> Slices:
         kinds, total = self.kinds, chosen.ends[: self.kinds, -1]

@@ -70,7 +70,7 @@ class Whole:
 
         Args:
             picked: a filled batch.
-            examples: how many of its graphs count, the first ones.
+            examples: how many of its graphs are learnt from, the first ones; batch norms see all.
             lr: learning rate.
             closing: how much the biases of sources are lowered.
 
@@ -136,7 +136,7 @@ class Whole:
         batch = self._picked.of(self._rows)
         with torch.autocast(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind), cache_enabled=False):
             output = of_filled(learner.model, batch)
-            there = torch.arange(len(output), device=output.device) < batch.own
+            there = torch.arange(len(output), device=output.device) < self._rows[-1, 1]
             target = learner.task.without(batch.y[: len(output)], there)
             loss, labels = learner.loss(output, target), learner.task.count(target)
         with torch.autocast(kind, enabled=False):
@@ -189,7 +189,7 @@ class Whole:
         rows = picked.rows
         if examples != picked.examples:
             rows = rows.copy()
-            rows[-1, 0] = examples
+            rows[-1, 1] = examples
         send(rows, self.loss.device, into=self._rows)
         self.lr.fill_(lr)
         self.closing.fill_(closing)

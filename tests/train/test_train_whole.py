@@ -118,15 +118,16 @@ def test_steps_are_the_same(
 
 
 def test_fewer_examples_may_count(tmp_path: Path, packed: PackedGraphs) -> None:
-    """Of graphs that another device has, too, nothing is learnt here."""
-    found = []
-    for examples in (6, 5):
-        of = learner(packed, tmp_path)
-        whole, part = Whole(of, adamw(of), CLIP, 1), parts(packed, 1)[0][:6]
-        picked = packed.pick(part[: 6 if examples == 5 else 5], filled=True)
-        assert whole.record(picked, 5, LR, CLOSING) is None
-        found.append([whole(picked, 5, LR, CLOSING).clone(), of.labels.clone()])
-    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-4)
+    """From a graph that another device has, too, nothing is learnt here; batch norms see it."""
+    one, two, part = learner(packed, tmp_path), learner(packed, tmp_path), parts(packed, 3)[0][:6]
+    batch = packed.batch(part)
+    batch.y[5] = torch.nan
+    want = by_hand(one, optimizer := adamw(one), batch)
+    whole, picked = Whole(two, other := adamw(two), CLIP, 1), packed.pick(part, filled=True)
+    assert whole.record(picked, 6, LR, CLOSING) is None
+    torch.testing.assert_close(whole(picked, 5, LR, CLOSING), want, rtol=1e-3, atol=1e-4)
+    for first, second in zip(trace(one, optimizer), trace(two, other), strict=True):
+        torch.testing.assert_close(second, first, rtol=1e-3, atol=1e-5)
 
 
 def test_recording_leaves_no_trace(tmp_path: Path, packed: PackedGraphs) -> None:
@@ -137,10 +138,10 @@ def test_recording_leaves_no_trace(tmp_path: Path, packed: PackedGraphs) -> None
     for before in (False, True):
         if before:
             by_hand(of, optimizer, packed.batch(second))
-        old, seeds = trace(of, optimizer), torch.get_rng_state()
+        old, seeds = trace(of, optimizer), random_numbers()
         whole, picked = Whole(of, optimizer, CLIP, 1), packed.pick(first, filled=True)
         assert whole.record(picked, COUNT, LR, CLOSING) is None
-        assert torch.equal(torch.get_rng_state(), seeds)
+        assert torch.equal(random_numbers(), seeds)
         new = trace(of, optimizer)
         assert all(torch.equal(one, two) for one, two in zip(old, new, strict=False))
         assert not any(each.any() for each in new[len(old) :])
@@ -150,7 +151,12 @@ def test_recording_leaves_no_trace(tmp_path: Path, packed: PackedGraphs) -> None
         torch.manual_seed(seed)
         losses.append(whole(packed.pick(third, filled=True), COUNT, 0.0, 0.0).clone())
         of.load_state_dict(kept)
-    assert losses[0] == losses[1] != losses[2]
+    torch.testing.assert_close(losses[0], losses[1])
+    assert not torch.allclose(losses[0], losses[2])
+
+
+def random_numbers() -> torch.Tensor:
+    return torch.cuda.get_rng_state() if GPU else torch.get_rng_state()
 
 
 def test_another_size_is_refused(tmp_path: Path, packed: PackedGraphs) -> None:
@@ -295,15 +301,15 @@ def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.skipif(not GPU, reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_a_run_on_a_gpu_is_one_graph_a_step(tmp_path: Path, precision: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Chosen, recorded, found right, used in every step, and as good as kernel by kernel; resumed bit for bit."""
-    dataset, found = small_dataset(tmp_path), {}
+    """Chosen, recorded, found right, used in nearly every step; an epoch's loss is that of steps kernel by kernel."""
+    dataset, losses = small_dataset(tmp_path), {}
     for name, capture in (("in one", True), ("kernels", False)):
         seen = Seen()
-        config = small_config(
-            out=tmp_path / name, epochs=6, capture=capture, precision=precision, accelerator="gpu", model_width=16
-        )
+        options = {"capture": capture, "precision": precision, "accelerator": "gpu", "model_width": 16}
         with caplog.at_level(logging.WARNING):
-            found[name] = train(config, dataset, callbacks=[seen])
-        assert seen.steps == ({True: 24, False: 0} if capture else {True: 0, False: 24})
+            train(small_config(out=tmp_path / name, epochs=6, model_dropout=0.0, **options), dataset, callbacks=[seen])
+        assert seen.steps[capture] >= 20
+        assert sum(seen.steps.values()) == 24
+        losses[name] = float((tmp_path / name / "metrics.csv").read_text().splitlines()[1].split(",")[1])
     assert "only its passes" not in caplog.text
-    assert found["in one"]["valid"]["rmse"] == pytest.approx(found["kernels"]["valid"]["rmse"], rel=0.2)
+    assert losses["in one"] == pytest.approx(losses["kernels"], rel=0.1)
