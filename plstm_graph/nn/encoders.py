@@ -1,5 +1,7 @@
 """From stored node and edge features to vectors: categorical columns, floats, positions."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn.encoding import PositionalEncoding
@@ -226,6 +228,8 @@ class FeatureEncoder(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Node vectors [N, channels] and edge vectors [M, channels] or None."""
         assert self.node is not None
+        dtype = next(self.parameters()).dtype
+        x, edge_attr, rwse, lap_pe = (_in_dtype(dtype, given) for given in (x, edge_attr, rwse, lap_pe))
         node = self.node(x)
         if self.rwse is not None:
             if rwse is None:
@@ -245,6 +249,11 @@ class FeatureEncoder(nn.Module):
             node, ring = node + self.ring_nodes(of_nodes), self.ring_edges(of_edges.unsqueeze(-1))
             edge = ring if edge is None else edge + ring
         return node, edge
+
+
+def _in_dtype(dtype: torch.dtype, x: Any) -> Any:
+    """Quantities in the dtype of the weights that read them, which a run in float64 has; categories as they are."""
+    return x.to(dtype) if x is not None and x.is_floating_point() else x
 
 
 def _encoder(sizes: tuple[int, ...], dim: int, channels: int) -> nn.Module | None:

@@ -11,9 +11,11 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping
 from pytorch_lightning.profilers import Profiler
 from torch_geometric.data import Data
 
+from plstm_graph.config.architectures import architecture
 from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.data.features import ATOM_SIZES
 from plstm_graph.data.stacked import joined
+from plstm_graph.errors import ConfigError
 from plstm_graph.nn.encoders import DescriptorEncoder
 from plstm_graph.tasks import Task
 from plstm_graph.train import results
@@ -57,8 +59,6 @@ def assemble(
     meta = meta_of(config, dataset, task, parts["train"], start.content)
     with profiler.profile(MAKING):
         model = meta.build()
-    if config.precision == "64-true":  # Lightning would do so after it has read weights, too late to keep all bits
-        model.double()
     reader = getattr(model, "descriptors", None)
     if isinstance(reader, DescriptorEncoder):
         reader.fit(joined(parts["train"], "descriptors"))
@@ -104,6 +104,10 @@ def assemble(
         compile=config.compile,
         capture=captured is not None,
     )
+    if config.precision == "64-true" and architecture(config.model.model).fixed:
+        raise ConfigError("images are read in float32: precision 32-true, bf16-mixed or 16-mixed, not 64-true")
+    if config.precision == "64-true":  # Lightning would do so after it has read weights, too late to keep all bits
+        learner.double()
     run = Run(config, dataset, start.split, parts | packed, learner, keeper, out, start, trainer.world_size)
     return run, trainer, loader
 

@@ -82,3 +82,10 @@ def test_training_itself_is_left_alone(tmp_path: Path) -> None:
 def test_refused(decay: float) -> None:
     with pytest.raises(ConfigError, match="ema must be between 0 and 1"):
         small_config(ema=decay)
+
+
+def test_in_double_precision_with_encodings(tmp_path: Path) -> None:
+    """What is in the data is in single, the average as wide as the weights."""
+    train(small_config(out=tmp_path / "run", precision="64-true", ema=DECAY, model_rwse=4), small_dataset(tmp_path))
+    state = read(tmp_path / "run" / "checkpoints" / "best.ckpt")["state_dict"]
+    assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.float64}

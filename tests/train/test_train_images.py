@@ -45,6 +45,12 @@ def digits() -> Dataset:
     return replace(data, examples=data.examples.batch(range(300)))
 
 
+@pytest.mark.parametrize("network", ["plstm-vision", "cnn"])
+def test_images_are_no_numbers_of_64_bits(network: str, digits: Dataset) -> None:
+    with pytest.raises(ConfigError, match="not 64-true"):
+        train(config(**{"model.model": network, "model.layers": 2}, precision="64-true"), digits)
+
+
 @pytest.mark.parametrize(("network", "layers"), [("plstm-vision", 2), ("vit", 2), ("cnn", 4)])
 def test_a_network_learns_digits(network: str, layers: int, digits: Dataset, tmp_path: Path) -> None:
     own = {"model.model": network, "model.layers": layers, "out": tmp_path / "run"}
