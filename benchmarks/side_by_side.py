@@ -28,7 +28,7 @@ from plstm_graph.errors import ConfigError
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import load_data
 from plstm_graph.train.forking import inherited
-from plstm_graph.train.pool import Failure, Status, gpu_turn
+from plstm_graph.train.pool import Failure, Status, gpu_turn, terminable
 
 CPU, GPU = "cpu", "gpu"
 SECONDS = {CPU: 1e-3, GPU: 3e-4}
@@ -199,7 +199,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{plan.name}: {len(asked)} runs, {len(asked) - len(todo)} done, {len(todo)} to do", flush=True)
     staff = Staff(sized(todo), gpu=options.gpu > 0)
     workers = {GPU: options.gpu, CPU: options.cpu}  # the GPU's first: it has the largest to choose from
-    failed = run_all(staff, path, workers, begun + 60 * options.minutes, options.commit)
+    with terminable():  # a process that just died would leave its workers behind
+        failed = run_all(staff, path, workers, begun + 60 * options.minutes, options.commit)
     rows = stored(plan, path)
     print(f"\n{len(rows) - len(done)} new rows, {len(failed)} runs failed\n\n{board(plan, rows)}")
     return 1 if failed else 0

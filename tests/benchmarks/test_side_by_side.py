@@ -1,7 +1,11 @@
 """Runs side by side: who takes which run, what is stored, and what a second call finds."""
 
+import os
+import signal
+import time
 from dataclasses import replace
 
+import pytest
 import records
 import side_by_side
 from plan import Job, read_plan, stored
@@ -100,3 +104,12 @@ def test_rows_are_those_of_a_leaderboard_and_a_second_call_has_nothing_to_do(tmp
     assert "3 new rows, 0 runs failed" in capsys.readouterr().out
     assert side_by_side.main([*arguments, "--only", "plain"]) == 0
     assert "2 runs, 2 done, 0 to do" in capsys.readouterr().out
+
+
+def test_told_to_stop_it_stops_its_workers(tmp_path, monkeypatch):
+    """As by Ctrl-C: what is under way is lost, and nobody is left behind."""
+    (tmp_path / "few.toml").write_text(CONFIG)
+    monkeypatch.setattr(side_by_side, "sized", lambda jobs: [])
+    monkeypatch.setattr(side_by_side, "run_all", lambda *_: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(9)))
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side.main([str(tmp_path / "few.toml"), "--root", str(tmp_path), "--results", str(tmp_path)])
