@@ -35,6 +35,8 @@ def act(work: Work, say: Say) -> dict[str, Any]:
         os.kill(os.getpid(), signal.SIGKILL)
     if work.end == "told":
         return {"parent": os.getppid(), "told": os.environ.get("PLSTM_GRAPH_TOLD")}
+    if work.end == "cuda":
+        return {"parent": os.getppid(), "on_gpu": torch.ones(3, device="cuda").sum().item()}
     threads = os.environ["OMP_NUM_THREADS"], torch.get_num_threads()
     return {"number": work.number, "process": os.getpid(), "threads": threads}
 

@@ -99,6 +99,13 @@ def test_the_server_imports_all_of_a_training_and_asks_for_no_gpu() -> None:
     assert done.stdout.strip() == "all of it", done.stderr
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_children_can_use_cuda_though_they_share_an_import() -> None:
+    found = [row for _, row in outcomes([Work(0, "cuda"), Work(1, "cuda")], act, workers=2)]
+    assert [row["on_gpu"] for row in found] == [3.0, 3.0]
+    assert {row["parent"] for row in found}.isdisjoint({os.getpid()}), "the server of forks is of no use"
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere children start anew")
 def test_children_start_anew_where_those_of_the_server_could_not_use_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     forking._is_of_use.cache_clear()
