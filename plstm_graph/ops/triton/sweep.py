@@ -23,15 +23,19 @@ COLUMN_WARPS = (4, 2, 1)
 """Warps of such a program: the most with which all find room at once, since a level is a step where it has fewer edges
 than there are lanes. Of div on an H200 11.3, 11.5 and 13.5 ms."""
 
+KEPT = 2**30
+"""Bytes of the states of one call up to which they are kept for its backward pass: 1 GiB, for div 0.9. Beyond, they are
+worked out again, as those of wide graphs always are."""
+
 
 def output(call: Any, vectors: Vectors, gates: Gates, y: Tensor) -> None:
     """Output ``y`` [N, H, V] of the nodes of large graphs. The E'·H·K·V states are kept for the backward pass where
-    there are deep graphs."""
+    there are deep graphs, up to :data:`KEPT`."""
     _, keys, values, _ = call.layout
     outputs, states = _by_edge(call, values), _by_edge(call, keys, values)
     _states(call, vectors, gates, states, outputs)
     if call.sizes.deep:
-        call.states = states
+        call.states = states if states.nbytes <= KEPT else None
         query, mark = vectors[0], gates.mark
         _at_edges(call, columns.read, (query, mark, states, outputs), NUMBERS, call.layout.strides[:2])
     _at_nodes(call, recurrent.output, (*vectors, gates.direct, y, outputs))
