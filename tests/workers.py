@@ -1,5 +1,6 @@
 """Work for child processes: a module that they can import, and soon."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -31,6 +32,9 @@ def act(work: Work, say: Say) -> dict[str, Any]:
         say(Status(2, 2, "has a lock"))
         with lock:
             time.sleep(60)
+    if work.end == "in a callback":
+        ctypes.CFUNCTYPE(None)(lambda: (say(Status(2, 2, "is there")), time.sleep(10), None)[-1])()
+        time.sleep(60)
     if work.end == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if work.end == "told":

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -149,10 +150,21 @@ def _work(pipe: Connection, run: Callable[[Any, Say], Row], threads: int, enviro
     os.environ.clear()  # it has that of a server which may be older than the parent's
     os.environ.update(environment)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends in order, with its semaphores
+    sys.unraisablehook = _again
     torch.set_num_threads(threads)
     with suppress(EOFError, OSError, KeyboardInterrupt):
         while True:
             pipe.send(_attempt(run, pipe.recv(), pipe.send))
+
+
+def _again(lost: Any) -> None:
+    """An interruption that a callback of C has lost, as there are while loops are compiled, comes again."""
+    if not issubclass(lost.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+    again = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
+    again.daemon = True
+    again.start()
 
 
 def _attempt(run: Callable[[J, Say], Row], job: J, say: Say) -> Row | Failure:

@@ -34,19 +34,21 @@ def test_children_take_jobs_in_turns_and_one_that_fails_or_dies_costs_its_run_al
     assert sorted(seen) == [(job.number, Status(1, 2, f"half of {job.number}")) for job in jobs]
 
 
-def test_children_that_are_stopped_at_work_leave_no_semaphore() -> None:
+@pytest.mark.parametrize("work", ["holds", "in a callback"])
+def test_children_that_are_stopped_at_work_end_in_order(work: str) -> None:
+    """They leave no semaphore; and what interrupts a callback of C, where Python loses it, comes again."""
     script = (
         "from workers import Work, act\n"
         "from plstm_graph.train.pool import outcomes\n"
         "held = set()\n"
         "def watch(job, status):\n"
-        "    if status.text == 'has a lock':\n"
+        "    if status.epoch == 2:\n"
         "        held.add(job.number)\n"
         "    if len(held) == 2:\n"
         "        raise KeyboardInterrupt\n"
         "if __name__ == '__main__':\n"
         "    try:\n"
-        "        list(outcomes([Work(0, 'holds'), Work(1, 'holds')], act, workers=2, watch=watch))\n"
+        f"        list(outcomes([Work(0, '{work}'), Work(1, '{work}')], act, workers=2, watch=watch))\n"
         "    except KeyboardInterrupt:\n"
         "        print('stopped')\n"
     )
