@@ -137,7 +137,7 @@ def strike(config: TrainConfig) -> dict[str, Any]:
 def throughput(config: TrainConfig, devices: list[int]) -> dict[str, Any]:
     """Examples a second, and the share of so many times one device's, with batches of the config on each.
 
-    Unless the config says otherwise, steps go kernel by kernel on one device, too, as they do on several.
+    Steps go kernel by kernel unless the config asks for captured ones.
     """
     config = replace(config, capture=bool(config.capture))
     cases: list[dict[str, Any]] = []

@@ -24,7 +24,7 @@ WORTHWHILE, DRAWS = 0.5, 40
 PAYS = 300
 """Steps of a run from which on recording them, a second or two, is gained back many times over."""
 POOLINGS, PRECISIONS = ("mean", "sum"), ("32-true", "bf16-mixed")
-"""Where nobody asked, only what has been recorded often is: these read-outs and precisions, on one device."""
+"""Where nobody asked, only what has been recorded often is: these read-outs and precisions."""
 
 
 def chosen(
@@ -38,8 +38,8 @@ def chosen(
     """
     if config.capture:
         return capturable(graphs, config, task, model, device)
-    steps = config.epochs * (len(graphs) // config.batch_size)
-    if config.capture is False or devices > 1 or not _usual(config) or steps < PAYS:
+    steps = config.epochs * (len(graphs) // (devices * config.batch_size))
+    if config.capture is False or not _usual(config) or steps < PAYS:
         return None
     try:
         found = capturable(graphs, config, task, model, device)

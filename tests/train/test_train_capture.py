@@ -82,6 +82,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, kind: Any) -> list[Any]:
     ("options", "taken"),
     [
         ({}, True),
+        ({"epochs": 80}, True),
         ({"model_model": "gine", "model_virtual_node": True}, True),
         ({"capture": False}, False),
         ({"epochs": 29}, False),  # 290 steps
@@ -107,7 +108,7 @@ def test_steps_are_captured_unasked_where_that_serves(
     given = packed, config, Regression(("y",)), model
     assert (chosen(*given, GPU) is not None) == taken
     assert chosen(*given, CPU) is None
-    assert chosen(*given, GPU, devices=2) is None
+    assert (chosen(*given, GPU, devices=2) is not None) == (taken and config.epochs >= 80)  # half the steps each
 
 
 def test_what_cannot_be_captured_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
