@@ -1,5 +1,6 @@
 """Random-walk encodings: how likely a walk is back where it began, worked out for many graphs at once."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -89,9 +90,11 @@ def _sparse(graph: Columns, size: int, steps: int) -> Tensor:
     chances = torch.empty(columns.size(1)).index_copy_(0, inverse, chances)
     step = torch.sparse_coo_tensor(columns, chances, (size, size), check_invariants=False).coalesce()
     back, walk = torch.zeros(size, steps), step
-    for number in range(steps):
-        walk = torch.sparse.mm(walk, step).coalesce() if number else step
-        (row, column), value = walk.indices(), walk.values()
-        home = row == column
-        back[row[home], number] = value[home]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")  # how torch multiplies is no news
+        for number in range(steps):
+            walk = torch.sparse.mm(walk, step).coalesce() if number else step
+            (row, column), value = walk.indices(), walk.values()
+            home = row == column
+            back[row[home], number] = value[home]
     return back

@@ -47,3 +47,13 @@ def test_groups_do_not_change_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(walks, "ROOM", 300)
     for one, other in zip(random_walks(graphs, 16), together, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.filterwarnings("error")
+def test_sparse_ones_say_nothing_of_how_torch_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walks, "DENSE", 0)
+    torch.set_warn_always(True)  # not once a process, in which another test may have been the first
+    try:
+        random_walks([CASES["a molecule"]], 3)
+    finally:
+        torch.set_warn_always(False)
