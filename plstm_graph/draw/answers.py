@@ -260,10 +260,10 @@ def _ranked(figure: Any, axes: Any, lines: Sequence[tuple[str, Any, Any, float]]
             x, y, label=None if many else style.wrapped(f"{name}: {area:.3f}", 2 * style.LONGEST_NAME), **look, **more
         )
     if many:
-        axes.plot([], [], color=style.COLOURS["test"], alpha=0.5, lw=0.9, label="a target")
+        axes.plot([], [], color=style.COLOURS["test"], alpha=0.5, lw=0.9, label=f"one of {len(lines)}")
         grid = np.linspace(0, 1, 201)
         mean = np.mean([_at(grid, x, y) for _, x, y, _ in lines], axis=0)
-        label = f"mean of {len(lines)}: {np.mean([area for *_, area in lines]):.3f}"
+        label = f"their mean: {np.mean([area for *_, area in lines]):.3f}"
         axes.plot(grid, mean, color=style.COLOURS["best"], lw=2.2, label=label)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), aspect="equal")
     if lines:

@@ -100,7 +100,7 @@ def test_many_targets_are_told_by_their_mean() -> None:
     random = np.random.default_rng(0)
     target = (random.random((40, 20)) < 0.5).astype(float)
     text = drawn(answers.roc, {"test": (target, target)}, targets=[f"t{i}" for i in range(20)])
-    assert "mean of 20: 1.000" in text
+    assert "their mean: 1.000" in text
     assert "t7" not in text
 
 
