@@ -2,6 +2,7 @@
 
 import json
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from plstm_graph import __version__
 from plstm_graph.data.features import FeatureSpec
-from plstm_graph.errors import BackendUnavailable, CheckpointError
+from plstm_graph.errors import BackendUnavailable, CheckpointError, TargetError
 from plstm_graph.io.files import atomic_write
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.models.padded import Padded, PaddedModel
@@ -57,7 +58,7 @@ def export(checkpoint: str | PathLike[str], out: str | PathLike[str]) -> dict[st
 
     Args:
         checkpoint: file, or folder of a run.
-        out: file to write, ``.pt2`` by convention; whole or not at all.
+        out: file to write, ``.pt2`` by convention and never ``.onnx``; whole or not at all.
 
     Returns:
         The description that the file carries: inputs, outputs, and by what nodes have to be ranked.
@@ -65,7 +66,10 @@ def export(checkpoint: str | PathLike[str], out: str | PathLike[str]) -> dict[st
     Raises:
         CheckpointError: the checkpoint cannot be used, or its model needs operators of another package.
         BackendUnavailable: this torch cannot export it (2.6 cannot, 2.13 can).
+        TargetError: ``out`` promises ONNX, or cannot be written.
     """
+    if Path(out).suffix.lower() == ".onnx":
+        raise TargetError(f"cannot write {out}: what is exported is a torch.export program, not ONNX; name it .pt2")
     learner, meta = restore(checkpoint, "cpu")
     model = network(learner, checkpoint)
     example, order = _example(model.encoder.features), model.config.order
