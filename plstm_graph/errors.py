@@ -74,6 +74,18 @@ def count(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
+def rounded(value: float, places: int = 4, beside: float | None = None) -> str:
+    """A score with so many decimals, or three figures where these would leave less than one: an error in mol/l is not 0.
+
+    Args:
+        value: to be written.
+        places: decimals.
+        beside: the number whose digits it shares, as a deviation those of its mean; by default its own.
+    """
+    size = abs(value if beside is None else beside)
+    return f"{value:.3g}" if 0 < size < 10 ** (1 - places) else f"{value:.{places}f}"
+
+
 def unknown(kind: str, name: object, choices: Iterable[object]) -> str:
     """Message for a name that is not among ``choices``: the closest one, and all unless they are too many to read."""
     names = [str(choice) for choice in choices]

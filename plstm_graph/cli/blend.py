@@ -7,7 +7,7 @@ import typer
 
 from plstm_graph.cli.program import command
 from plstm_graph.cli.shared import Debug, option
-from plstm_graph.errors import count
+from plstm_graph.errors import count, rounded
 
 
 @command()
@@ -30,7 +30,7 @@ def blend(
     rows += [("", found["mean"], "mean of all"), ("", found, "blend")]
     typer.echo(f"{METRICS[metric].label}\n weight   valid    test")
     for weight, scores, name in rows:
-        typer.echo(f"{weight:>7}  {scores['valid'][metric]:.4f}  {scores['test'][metric]:.4f}  {name}")
+        typer.echo(f"{weight:>7}  {rounded(scores['valid'][metric])}  {rounded(scores['test'][metric])}  {name}")
     typer.echo(f"weights are {'equal' if equal else 'chosen on validation'}; wrote {out}")
 
 

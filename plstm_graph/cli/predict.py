@@ -11,7 +11,7 @@ import typer
 from plstm_graph.cli.program import command
 from plstm_graph.cli.shared import Checkpoint, Debug, Root, SmilesColumn, Targets, check_places, option, say
 from plstm_graph.config.names import check_data_set, check_options
-from plstm_graph.errors import ConfigError, DataError, count
+from plstm_graph.errors import ConfigError, DataError, count, rounded
 from plstm_graph.io.lazy import quick_start
 
 RESIDENT = "-"
@@ -175,17 +175,17 @@ def evaluate(
     found["part"] += f": {found.pop('why')}"
     by_target, ends, thresholds = (found.pop(name) for name in ("by_target", "interval", "thresholds"))
     for name, value in found.items():
-        say(f"{name:10} {value:.4f}" if isinstance(value, float) else f"{name:10} {value}", out)
+        say(f"{name:10} {rounded(value)}" if isinstance(value, float) else f"{name:10} {value}", out)
     if ends:
         say(
-            f"{ends['metric']} lies between {ends['low']:.4f} and {ends['high']:.4f} (bootstrap, {ends['level']:.0%})",
+            f"{ends['metric']} lies between {rounded(ends['low'])} and {rounded(ends['high'])} (bootstrap, {ends['level']:.0%})",
             out,
         )
     for target, scores in thresholds.items():
-        what = "  ".join(f"{name} {value:.4f}" for name, value in scores.items() if name != "threshold")
-        say(f"{target}: yes above {scores['threshold']:.4f}, as validation chose: {what}", out)
+        what = "  ".join(f"{name} {rounded(value)}" for name, value in scores.items() if name != "threshold")
+        say(f"{target}: yes above {rounded(scores['threshold'])}, as validation chose: {what}", out)
     for target, scores in by_target.items():
-        say(f"{target}: " + "  ".join(f"{name} {value:.4f}" for name, value in scores.items()), out)
+        say(f"{target}: " + "  ".join(f"{name} {rounded(value)}" for name, value in scores.items()), out)
 
 
 @command()

@@ -64,9 +64,10 @@ def explain(
     what = found.explanation
     first = target is None and len(found.choices) > 1
     also = f" (the first; --target chooses among {', '.join(found.choices)})" if first else ""
-    say(f"{found.unit}: {what.value:.4f}{also}".replace(": -", ": −"), *places)
-    say(told(what.value, what.blank, what.gap, "blank", "atoms and bonds", places=4), *places)
-    say(told(what.value, what.silent, what.flow_gap, "silent", "pLSTM layers", places=4), *places)
+    whole = told(what.value, what.blank, what.gap, "blank", "atoms and bonds", least=4)
+    say(f"{found.unit}: {whole.rpartition('= ')[2]}{also}", *places)
+    say(whole, *places)
+    say(told(what.value, what.silent, what.flow_gap, "silent", "pLSTM layers", least=4), *places)
     if found.unlike:
         say(f"unlike the training: {found.unlike}", *places)
     say("blank: the same skeleton without encodings; silent: no pLSTM layer delivers; gap: error of the sum", *places)

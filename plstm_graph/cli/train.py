@@ -12,7 +12,7 @@ from plstm_graph.cli.options import CHOICES, WithDefaults, command_of, with_choi
 from plstm_graph.cli.program import FAILED, INTERRUPTED, command
 from plstm_graph.cli.shared import Debug, option
 from plstm_graph.config.names import check_data_set, check_options
-from plstm_graph.errors import ConfigError, TimeUp, count
+from plstm_graph.errors import ConfigError, TimeUp, count, rounded
 from plstm_graph.io.files import stem
 from plstm_graph.io.lazy import UNUSED_IN_TRAINING, quick_start
 
@@ -224,7 +224,7 @@ def _search_summary(out: str) -> None:
 
     rows = read_lines(Path(out) / SEARCH / TRIALS)
     if best := best_row(rows):
-        what = f"trial {best['trial']} of {len(rows)} was the best on validation ({best['metric']} {best['valid']:.4f})"
+        what = f"trial {best['trial']} of {len(rows)} was the best on validation ({best['metric']} {rounded(best['valid'])})"
         typer.echo(f"{what}: {words(best['values'])}")
 
 
@@ -245,7 +245,7 @@ def _summary(found: Mapping[str, Any], out: str) -> None:
     metric = found["metric"]
     epoch = f"best epoch {found['best_epoch']} of {found['epochs']}, " if found["epochs"] else ""
     parts = {part: found[part] for part in ("train", "valid", "test")} | found.get("also", {})
-    numbers = "  ".join(f"{part} {scores[metric]:.4f}" for part, scores in parts.items())
+    numbers = "  ".join(f"{part} {rounded(scores[metric])}" for part, scores in parts.items())
     rejected = f"; {count(found['rejected'], 'row')} rejected, see rejected.csv" if found["rejected"] else ""
     typer.echo(f"{metric}: {numbers}  ({epoch}{lasted(found['minutes'])} of training)")
     size = f"{found['parameters']:,} parameters; " if found["parameters"] else ""

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from plstm_graph.draw import style
+from plstm_graph.errors import rounded
 
 FEW_EPOCHS, MOST_TICKS = 12, 8
 
@@ -34,7 +35,7 @@ def curves(
     values = [row[f"valid_{metric}"] for row in history]
     right.plot(epochs, values, dot + "-", color=style.COLOURS["valid"], label="valid")
     if 0 <= best_epoch < len(values):
-        label_best = f"best: {values[best_epoch]:.3f} at epoch {best_epoch + 1}"
+        label_best = f"best: {rounded(values[best_epoch], 3)} at epoch {best_epoch + 1}"
         right.plot(best_epoch + 1, values[best_epoch], "o", color=style.COLOURS["best"], label=label_best)
     right.set(ylabel=label or metric)
     _by_epoch((left, right), len(history))

@@ -91,18 +91,17 @@ def parts(conv: PLSTMConv, x: Tensor, edge_attr: Tensor | None = None, *, dag: L
     return Parts(weight, value, factor if conv.concat else factor / conv.heads, conv.concat)
 
 
-def told(value: float, base: float, gap: float, name: str, rest: str, *, places: int | None = None) -> str:
+def told(value: float, base: float, gap: float, name: str, rest: str, *, least: int = 0) -> str:
     """A sum as a reader checks it: every term with its sign, rounded so that those on paper add up.
 
     Args:
         value, base, gap: of an :class:`Explanation`; what the parts add is the rest.
         name: of the base.
         rest: of the parts.
-        places: decimals; by default three figures of the largest term.
+        least: decimals; more where three figures of the largest term take them.
     """
-    if places is None:
-        largest = max(abs(value), abs(base), abs(value - base), 1e-6)
-        places = max(0, 2 - int(np.floor(np.log10(largest))))
+    largest = max(abs(value), abs(base), abs(value - base)) or 1.0
+    places = max(least, 2 - int(np.floor(np.log10(largest))))
     whole, first, missed = (round(number * 10**places) for number in (value, base, gap))
     terms = [(first, name), (whole - first - missed, rest), *([(missed, "gap")] if missed else [])]
     words = [f"{'−' if size < 0 else '+'} {what} {abs(size) / 10**places:.{places}f}" for size, what in terms[1:]]

@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
 from torch import Tensor
 
-from plstm_graph.errors import Diverged, TimeUp
+from plstm_graph.errors import Diverged, TimeUp, rounded
 from plstm_graph.io.files import make_durable
 from plstm_graph.tasks import METRICS
 from plstm_graph.train.averaging import Averaging
@@ -119,8 +119,8 @@ class Keeper(Checkpoint):
         """The last epoch in a few words; ``label`` is the metric as a reader knows it."""
         if not self.history:
             return ""
-        row, best = self.history[-1], f"best {self.best_score:.3f} at {self.best_epoch + 1}"
-        return f"loss {row['loss']:.3f}  valid {label} {row[self.metric]:.3f}  {best}"
+        row, best = self.history[-1], f"best {rounded(self.best_score, 3)} at {self.best_epoch + 1}"
+        return f"loss {rounded(row['loss'], 3)}  valid {label} {rounded(row[self.metric], 3)}  {best}"
 
     def _improved(self, value: float) -> bool:
         if self.best_epoch < 0 or self.best_score != self.best_score:  # nothing yet, or NaN

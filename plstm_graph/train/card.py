@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from plstm_graph.errors import rounded
 from plstm_graph.tasks import METRICS
 
 
@@ -62,4 +63,4 @@ def _targets(found: Mapping[str, Any], label: str) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    return "not defined" if value is None or value != value else f"{value:.3f}"
+    return "not defined" if value is None or value != value else rounded(value, 3)

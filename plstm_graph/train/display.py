@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from plstm_graph.errors import rounded
 from plstm_graph.train import results
 from plstm_graph.train.callbacks import progress_console
 from plstm_graph.train.pool import Failure, Row, Status
@@ -31,8 +32,8 @@ def summary_table(summary: Mapping[str, Any]) -> Any:
     table = Table(*heads, title=title, title_justify="left", box=None, pad_edge=False)
     if runs:
         for name, test in summary["test"].items():
-            cells = (f"{part['mean']:.4f} ± {part['deviation']:.4f}" for part in (summary["valid"][name], test))
-            between = f"{test['error_repeats']:.4f}" if test["repeats"] > 1 else "-"
+            cells = (_plus_minus(part) for part in (summary["valid"][name], test))
+            between = rounded(test["error_repeats"], beside=test["mean"]) if test["repeats"] > 1 else "-"
             table.add_row(name + (" (chosen by)" if name == summary["metric"] else ""), *cells, between)
         size = f"{summary['parameters']:,} parameters; " if summary["parameters"] else ""
         table.caption = (
@@ -43,12 +44,17 @@ def summary_table(summary: Mapping[str, Any]) -> Any:
     return table
 
 
+def _plus_minus(part: Mapping[str, float]) -> str:
+    mean = part["mean"]
+    return f"{rounded(mean)} ± {rounded(part['deviation'], beside=mean)}"
+
+
 def ending(row: Row | Failure) -> str:
     """How a run of a series ended."""
     if isinstance(row, Failure):
         return failed_because(row)
     valid, test = (results.number(row[part][row["metric"]]) for part in ("valid", "test"))
-    return f"{row['metric']} valid {valid:.4f} test {test:.4f} ({lasted(row['minutes'])})"
+    return f"{row['metric']} valid {rounded(valid)} test {rounded(test)} ({lasted(row['minutes'])})"
 
 
 def failed_because(failure: Failure) -> str:

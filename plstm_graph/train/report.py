@@ -11,7 +11,7 @@ from torch import Tensor
 
 from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.draw import answers, curves
-from plstm_graph.errors import listed
+from plstm_graph.errors import listed, rounded
 from plstm_graph.grid import DIRECTIONS
 from plstm_graph.io.waiting import named
 from plstm_graph.models.patches_read import patches_read, reads_along_directions
@@ -201,7 +201,7 @@ def _write(run: Run, out: Path, found: Found, content: dict[str, Any]) -> None:
     own = {name: found[name] for name in run.split}
     arrays = {name: (prediction.numpy(), target.numpy()) for name, (prediction, target) in own.items() if len(target)}
     part = "test" if "test" in arrays else "valid"
-    note = f"{run.dataset.name}: {part} {label} {content[part][task.metric]:.3f}"
+    note = f"{run.dataset.name}: {part} {label} {rounded(content[part][task.metric], 3)}"
     if task.picture:
         getattr(answers, task.picture)(arrays, out / f"{task.picture}.png", targets=task.targets, note=note)
     if reads_along_directions(run.learner.model) and len(run.parts["test"]):

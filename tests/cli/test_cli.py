@@ -326,6 +326,26 @@ def test_evaluate(run: Path, tmp_path: Path, invoke: Invoke) -> None:
     one_line(invoke("evaluate", "--checkpoint", run, *words), "number of outputs 2 instead of 1")
 
 
+def test_scores_in_small_units_are_told(tmp_path: Path, invoke: Invoke) -> None:
+    """Concentrations in mol/l: an RMSE of 0.0000 would read as a perfect model."""
+    rows = [f"{text},{len(text)}e-7" for text in molecules()]
+    (tmp_path / "molar.csv").write_text("\n".join(["smiles,y", *rows]))
+    run = tmp_path / "run"
+    words = ["--data", tmp_path / "molar.csv", "--targets", "y", "--metric", "rmse", "--seeds", "0-1", "--out", run]
+    trained = invoke("train", *words, *SMALL)
+    assert trained.exit_code == 0, trained.output
+    first = run / "seed-0"
+    texts = [trained.stdout, trained.stderr, (first / "card.md").read_text()]
+    for words in (["evaluate"], ["explain", "--smiles", "CCO"]):
+        texts.append(invoke(*words, "--checkpoint", first).stdout)
+    for page in (run, first):
+        assert invoke("report", page).exit_code == 0
+        texts.append(re.sub("<svg.*?</svg>", "", (page / "report.html").read_text(), flags=re.S))
+    for text in texts:
+        assert re.search(r"\d(e[-−]0[678]|\.0000\d+)\b", text), text[:2000]
+        assert not re.search(r"(?<![\d.])0\.0000?(?![\d])", text), text
+
+
 def test_evaluate_on_other_data(run: Path, tmp_path: Path, invoke: Invoke) -> None:
     path = write_csv(tmp_path / "other.csv", count=16)
     path.write_text(path.read_text() + "C1CC,1,2\n")
@@ -566,6 +586,7 @@ def test_export(run: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.M
         return {"inputs": {"x": "int64 [graphs, nodes, features]"}}
 
     one_line(invoke("export", "--checkpoint", tmp_path, "--out", tmp_path / "m.pt2"), "best.ckpt")
+    one_line(invoke("export", "--checkpoint", run, "--out", tmp_path / "m.onnx"), "not ONNX; name it .pt2")
     monkeypatch.setattr("plstm_graph.train.portable.export", spy)
     found = invoke("export", "--checkpoint", run, "--out", tmp_path / "m.pt2")
     assert found.exit_code == 0, found.output

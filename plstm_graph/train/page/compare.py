@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from plstm_graph.draw import answers, curves
-from plstm_graph.errors import ConfigError, count
+from plstm_graph.errors import ConfigError, count, rounded
 from plstm_graph.tasks import METRICS
 from plstm_graph.train import analysis
 from plstm_graph.train.page.entries import Entry, matched, test_share
@@ -138,7 +138,7 @@ def _results(finished: Sequence[Entry], metric: str) -> Section:
             spread = bounds(interval)
             dots.append((entry.name, *interval, []))
         else:
-            spread = fixed(test.error) if test else "–"
+            spread = rounded(test.error, beside=test.mean) if test else "–"
             values = [float(m["test"][metric]) for m in entry.metrics() if m["test"][metric] is not None]
             if test:
                 dots.append((entry.name, test.mean, test.mean - test.deviation, test.mean + test.deviation, values))
@@ -157,7 +157,7 @@ def _results(finished: Sequence[Entry], metric: str) -> Section:
     dots = [row for row in dots if np.isfinite(row[1])]
     if dots:
         what = f"test {label}" + ("" if alone else ": runs, and mean ± standard deviation")
-        alt = f"{what}: " + ", ".join(f"{name} {value:.3f}" for name, value, *_ in dots)
+        alt = f"{what}: " + ", ".join(f"{name} {fixed(value, 3)}" for name, value, *_ in dots)
         caption = "" if alone else "A small dot is a run; the large one their mean, with one standard deviation."
         section.figures.append(
             figure(answers.intervals, dots, panels=True, alt=alt, caption=caption, label=f"test {label}")

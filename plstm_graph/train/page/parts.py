@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from plstm_graph.errors import rounded
 from plstm_graph.train.analysis import Interval, Score
 
 
@@ -118,20 +119,21 @@ def number(value: Any) -> str:
 
 
 def fixed(value: float | None, digits: int = 4) -> str:
-    """A number of a column in which all have as many digits."""
-    return "–" if value is None or not math.isfinite(value) else _minus(f"{value:.{digits}f}")
+    """A number of a column in which all have as many digits, unless nothing would be left of it."""
+    return "–" if value is None or not math.isfinite(value) else _minus(rounded(value, digits))
 
 
 def signed(value: float | None, digits: int = 4) -> str:
     """A difference, with its sign."""
-    return "–" if value is None or not math.isfinite(value) else _minus(f"{value:+.{digits}f}")
+    return "–" if value is None or not math.isfinite(value) else _minus(f"{'' if value < 0 else '+'}{rounded(value, digits)}")
 
 
 def plus_minus(score: Score | None, digits: int = 4) -> str:
     """Mean ± unbiased standard deviation; the value alone for a single run."""
     if score is None:
         return "–"
-    return fixed(score.mean, digits) + (f" ± {fixed(score.deviation, digits)}" if score.runs > 1 else "")
+    spread = f" ± {_minus(rounded(score.deviation, digits, score.mean))}" if score.runs > 1 else ""
+    return fixed(score.mean, digits) + spread
 
 
 def ranges(numbers: Sequence[int]) -> str:

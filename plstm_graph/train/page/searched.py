@@ -39,7 +39,7 @@ def searched(folder: Path) -> Section | None:
         best = complete[0]
         alt = (
             f"Valid {metric.label} of {len(known)} trials in their order, and the best so far: in the end "
-            f"{best['valid']:.3f} of trial {best['trial']}"
+            f"{fixed(best['valid'], 3)} of trial {best['trial']}"
         )
         words = {"label": metric.label, "higher": metric.higher_is_better}
         caption = "A triangle is a trial that is further behind than the axis goes."

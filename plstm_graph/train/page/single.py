@@ -99,7 +99,7 @@ def _training(record: Record) -> Section:
     label = METRICS[metric].label
     alt = f"Line charts over {count(len(record.history), 'epoch')}: loss of train and valid; {label} of valid"
     if best >= 0:
-        alt += f", best at epoch {best + 1} with {record.history[best][f'valid_{metric}']:.3f}"
+        alt += f", best at epoch {best + 1} with {fixed(record.history[best][f'valid_{metric}'], 3)}"
     caption = f"Loss after the last epoch: train {last['loss']:.4g}, valid {last['valid_loss']:.4g}."
     marks = {"metric": metric, "label": label, "best_epoch": best}
     return Section(

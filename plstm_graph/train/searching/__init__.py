@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 
-from plstm_graph.errors import ConfigError
+from plstm_graph.errors import ConfigError, rounded
 from plstm_graph.train import results, shared
 from plstm_graph.train.config import TrainConfig, anywhere, override
 from plstm_graph.train.display import Display, failed_because
@@ -114,5 +114,5 @@ def _ending(row: Row | Failure, rows: list[Row]) -> str:
         return f"failed: {row['reason']} ({words(row['values'])})"
     stopped = f" stopped after epoch {row['epochs']}" if row["state"] == "pruned" else ""
     best = best_row(rows)
-    so_far = f"; best {best['valid']:.4f} of trial {best['trial']}" if best else ""
-    return f"{row['metric']} valid {row['valid']:.4f}{stopped} ({row['seconds']:.0f} s){so_far}; {words(row['values'])}"
+    so_far = f"; best {rounded(best['valid'])} of trial {best['trial']}" if best else ""
+    return f"{row['metric']} valid {rounded(row['valid'])}{stopped} ({row['seconds']:.0f} s){so_far}; {words(row['values'])}"
