@@ -17,6 +17,7 @@ from boards import board, sets_board
 from plan import read_plan, stored
 from plot import draw
 from tables import (
+    blends_table,
     data_table,
     devices_table,
     explanations_table,
@@ -56,6 +57,7 @@ GROUPS = (
     "chain",
 )
 OTHERS = {
+    "blends": blends_table,
     "notes": notes_table,
     "gpu_suite": suite_table,
     "environments": suite_table,

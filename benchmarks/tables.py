@@ -157,6 +157,19 @@ def rounding_table(rows: list[Row]) -> str:
     return "\n\n".join([table(lines), made_by(rows[-1:])]) if rows else "No rows yet."
 
 
+def blends_table(rows: list[Row]) -> str:
+    """Blends of finished runs, means over seeds."""
+    names = list(dict.fromkeys(row["blend"] for row in rows))
+    lines = [["blend", "data", "members", "valid", "test", "std", "seeds"], ["---"] * 2 + ["---:"] * 5]
+    for name in names:
+        own = [row for row in rows if row["blend"] == name]
+        valid, test = ([row[part][row["metric"]] for row in own] for part in ("valid", "test"))
+        spread = f"{statistics.stdev(test):.4f}" if len(test) > 1 else "-"
+        means = [f"{statistics.fmean(values):.4f}" for values in (valid, test)]
+        lines.append([name, own[0]["data"], str(len(own[0]["members"])), *means, spread, str(len(own))])
+    return "\n\n".join([table(lines), made_by(rows)]) if rows else "No runs yet."
+
+
 def devices_table(rows: list[Row]) -> str:
     """What several devices are worth, and whether they train as one does."""
     lines = [["what", "data", "devices", "result"], ["---", "---", "---:", "---"]]
