@@ -75,7 +75,7 @@ def count(number: int, what: str) -> str:
 
 
 def rounded(value: float, places: int = 4, beside: float | None = None) -> str:
-    """A score with so many decimals, or three figures where these would leave less than one: an error in mol/l is not 0.
+    """A score with so many decimals; three figures where these leave less than one: an error in mol/l is not 0.
 
     Args:
         value: to be written.

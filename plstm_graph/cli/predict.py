@@ -177,10 +177,8 @@ def evaluate(
     for name, value in found.items():
         say(f"{name:10} {rounded(value)}" if isinstance(value, float) else f"{name:10} {value}", out)
     if ends:
-        say(
-            f"{ends['metric']} lies between {rounded(ends['low'])} and {rounded(ends['high'])} (bootstrap, {ends['level']:.0%})",
-            out,
-        )
+        low, high = rounded(ends["low"]), rounded(ends["high"])
+        say(f"{ends['metric']} lies between {low} and {high} (bootstrap, {ends['level']:.0%})", out)
     for target, scores in thresholds.items():
         what = "  ".join(f"{name} {rounded(value)}" for name, value in scores.items() if name != "threshold")
         say(f"{target}: yes above {rounded(scores['threshold'])}, as validation chose: {what}", out)

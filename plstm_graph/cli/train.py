@@ -224,7 +224,8 @@ def _search_summary(out: str) -> None:
 
     rows = read_lines(Path(out) / SEARCH / TRIALS)
     if best := best_row(rows):
-        what = f"trial {best['trial']} of {len(rows)} was the best on validation ({best['metric']} {rounded(best['valid'])})"
+        score = f"{best['metric']} {rounded(best['valid'])}"
+        what = f"trial {best['trial']} of {len(rows)} was the best on validation ({score})"
         typer.echo(f"{what}: {words(best['values'])}")
 
 

@@ -36,17 +36,16 @@ def summary_table(summary: Mapping[str, Any]) -> Any:
             between = rounded(test["error_repeats"], beside=test["mean"]) if test["repeats"] > 1 else "-"
             table.add_row(name + (" (chosen by)" if name == summary["metric"] else ""), *cells, between)
         size = f"{summary['parameters']:,} parameters; " if summary["parameters"] else ""
-        table.caption = (
-            f"± is the unbiased standard deviation over {runs} runs, s.e. the standard error of the mean over seeds\n"
-            f"{size}{lasted(summary['minutes'] / runs)} of training a run"
-        )
+        words = f"± is the unbiased standard deviation over {runs} runs, s.e. the standard error of the mean over seeds"
+        trained = f"{size}{lasted(summary['minutes'] / runs)} of training a run"
+        table.caption = f"{words}\n{trained}" if runs > 1 else trained
         table.caption_justify = "left"
     return table
 
 
 def _plus_minus(part: Mapping[str, float]) -> str:
-    mean = part["mean"]
-    return f"{rounded(mean)} ± {rounded(part['deviation'], beside=mean)}"
+    mean, deviation = part["mean"], part["deviation"]
+    return rounded(mean) + (f" ± {rounded(deviation, beside=mean)}" if deviation == deviation else "")
 
 
 def ending(row: Row | Failure) -> str:

@@ -281,6 +281,7 @@ def test_failures_are_named_at_the_end(tmp_path: Path) -> None:
     found = invoke("--data", data, "--targets", "y", "--out", out, *SMALL, "--folds", "0-1", "--split", "random")
     assert found.exit_code == 1
     assert "1 run, 1 failed" in found.stdout
+    assert "±" not in found.stdout
     reason = "fold-1_seed-0: ConfigError: fold 1 was asked for, but the random split has no folds"
     assert f"failed: {reason}" in found.stderr
     assert f"plstm-graph train --resume --out {out}" in found.stdout

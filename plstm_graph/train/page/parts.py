@@ -125,7 +125,8 @@ def fixed(value: float | None, digits: int = 4) -> str:
 
 def signed(value: float | None, digits: int = 4) -> str:
     """A difference, with its sign."""
-    return "–" if value is None or not math.isfinite(value) else _minus(f"{'' if value < 0 else '+'}{rounded(value, digits)}")
+    text = fixed(value, digits)
+    return text if text[0] in "–−" else f"+{text}"
 
 
 def plus_minus(score: Score | None, digits: int = 4) -> str:

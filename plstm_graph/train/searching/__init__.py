@@ -115,4 +115,5 @@ def _ending(row: Row | Failure, rows: list[Row]) -> str:
     stopped = f" stopped after epoch {row['epochs']}" if row["state"] == "pruned" else ""
     best = best_row(rows)
     so_far = f"; best {rounded(best['valid'])} of trial {best['trial']}" if best else ""
-    return f"{row['metric']} valid {rounded(row['valid'])}{stopped} ({row['seconds']:.0f} s){so_far}; {words(row['values'])}"
+    score = f"{row['metric']} valid {rounded(row['valid'])}"
+    return f"{score}{stopped} ({row['seconds']:.0f} s){so_far}; {words(row['values'])}"
