@@ -200,7 +200,10 @@ def _sized(config: TrainConfig, dataset: AnyDataset) -> TrainConfig:
     """With the width that the budget allows, if there is one; a forest has no parameters to count."""
     if not config.budget or architecture(config.model.model).fitted:
         return config
-    return replace(config, model=fit_width(dataset.features, dataset.task.num_outputs, config.model, config.budget))
+    model = fit_width(dataset.features, dataset.task.num_outputs, config.model, config.budget)
+    if model.heads != (asked := vars(config.model)["heads"]):
+        log.warning(f"{model.heads} heads, not {asked}, whose widths miss the budget of {config.budget}")
+    return replace(config, model=model)
 
 
 def _begin(run: Run, trainer: pl.Trainer, again: bool = False) -> None:

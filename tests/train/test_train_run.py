@@ -335,6 +335,14 @@ def test_short_epochs_do_not_wait_for_the_disk_but_the_last_one(
     assert any(name in synced for name in ("best.ckpt", *(name for name in synced if name.startswith(".best."))))
 
 
+def test_heads_that_a_budget_halves_are_announced(tmp_path, caplog) -> None:
+    train(small_config(budget="11k", model_heads=8, epochs=1, out=tmp_path / "run"), small_dataset(tmp_path))
+    assert "4 heads, not 8, whose widths miss the budget of 11k" in caplog.text
+    caplog.clear()
+    train(small_config(budget="11k", model_heads=4, epochs=1), small_dataset(tmp_path))
+    assert "heads" not in caplog.text
+
+
 def test_repeated_molecules_are_announced(tmp_path, caplog) -> None:
     """But for a published split, which is what it is."""
     config = small_config(epochs=1)
