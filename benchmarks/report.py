@@ -34,7 +34,7 @@ from tables import (
 from which_form import KINDS, forms_table
 
 from plstm_graph.errors import ConfigError, unknown
-from plstm_graph.io.files import atomic_write
+from plstm_graph.io.files import write_text
 
 PAGES = (
     records.ROOT / "docs" / "recipes.md",
@@ -161,8 +161,7 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         stale.append(path.name)
         if not options.check:
-            with atomic_write(path) as temp:
-                temp.write_text(filled, encoding="utf-8")
+            write_text(path, filled)
     print(f"{'stale' if options.check else 'written'}: {', '.join(stale)}" if stale else "all tables are current")
     return 1 if stale and options.check else 0
 

@@ -120,6 +120,12 @@ def atomic_write(path: str | os.PathLike[str], *, durable: bool = True) -> Itera
             raise OSError(met.errno, met.strerror, str(target)) from error  # a full disk names no file, others the temp
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Text in UTF-8, whole or not at all."""
+    with atomic_write(path) as temp:
+        temp.write_text(text, encoding="utf-8")
+
+
 def is_stdout(path: str | os.PathLike[str]) -> bool:
     """Whether what is written to ``path`` comes out where this process prints."""
     found = _status(path)

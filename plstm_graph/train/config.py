@@ -14,7 +14,7 @@ from plstm_graph.config.models import RENAMED, AnyConfig, ModelConfig
 from plstm_graph.config.names import AIG_PREFIX, DESCRIPTORS, placed
 from plstm_graph.config.typed import convert
 from plstm_graph.errors import ConfigError, missing_extra, unknown
-from plstm_graph.io.files import atomic_write, expanded
+from plstm_graph.io.files import expanded, write_text
 
 MAX_SEED = 2**32 - 1  # numpy's
 
@@ -218,8 +218,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 def write_toml(config: TrainConfig, path: str | Path) -> None:
     """Writes the config where ``--config`` and ``--resume`` read it."""
-    with atomic_write(path) as temp:
-        temp.write_text(toml(to_dict(config)), encoding="utf-8")
+    write_text(path, toml(to_dict(config)))
 
 
 def toml(values: Mapping[str, Any]) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from pytorch_lightning.profilers import SimpleProfiler
 
-from plstm_graph.train.results import PROFILE, write_text
+from plstm_graph.io.files import write_text
+from plstm_graph.train.results import PROFILE
 
 STARTING, READING, FEATURISING, MAKING = "starting", "reading", "featurising", "making"
 WAKING, TRYING, SCORING = "waking", "trying", "scoring"

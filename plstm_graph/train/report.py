@@ -13,6 +13,7 @@ from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.draw import answers, curves
 from plstm_graph.errors import listed, rounded
 from plstm_graph.grid import DIRECTIONS
+from plstm_graph.io.files import write_text
 from plstm_graph.io.waiting import named
 from plstm_graph.models.patches_read import patches_read, reads_along_directions
 from plstm_graph.tasks import Task
@@ -207,7 +208,7 @@ def _write(run: Run, out: Path, found: Found, content: dict[str, Any]) -> None:
     if reads_along_directions(run.learner.model) and len(run.parts["test"]):
         _draw_patches(run, found["test"], out / results.PATCHES)
     results.write_rows(out / results.PREDICTIONS, _columns(run), _rows(run, own))
-    results.write_text(out / results.CARD, card(content, run.config.model.model))
+    write_text(out / results.CARD, card(content, run.config.model.model))
     results.write_json(out / results.SCORES, content)
 
 

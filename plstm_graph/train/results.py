@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plstm_graph.errors import ConfigError
-from plstm_graph.io.files import TABBED, atomic_write, check_target, kind, remove_stale
+from plstm_graph.io.files import TABBED, atomic_write, check_target, kind, remove_stale, write_text
 from plstm_graph.train.config import TrainConfig, differences, from_dict, read_toml, write_toml
 from plstm_graph.train.owner import is_owner_file
 
@@ -115,14 +115,7 @@ def last_checkpoint(out: str | Path) -> Path | None:
 
 def write_json(path: str | PathLike[str], content: Mapping[str, Any]) -> None:
     """JSON without NaN (null instead), whole or not at all."""
-    with atomic_write(path) as temp:
-        temp.write_text(json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def write_text(path: str | PathLike[str], text: str) -> None:
-    """Text in UTF-8, whole or not at all."""
-    with atomic_write(path) as temp:
-        temp.write_text(text, encoding="utf-8")
+    write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: str | PathLike[str]) -> Any:
@@ -145,8 +138,7 @@ def append_line(path: str | PathLike[str], row: Mapping[str, Any]) -> None:
 
 def write_lines(path: str | PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """A row a line, whole or not at all."""
-    with atomic_write(path) as temp:
-        temp.write_text("".join(json.dumps(_finite(row), ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    write_text(path, "".join(json.dumps(_finite(row), ensure_ascii=False) + "\n" for row in rows))
 
 
 def read_lines(path: str | PathLike[str]) -> list[dict[str, Any]]:

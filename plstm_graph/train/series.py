@@ -9,7 +9,7 @@ from typing import Any
 
 from plstm_graph.data.splits import IN_FOLDS
 from plstm_graph.errors import ConfigError, DataError
-from plstm_graph.io.files import atomic_write
+from plstm_graph.io.files import write_text
 from plstm_graph.io.waiting import watched
 from plstm_graph.train import results, shared
 from plstm_graph.train.analysis import score_runs
@@ -108,16 +108,12 @@ def _train_series(
     seeds, folds = _union(known["seeds"], seeds), _union(known["folds"], folds)
     with shown(progress):
         data_hash = _checked_data(out, config, overwrite)
-    members = [
-        _job(
-            replace(config, devices="1", fold=fold, seed=seed, out=str(_folder(out, config, fold, seed))),
-            data_hash,
-            resume or (seed, fold) not in asked,
-        )
-        for seed in seeds
-        for fold in folds
-    ]
-    members = [replace(run, overwrite=overwrite, command=command) for run in members]
+    members = []
+    for seed, fold in product(seeds, folds):
+        place = _folder(out, config, fold, seed)
+        again = (resume or (seed, fold) not in asked) and (place / results.CONFIG).is_file()  # else it starts anew
+        own = replace(config, devices="1", fold=fold, seed=seed, out=str(place))
+        members.append(Job(own, data_hash, again, overwrite, command))
     runs = [run for run in members if resume or (run.config.seed, run.config.fold) in asked]
     for run in members:
         if run in runs or run.finished:
@@ -185,11 +181,6 @@ def _union(first: Iterable[int], second: Iterable[int]) -> list[int]:
     return list(dict.fromkeys([*first, *second]))
 
 
-def _job(config: TrainConfig, data_hash: str, resume: bool) -> Job:
-    """A run that was never begun starts anew, resumed or not."""
-    return Job(config, data_hash, resume and (Path(str(config.out)) / results.CONFIG).is_file())
-
-
 def _run(job: Job, say: Say) -> Row:
     reporter = Reporter(say, job.config.epochs)
     options: dict[str, Any] = {"resume": job.resume, "overwrite": job.overwrite, "command": job.command}
@@ -234,8 +225,7 @@ def _open(out: Path, config: TrainConfig, series: dict[str, Any], overwrite: boo
     if overwrite:
         for name in (RUN_ROWS, SUMMARY):
             (out / name).unlink(missing_ok=True)
-    with atomic_write(out / SERIES) as temp:
-        temp.write_text(toml({"series": series, **to_dict(config)}), "utf-8")
+    write_text(out / SERIES, toml({"series": series, **to_dict(config)}))
 
 
 def summarise(rows: Sequence[Row], failed: dict[str, str]) -> dict[str, Any]:

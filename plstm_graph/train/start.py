@@ -7,7 +7,7 @@ from typing import Any
 
 from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.errors import ConfigError
-from plstm_graph.io.files import atomic_write
+from plstm_graph.io.files import write_text
 from plstm_graph.train.results import START
 
 
@@ -36,8 +36,7 @@ class Start:
 
     def write(self, out: Path) -> None:
         """Store it in the folder of the run."""
-        with atomic_write(out / START) as temp:
-            temp.write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
+        write_text(out / START, json.dumps(asdict(self)) + "\n")
 
     def check(self, out: str | Path) -> "Start":
         """The start that is stored in ``out``.

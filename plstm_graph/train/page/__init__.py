@@ -9,7 +9,7 @@ from pathlib import Path
 
 from plstm_graph import __version__
 from plstm_graph.errors import PLSTMGraphError, missing_extra
-from plstm_graph.io.files import atomic_write, expanded
+from plstm_graph.io.files import expanded, write_text
 from plstm_graph.train.page.compare import compare
 from plstm_graph.train.page.entries import entries
 from plstm_graph.train.page.parts import Page
@@ -39,8 +39,7 @@ def write_page(folders: Sequence[str | PathLike[str]], out: str | PathLike[str] 
     path = Path(out) if out is not None else (given[0] if len(given) == 1 else Path()) / PAGE
     records = [run for entry in found for run in entry.runs]
     page = single(records[0]) if len(records) == 1 and not found[0].failed else compare(found)
-    with atomic_write(path) as temp:
-        temp.write_text(_html(page), encoding="utf-8")
+    write_text(path, _html(page))
     return path
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from plstm_graph.errors import ConfigError
-from plstm_graph.io.files import atomic_write
+from plstm_graph.io.files import write_text
 from plstm_graph.train import results, shared
 from plstm_graph.train.assembly import asked
 from plstm_graph.train.config import TrainConfig, differences, to_dict, toml
@@ -43,8 +43,7 @@ class Plan:
         """Store it, where :func:`~plstm_graph.train.folders.stored_search` reads it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         own = {"trials": self.trials, "data_hash": self.data_hash, "space": plain(self.space), **self.series}
-        with atomic_write(self.folder / SEARCH_CONFIG) as temp:
-            temp.write_text(toml({"search": own, **to_dict(self.config)}), encoding="utf-8")
+        write_text(self.folder / SEARCH_CONFIG, toml({"search": own, **to_dict(self.config)}))
 
 
 def begun(
