@@ -50,9 +50,9 @@ def nci(count: int) -> list[str]:
         raise DataError(f"this rdkit does not carry {path.name} ({error}); install its wheel from PyPI") from error
 
 
-def planted(smiles: Iterable[str], group: str, largest: int = 40) -> GraphDataset:
-    """A regression of how many groups a molecule has; molecules of 2 to ``largest`` atoms."""
-    graphs = [graph for _, graph in read_molecules(smiles)[0] if 2 <= graph.num_nodes <= largest]
+def planted(smiles: Iterable[str], group: str) -> GraphDataset:
+    """A regression of how many groups a molecule has; molecules of 2 to 40 atoms."""
+    graphs = [graph for _, graph in read_molecules(smiles)[0] if 2 <= graph.num_nodes <= 40]
     for graph in graphs:
         graph.y = torch.tensor([[float(len(GROUPS[group](graph)))]])
     return GraphDataset(group, graphs, Regression(("count",), "mae"), MOLECULE, [], "random")

@@ -139,9 +139,9 @@ def operator_floor(dag: LineDAG, heads: int, keys: int, values: int, itemsize: i
     return (vectors + gates) * itemsize, f"({vectors:,} + {gates:,}) numbers of {itemsize} bytes"
 
 
-def bandwidth(device: str = "cpu", megabytes: int = 256) -> float:
+def bandwidth(device: str) -> float:
     """Bytes a second that a plain copy moves here (reads and writes both counted), beyond any cache."""
-    source = torch.zeros(megabytes * 2**18 * (8 if device.startswith("cuda") else 1), device=device)
+    source = torch.zeros(2**26 * (8 if device.startswith("cuda") else 1), device=device)
     target = torch.empty_like(source)
     times = measure({"copy": Case(lambda _: target.copy_(source))}, device, rounds=5)["copy"]
     return 2 * source.numel() * source.element_size() / statistics.median(times)

@@ -172,7 +172,7 @@ def _too_slow_to_compile(leaves: Leaves, mode: str) -> frozenset[str]:
 
 
 @cache
-def _image_errors(device: str, shape: Shape, without: frozenset[str] = frozenset()) -> dict[str, float]:
+def _image_errors(device: str, shape: Shape, without: frozenset[str]) -> dict[str, float]:
     """Errors of the forms that run on a device; most images are looked at by a piece of one size."""
     names = _names([form for form in FORMS if form not in without], device.startswith("cuda"))
     return _check(names, partial(_run_image, shape.mode), _leaves(device, shape), shape.mode)

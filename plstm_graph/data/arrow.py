@@ -166,7 +166,7 @@ def _stamps(device: torch.device) -> tuple[Tensor, Tensor]:
     return tuple(torch.from_numpy(np.stack(table)).to(device) for table in (lines, discs))  # type: ignore[return-value]
 
 
-def normalised(black: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def normalised(black: Tensor) -> Tensor:
     """Black on white as a network reads it: three equal channels, ImageNet's mean and deviation removed.
 
     Args:
@@ -175,7 +175,7 @@ def normalised(black: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     Returns:
         [n, 3, size, size]
     """
-    white = (~black).to(dtype)
+    white = (~black).float()
     return torch.stack([(white - mean) / deviation for mean, deviation in zip(MEAN, DEVIATION, strict=True)], 1)
 
 

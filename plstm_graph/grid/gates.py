@@ -113,9 +113,9 @@ class ChainGates(NamedTuple):
         return ChainGates(self.source[..., 0], self.transition[..., 0, 0], self.mark[..., 0], self.direct)
 
 
-def flip(x: Tensor, axes: Sequence[int], rows: int = 2) -> Tensor:
-    """``x`` flipped along axes of (Y, X), as ``DIRECTIONS`` has them; Y is axis ``rows`` of ``x``, X the next."""
-    return x.flip([rows + 2 + axis for axis in axes]) if axes else x
+def flip(x: Tensor, axes: Sequence[int]) -> Tensor:
+    """``x`` flipped along axes of (Y, X), as ``DIRECTIONS`` has them; Y is axis 2 of ``x``, X the next."""
+    return x.flip([4 + axis for axis in axes]) if axes else x
 
 
 def p_gates(source: Tensor, angle: Tensor, decay: Tensor, mark: Tensor, direct: Tensor) -> GridGates:

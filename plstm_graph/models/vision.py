@@ -35,8 +35,8 @@ class VisionModel(nn.Module):
 
     Args:
         num_classes: outputs.
+        mixers: what mixes the patches, [B, Y, X, width] -> [B, Y, X, width]; a block each.
         width: of a patch's vector.
-        layers: blocks.
         image_size: height and width of the images, or one number for both; other sizes may come later, the positions
             are then resized.
         patch_size: side of a patch; images must be multiples of it.

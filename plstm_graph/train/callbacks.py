@@ -21,7 +21,7 @@ from plstm_graph.train.averaging import Averaging
 from plstm_graph.train.data import mixed_seed
 from plstm_graph.train.owner import Owner
 from plstm_graph.train.pool import Say, Status
-from plstm_graph.train.progress import progress_console
+from plstm_graph.train.progress import EVERY_S, progress_console
 from plstm_graph.train.results import HISTORY, write_rows
 
 State = dict[str, Tensor]
@@ -184,12 +184,11 @@ class Bar(ProgressBar):
     Args:
         keeper: where the numbers come from.
         label: the metric as a reader knows it.
-        every: seconds between lines when the output is not a terminal.
     """
 
-    def __init__(self, keeper: Keeper, label: str, every: float = 10.0) -> None:
+    def __init__(self, keeper: Keeper, label: str) -> None:
         super().__init__()
-        self.keeper, self.label, self.every = keeper, label, every
+        self.keeper, self.label = keeper, label
         self._progress: Any = None
         self._task: Any = None
         self._said = 0.0
@@ -229,7 +228,7 @@ class Bar(ProgressBar):
             self._progress.update(self._task, description="validating")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._enabled and not self._progress and self.keeper.history and time.monotonic() - self._said > self.every:
+        if self._enabled and not self._progress and self.keeper.history and time.monotonic() - self._said > EVERY_S:
             self._said = time.monotonic()
             print(f"epoch {len(self.keeper.history)}/{trainer.max_epochs}  {self._numbers()}", file=sys.stderr)
 
