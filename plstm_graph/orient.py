@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,9 +26,12 @@ def whole_columns(edge_index: Tensor) -> Tensor:
         raise ShapeError(
             f"edge_index must be an integer tensor [2, M], got {edge_index.dtype} {list(edge_index.shape)}"
         )
-    if hasattr(edge_index, "as_tensor"):  # PyG's EdgeIndex
-        edge_index = edge_index.as_tensor()
-    return edge_index.detach().long()
+    return bare(edge_index).detach().long()
+
+
+def bare(tensor: Any) -> Any:
+    """Of PyG's EdgeIndex the tensor."""
+    return tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
 
 
 def span_of(columns: Tensor) -> Tensor:

@@ -48,15 +48,10 @@ def predict(
 
     With --input - and --out - the model stays: a SMILES a line on stdin is answered by a row on stdout at once.
     """
-    from plstm_graph.train.folders import check_checkpoint
-
     if RESIDENT in (str(input), str(out)):
         _answer_lines(checkpoint, input, out, device, descriptors or ())
         return
-    check_places(out, inputs=[input, checkpoint], table=True)
-    if not input.exists():
-        raise DataError(f"there is no file {input}")
-    check_checkpoint(checkpoint)
+    _check_files(checkpoint, input, out)
 
     with quick_start():
         import torch
@@ -82,6 +77,16 @@ def predict(
     more = f", {far} unlike the training (see column {UNLIKE})" if far else ""
     none = f"{len(found.rejected)} without a prediction (see column error)"
     say(f"{count(len(found.smiles), 'row')}, {none}{more}; wrote {out}", out)
+
+
+def _check_files(checkpoint: str, input: Path, out: Path) -> None:
+    """What can be told before anything heavy is imported."""
+    from plstm_graph.train.folders import check_checkpoint
+
+    check_places(out, inputs=[input, checkpoint], table=True)
+    if not input.exists():
+        raise DataError(f"there is no file {input}")
+    check_checkpoint(checkpoint)
 
 
 def _answer_lines(checkpoint: str, input: Path, out: Path, device: str, descriptors: Sequence[str]) -> None:
@@ -116,12 +121,7 @@ def embed(
     debug: Debug = False,
 ) -> None:
     """Write learned fingerprints of molecules: what the last layers of a network read, a column a channel."""
-    from plstm_graph.train.folders import check_checkpoint
-
-    check_places(out, inputs=[input, checkpoint], table=True)
-    if not input.exists():
-        raise DataError(f"there is no file {input}")
-    check_checkpoint(checkpoint)
+    _check_files(checkpoint, input, out)
 
     from plstm_graph.data.tables import read_rows
     from plstm_graph.train import embed as run

@@ -106,16 +106,16 @@ def _load(
     given |= {"split_column": split_column, "censored": censored}
     if info is not None and "featuriser" in info.options and featuriser:
         info = replace(info, options=info.options | {"featuriser": given.pop("featuriser")})
+    path, circuits_in = expanded(name), name.startswith(AIG_PREFIX)
     wrong = [option for option, value in given.items() if value]
-    if info is not None or name.startswith(AIG_PREFIX):
-        if wrong:
-            own = info.name if info else name
-            raise ConfigError(f"{', '.join(wrong)} can only be chosen for a CSV file; {own} brings its own")
-        return info.loader(info, root) if info else aiger.load_folder(name.removeprefix(AIG_PREFIX))
-    path = expanded(name)
+    if wrong and (info is not None or circuits_in or kind(path) == SUFFIX):
+        own = info.name if info else name if circuits_in else path.name
+        raise ConfigError(f"{', '.join(wrong)} can only be chosen for a CSV file; {own} brings its own")
+    if info is not None:
+        return info.loader(info, root)
+    if circuits_in:
+        return aiger.load_folder(name.removeprefix(AIG_PREFIX))
     if kind(path) == SUFFIX:
-        if wrong:
-            raise ConfigError(f"{', '.join(wrong)} can only be chosen for a CSV file; {path.name} brings its own")
         return read_prepared(path)
     if kind(path) in SMI:
         raise DataError(f"{path.name} has no labels to train on; give a CSV file with a SMILES and a target column")

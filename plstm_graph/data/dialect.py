@@ -72,8 +72,7 @@ def read_cells(path: Path) -> tuple[list[list[str]], str]:
     lines: list[list[str]] = []
     with _cells_of_any_length():
         try:
-            for line in _records(text, delimiter):
-                lines.append(line)
+            lines.extend(_records(text, delimiter))  # those before an error stay
         except csv.Error as error:
             where = f"in row {len(lines)} (header not counted)" if lines else "in the header"
             raise DataError(f"{path.name} is not valid CSV: {error}; is a quotation mark left open {where}?") from error

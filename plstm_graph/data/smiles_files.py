@@ -77,7 +77,7 @@ def from_smiles(
     asked: Task,
     name: str,
     *,
-    where: str = "",
+    where: str,
     unusable: Mapping[int, str] | None = None,
     ids: Sequence[str] = (),
     featuriser: str = CIP,
@@ -111,14 +111,13 @@ def from_smiles(
     rejected = sorted(each._replace(id=ids[each.row - 1]) if ids else each for each in rejected)
     if not graphs:
         first = rejected[0]
-        raise DataError(f"{where or name}: none of the {len(texts)} rows can be used; row {first.row}: {first.reason}")
+        raise DataError(f"{where}: none of the {len(texts)} rows can be used; row {first.row}: {first.reason}")
     return GraphDataset(
         name,
         graphs,
         asked,
         MOLECULE,
         rejected,
-        default_split="random",
         featuriser=featuriser,
         rows=rows,
         ids=[ids[row - 1] for row in rows] if ids else [],

@@ -81,7 +81,7 @@ class Table:
         Raises:
             DataError: no such column; a cell that is neither empty nor a number.
         """
-        values, unusable = self._labels(targets, _anything, False)
+        values, unusable = self._labels(targets, lambda _: "", False)
         for row, (name, cell, reason) in sorted(unusable.items()):
             raise DataError(
                 f"{self.path.name}, row {row} (header not counted), column {name!r}: {reason}, got {cell!r}; {REPAIR}"
@@ -175,10 +175,8 @@ class Table:
             raise DataError(f"a target column is named twice: {', '.join(targets)}")
         unusable: dict[int, tuple[str, str, str]] = {}
         columns = [self._numbers(name, unusable, required, bounds) for name in targets]
-        columns += [
-            [_side(cell, x) for cell, x in zip(self.column(n), c, strict=True)]
-            for n, c in zip(targets, columns, strict=True)
-        ] * bounds
+        if bounds:
+            columns += [list(map(_side, self.column(n), c)) for n, c in zip(targets, columns, strict=True)]
         rows = [list(row) for row in zip(*columns, strict=True)]
         for row in unusable:
             rows[row - 1] = [math.nan] * len(columns)
@@ -236,10 +234,6 @@ def _side(cell: str, value: float) -> float:
     if match is None or math.isnan(value):
         return 0.0 if value == value else math.nan
     return 1.0 if match[1][0] in ">≥" or match[1] == "=>" else -1.0
-
-
-def _anything(value: float) -> str:
-    return ""
 
 
 def number(cell: str) -> float | None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from plstm_graph.errors import ShapeError
 from plstm_graph.line_dag.pairs import owners
 from plstm_graph.line_dag.topology import Topology
-from plstm_graph.orient import positions
+from plstm_graph.orient import bare, positions
 
 STALE = (
     "the dag was built from another edge_index: its columns were changed, dropped, added or put into another order "
@@ -106,8 +106,7 @@ def check_columns(lines: Topology, origin: Origin, edge_index: Tensor) -> None:
     On the host it is compared each time. On a GPU it is compared once for each tensor, and nothing waits for the
     result: there what is stale ends the program with a device-side assertion.
     """
-    if hasattr(edge_index, "as_tensor"):  # PyG's EdgeIndex
-        edge_index = edge_index.as_tensor()
+    edge_index = bare(edge_index)
     if edge_index.dim() != 2 or edge_index.size(0) != 2:
         raise ShapeError(f"edge_index must be [2, M], got {list(edge_index.shape)}")
     if edge_index.size(1) != lines.column.numel():

@@ -15,6 +15,7 @@ from plstm_graph.errors import ConfigError
 from plstm_graph.line_dag.dag import LineDAG
 from plstm_graph.line_dag.derived import to_keep
 from plstm_graph.line_dag.pairs import on_the_host
+from plstm_graph.orient import bare
 
 _limit = 4
 
@@ -65,7 +66,7 @@ def shared(
         owner: what the line graph lives no longer than, if not ``edge_index`` itself.
     """
     owner = edge_index if owner is None else owner
-    numbers = [_bare(x) for x in (edge_index, batch) if x is not None]
+    numbers = [bare(x) for x in (edge_index, batch) if x is not None]
     if not (_limit and isinstance(order, str) and all(map(_plain, numbers))):
         return LineDAG.from_edge_index(edge_index, num_nodes, order=order, batch=batch)
     key = (num_nodes, order, _stream(edge_index), *((x.shape, x.dtype, x.device) for x in numbers))
@@ -82,11 +83,6 @@ def shared(
     _kept[name] = _Kept(key, copies, dag, weakref.ref(owner, lambda gone: _forget(name, gone)))
     _drop_old()
     return dag
-
-
-def _bare(tensor: Any) -> Any:
-    """Of PyG's EdgeIndex the tensor."""
-    return tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
 
 
 def _plain(tensor: Any) -> bool:

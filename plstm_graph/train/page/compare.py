@@ -284,8 +284,7 @@ def _told(section: Section, found: Mapping[str, Mapping[str, str]], what: str) -
     shared = [(key, cells[0]) for key, cells in rows.items() if len(set(cells)) == 1]
     if differing:
         section.tables.append(Table([what, *found], differing, "What differs", text=range(1, len(found) + 1)))
-    if shared:
-        section.facts = shared
+    section.facts = shared
     return section
 
 
