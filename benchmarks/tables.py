@@ -106,7 +106,7 @@ def explanations_table(rows: list[Row]) -> str:
         scores = [f"{auc[name]:.4f}" for name in ("scores", "node mask", "edge mask")]
         times = [f"{seconds[name]:.2f}" for name in ("explain", "GNNExplainer")]
         lines.append([row["group"], row["model"], f"{row['test']['r2']:.4f}", str(row["explained"]), *scores, *times])
-    return "\n\n".join([table(lines), made_by(rows)]) if rows else "No rows yet."
+    return told(lines, rows)
 
 
 def reliability_table(rows: list[Row]) -> str:
@@ -122,7 +122,7 @@ def reliability_table(rows: list[Row]) -> str:
         count, text = names[row["what"]]
         text = text.format(**row)
         lines.append([text, f"{row[count]:,}", f"{row['seconds'] / 60:.1f}"])
-    return "\n\n".join([table(lines), made_by(rows)]) if rows else "No rows yet."
+    return told(lines, rows)
 
 
 def predicting_table(rows: list[Row]) -> str:
@@ -154,7 +154,7 @@ def rounding_table(rows: list[Row]) -> str:
             sizes = [f"{found['mean']:.4f}", f"{found['largest']:.2f}"]
             shares = [f"{found[name]:.1%}" for name in ("relative", "relative_small", "off_by_a_tenth")]
             lines.append([what, *sizes, *shares])
-    return "\n\n".join([table(lines), made_by(rows[-1:])]) if rows else "No rows yet."
+    return told(lines, rows[-1:])
 
 
 def blends_table(rows: list[Row]) -> str:
@@ -167,7 +167,7 @@ def blends_table(rows: list[Row]) -> str:
         spread = f"{statistics.stdev(test):.4f}" if len(test) > 1 else "-"
         means = [f"{statistics.fmean(values):.4f}" for values in (valid, test)]
         lines.append([name, own[0]["data"], str(len(own[0]["members"])), *means, spread, str(len(own))])
-    return "\n\n".join([table(lines), made_by(rows)]) if rows else "No runs yet."
+    return told(lines, rows, "No runs yet.")
 
 
 def devices_table(rows: list[Row]) -> str:
@@ -188,7 +188,7 @@ def devices_table(rows: list[Row]) -> str:
                 lines.append([f"batches of {case['batch_size']} each{how}", data, str(case["devices"]), text])
         else:
             lines.append(["seeds side by side", data, str(row["seeds"]), f"{row['ratio']:.2f} × the time of one"])
-    return "\n\n".join([table(lines), made_by(rows)]) if rows else "No rows yet."
+    return told(lines, rows)
 
 
 def data_table(rows: list[Row]) -> str:
@@ -198,7 +198,7 @@ def data_table(rows: list[Row]) -> str:
     for row in rows:
         times = (f"{row['batch_ms']:.2f} ms", f"{row['step_ms']:.2f} ms", f"{100 * row['share']:.1f} %")
         lines.append([row["data"], row["name"], str(row["batch_size"]), *times])
-    return "\n\n".join([table(lines), made_by(rows)]) if rows else "No rows yet."
+    return told(lines, rows)
 
 
 def tracking_table(rows: list[Row]) -> str:
@@ -215,7 +215,7 @@ def tracking_table(rows: list[Row]) -> str:
         seconds = statistics.median(row["seconds"] for row in own)
         chance = 1 / math.factorial(things)
         lines.append([f"S{things}", str(states), *shares, f"{chance:.3f}", str(len(own)), f"{seconds:.0f}"])
-    return "\n\n".join([table(lines), made_by(rows)]) if rows else "No rows yet."
+    return told(lines, rows)
 
 
 def reach_table(rows: list[Row]) -> str:
@@ -226,7 +226,7 @@ def reach_table(rows: list[Row]) -> str:
         shares = (f"{100 * row[f'blocks_{blocks}']:.0f} %" for blocks in (1, 2, 4))
         levels = "-" if row["order"] == "one hop" else f"{row['levels']:.1f}"
         lines.append([row["data"], row["order"], levels, *shares])
-    return "\n\n".join([table(lines), made_by(rows)]) if rows else "No rows yet."
+    return told(lines, rows)
 
 
 def notes_table(rows: list[Row]) -> str:
@@ -290,6 +290,11 @@ def _time(ms: float) -> str:
 
 def _ratio(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}" if value < 10 else f"{value:.0f}"
+
+
+def told(lines: Iterable[Sequence[str]], rows: list[Row], none: str = "No rows yet.") -> str:
+    """A table, and below it where its rows were made; ``none`` where there are no rows."""
+    return f"{table(lines)}\n\n{made_by(rows)}" if rows else none
 
 
 def table(lines: Iterable[Sequence[str]]) -> str:

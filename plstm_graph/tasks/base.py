@@ -1,5 +1,6 @@
 """What every kind of task has to say."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, Self
@@ -287,7 +288,7 @@ class Task:
             DataError: labels of one class only, or no spread, or none at all.
         """
         perfect = one_hot(target).float() if self.exclusive else target.nan_to_num()
-        if score(self.metric, perfect, target) != score(self.metric, perfect, target):
+        if math.isnan(score(self.metric, perfect, target)):
             raise DataError(
                 f"{self.rule.label} needs at least two different labels in the {part} split (got {len(target)} rows); "
                 "use another --split, --seed or --metric, or more data if all labels are alike"

@@ -62,7 +62,7 @@ class TrainConfig:
             stored and tested. When not given, the weights themselves are.
         patience: stop after so many epochs without a better validation metric; 0 never stops early.
         compile: run training steps through torch.compile, which takes a C compiler and about a minute.
-        capture: record forward and backward pass as a CUDA graph each, which takes one GPU and seconds at first, and
+        capture: record training steps as CUDA graphs, which takes a GPU for each device and seconds at first, and
             spares most of the time where the host is slower than the GPU, as with molecules; when not given, where
             that is possible, usual and pays (``plstm_graph.train.capture``).
         accelerator, devices, num_nodes, precision: as pytorch-lightning's Trainer takes them.
