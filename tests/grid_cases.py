@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from plstm_graph import Gates, LineDAG, propagate
-from plstm_graph.grid import DIRECTIONS, ChainGates, GridGates, d_gates, general_gates, grid_dag, p_gates
+from plstm_graph.grid import DIRECTIONS, ChainGates, GridGates, chain, d_gates, general_gates, grid_dag, p_gates
 
 KEYS, VALUES = 3, 2
 # Rows and columns: single ones, odd ones, either side longer, beyond a power of two.
@@ -152,6 +152,11 @@ def chain_operator(query: Tensor, key: Tensor, value: Tensor, gates: ChainGates)
     turns = torch.stack([turns, torch.zeros_like(turns)], 6)
     of_grid = GridGates(along(source), turns, along(mark), direct.unsqueeze(2))
     return general_operator(*(x.unsqueeze(2) for x in (query, key, value)), of_grid).squeeze(2)
+
+
+def begun(form: str) -> Callable[..., tuple[Tensor, Tensor]]:
+    """A form of a chain whose state arrives at its first token."""
+    return lambda query, key, value, gates, state: chain(query, key, value, gates, form=form, state=state)
 
 
 def close(got: list[Tensor], want: list[Tensor], tolerance: float = 1e-10) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -51,6 +52,38 @@ def small_config(**values: Any) -> TrainConfig:
     given = {"model." + key.removeprefix("model_") if key.startswith("model_") else key: v for key, v in values.items()}
     small = override(TrainConfig(), SMALL | {f"model.{key}": v for key, v in SMALL_MODEL.items()})
     return override(small, given)
+
+
+def invoke(*words: object) -> Any:
+    """What the command ``train`` does and says."""
+    from typer.testing import CliRunner
+
+    from plstm_graph.cli import app
+
+    return CliRunner().invoke(app, ["train", *map(str, words)])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files of a folder, by their path in it."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def in_a_batch(number: int) -> Callable[[pytest.MonkeyPatch], None]:
+    """Interrupt a training in a step, from 1."""
+    from plstm_graph.train.module import Learner
+
+    def arm(patch: pytest.MonkeyPatch) -> None:
+        step, calls = Learner.training_step, [0]
+
+        def interrupted(self: Learner, *args: Any) -> Any:
+            calls[0] += 1
+            if calls[0] == number:
+                raise KeyboardInterrupt
+            return step(self, *args)
+
+        patch.setattr(Learner, "training_step", interrupted)
+
+    return arm
 
 
 def passes_in_place(passes: nn.Module, inputs: tuple[Tensor, ...], allow_unused_input: bool) -> nn.Module:

@@ -75,8 +75,8 @@ MODELS: dict[str, Architecture] = {
     "gat": Architecture(f"{_BASELINES}:gat_stack", heads=True),
     "gatedgcn": Architecture(f"{_BASELINES}:gatedgcn_stack", uncaptured=_free),
     "gps": Architecture(f"{_BASELINES}:gps", heads=True, padded=False),
-    "dmpnn": Architecture(f"{_BASELINES}:dmpnn"),
-    "lstm-gnn": Architecture(f"{_BASELINES}:lstm_gnn"),
+    "dmpnn": Architecture(f"{_BASELINES}:DMPNN"),
+    "lstm-gnn": Architecture(f"{_BASELINES}:LSTMGNN"),
     "dagnn": Architecture("plstm_graph.models.levels:dagnn", oriented=True, padded=False),
     "dvae": Architecture("plstm_graph.models.levels:dvae", oriented=True, padded=False),
     **{

@@ -121,6 +121,7 @@ class DMPNN(DirectedMessages):
     """
 
     def __init__(self, config: ModelConfig, edge_dim: int | None) -> None:
+        refuse(config, "virtual_node", "jk")
         super().__init__(config.width, edge_dim, config.layers, config.dropout)
         self.norm = norm_layer(config.norm, config.width)
 
@@ -150,6 +151,7 @@ class LSTMGNN(nn.Module):
 
     def __init__(self, config: ModelConfig, edge_dim: int | None) -> None:
         super().__init__()
+        refuse(config, "virtual_node", "jk")
         width, conv = config.width, GINEConv if edge_dim else GINConv
         extra = {"edge_dim": edge_dim} if edge_dim else {}
         self.convs = nn.ModuleList(conv(nn.Linear(width, width), aggr="mean", **extra) for _ in range(config.layers))
@@ -182,18 +184,6 @@ def _stack(conv: str, **fixed: bool) -> Callable[[ModelConfig, int | None], nn.M
 
 gine_stack, gcn_stack, gat_stack, gatedgcn_stack, gps = map(_stack, ("gine", "gcn", "gat", "gatedgcn", "gps"))
 gin_virtual = _stack("gine", virtual_node=True)
-
-
-def dmpnn(config: ModelConfig, edge_dim: int | None) -> nn.Module:
-    """:class:`DMPNN`."""
-    refuse(config, "virtual_node", "jk")
-    return DMPNN(config, edge_dim)
-
-
-def lstm_gnn(config: ModelConfig, edge_dim: int | None) -> nn.Module:
-    """:class:`LSTMGNN`."""
-    refuse(config, "virtual_node", "jk")
-    return LSTMGNN(config, edge_dim)
 
 
 def refuse(config: ModelConfig, *names: str) -> None:

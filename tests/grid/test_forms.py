@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from grid_cases import MAKERS, SIZES, Case, ChainCase, chain_operator, close, general_operator
+from grid_cases import MAKERS, SIZES, Case, ChainCase, begun, chain_operator, close, general_operator
 
 from plstm_graph import propagate
 from plstm_graph.errors import BackendUnavailable
@@ -105,10 +105,6 @@ def check_chain(form, case, run, want):
         close(case.outcome(run), want)
     except BackendUnavailable:
         assert form in ("numba", "triton"), form
-
-
-def begun(form: str):
-    return lambda query, key, value, gates, state: chain(query, key, value, gates, form=form, state=state)
 
 
 @pytest.mark.parametrize("states", [1, 2])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from grid_cases import MAKERS, Case, ChainCase, close
+from grid_cases import MAKERS, Case, ChainCase, begun, close
 
 from plstm_graph.errors import BackendUnavailable
 from plstm_graph.grid import CHAIN_FORMS, chain, image, reference
@@ -12,10 +12,6 @@ pytest.importorskip("numba")
 
 def by_loops(*inputs):
     return image(*inputs, form="numba")
-
-
-def begun(form):
-    return lambda query, key, value, gates, state: chain(query, key, value, gates, form=form, state=state)
 
 
 @pytest.fixture

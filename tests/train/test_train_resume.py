@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import small_config, small_dataset, told, write_csv
+from small_runs import in_a_batch, small_config, small_dataset, told, write_csv
 
 from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.errors import CheckpointError, ConfigError, TimeUp
@@ -69,21 +69,6 @@ def dataset(tmp_path: Path) -> GraphDataset:
 
 
 Interruption = Callable[[pytest.MonkeyPatch], None]
-
-
-def in_a_batch(number: int) -> Interruption:
-    def arm(patch: pytest.MonkeyPatch) -> None:
-        step, calls = Learner.training_step, [0]
-
-        def interrupted(self: Learner, *args: Any) -> Any:
-            calls[0] += 1
-            if calls[0] == number:
-                raise KeyboardInterrupt
-            return step(self, *args)
-
-        patch.setattr(Learner, "training_step", interrupted)
-
-    return arm
 
 
 def between_best_and_last(number: int) -> Interruption:

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import small_config, write_csv
+from small_runs import invoke, small_config, write_csv
 from test_train_page import checked
-from typer.testing import CliRunner
 
-from plstm_graph.cli import app
 from plstm_graph.config.models import ForestConfig
 from plstm_graph.errors import ConfigError, PLSTMGraphError
 from plstm_graph.train import search
@@ -181,10 +179,6 @@ def test_a_space_that_cannot_be(tmp_path: Path, text: str, reason: str) -> None:
 
 
 # ---------------------------------------------------------------------- from the command line
-
-
-def invoke(*words: object) -> Any:
-    return CliRunner().invoke(app, ["train", *map(str, words)])
 
 
 def test_the_command_searches_trains_and_reports(tmp_path: Path) -> None:

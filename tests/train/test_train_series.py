@@ -14,10 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import small_config, told, write_csv
-from typer.testing import CliRunner
+from small_runs import contents, invoke, small_config, told, write_csv
 
-from plstm_graph.cli import app
 from plstm_graph.errors import ConfigError
 from plstm_graph.train import series, shared, train, train_series
 from plstm_graph.train.analysis import score_runs
@@ -148,10 +146,6 @@ def test_other_options_are_named_on_resuming(config: TrainConfig) -> None:
     assert len(read_lines(Path(config.out) / "runs.jsonl")) == 1
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def test_more_seeds_join_a_series_and_other_settings_do_not(config: TrainConfig) -> None:
     out = Path(config.out)
     train_series(config, seeds=[0, 1])
@@ -249,10 +243,6 @@ def test_lines_are_whole_or_left_out(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 # ---------------------------------------------------------------------- the command line
-
-
-def invoke(*words: object) -> Any:
-    return CliRunner().invoke(app, ["train", *map(str, words)])
 
 
 def test_the_command_line(tmp_path: Path, shared_data: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas
 import pytest
 import torch
-from small_runs import small_config, write_csv
+from small_runs import contents, in_a_batch, invoke, small_config, write_csv
 from typer.testing import CliRunner
 
 from plstm_graph.cli import app
@@ -28,26 +28,10 @@ SMALL = ["--epochs", 3, "--batch-size", 8, "--accelerator", "cpu", "--width", 8,
 SMALL += ["--rwse", 0, "--lr", 0.01, "--quiet"]
 
 
-def invoke(*words: object) -> Any:
-    return CliRunner().invoke(app, ["train", *map(str, words)])
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def interrupted(config: TrainConfig, batch: int = 8) -> None:
     """Train up to a batch of the second epoch."""
-    step, calls = Learner.training_step, [0]
-
-    def stopped(self: Learner, *args: Any) -> Any:
-        calls[0] += 1
-        if calls[0] == batch:
-            raise KeyboardInterrupt
-        return step(self, *args)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Learner, "training_step", stopped)
+        in_a_batch(batch)(patch)
         with pytest.raises(KeyboardInterrupt):
             train(config)
 
@@ -219,7 +203,7 @@ def test_a_command_says_all_that_differs_from_the_defaults(
 
     monkeypatch.setattr("plstm_graph.train.run.train", caught)
     config = small_config(**values, out=tmp_path / "run")
-    CliRunner().invoke(app, shlex.split(command_of(config, {}))[1:])
+    invoke(*shlex.split(command_of(config, {}))[2:])
     width = {"model_width": 64} if config.budget else {}
     assert asked == [small_config(**values | width, out=tmp_path / "run")]
 
