@@ -43,6 +43,11 @@ class LineDAG(Reading):
         derived: the topology and what has been worked out from it, which the four views share.
     """
 
+    def __repr__(self) -> str:
+        names = [f"num_{what}" for what in ("graphs", "nodes", "edges", "pairs")]
+        names += [name for name in ("reversed", "pruned") if getattr(self, name)]
+        return f"LineDAG({', '.join(f'{name}={getattr(self, name)}' for name in names)})"
+
     # ------------------------------------------------------------------ build
 
     @classmethod

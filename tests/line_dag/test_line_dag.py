@@ -484,3 +484,9 @@ def test_a_plan_travels_without_what_was_worked_out_from_it() -> None:
     for copy in (pickle.loads(pickle.dumps(plan)), deepcopy(plan)):
         assert not copy.places
         assert all(torch.equal(a, b) for a, b in zip(copy, plan, strict=True))
+
+
+def test_it_reads_as_its_sizes_and_view() -> None:
+    dag = LineDAG.from_edge_index(torch.tensor([[0, 1, 3], [1, 2, 4]]), 5)
+    assert repr(dag) == "LineDAG(num_graphs=2, num_nodes=5, num_edges=3, num_pairs=1)"
+    assert repr(dag.reverse().prune()).endswith("num_pairs=1, reversed=True, pruned=True)")
