@@ -28,7 +28,7 @@ def check_kinds(kinds: Sequence[str]) -> None:
     """Raise ConfigError unless each is in ``plstm_graph.config.names.DESCRIPTORS`` or a file, and none comes twice."""
     for kind in kinds:
         if kind not in DESCRIPTORS and not expanded(kind).is_file():
-            raise ConfigError(f"{unknown('descriptors', kind, DESCRIPTORS)} There is no such file, either")
+            raise ConfigError(f"there is no file {kind}: {unknown('descriptors', Path(kind).name, DESCRIPTORS)}")
     if len(set(kinds)) < len(kinds):
         raise ConfigError(f"descriptors must be named once each (got {', '.join(kinds)})")
 

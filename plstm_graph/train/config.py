@@ -172,7 +172,8 @@ def override(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
         if nested and key.removeprefix("model.") in RENAMED:
             raise ConfigError(f"{key} is called model.{RENAMED[key.removeprefix('model.')]} now: write that")
         if key not in names:
-            message = unknown("option", key, [name for name in names if name.startswith("model.") == nested])
+            alike = [name for name in names if name.startswith("model.") == nested or name == f"model.{key}"]
+            message = unknown("option", key, alike)
             raise ConfigError(f"model {config.model.model!r}: {message}" if nested else message)
         name = key.removeprefix("model.")
         (model if nested else own)[name] = convert(key, value, hints[nested][name])

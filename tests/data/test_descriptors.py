@@ -46,8 +46,9 @@ def test_a_file_gives_its_numbers_by_molecule(tmp_path):
 
 
 def test_what_cannot_be_used_is_told(tmp_path):
-    with pytest.raises(ConfigError, match="rdkit2d"):
-        describe("rdkit2", [ETHANOL])
+    for typed in ("rdkit2", str(tmp_path / "rdkit2")):  # as a path, which the command line makes of it
+        with pytest.raises(ConfigError, match=f"there is no file {typed}: .*; did you mean 'rdkit2d'"):
+            describe(typed, [ETHANOL])
     (tmp_path / "own.csv").write_text("smiles,name\nCCO,x\n")
     with pytest.raises(DataError, match="no column of numbers"):
         describe(str(tmp_path / "own.csv"), [ETHANOL])
