@@ -3,17 +3,19 @@
 import os
 import re
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from plstm_graph.errors import CheckpointError, ConfigError
 from plstm_graph.io.files import expanded
 from plstm_graph.train.config import TrainConfig, from_dict, read_toml
-from plstm_graph.train.results import CONFIG, RUN_ROWS, SERIES
+from plstm_graph.train.results import CONFIG, RUN_ROWS, SCORES, SERIES
 
 SEARCH, SEARCH_CONFIG, TRIALS = "search", "search.toml", "trials.jsonl"
 """Folder of a search beside the run of what it found, what is searched, and a row a trial."""
 INSTEAD = "give best.ckpt or the folder that train was given as --out"
+BLENDED = "is a blend, with no network of its own; give its members"
 _WHOLE = re.compile("[0-9]+")
 
 
@@ -26,6 +28,8 @@ def locate(path: str | os.PathLike[str]) -> Path:
 def missing(path: str | os.PathLike[str]) -> str:
     """What to give instead of a path that led to no checkpoint."""
     folder, where, runs = Path(path), locate(path), runs_of(Path(path))
+    if _is_blend(folder):
+        return f"{folder} {BLENDED}"
     if not runs and not any((folder / name).is_file() for name in (RUN_ROWS, SERIES)):
         return f"cannot read checkpoint {where}: No such file or directory; {INSTEAD}"
     ready = next((run for run in runs if locate(run).is_file()), None)
@@ -35,9 +39,19 @@ def missing(path: str | os.PathLike[str]) -> str:
 
 
 def runs_of(folder: Path) -> list[Path]:
-    """The folders of a series, by fold and seed."""
+    """The folders of a series, by fold and seed; those that an earlier one left beside them are none of it."""
     found = ((re.fullmatch(r"(?:fold-(\d+)_)?seed-(\d+)", path.name), path) for path in folder.glob("*seed-*/"))
-    return [path for _, path in sorted(((int(match[1] or 0), int(match[2])), path) for match, path in found if match)]
+    runs = {path: (int(match[1] or 0), int(match[2])) for match, path in found if match}
+    if (folder / CONFIG).is_file() and not (folder / SERIES).is_file():
+        return []
+    asked = members_of(folder)
+    return sorted((path for path in runs if asked is None or runs[path] in asked), key=lambda path: (runs[path], path))
+
+
+def members_of(folder: Path) -> set[tuple[int, int]] | None:
+    """Fold and seed of each run of the series in a folder; None where that is not stored."""
+    series = read_toml(folder / SERIES).get("series") if (folder / SERIES).is_file() else None
+    return None if series is None else set(product(series["folds"], series["seeds"]))
 
 
 def check_checkpoint(path: str | os.PathLike[str]) -> None:
@@ -49,9 +63,12 @@ def check_checkpoint(path: str | os.PathLike[str]) -> None:
 def check_run(folder: str | os.PathLike[str]) -> None:
     """Raise ConfigError unless it is the folder of a run or a series."""
     if not any((Path(folder) / name).is_file() for name in (CONFIG, SERIES)):
-        raise ConfigError(
-            f"{folder} is not the folder of a run: it holds no {CONFIG}; give what train was given as --out"
-        )
+        none = f"is not the folder of a run: it holds no {CONFIG}; give what train was given as --out"
+        raise ConfigError(f"{folder} {BLENDED if _is_blend(Path(folder)) else none}")
+
+
+def _is_blend(folder: Path) -> bool:
+    return (folder / SCORES).is_file() and not (folder / CONFIG).is_file()
 
 
 def stored_series(out: str | Path) -> tuple[TrainConfig, dict[str, list[int]]] | None:

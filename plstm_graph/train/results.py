@@ -32,6 +32,7 @@ PICTURES = ("curves.png", "parity.png", "roc.png", PATCHES)
 FILES = (CONFIG, SCORES, HISTORY, PREDICTIONS, *PICTURES, REJECTED, PAGE, START, CARD, PROFILE)
 CHECKPOINTS = ("best.ckpt", "last.ckpt")
 RUN_ROWS, SUMMARY, SERIES = "runs.jsonl", "summary.json", "series.toml"  # of a series, beside the folders of its runs
+SERIES_FILES = (RUN_ROWS, SUMMARY, SERIES)
 PACKAGES = (
     *("plstm-graph", "torch", "torch-geometric", "torch-scatter", "pytorch-lightning", "numpy"),
     *("rdkit", "ogb"),
@@ -84,8 +85,7 @@ def open_folder(
     remove_stale(out / "checkpoints")
     if resume:
         return last_checkpoint(out)
-    for path in [*(out / name for name in FILES), *(out / "checkpoints" / name for name in CHECKPOINTS)]:
-        path.unlink(missing_ok=True)  # of an earlier run; nothing else in the folder is touched
+    clear(out)
     if rejected:
         named = any(any(row[3:]) for row in rejected)
         names, rows = ["row", "text", "reason", "id"], ((*row[:3], *row[3 : 3 + named]) for row in rejected)
@@ -93,6 +93,13 @@ def open_folder(
     begin(out)
     write_toml(config, out / CONFIG)  # last: with it, the run can be resumed
     return None
+
+
+def clear(out: Path) -> None:
+    """Remove what an earlier run or series left; nothing else in the folder is touched, nor the runs of the series."""
+    names = *FILES, *SERIES_FILES, *(f"checkpoints/{name}" for name in CHECKPOINTS)
+    for name in names:
+        (out / name).unlink(missing_ok=True)
 
 
 def stored_config(out: str | Path) -> TrainConfig:

@@ -155,6 +155,8 @@ def _folder(out: Path, config: TrainConfig, fold: int, seed: int) -> Path:
 
 def _joined(out: Path, config: TrainConfig) -> dict[str, list[int]]:
     """Seeds and folds of the series that is in the folder already, none where there is none."""
+    if (out / results.CONFIG).is_file():
+        raise ConfigError(f"{out} holds a run, no series; give --overwrite or another --out")
     stored, known = stored_series(out) or (config, {"seeds": [], "folds": []})
     differing = differences(replace(config, seed=stored.seed, fold=stored.fold, devices=stored.devices), stored)
     if differing:
@@ -223,8 +225,7 @@ def _stored_row(job: Job, out: Path) -> Row:
 def _open(out: Path, config: TrainConfig, series: dict[str, Any], overwrite: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if overwrite:
-        for name in (RUN_ROWS, SUMMARY):
-            (out / name).unlink(missing_ok=True)
+        results.clear(out)
     write_text(out / SERIES, toml({"series": series, **to_dict(config)}))
 
 

@@ -244,6 +244,9 @@ def test_a_forest_and_a_series_of_networks(tmp_path: Path, task: str) -> None:
     assert lines[3].endswith("networks (mean of 2 runs)")
     assert lines[5].split() == [f"{stored[part][metric]:.4f}" for part in ("valid", "test")] + ["blend"]
     assert stored["valid"][metric] >= max(each["valid"][metric] for each in stored["members"])
+    for words_after in (["report"], ["export", "--out", str(tmp_path / "x.pt2"), "--checkpoint"]):
+        refused = CliRunner().invoke(app, [*words_after, str(tmp_path / "out")])
+        assert refused.stderr == f"error: {tmp_path / 'out'} is a blend, with no network of its own; give its members\n"
     again = CliRunner().invoke(app, list(map(str, words)))
     assert again.exit_code == 2
     assert again.stderr.startswith("error: output folder ")

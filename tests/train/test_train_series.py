@@ -16,12 +16,13 @@ import pytest
 import torch
 from small_runs import contents, invoke, small_config, told, write_csv
 
-from plstm_graph.errors import ConfigError
+from plstm_graph.errors import CheckpointError, ConfigError
 from plstm_graph.train import series, shared, train, train_series
 from plstm_graph.train.analysis import score_runs
 from plstm_graph.train.checkpoint import read
 from plstm_graph.train.config import TrainConfig, write_toml
-from plstm_graph.train.folders import numbers, stored_series
+from plstm_graph.train.folders import check_checkpoint, numbers, runs_of, stored_series
+from plstm_graph.train.page.entries import entries
 from plstm_graph.train.pool import Status
 from plstm_graph.train.results import SCORES, append_line, read_lines
 
@@ -40,6 +41,29 @@ def without_times(row: dict[str, Any]) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------------- a series
+
+
+def test_what_an_earlier_training_left_is_none_of_the_next(config: TrainConfig) -> None:
+    """Neither the page nor a command may take the runs of another training in the folder for those of the last."""
+    out = Path(config.out)
+
+    def shown() -> list[str]:
+        (entry,) = entries([out])
+        return [run.name for run in entry.runs]
+
+    train(config)
+    with pytest.raises(ConfigError, match="holds a run, no series; give --overwrite or another --out"):
+        train_series(config, seeds=[0, 1])
+    train_series(config, seeds=[0, 1], overwrite=True)
+    assert shown() == ["seed-0", "seed-1"]
+    with pytest.raises(CheckpointError, match="is a series"):
+        check_checkpoint(out)
+    train_series(config, seeds=[1], overwrite=True)
+    assert shown() == ["seed-1"]
+    assert runs_of(out) == [out / "seed-1"]
+    train(config, overwrite=True)
+    assert shown() == [out.name]
+    assert runs_of(out) == []
 
 
 def test_each_run_is_what_train_makes_of_it(tmp_path: Path, config: TrainConfig) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from plstm_graph.errors import count
 from plstm_graph.train import results
 from plstm_graph.train.analysis import Score, same_graphs, score_runs
+from plstm_graph.train.folders import members_of
 from plstm_graph.train.page.parts import ranges
 from plstm_graph.train.record import UNLIKE, Predictions, Record, read_run
 
@@ -113,13 +114,19 @@ def entries(folders: Sequence[Path]) -> list[Entry]:
 
 
 def _series(folder: Path) -> Entry:
-    runs = sorted(place.parent for place in folder.glob(f"*/{results.CONFIG}")) or [folder]
-    records = sorted(map(read_run, runs), key=lambda run: [int(run.options.get(key) or 0) for key in ("seed", "fold")])
+    asked = members_of(folder)
+    there = map(read_run, sorted(place.parent for place in folder.glob(f"*/{results.CONFIG}")))
+    runs = [run for run in there if asked is None or _fold_and_seed(run) in asked] or [read_run(folder)]
+    records = sorted(runs, key=lambda run: _fold_and_seed(run)[::-1])
     path = folder / results.SUMMARY
     summary = results.read_json(path) if path.is_file() else {}
     finished = {run.name for run in records if run.metrics}
     failed = (f"{name} failed ({why})" for name, why in summary.get("failed", {}).items() if name not in finished)
     return Entry(folder.resolve().name, records, folder, tuple(failed), str(summary.get("command") or ""))
+
+
+def _fold_and_seed(run: Record) -> tuple[int, int]:
+    return int(run.options.get("fold") or 0), int(run.options.get("seed") or 0)
 
 
 def _named(found: list[Entry]) -> list[Entry]:
