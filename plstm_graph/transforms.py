@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
 from torch_geometric.utils import to_edge_index, to_undirected
@@ -151,7 +151,15 @@ class GraphTransform(BaseTransform):
     """A transform of one graph; a batch is taken apart and put together again, so that its slices stay true."""
 
     def forward(self, data: Data) -> Any:
-        """Apply it to a graph, or to each graph of a batch."""
+        """Apply it to a graph, or to each graph of a batch.
+
+        Raises:
+            DataError: nodes of several types.
+        """
+        if isinstance(data, HeteroData):
+            raise DataError(
+                f"{type(self).__name__} takes graphs of one type of nodes; call data.to_homogeneous() first"
+            )
         if isinstance(data, Batch):
             return Batch.from_data_list([self(graph) for graph in data.to_data_list()])
         return self.change(data)

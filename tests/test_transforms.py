@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.loader import DataLoader
 from torch_geometric.transforms import BaseTransform, Compose, RemoveIsolatedNodes, ToUndirected
 
@@ -152,6 +152,13 @@ def test_transforms_take_batches() -> None:
     single = [AddLineDAG(prune=True)(OrientDAG("degree")(g)) for g in graphs]
     same(stored.line_dag, Batch.from_data_list(single).line_dag)
     assert isinstance(stored[1], LineDAGData)
+
+
+def test_several_types_of_nodes_are_refused() -> None:
+    data = HeteroData(atom={"x": torch.zeros(2, 3)}, bond={"x": torch.zeros(1, 3)})
+    for transform in (OrientDAG(), AddLineDAG()):
+        with pytest.raises(DataError, match=f"{type(transform).__name__} takes graphs of one type of nodes"):
+            transform(data)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -80,7 +80,7 @@ def draw(
     smiles: Annotated[str, typer.Argument(help="Molecule.")],
     out: Annotated[Path, typer.Option("--out", help="Picture to write (.svg or .png).")],
     order: Annotated[
-        str, typer.Option(help="How bonds are oriented: canonical, index, bfs, dfs, degree or random.")
+        str, typer.Option(help="How bonds are oriented, as --order of train: canonical, index, bfs, ...")
     ] = "canonical",
     title: Annotated[str | None, option("--title", "Name, also for screen readers (default: SMILES).")] = None,
     debug: Debug = False,

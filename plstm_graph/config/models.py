@@ -176,7 +176,9 @@ class ModelConfig(AnyConfig):
     def __post_init__(self) -> None:
         lowest = dict.fromkeys(("width", "head_layers", "test_orientations"), 1)
         self._check(lowest | dict.fromkeys(("layers", "rwse", "lap_pe", "expansion"), 0))
-        if not 0 <= self.dropout <= 1:
-            raise ConfigError(f"model.dropout must be from 0 to 1 (got {self.dropout})")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"model.dropout must be at least 0 and below 1, which drops all (got {self.dropout})")
+        if len(set(poolings := self.pooling.split("+"))) < len(poolings):
+            raise ConfigError(f"model.pooling names one read-out twice (got {self.pooling!r})")
         if self.degrees and self.width % 2:
             raise ConfigError(f"model.degrees needs an even width (got {self.width})")

@@ -107,7 +107,8 @@ def test_differences_and_hash_do_not_depend_on_the_folder() -> None:
         ("model.test_orientations", "0", "model.test_orientations must be at least 1"),
         ("model.head_layers", "0", "model.head_layers must be at least 1"),
         ("model.expansion", "-1", "model.expansion must be at least 0"),
-        ("model.dropout", "2", "model.dropout must be from 0 to 1"),
+        ("model.dropout", "1", "model.dropout must be at least 0 and below 1"),
+        ("model.pooling", "mean+sum+mean", "names one read-out twice"),
     ],
 )
 def test_numbers_out_of_range_are_named(key: str, value: Any, message: str) -> None:
@@ -120,7 +121,7 @@ def test_numbers_of_a_program_are_checked_too() -> None:
         override(TrainConfig(), {"model.model": "fingerprint", "model.trees": "0"})
     with pytest.raises(ConfigError, match="weight_decay must be at least 0"):
         TrainConfig(weight_decay=math.nan)
-    with pytest.raises(ConfigError, match="dropout must be from 0 to 1"):
+    with pytest.raises(ConfigError, match="dropout must be at least 0 and below 1"):
         ModelConfig(dropout=math.nan)
     with pytest.raises(ConfigError, match="degrees needs an even width"):
         ModelConfig(degrees=True, width=7)
