@@ -1,4 +1,6 @@
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -21,6 +23,13 @@ def test_values_are_those_of_scikit_learn() -> None:
     assert found["rocauc"] == pytest.approx(sk.roc_auc_score(label, chance), abs=1e-5)
     assert found["ap"] == pytest.approx(sk.average_precision_score(label, chance), abs=1e-5)
     assert found["accuracy"] == pytest.approx(sk.accuracy_score(label, chance > 0.5), abs=1e-5)
+
+
+def test_scores_of_quantities_import_no_scikit_learn() -> None:
+    script = "import sys, torch; from plstm_graph.tasks import Regression\n"
+    script += "print(Regression(('y',)).scores(torch.rand(5, 1), torch.rand(5, 1))); print('sklearn' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
 
 
 def test_classes() -> None:
