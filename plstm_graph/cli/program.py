@@ -24,6 +24,10 @@ from typer.core import TyperGroup
 from plstm_graph.cli.examples import EXAMPLES, epilog
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
+SPINS = "10000"
+"""How often a thread of torch's asks whether the others are done before it sleeps, some 30 microseconds. By OpenMP's
+default it asks for a millisecond, at every operation, while another process keeps the other thread from its core: on
+two cores a training beside a busy process took ten times as long and more. On a quiet machine both are as fast."""
 PATIENCE_S = 5.0
 """So long after the first Ctrl-C a command may take to end; a later one ends it where it is."""
 
@@ -110,6 +114,8 @@ class _Stop:
 
 def run() -> None:
     """Entry point of ``plstm-graph``: :func:`main` as all that a process does, which ends with it at once."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     try:
         main()
     except SystemExit as end:

@@ -30,6 +30,20 @@ def test_a_command_ends_with_its_code_once_all_is_done_but_takes_no_modules_apar
     assert done.stderr.strip() == ("a reason" if code == "'a reason'" else "")
 
 
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")],
+    ids=str,
+)
+def test_threads_wait_for_each_other_asleep_unless_told_otherwise(given: dict[str, str], found: str) -> None:
+    script = "import os, sys\nfrom plstm_graph.cli import program\nassert 'torch' not in sys.modules\n"
+    script += "program.app = lambda: (print(os.environ.get('GOMP_SPINCOUNT')), sys.exit(0))\nprogram.run()"
+    others = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    words = [sys.executable, "-c", script]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=others | given)
+    assert done.stdout.strip() == found
+
+
 def test_a_closed_pipe_is_told_as_ever() -> None:
     script = "import sys\nfrom plstm_graph.cli import program\n"
     script += "program.app = lambda: (print('x' * 10), sys.exit(0))\nprogram.run()"
