@@ -151,11 +151,7 @@ class GraphTransform(BaseTransform):
     """A transform of one graph; a batch is taken apart and put together again, so that its slices stay true."""
 
     def forward(self, data: Data) -> Any:
-        """Apply it to a graph, or to each graph of a batch.
-
-        Raises:
-            DataError: nodes of several types.
-        """
+        """Apply it to a graph, or to each graph of a batch. Raises DataError for nodes of several types."""
         if isinstance(data, HeteroData):
             raise DataError(
                 f"{type(self).__name__} takes graphs of one type of nodes; call data.to_homogeneous() first"
