@@ -25,9 +25,9 @@ from plstm_graph.cli.examples import EXAMPLES, epilog
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 SPINS = "10000"
-"""How often a thread of torch's asks whether the others are done before it sleeps, some 30 microseconds. By OpenMP's
-default it asks for a millisecond, at every operation, while another process keeps the other thread from its core: on
-two cores a training beside a busy process took ten times as long and more. On a quiet machine both are as fast."""
+"""How often a thread of torch's asks whether the others are done before it sleeps. OpenMP's default is thirty times as
+often, at every operation, also while another process keeps the other thread from its core: a training beside a busy
+process then hardly gets on."""
 PATIENCE_S = 5.0
 """So long after the first Ctrl-C a command may take to end; a later one ends it where it is."""
 
