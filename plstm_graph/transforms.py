@@ -1,6 +1,5 @@
 """PyG transforms: write an orientation, or a whole line graph, into the data; the tools of :mod:`plstm_graph.dag`."""
 
-import logging
 from typing import Any
 
 import torch
@@ -8,8 +7,9 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
-from torch_geometric.utils import to_edge_index, to_undirected
+from torch_geometric.utils import to_edge_index
 
+from plstm_graph.canonical import canonical_rank
 from plstm_graph.dag import line_graph, to_multitree, topological_levels
 from plstm_graph.errors import DataError, ShapeError
 from plstm_graph.line_dag import LineDAG
@@ -26,8 +26,6 @@ from plstm_graph.orient import (
     search_rank,
     span_of,
 )
-
-log = logging.getLogger(__name__)
 
 _KEY = "line_graph"
 """Where the tensors of a line graph are, in a dict: PyG batches what is in it, and takes none of it for attributes of
@@ -305,50 +303,3 @@ def _plain(data: Data) -> Data:
     for key in set(data.keys()) - set(kept):
         del data[key]
     return data
-
-
-def canonical_rank(data: Data) -> Tensor:
-    """A rank that depends on the molecule, not on its numbering, [N]; see :class:`OrientDAG`."""
-    reason = "no molecule"
-    if "smiles" in data:
-        from plstm_graph.data.molecules import canonical_rank as from_smiles
-        from plstm_graph.data.smiles import UnreadableSMILES
-
-        try:
-            rank = from_smiles(data.smiles)
-        except UnreadableSMILES as error:  # stored graphs of molecules that this version of rdkit refuses
-            reason = str(error)
-        else:
-            if len(rank) != data.num_nodes:
-                raise DataError(f"{data.smiles!r} has {len(rank)} atoms, but the graph has {data.num_nodes} nodes")
-            return rank
-    log.info("canonical order by Weisfeiler-Lehman colours, then degree: %s", reason)
-    return weisfeiler_lehman_rank(data)
-
-
-def weisfeiler_lehman_rank(data: Data) -> Tensor:
-    """Rank by refined colours (degree, node features and neighbourhoods), then node, [N].
-
-    Directions and multiplicities of the stored columns play no part, nor do self-loops.
-    """
-    num_nodes, edge_index = data.num_nodes, data.edge_index.cpu()
-    if not num_nodes:
-        return edge_index.new_zeros(0)
-    src, dst = to_undirected(edge_index[:, edge_index[0] != edge_index[1]], num_nodes=num_nodes)
-    degrees = torch.bincount(dst, minlength=num_nodes)
-    features = [] if data.get("x") is None else [data.x.detach().cpu().reshape(num_nodes, -1).double()]
-    start = torch.cat([*features, degrees.unsqueeze(1).double()], 1)
-    color = torch.unique(start, dim=0, return_inverse=True)[1]
-    first = degrees.cumsum(0) - degrees
-    for _ in range(num_nodes):
-        # A row of a node's own colour and its neighbours', sorted: equal rows mean equal neighbourhoods.
-        by_node = torch.argsort(dst * num_nodes + color[src])
-        place = torch.arange(dst.numel(), device="cpu") - first[dst[by_node]] + 1
-        rows = degrees.new_full((num_nodes, int(degrees.max()) + 1), -num_nodes)
-        rows[:, 0] = color
-        rows[dst[by_node], place] = -color[src[by_node]]
-        refined = torch.unique(rows, dim=0, return_inverse=True)[1]
-        if int(refined.max()) == int(color.max()):
-            break
-        color = refined
-    return positions(color, torch.zeros_like(color))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from plstm_graph.canonical import weisfeiler_lehman_rank
 from plstm_graph.data import source
 from plstm_graph.data.dataset import MOLECULE, DatasetInfo, GraphDataset
 from plstm_graph.data.features import FeatureSpec
@@ -20,7 +21,6 @@ from plstm_graph.data.smiles import UnreadableSMILES
 from plstm_graph.data.splits import OFFICIAL, Split
 from plstm_graph.data.stacked import Stacked
 from plstm_graph.errors import DataError, missing_extra
-from plstm_graph.transforms import weisfeiler_lehman_rank
 
 log = logging.getLogger(__name__)
 

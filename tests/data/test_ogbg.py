@@ -15,13 +15,13 @@ import torch
 from small_runs import small_config
 
 from plstm_graph import LineDAG
+from plstm_graph.canonical import weisfeiler_lehman_rank
 from plstm_graph.data import DATASETS, GraphDataset, load, ogbg
 from plstm_graph.data.smiles import without_version_check
 from plstm_graph.errors import DataError
 from plstm_graph.tasks import score
 from plstm_graph.train import evaluate, train
 from plstm_graph.train.module import Learner
-from plstm_graph.transforms import weisfeiler_lehman_rank
 
 with without_version_check():
     from ogb.graphproppred import Evaluator, PygGraphPropPredDataset
