@@ -11,6 +11,7 @@ _REASONS = {
     errno.EACCES: "there is no permission; check who owns it, or give another path",
     errno.EPERM: "it may not be changed; give another path",
     errno.EROFS: "the disk is read-only; give another path",
+    errno.EPIPE: "who read from it has ended",
     errno.ENOSPC: "the disk is full; free some room, what was there before is kept",
     errno.EDQUOT: "the disk quota is used up; free some room, what was there before is kept",
 }
@@ -101,6 +102,8 @@ def said(error: Exception) -> str:
     number, path = getattr(error, "errno", None), getattr(error, "filename", None)
     if not isinstance(error, PLSTMGraphError) and number in _REASONS and path is not None:
         return f"cannot use {path}: {_REASONS[number]}"
+    if isinstance(error, BrokenPipeError):
+        return "a process that works for this one has ended"
     return " ".join(str(error).split())
 
 

@@ -3,12 +3,12 @@
 import atexit
 import functools
 import os
+import select
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Annotated, Any
 
 from plstm_graph import __version__
@@ -63,7 +63,12 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except (PLSTMGraphError, OSError) as error:
+            broken = isinstance(error, BrokenPipeError)
+            if broken and _is_unread():
+                raise  # click ends a program whose output nobody reads without a word
             if kwargs.get("debug"):
+                if broken:
+                    raise PLSTMGraphError(said(error)) from error
                 raise
             typer.echo(f"error: {said(error)}", err=True)
             raise typer.Exit(FAILED if isinstance(error, Diverged) else USAGE) from error
@@ -81,6 +86,17 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(INTERRUPTED) from error
 
     return run
+
+
+def _is_unread() -> bool:
+    """Whether what this process prints goes to a pipe that is closed, as by ``| head``. A broken pipe may also be that
+    to a process which has died, or one that ``--out`` names."""
+    if not hasattr(select, "poll"):  # on Windows, where a closed pipe is another error
+        return False
+    poll = select.poll()
+    for number in (1, 2):
+        poll.register(number, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _version(wanted: bool) -> None:
@@ -139,7 +155,11 @@ def leave(end: SystemExit) -> None:
         return
     threading._shutdown()  # type: ignore[attr-defined]  # waits for those that are to be waited for
     atexit._run_exitfuncs()
-    with suppress(OSError, ValueError):  # the interpreter tells of a pipe that is closed
+    try:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        os._exit(end.code or 0)
+    except BrokenPipeError:
+        os._exit(end.code or FAILED)  # as click does
+    except (OSError, ValueError):  # the interpreter tells of it
+        return
+    os._exit(end.code or 0)

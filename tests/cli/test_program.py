@@ -44,12 +44,48 @@ def test_threads_wait_for_each_other_asleep_unless_told_otherwise(given: dict[st
     assert done.stdout.strip() == found
 
 
-def test_a_closed_pipe_is_told_as_ever() -> None:
-    script = "import sys\nfrom plstm_graph.cli import program\n"
-    script += "program.app = lambda: (print('x' * 10), sys.exit(0))\nprogram.run()"
-    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": buffered}
-    with subprocess.Popen([sys.executable, "-c", script], **pipes) as process:
+COMMAND = """
+import sys
+from plstm_graph.cli import program
+def answer(debug: bool = False) -> None:
+    BODY
+program.app = program.typer.Typer(pretty_exceptions_enable=False)
+program.app.command()(program._guarded(answer))
+program.run()
+"""
+
+
+@pytest.mark.parametrize("unbuffered", [False, True])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "program.typer.echo('x')",
+        "print('x')",
+        "import rich; rich.print('x')",
+        "from plstm_graph.io.files import write_text; write_text('/dev/stdout', 'x')",
+    ],
+    ids=["typer", "print", "rich", "a file"],
+)
+def test_output_that_nobody_reads_ends_the_program_without_a_word(body: str, unbuffered: bool) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    environment |= {"PYTHONUNBUFFERED": "1"} if unbuffered else {}
+    words = [sys.executable, "-c", COMMAND.replace("BODY", body)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         process.stdout.close()
-        assert process.wait() == 120
-        assert b"BrokenPipeError" in process.stderr.read()
+        assert process.stderr.read() == b""
+        assert process.wait() == 1  # as programs of click and rich end
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [("", "a process that works for this one has ended"), ("to", "cannot use to: who read from it has ended")],
+)
+def test_a_broken_pipe_to_anything_else_is_an_error(place: str, said: str) -> None:
+    body = f"raise BrokenPipeError(32, 'Broken pipe', {place or None!r})"
+    words = [sys.executable, "-c", COMMAND.replace("BODY", body)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, f"error: {said}\n")
+    done = subprocess.run([*words, "--debug"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "in answer" in done.stderr
+    assert done.stderr.endswith(f"PLSTMGraphError: {said}\n")
