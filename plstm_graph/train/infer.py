@@ -73,7 +73,7 @@ class Predictions:
         empty = [""] * len(self.columns)
         marks = [[]] * len(self.smiles) if self.unlike is None else [[mark] for mark in self.unlike]
         for index, (values, mark) in enumerate(zip(self.values.tolist(), marks, strict=True)):
-            cells = empty if index in reasons else as_cells(self.columns, values)
+            cells = empty if index in reasons else [f"{value:.6g}" for value in values]
             yield [*cells, *mark, reasons.get(index, "")]
 
 
@@ -84,11 +84,6 @@ def _header(given: Sequence[str], added: Sequence[str]) -> list[str]:
             name += "_predicted"
         names.append(name)
     return names
-
-
-def as_cells(columns: list[str], values: list[float]) -> list[str]:
-    """Numbers of a row as they are written."""
-    return [f"{int(v)}" if name == "class" else f"{v:.6g}" for name, v in zip(columns, values, strict=True)]
 
 
 def as_trained(graphs: Sequence[Data], meta: Meta, kinds: Sequence[str] = ()) -> Sequence[Data]:

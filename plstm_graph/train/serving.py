@@ -102,7 +102,7 @@ def _value(name: str, cell: str) -> str | float | int | None:
     number = float(cell or math.nan)
     if not math.isfinite(number):  # JSON has no word for it
         return None
-    return int(number) if name == "class" else number
+    return int(number) if name == "class" and number.is_integer() else number
 
 
 def facts(checkpoint: str | PathLike[str], meta: Meta, columns: Sequence[str]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from plstm_graph.tasks import restore as restore_task
 from plstm_graph.train import evaluate, predict, train
 from plstm_graph.train.checkpoint import read, weights_of
 from plstm_graph.train.checkpoint_io import AtomicCheckpointIO, on_host
+from plstm_graph.train.infer import Predictions
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.restored import restore
 
@@ -128,6 +129,14 @@ def test_a_predicted_column_never_has_the_name_of_another(run: Path, tmp_path: P
     added = ["y_predicted", "z_predicted_predicted", "unlike_training", "error_predicted"]
     assert header == ["y", "smiles", "z_predicted", "z", "error", *added]
     assert row[:5] == ["7", "CCO", "8", "9", "none"]
+
+
+def test_a_target_may_be_called_class(tmp_path: Path) -> None:
+    """A chance, or a quantity, keeps its decimals; the number of a class has none."""
+    for value, cell in ((0.7, "0.7"), (2.5, "2.5"), (2.0, "2")):
+        found = Predictions(["C"], ["class"], torch.tensor([[value]]), [])
+        found.write(tmp_path / "p.csv")
+        assert written(tmp_path / "p.csv")[1] == ["C", cell, ""]
 
 
 def test_only_rows_that_are_no_molecules(run: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 from fastapi.testclient import TestClient
 from small_runs import molecules, small_config, write_csv
 
@@ -44,6 +45,11 @@ def test_a_row_has_the_columns_and_numbers_that_predict_writes(run, client, tmp_
             assert row[name] == (pytest.approx(float(want[name]), rel=1e-4) if want[name] else None)
     assert [bool(row["error"]) for row in rows] == 5 * [False] + 3 * [True] + [False]
     assert "element U" in rows[-1]["unlike_training"]
+
+
+def test_a_chance_called_class_keeps_its_decimals():
+    (row,) = serving.as_rows(Predictions(["C"], ["class"], torch.tensor([[0.75]]), []))
+    assert row == {"smiles": "C", "class": 0.75, "error": ""}
 
 
 def test_no_molecules_are_no_rows(client):
