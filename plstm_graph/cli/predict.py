@@ -59,7 +59,6 @@ def predict(
         from plstm_graph.data.tables import read_rows
         from plstm_graph.train import predict as run
         from plstm_graph.train.bulk import FEW, usual_jobs
-        from plstm_graph.train.infer import UNLIKE
         from plstm_graph.train.progress import shown
 
     table, smiles = read_rows(input, smiles_column)
@@ -74,8 +73,9 @@ def predict(
         found = run(checkpoint, smiles, descriptors=descriptors or (), **how)
     found.write(out, table)
     far = sum(map(bool, found.unlike or ()))
-    more = f", {far} unlike the training (see column {UNLIKE})" if far else ""
-    none = f"{len(found.rejected)} without a prediction (see column error)"
+    *_, marks, reasons = found.header(table)
+    more = f", {far} unlike the training (see column {marks})" if far else ""
+    none = f"{len(found.rejected)} without a prediction (see column {reasons})"
     say(f"{count(len(found.smiles), 'row')}, {none}{more}; wrote {out}", out)
 
 

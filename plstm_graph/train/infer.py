@@ -22,7 +22,7 @@ from plstm_graph.train.checkpoint import Meta
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.outputs import outputs
 from plstm_graph.train.restored import restore_for_molecules
-from plstm_graph.train.results import write_rows
+from plstm_graph.train.results import apart, write_rows
 
 UNLIKE = "unlike_training"
 """Column of what the training never had in a molecule."""
@@ -52,20 +52,24 @@ class Predictions:
         """CSV with the columns of ``table``, the predicted ones, ``unlike_training`` and ``error``; empty where there
         is no prediction.
 
-        A predicted column (or ``error``) whose name ``table`` has already ends in ``_predicted``.
-
         Args:
             path: of the file, written whole or not at all.
             table: the rows that ``smiles`` came from, in order; without one, a column ``smiles``.
         """
-        given, rows = (table.columns, table.rows) if table else (("smiles",), [(text,) for text in self.smiles])
+        rows = table.rows if table else [(text,) for text in self.smiles]
         lines = ([*cells, *added] for cells, added in zip(rows, self.rows(), strict=True))
-        write_rows(path, _header(given, self.added), lines)
+        write_rows(path, self.header(table), lines)
+
+    def header(self, table: Table | None = None) -> list[str]:
+        """Names of the columns of :meth:`write`: those of :attr:`added`, which ``table`` may have already, last."""
+        given = table.columns if table else ("smiles",)
+        return [*given, *apart(self.added, given)]
 
     @property
     def added(self) -> list[str]:
         """Names of what a row has beside the molecule: the columns, ``unlike_training`` where known, ``error``."""
-        return [*self.columns, *([] if self.unlike is None else [UNLIKE]), "error"]
+        own = [*([] if self.unlike is None else [UNLIKE]), "error"]
+        return [*apart(self.columns, own), *own]
 
     def rows(self) -> Iterator[list[str]]:
         """Of each molecule the cells below :attr:`added`; those of a rejected one are empty but for the reason."""
@@ -75,15 +79,6 @@ class Predictions:
         for index, (values, mark) in enumerate(zip(self.values.tolist(), marks, strict=True)):
             cells = empty if index in reasons else [f"{value:.6g}" for value in values]
             yield [*cells, *mark, reasons.get(index, "")]
-
-
-def _header(given: Sequence[str], added: Sequence[str]) -> list[str]:
-    names = list(given)
-    for name in added:
-        while name in names:
-            name += "_predicted"
-        names.append(name)
-    return names
 
 
 def as_trained(graphs: Sequence[Data], meta: Meta, kinds: Sequence[str] = ()) -> Sequence[Data]:
@@ -106,9 +101,8 @@ def answers(
     assert meta.featuriser is not None
     read_rows, rejected = read_molecules(smiles, meta.featuriser)
     task = learner.task
-    columns = task.columns
-    if isinstance(learner.model, Ensemble):
-        columns = [*columns, *(f"{name}_std" for name in task.outputs)]
+    spreads = [f"{name}_std" for name in task.outputs] if isinstance(learner.model, Ensemble) else []
+    columns = [*apart(task.columns, spreads), *spreads]
     values = torch.full((len(smiles), len(columns)), torch.nan)
     domain, unlike = meta.domain, [""] * len(smiles)
     if read_rows:

@@ -232,11 +232,14 @@ def _draw_patches(run: Run, found: tuple[Tensor, Tensor], path: Path) -> None:
 def _columns(run: Run) -> list[str]:
     """Header of ``predictions.csv``: labels are empty where missing, predictions as ``predict`` writes them.
 
-    ``row`` and ``id`` are those of the file, ``row`` in the numbering of ``rejected.csv``.
+    ``row`` and ``id`` are those of the file, ``row`` in the numbering of ``rejected.csv``. A target that is called
+    like one of the first columns has its labels in ``NAME_label``.
     """
     task = run.learner.task
+    first = ["part", "index", *_known(run), "smiles" if task.level == "graph" else task.level]
+    named = [*first, *(f"{name}_label" if name in first else name for name in task.targets)]
     own = (f"{name}_predicted" if name in task.targets else name for name in task.outputs)
-    return ["part", "index", *_known(run), "smiles" if task.level == "graph" else task.level, *task.targets, *own]
+    return [*named, *results.apart(own, named)]
 
 
 def _known(run: Run) -> dict[str, Sequence[Any]]:

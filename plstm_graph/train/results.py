@@ -189,6 +189,16 @@ def write_rows(
         writer.writerows(rows)
 
 
+def apart(names: Iterable[str], taken: Sequence[str]) -> list[str]:
+    """Names of columns with ``_predicted`` behind those that are ``taken``, or the name of another of them already."""
+    found = list(taken)
+    for name in names:
+        while name in found:
+            name += "_predicted"
+        found.append(name)
+    return found[len(taken) :]
+
+
 @lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that matter and are installed."""

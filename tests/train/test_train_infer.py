@@ -14,6 +14,7 @@ import pytest
 import torch
 from small_runs import molecules, small_config, small_dataset, three_classes, write_csv
 
+from plstm_graph.cli import app
 from plstm_graph.config.architectures import NETWORKS
 from plstm_graph.config.models import RENAMED
 from plstm_graph.data import load
@@ -26,6 +27,7 @@ from plstm_graph.train.checkpoint import read, weights_of
 from plstm_graph.train.checkpoint_io import AtomicCheckpointIO, on_host
 from plstm_graph.train.infer import Predictions
 from plstm_graph.train.memory import memory_advice
+from plstm_graph.train.record import read_run
 from plstm_graph.train.restored import restore
 
 
@@ -129,6 +131,46 @@ def test_a_predicted_column_never_has_the_name_of_another(run: Path, tmp_path: P
     added = ["y_predicted", "z_predicted_predicted", "unlike_training", "error_predicted"]
     assert header == ["y", "smiles", "z_predicted", "z", "error", *added]
     assert row[:5] == ["7", "CCO", "8", "9", "none"]
+
+
+@pytest.fixture(scope="module")
+def awkward(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ensemble whose targets are called like columns that are written beside them."""
+    folder = tmp_path_factory.mktemp("awkward")
+    names = "error,unlike_training,index,y,y_std,y_predicted"
+    lines = [f"{text},{','.join([str(k)] * 6)}" for k, text in enumerate(molecules(30))]
+    (folder / "in.csv").write_text("\n".join([f"smiles,{names}", *lines]))
+    train(small_config(out=folder / "run", data=folder / "in.csv", targets=names, epochs=1, ensemble=2))
+    return folder / "run"
+
+
+def test_targets_called_like_a_column_of_predict(awkward: Path, tmp_path: Path, capsys: Any) -> None:
+    found = predict(awkward, ["CCO", "C1CC"])
+    found.write(tmp_path / "p.csv")
+    header, _, wrong = written(tmp_path / "p.csv")
+    targets = ["error_predicted", "unlike_training_predicted", "index", "y", "y_std_predicted", "y_predicted"]
+    assert header[:7] == ["smiles", *targets]
+    assert header[-2:] == ["unlike_training", "error"]
+    assert header[10] == "y_std"  # the spread of y
+    assert len({*header}) == len(header) == 1 + 2 * 6 + 2
+    assert "unclosed ring" in wrong[-1]
+    (tmp_path / "in.csv").write_text("smiles,error\nC1CC,1\n")
+    out = str(tmp_path / "q.csv")
+    with pytest.raises(SystemExit):
+        app(["predict", "--checkpoint", str(awkward), "--input", str(tmp_path / "in.csv"), "--out", out])
+    header, row = written(Path(out))
+    assert header[:3] == ["smiles", "error", "error_predicted"]
+    assert "unclosed ring" in dict(zip(header, row, strict=True))["error_predicted_predicted"]
+    assert "1 without a prediction (see column error_predicted_predicted)" in capsys.readouterr().out
+
+
+def test_targets_called_like_a_column_of_a_run(awkward: Path) -> None:
+    header, row, *_ = written(awkward / "predictions.csv")
+    labels = ["error", "unlike_training", "index_label", "y", "y_std", "y_predicted"]
+    assert header[:10] == ["part", "index", "row", "smiles", *labels]
+    own = ["error", "unlike_training", "index", "y_predicted", "y_std", "y_predicted_predicted"]
+    assert header[10:] == [f"{name}_predicted" for name in own]
+    assert read_run(awkward).predictions["train"].target[0].tolist() == [float(row[4])] * 6
 
 
 def test_a_target_may_be_called_class(tmp_path: Path) -> None:
