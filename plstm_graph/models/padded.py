@@ -118,7 +118,7 @@ class PaddedModel(nn.Module):
         for conv in convs:
             conv.backend = "dense"
         self._prunes = any(conv.mode == "D" for conv in convs)
-        self._reads_dag = bool(convs)
+        self._reads_dag = self.model.order is not None
         self._rwse = config.rwse
 
     def forward(

@@ -63,6 +63,15 @@ def test_equals_the_model(changes: dict) -> None:
         torch.testing.assert_close(padded(*Padded.from_data_list(chosen)), want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("changes", [{}, {"modes": "-"}, {"layers": 0}], ids=str)
+def test_no_line_graph_is_built_of_the_edges(changes: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sizes would depend on them, which torch.export does not take."""
+    padded = PaddedModel(trained(**changes))
+    plain = Padded.from_data_list(add_encodings(graphs(), padded.model.config))
+    monkeypatch.setattr("plstm_graph.line_dag.LineDAG.from_edge_index", None)
+    assert padded(*plain).isfinite().all()
+
+
 def test_what_lies_in_the_padding_plays_no_part() -> None:
     model = PaddedModel(trained())
     plain = Padded.from_data_list(add_encodings(graphs(), model.model.config))
