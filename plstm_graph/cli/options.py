@@ -86,7 +86,7 @@ CHOICES = (
     ),
     Choice("--budget", str, _MODEL, "Parameters, for example 300k; sets the width."),
     Choice("--width", int, _MODEL, "Channels.", "model.width"),
-    Choice("--layers", int, _MODEL, "Blocks.", "model.layers"),
+    Choice("--layers", int, _MODEL, "Blocks; 0: every node (or patch) is read alone.", "model.layers"),
     Choice("--heads", int, _MODEL, "Heads of a block.", "model.heads"),
     Choice("--modes", str, _MODEL, "Mode of each block, repeated as needed: P, D, PD, ...", "model.modes"),
     Choice("--directions", str, _MODEL, "Reading: both, along, against or alternating.", "model.directions"),

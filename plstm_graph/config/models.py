@@ -82,7 +82,7 @@ class VisionConfig(AnyConfig):
             nothing else).
         size: width and heads: ``"tiny"``, ``"small"`` or ``"base"``.
         width, heads: instead of those of the size; 0 for those.
-        layers: blocks.
+        layers: blocks; of 0, a baseline, patches are read as they are.
         patch_size: side of a patch.
         position: of the patches: ``"learned"`` or ``"none"``.
         read_out: ``"corners"`` or ``"mean"`` over the patches.
@@ -117,7 +117,8 @@ class ModelConfig(AnyConfig):
 
     Args:
         model: ``"plstm"`` or one of the baselines.
-        width, layers, heads, norm, expansion, dropout: of the stack; ``heads`` where the layer has some.
+        width, layers, heads, norm, expansion, dropout: of the stack; ``heads`` where the layer has some. Of 0 layers,
+            a baseline, every node is read alone; ``"gin"`` and ``"dmpnn"`` have one at least.
         modes, directions, transition, output_norm, open_gates, source_bias, order: as for :class:`plstm_graph.PLSTM`.
             With order ``"random"`` every epoch of a training draws orientations anew.
         local: local branch of pLSTM, a name in :data:`plstm_graph.nn.onehop.LOCALS`.

@@ -85,6 +85,11 @@ def _block(config: ModelConfig, edge_dim: int | None, conv: str) -> nn.Module:
     )
 
 
+def _check_layers(config: ModelConfig) -> None:
+    if not config.layers:
+        raise ConfigError(f"model {config.model!r} needs 1 layer at least, which reads the nodes (got 0)")
+
+
 def _pyg_norm(config: ModelConfig) -> tuple[str | None, dict[str, bool] | None]:
     """Name and arguments of PyG's own norm."""
     norms = {"batch": "BatchNorm", "layer": "LayerNorm", "none": None}
@@ -97,6 +102,7 @@ def _pyg_norm(config: ModelConfig) -> tuple[str | None, dict[str, bool] | None]:
 def gin(config: ModelConfig, edge_dim: int | None) -> nn.Module:
     """PyG's GIN with jumping knowledge, as the paper compares with: it reads no edge features."""
     refuse(config, "virtual_node")  # jumping knowledge is its own
+    _check_layers(config)
     norm, norm_kwargs = _pyg_norm(config)
     return GIN(
         *(config.width, config.width, config.layers),
@@ -122,6 +128,7 @@ class DMPNN(DirectedMessages):
 
     def __init__(self, config: ModelConfig, edge_dim: int | None) -> None:
         refuse(config, "virtual_node", "jk")
+        _check_layers(config)
         super().__init__(config.width, edge_dim, config.layers, config.dropout)
         self.norm = norm_layer(config.norm, config.width)
 

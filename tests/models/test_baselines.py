@@ -138,6 +138,18 @@ def pairs_without_return(edge_index: Tensor) -> list[tuple[int, int]]:
     return [(i, j) for i, (u, v) in enumerate(columns) for j, (w, z) in enumerate(columns) if v == w and z != u]
 
 
+@pytest.mark.parametrize("model", [name for name in NETWORKS if name not in ("gin", "dmpnn")])
+def test_of_no_layers_every_node_is_read_alone(model: str) -> None:
+    chosen = config(model, layers=0)
+    found = GraphModel(FEATURES, 2, chosen, level="node").eval()
+    (ring, *_) = add_encodings(graphs(), chosen)
+    before = found(ring)
+    ring.x[0] += 1
+    after = found(ring)
+    assert torch.equal(before[1:], after[1:])
+    assert not torch.equal(before[0], after[0])
+
+
 @pytest.mark.parametrize("directed", [False, True])
 def test_dmpnn_never_passes_a_message_straight_back(directed: bool) -> None:
     """States are those of the sum over pairs of edges that do not return; a ring closes on itself, a bond does not."""
@@ -227,6 +239,8 @@ def test_every_local_branch_beside_plstm(local: str) -> None:
         ("dmpnn", {"virtual_node": True}, "'dmpnn' takes no virtual node"),
         ("lstm-gnn", {"jk": "cat"}, "'lstm-gnn' takes no jk"),
         ("dagnn", {"virtual_node": True}, "'dagnn' takes no virtual node"),
+        ("gin", {"layers": 0}, "'gin' needs 1 layer at least"),
+        ("dmpnn", {"layers": 0}, "'dmpnn' needs 1 layer at least"),
         ("dvae", {"directions": "alternating"}, "unknown directions 'alternating'"),
         ("gps", {"norm": "rms"}, "unknown norm of model 'gps' 'rms'"),
         ("gcn", {"norm": "rmss"}, "unknown norm 'rmss'.*did you mean 'rms'"),
