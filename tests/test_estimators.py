@@ -1,6 +1,8 @@
 """Estimators of scikit-learn: their own checks, searches, and checkpoints of the command line."""
 
+import inspect
 import pickle
+import re
 import warnings
 from typing import Any
 
@@ -164,3 +166,22 @@ def test_an_ensemble_has_a_spread(regressor):
     assert list(found.get_feature_names_out())[-1] == "moleculeregressor7"
     with pytest.raises(ConfigError, match="set ensemble=5"):
         regressor.predict(SMILES, return_std=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"modes": "D"}, "has no parameter 'modes'; did you mean options={'model.modes': 'D'}?"),
+        ({"model.mode": "D"}, "has no parameter 'model.mode'; did you mean options={'model.modes': 'D'}?"),
+        ({"patiense": 5}, "has no parameter 'patiense'; did you mean options={'patience': 5}?"),
+        ({"widht": 8}, "has no parameter 'widht'; did you mean width?"),
+        ({"seed": 1}, "has no parameter 'seed'; did you mean random_state?"),
+        ({"model": "fingerprint", "tree": 9}, "has no parameter 'tree'; did you mean options={'model.trees': 9}?"),
+        ({"qqq": 1}, "has no parameter 'qqq'"),
+    ],
+    ids=str,
+)
+def test_a_parameter_that_is_none_is_told_with_the_closest(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(f'MoleculeRegressor {message}')}$"):
+        MoleculeRegressor(**given)
+    assert "options" in inspect.signature(MoleculeRegressor).parameters

@@ -1,9 +1,12 @@
 """What estimators of molecules share: training, answers, storing."""
 
+import functools
+import inspect
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from os import PathLike
-from typing import Any, Self
+from typing import Any, ParamSpec, Self
 
 import numpy as np
 import torch
@@ -17,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from plstm_graph.data.molecules import Rejected
 from plstm_graph.data.smiles_files import from_smiles
-from plstm_graph.errors import DataError
+from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.estimators.inputs import as_texts, defined, held_out, names_of, tell
 from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.models.graph import GraphModel
@@ -32,6 +35,7 @@ from plstm_graph.train.infer import answers, embeddings
 from plstm_graph.train.restored import check_reads_molecules, restored
 from plstm_graph.train.run import fit
 
+P = ParamSpec("P")
 NAME, CLASSES = "molecules", "classes"
 """What the data of an estimator are called; and the key of its classes in a checkpoint."""
 FIELDS = {
@@ -50,9 +54,34 @@ def usual(model: str) -> TrainConfig:
     return override(TrainConfig(), FOR_MOLECULES.get(model, {}) | {"model.model": model})
 
 
+def _by_name(init: Callable[P, None]) -> Callable[P, None]:
+    """An ``__init__`` that refuses in words what it does not take; ``**others`` of its own would hide what it takes."""
+    own = [name for name in inspect.signature(init).parameters if name != "self"]
+
+    @functools.wraps(init)
+    def checked(*args: P.args, **given: P.kwargs) -> None:
+        for name, value in given.items():
+            if name not in own:
+                hint = _closest(name, value, own, str(given.get("model", "plstm")))
+                raise ConfigError(f"{type(args[0]).__name__} has no parameter {name!r}{hint}")
+        init(*args, **given)
+
+    return checked
+
+
+def _closest(name: str, value: object, own: Sequence[str], model: str) -> str:
+    """A hint: the parameter that is meant by a name, or the option, as it is given."""
+    meant = {each: each for each in own} | {field: each for each, field in FIELDS.items()}
+    for field in flat(usual(model)):
+        meant.setdefault(field.removeprefix("model."), f"options={{{field!r}: {value!r}}}")
+    close = get_close_matches(name.removeprefix("model."), meant, n=1)
+    return f"; did you mean {meant[close[0]]}?" if close else ""
+
+
 class OfMolecules(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """What both estimators share; see :class:`MoleculeRegressor`."""
 
+    @_by_name
     def __init__(
         self,
         *,

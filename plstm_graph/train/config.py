@@ -172,8 +172,10 @@ def override(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
         if nested and key.removeprefix("model.") in RENAMED:
             raise ConfigError(f"{key} is called model.{RENAMED[key.removeprefix('model.')]} now: write that")
         if key not in names:
-            alike = [name for name in names if name.startswith("model.") == nested or name == f"model.{key}"]
+            alike = [name for name in names if name.startswith("model.") == nested]
             message = unknown("option", key, alike)
+            if f"model.{key}" in names:
+                message = f"unknown option {key!r}; did you mean 'model.{key}'?"
             raise ConfigError(f"model {config.model.model!r}: {message}" if nested else message)
         name = key.removeprefix("model.")
         (model if nested else own)[name] = convert(key, value, hints[nested][name])

@@ -56,6 +56,7 @@ def test_text_is_typed_by_its_field(key: str, text: object, value: object) -> No
         ({"model.widht": "3"}, "did you mean 'model.width'"),
         ({"epoch": 3}, "did you mean 'epochs'"),
         ({"width": 3}, "did you mean 'model.width'"),
+        ({"modes": "D"}, "did you mean 'model.modes'"),
         ({"epochs": "many"}, "epochs must be a whole number .got 'many'."),
         ({"epochs": 1.5}, "epochs must be a whole number"),
         ({"epochs": True}, "epochs must be a whole number"),
