@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import get_laplacian, to_undirected
 
+from plstm_graph.errors import count
+
 ATOM_SIZES = (119, 5, 12, 12, 10, 6, 6, 2, 2)
 """Vocabulary sizes of OGB's nine atom features (``ogb.utils.features.get_atom_feature_dims``)."""
 
@@ -34,6 +36,23 @@ class FeatureSpec:
     image: tuple[int, ...] = ()
     descriptors: int = 0
     descriptor_names: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """What they are, for a message; the size of images and the names of descriptors are left out."""
+        if self.image:
+            return f"images of {count(self.image[0], 'channel')}"
+        if (self.node_sizes, self.edge_sizes) == (ATOM_SIZES, BOND_SIZES) and not self.node_dim + self.edge_dim:
+            what = "molecules"
+        else:
+            nodes, edges = _columns(self.node_sizes, self.node_dim), _columns(self.edge_sizes, self.edge_dim)
+            what = f"graphs (nodes: {nodes}; edges: {edges})"
+        return what + (f" with {count(self.descriptors, 'descriptor')}" if self.descriptors else "")
+
+
+def _columns(sizes: tuple[int, ...], width: int) -> str:
+    kinds = [f"{count(len(sizes), 'feature')} of {', '.join(map(str, sizes))} kinds"] if sizes else []
+    return " and ".join([*kinds, *([count(width, "number")] if width else [])]) or "no features"
 
 
 RING_SIZES = (8, 5)

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from copy import copy
-from dataclasses import asdict, replace
+from dataclasses import replace
 from os import PathLike, fspath
 from typing import Any
 
@@ -159,18 +159,26 @@ def check_same_kind(dataset: AnyDataset, task: Task, features: FeatureSpec, feat
             f"{dataset.name} has the descriptors {listed(columns)}, and the checkpoint reads {listed(wanted)}, in that "
             "order; give the name or path of the data, or with_descriptors the features of the training"
         )
-    made = dataset.featuriser if dataset.featuriser and featuriser else featuriser  # None: not known
-    asked, trained = (
-        (each.name, each.level, each.num_outputs, asdict(_without_sizes(spec)), reader)
-        for each, spec, reader in ((dataset.task, dataset.features, made), (task, features, featuriser))
-    )
-    if asked != trained:
-        names = ("task", "level", "number of outputs", "features", "featuriser")
-        differing = [
-            f"{n} {new} instead of {old}" for n, new, old in zip(names, asked, trained, strict=True) if new != old
+    differing = []
+    if len({(each.name, each.level, each.num_outputs) for each in (dataset.task, task)}) > 1:
+        differing.append((_labels(dataset.task), _labels(task)))
+    readers = {dataset.featuriser, featuriser} if dataset.featuriser and featuriser else set()  # None: not known
+    looks = [spec.words for spec in (dataset.features, features)]
+    if len(readers) > 1:
+        looks = [
+            f"{what} read by {reader}" for what, reader in zip(looks, (dataset.featuriser, featuriser), strict=True)
         ]
-        raise DataError(f"{dataset.name} does not suit the model: {'; '.join(differing)}")
+    if looks[0] != looks[1]:
+        differing.append((looks[0], looks[1]))
+    if differing:
+        has, takes = (" and ".join(side) for side in zip(*differing, strict=True))
+        raise DataError(
+            f"{dataset.name} does not suit the model: it has {has}, and the model takes {takes}; give data like those "
+            "of the training, or train on these"
+        )
 
 
-def _without_sizes(spec: FeatureSpec) -> FeatureSpec:
-    return replace(spec, descriptor_names=(), image=spec.image[:1])
+def _labels(task: Task) -> str:
+    what = f"{task.num_outputs} classes" if task.exclusive else count(len(task.targets), "target")
+    where = "" if task.level == "graph" else f", one a {task.level}"
+    return f"labels of {what} ({task.name} of {listed(task.targets)}{where})"

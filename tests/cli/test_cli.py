@@ -323,7 +323,10 @@ def test_evaluate(run: Path, tmp_path: Path, invoke: Invoke) -> None:
     assert (found.stderr, result["part"], result["notes"]) == ("", "valid", [])
     one_line(invoke("evaluate", "--checkpoint", run, "--data", "MUTAGG"), "unknown data set")
     words = ["--data", run.parent / "my.csv", "--targets", "y", "--targets", "z"]
-    one_line(invoke("evaluate", "--checkpoint", run, *words), "number of outputs 2 instead of 1")
+    one_line(
+        invoke("evaluate", "--checkpoint", run, *words),
+        "it has labels of 2 targets (regression of y, z), and the model takes labels of 1 target (regression of y);",
+    )
 
 
 def test_scores_in_small_units_are_told(tmp_path: Path, invoke: Invoke) -> None:

@@ -84,7 +84,10 @@ def test_every_node_is_asked(tmp_path: Path) -> None:
         predict(tmp_path / "run", ["CCO"])
     with pytest.raises(CheckpointError, match="answers for each node; only one for a graph is exported"):
         export(tmp_path / "run", tmp_path / "model.pt2")
-    with pytest.raises(DataError, match="does not suit the model: level graph instead of node"):
+    with pytest.raises(
+        DataError,
+        match=r"it has .* \(regression of sum\), and the model takes .* \(regression of sum, one a node\)",
+    ):
         evaluate(tmp_path / "run", replace(dataset, task=Regression(("sum",))))
     with pytest.raises(DataError, match="one class label a graph"):
         dataset.split("folds")

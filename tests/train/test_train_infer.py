@@ -7,6 +7,7 @@ import resource
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from plstm_graph.cli import app
 from plstm_graph.config.architectures import NETWORKS
 from plstm_graph.config.models import RENAMED
 from plstm_graph.data import load
+from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.tables import read_rows
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, OutOfMemory
 from plstm_graph.tasks import Regression
@@ -233,10 +235,22 @@ def test_every_model_comes_back_from_its_checkpoint(tmp_path: Path, kind: str) -
 def test_evaluate_refuses_what_does_not_suit(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown part of the split 'tset'.*did you mean 'test'"):
         evaluate(run, part="tset")
-    with pytest.raises(DataError, match="does not suit the model: task binary instead of regression"):
+    with pytest.raises(
+        DataError,
+        match=r"has labels of 2 targets \(binary of y, z\), and the model takes .*\(regression of y, z\)",
+    ):
         evaluate(run, small_dataset(tmp_path, "binary", ("y", "z")))
-    with pytest.raises(DataError, match="number of outputs 1 instead of 2"):
+    with pytest.raises(DataError, match=r"has labels of 1 target .*takes labels of 2 targets"):
         evaluate(run, small_dataset(tmp_path))
+    graphs = replace(
+        small_dataset(tmp_path, targets=("y", "z")), features=FeatureSpec((7,), (4, 3), 2), featuriser=None
+    )
+    with pytest.raises(DataError) as met:
+        evaluate(run, graphs)
+    assert str(met.value) == (
+        "small does not suit the model: it has graphs (nodes: 1 feature of 7 kinds and 2 numbers; edges: 2 features of "
+        "4, 3 kinds), and the model takes molecules; give data like those of the training, or train on these"
+    )
 
 
 def test_graphs_that_are_no_molecules_cannot_be_predicted_from_smiles(tmp_path: Path) -> None:
@@ -260,7 +274,10 @@ def test_a_checkpoint_reads_chirality_as_it_was_trained(tmp_path: Path) -> None:
         assert torch.allclose(first, respelled, atol=1e-6) == same
         assert evaluate(out, tmp_path / "chiral.csv", part="all")["graphs"] == 32
     other = load(str(tmp_path / "chiral.csv"), targets=["y"])
-    with pytest.raises(DataError, match="featuriser cip-molecule instead of ogb-molecule"):
+    with pytest.raises(
+        DataError,
+        match="has molecules read by cip-molecule, and the model takes molecules read by ogb-molecule",
+    ):
         evaluate(tmp_path / "ogb-molecule", other, part="all")
 
 
