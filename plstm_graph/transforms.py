@@ -101,6 +101,9 @@ class LineDAGData(Data):
         return tuple(torch.tensor([0, size], device=device) for size in sizes)
 
 
+torch.serialization.add_safe_globals([LineDAGData])  # as PyG does for its own classes, whose loaders ask for it
+
+
 def line_dag(data: Data, order: str = "index") -> LineDAG:
     """The line graph of a graph or batch: the one it carries, else built from its ``rank`` or by ``order``.
 

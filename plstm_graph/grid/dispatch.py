@@ -19,6 +19,7 @@ from plstm_graph.grid.gates import (
     keeps_promise,
 )
 from plstm_graph.ops.compiled import in_dtype
+from plstm_graph.ops.dispatch import check_floating
 
 ImageForm = Callable[[Tensor, Tensor, Tensor, GridGates], Tensor]
 ChainForm = Callable[[Tensor, Tensor, Tensor, ChainGates, Tensor | None], tuple[Tensor, Tensor]]
@@ -253,6 +254,7 @@ def _check_vectors(query: Tensor, key: Tensor, value: Tensor, place: str) -> Non
             f"query and key must be [B, H, {place}, K] and value [B, H, {place}, V], got "
             f"{list(query.shape)}, {list(key.shape)} and {list(value.shape)}"
         )
+    check_floating(query=query, key=key, value=value)
     if 0 in value.shape[2:-1]:
         raise ShapeError(f"[{place}] must be at least 1, got {list(value.shape[2:-1])}")
 

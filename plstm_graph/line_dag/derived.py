@@ -1,7 +1,7 @@
 """Derived: tables worked out from the topology of a line graph, on request and once, for all who read it."""
 
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from plstm_graph.line_dag.chunks import ChunkPlan, make_chunk_plan
 from plstm_graph.line_dag.origin import Origin
-from plstm_graph.line_dag.pairs import LevelPlan, level_plan, owners
+from plstm_graph.line_dag.pairs import LevelPlan, level_plan, owners, untraced
 from plstm_graph.line_dag.plan import Node, Plan, make_plan, with_large
 from plstm_graph.line_dag.prune import multitree_pairs
 from plstm_graph.line_dag.topology import Levels, Topology, first_columns, meetings
@@ -49,22 +49,36 @@ class Known(TypedDict, total=False):
 @contextmanager
 def to_keep() -> Iterator[None]:
     """Guard the making of what outlives a call: no tensors of inference mode, which could not serve training, nor
-    such as torch.func wraps, which no loop over edges could read."""
-    with torch.inference_mode(False), torch._C._DisableFuncTorch():
+    such as torch.func wraps, which no loop over edges could read, nor those of torch.export, which hold nothing."""
+    with torch.inference_mode(False), torch._C._DisableFuncTorch(), _without_modes():
         yield
+
+
+def _without_modes() -> AbstractContextManager[Any]:
+    """Lift what changes every operation, as torch.export's tracing does; what lifts it is slow to import."""
+    if not torch._C._len_torch_dispatch_stack():
+        return nullcontext()
+    from torch.utils._python_dispatch import _disable_current_modes
+
+    return _disable_current_modes()
 
 
 def once(compute: Callable[[Any], Value]) -> "cached_property[Value]":
     """A property that is worked out when it is first asked for, and kept."""
-    return cached_property(to_keep()(compute))
+    return cached_property(untraced(to_keep()(compute)))
 
 
 def kept_by(memo: dict[Key, Value], key: Key, compute: Callable[[], Value]) -> Value:
     """Look an entry up that is worked out when it is first asked for, and kept."""
     if key not in memo:
-        with to_keep():
-            memo[key] = compute()
+        memo[key] = _made(compute)
     return memo[key]
+
+
+@untraced
+@to_keep()
+def _made(compute: Callable[[], Value]) -> Value:
+    return compute()
 
 
 class Derived:

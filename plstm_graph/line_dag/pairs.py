@@ -15,7 +15,8 @@ MAX_PAIRS_PER_EDGE = 64
 
 ON_THE_HOST = (
     "a line graph has sizes that depend on the edges, so torch.compile(fullgraph=True) and "
-    "torch.export need it ready: build dag = LineDAG.from_edge_index(...).prepare() outside and pass dag=dag"
+    "torch.export need it ready: build dag = LineDAG.from_edge_index(...).prepare() outside and pass dag=dag (which "
+    "torch.export takes as an attribute of a module, for that graph alone; for all graphs see plstm-graph export)"
 )
 
 
@@ -28,12 +29,17 @@ def on_the_host(build: Callable[..., Any]) -> Callable[..., Any]:
             raise ConfigError(ON_THE_HOST)
         return build(*args, **kwargs)
 
+    return untraced(built)
+
+
+def untraced(build: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, but torch.export may run it, on tensors that it does not know."""
     if is_put_off(COMPILER):  # nothing is compiled in this process, and to tell the compiler would load it
-        return built
+        return build
     try:
-        return torch.compiler.disable(built, reason=ON_THE_HOST)
+        return torch.compiler.disable(build, reason=ON_THE_HOST)
     except TypeError:  # torch 2.6 takes no reason
-        return torch.compiler.disable(built)
+        return torch.compiler.disable(build)
 
 
 class LevelPlan(NamedTuple):

@@ -11,8 +11,7 @@ from torch_geometric.nn.inits import reset
 
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.line_dag.sharing import shared
-from plstm_graph.nn.checked import CheckedDAG, checked
+from plstm_graph.nn.checked import built, checked
 from plstm_graph.nn.conv import PLSTMConv
 from plstm_graph.nn.counted import told
 from plstm_graph.ops.dispatch import check_backend
@@ -164,7 +163,7 @@ class PLSTMBlock(nn.Module):
         if dag is not None:
             dag = checked(x, edge_index, dag)
         elif len(self.convs):
-            dag = CheckedDAG.view(shared(edge_index, x.size(0), self.order).derived)
+            dag = built(x, edge_index, self.order)
         if edge_attr is not None and edge_attr.dim() == 1:
             edge_attr = edge_attr.unsqueeze(-1)
         hidden = self.norm(x)

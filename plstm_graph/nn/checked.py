@@ -1,4 +1,4 @@
-"""Check that a line graph is that of what a layer reads: once, by whoever gets it first."""
+"""Check that a line graph is that of what a layer reads: once, by whoever gets it first, or builds it."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from torch_geometric.utils import is_sparse, to_edge_index
 
 from plstm_graph.errors import ShapeError
 from plstm_graph.line_dag import LineDAG
+from plstm_graph.line_dag.sharing import shared
 
 
 class CheckedDAG(LineDAG):
@@ -20,6 +21,17 @@ def checked(x: Tensor, edge_index: Any, dag: LineDAG) -> CheckedDAG:
         return dag
     check_dag(x, edge_index, dag)
     return CheckedDAG.view(dag.derived)
+
+
+def built(
+    x: Tensor, edge_index: Any, order: str | Tensor, batch: Tensor | None = None, owner: Any = None
+) -> CheckedDAG:
+    """The line graph that a caller did not give, see :func:`plstm_graph.line_dag.sharing.shared`."""
+    if edge_index is None:
+        raise ShapeError("edge_index is None; give it [2, M], or the dag that was built from it")
+    if isinstance(edge_index, Tensor) and edge_index.device != x.device:
+        raise ShapeError(f"edge_index is on {edge_index.device}, x on {x.device}; move both to one device")
+    return CheckedDAG.view(shared(edge_index, x.size(0), order, batch, owner).derived)
 
 
 def check_dag(x: Tensor, edge_index: Any, dag: LineDAG) -> None:

@@ -20,9 +20,16 @@ from plstm_graph.gates import (
     view,
 )
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.line_dag.sharing import shared
-from plstm_graph.nn.checked import checked
-from plstm_graph.nn.dropin import LAYER, LAYER_CALL, NoMessages, refuse_arguments, refuse_bipartite, refuse_options
+from plstm_graph.nn.checked import built, checked
+from plstm_graph.nn.dropin import (
+    LAYER,
+    LAYER_CALL,
+    NoMessages,
+    check_widths,
+    refuse_arguments,
+    refuse_bipartite,
+    refuse_options,
+)
 from plstm_graph.nn.linear import EdgeLinear, NodeLinear
 from plstm_graph.nn.norm import OUTPUT_NORMS, MultiHeadRMSNorm
 from plstm_graph.ops import chunkwise, propagate
@@ -107,8 +114,7 @@ class PLSTMConv(NoMessages):
     ) -> None:
         refuse_bipartite(in_channels)
         refuse_options("PLSTMConv", unsupported, LAYER)
-        if heads < 1 or out_channels < 1:
-            raise ConfigError(f"heads and out_channels must be at least 1, got {heads} and {out_channels}")
+        check_widths(heads=heads, out_channels=out_channels, key_channels=key_channels or out_channels)
         check_mode(mode)
         check_transition(transition)
         if output_norm not in OUTPUT_NORMS:
@@ -188,7 +194,7 @@ class PLSTMConv(NoMessages):
         given = edge_index
         if is_sparse(edge_index):
             edge_index, edge_attr = self._from_sparse(edge_index, edge_attr, dag)
-        dag = shared(edge_index, x.size(0), self.order, owner=given) if dag is None else checked(x, given, dag)
+        dag = built(x, edge_index, self.order, owner=given) if dag is None else checked(x, given, dag)
         dag = view(dag, self.mode, self.reverse)
         backend = self._as_one(x, dag)
         if backend is not None:

@@ -64,6 +64,13 @@ def refuse_bipartite(in_channels: Any) -> None:
         raise ConfigError(f"PLSTMConv reads one graph: in_channels must be an int, got {in_channels} (bipartite)")
 
 
+def check_widths(**widths: int) -> None:
+    """Raise ConfigError unless each of these is at least 1."""
+    for name, width in widths.items():
+        if width < 1:
+            raise ConfigError(f"{name} must be at least 1, got {width}")
+
+
 class NoMessages(MessagePassing):
     """A MessagePassing that passes no messages: hooks on its steps would never be called, so they are refused."""
 

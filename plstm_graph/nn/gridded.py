@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from plstm_graph.errors import ConfigError, ShapeError, unknown
 from plstm_graph.gates import activate_source, activate_transition, check_transition, initial_gate_bias
 from plstm_graph.grid.tracking import bounded
+from plstm_graph.nn.dropin import check_widths
 from plstm_graph.nn.linear import NodeLinear
 from plstm_graph.nn.norm import NORM_EPS, MultiHeadRMSNorm
 
@@ -38,10 +39,7 @@ class GridLayer(nn.Module):
         parts: dict[str, int],
     ) -> None:
         """``parts``: how many numbers of each kind of gate there are, for each direction and head."""
-        if min(heads, out_channels, states) < 1:
-            raise ConfigError(
-                f"heads, out_channels and states must be at least 1, got {heads}, {out_channels} and {states}"
-            )
+        check_widths(heads=heads, out_channels=out_channels, key_channels=key_channels or out_channels, states=states)
         check_transition(transition)
         if gate_inputs not in GATE_INPUTS:
             raise ConfigError(unknown("gate inputs", gate_inputs, GATE_INPUTS))

@@ -9,9 +9,8 @@ from torch_geometric.nn.inits import reset
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.gates import check_mode, check_transition
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.line_dag.sharing import shared
 from plstm_graph.nn.block import PLSTMBlock, edge_content
-from plstm_graph.nn.checked import CheckedDAG, checked
+from plstm_graph.nn.checked import built, checked
 from plstm_graph.nn.conv import PLSTMConv
 from plstm_graph.nn.dropin import STACK, STACK_CALL, refuse_arguments, refuse_options
 from plstm_graph.nn.jumping import last_norm
@@ -144,8 +143,7 @@ class PLSTM(nn.Module):
         if dag is not None:
             dag = checked(x, edge_index, dag)
         elif self._reads_dag:
-            built = shared(edge_index, x.size(0), self.order, batch)
-            dag = CheckedDAG.view(built.derived)
+            dag = built(x, edge_index, self.order, batch)
         x = self.embed(x)
         content = None
         if self._reads_content and dag is not None and edge_attr is not None and edge_attr.dim() == 2:

@@ -117,6 +117,13 @@ def propagate(
         return in_dtype(value.dtype, BACKENDS[backend](*arguments))
 
 
+def check_floating(**tensors: Tensor) -> None:
+    """Raise ShapeError unless these have fractions, which an output in the dtype of whole numbers would lose."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise ShapeError(f"{name} must be floating point, got {tensor.dtype}; call {name}.float()")
+
+
 def _check(query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: LineDAG) -> None:
     shape, other = value.shape, key.shape
     if len(other) != 3 or query.shape != other or len(shape) != 3 or shape[:2] != other[:2]:
@@ -124,6 +131,7 @@ def _check(query: Tensor, key: Tensor, value: Tensor, gates: Gates, dag: LineDAG
             "query and key must be [N, H, K] and value [N, H, V], got "
             f"{list(query.shape)}, {list(other)} and {list(shape)}"
         )
+    check_floating(query=query, key=key, value=value)
     nodes, heads, _ = shape
     if nodes != dag.num_nodes:
         raise ShapeError(f"the dag has {dag.num_nodes} nodes, but query, key and value have {nodes}")

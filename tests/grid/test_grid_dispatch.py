@@ -104,6 +104,8 @@ def test_what_does_not_fit_is_refused():
         image(query, key, value, gates, form="closed")
     with pytest.raises(ConfigError, match="did you mean 'left-up'"):
         grid_dag(2, 2, "left_up")
+    with pytest.raises(ShapeError, match=r"value must be floating point, got torch\.int64"):
+        image(query, key, value.long(), gates)
 
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "general"])
@@ -123,6 +125,8 @@ def test_what_does_not_fit_a_chain_is_refused():
         chain(query, key, value, gates._replace(transition=gates.transition[..., None]))
     with pytest.raises(ShapeError, match="several at a time are for chain"):
         step(query, key, value, gates)
+    with pytest.raises(ShapeError, match=r"value must be floating point, got torch\.int64"):
+        chain(query, key, value.long(), gates)
 
 
 def test_matrices_beyond_the_limit_are_refused(monkeypatch):

@@ -68,6 +68,24 @@ def test_ten_batches_make_at_most_two_graphs(name, device):
     assert 1 <= len(graphs) <= MOST
 
 
+def test_sizes_that_repeat_make_no_third_graph_where_all_are_free():
+    if not has_compiled(torch.device("cpu")):
+        pytest.skip("the compiled backend of cpu cannot run here")
+    torch._dynamo.reset()
+    graphs = []
+
+    def count(module, _):
+        graphs.append(module)
+        return module
+
+    model = MODELS["stack"]()
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=count)
+    for seed in (0, 0, 3, 0, 1):
+        for got, want in zip(outcome(compiled, seed, "cpu"), outcome(model, seed, "cpu"), strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    assert 1 <= len(graphs) <= 2
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_through_autograd_with_fake_tensors(device):
     """aot_eager runs forward and backward through the fake implementations of the registered ops."""
@@ -102,6 +120,37 @@ def test_without_a_dag_one_graph_is_refused_in_one_sentence(kind):
         torch.export.export(model, (x, edge_index), {"edge_attr": edge_attr})
     broken = torch.compile(model, backend="eager")
     torch.testing.assert_close(broken(x, edge_index, edge_attr=edge_attr), model(x, edge_index, edge_attr=edge_attr))
+
+
+def test_a_dag_that_is_not_prepared_is_refused_in_one_sentence():
+    torch._dynamo.reset()
+    x, edge_index, edge_attr, _ = batch(0, "cpu")
+    dag = LineDAG.from_edge_index(edge_index, x.size(0))
+    with pytest.raises(Exception, match="prepare()" if MOST == 2 else ""):
+        torch.compile(MODELS["layer"](), fullgraph=True, backend="eager")(x, edge_index, edge_attr, dag=dag)
+
+
+@pytest.mark.skipif(MOST > 2, reason="PyTorch 2.6 does not export it")
+@pytest.mark.parametrize("mode", ["P", "D"])
+@pytest.mark.parametrize("backend", ["auto", "dense", "scatter"])
+def test_export_leaves_nothing_of_its_own_in_a_line_graph(backend, mode):
+    """What torch.export asks of a line graph first is worked out from its numbers, not from tensors without any."""
+    x, edge_index, _, _ = batch(0, "cpu")
+
+    class OfOneGraph(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = PLSTMConv(8, 4, heads=2, mode=mode, backend=backend)
+            self.dag = LineDAG.from_edge_index(edge_index, x.size(0))
+
+        def forward(self, x):
+            return self.layer(x, None, dag=self.dag)
+
+    model = OfOneGraph()
+    program = torch.export.export(model, (x,)).module()
+    want = model.layer(x, edge_index)
+    torch.testing.assert_close(model(x), want)
+    torch.testing.assert_close(program(x), want)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -14,7 +14,7 @@ from torch_geometric.nn import ASAPooling, GPSConv, Linear, MessagePassing, Sequ
 from torch_geometric.nn.models.basic_gnn import BasicGNN
 from torch_geometric.testing import assert_module
 
-from plstm_graph import Gates, LineDAG, PLSTMConv
+from plstm_graph import PLSTM, Gates, LineDAG, PLSTMBlock, PLSTMConv
 from plstm_graph.errors import BackendUnavailable, ConfigError, ShapeError
 from plstm_graph.gates import activate, view
 from plstm_graph.nn.linear import GATE_STD
@@ -320,8 +320,9 @@ def test_reset_draws_anew_and_repeats_after_a_seed() -> None:
     ("arguments", "match"),
     [
         ({"in_channels": (4, 4)}, "bipartite"),
-        ({"heads": 0}, "at least 1, got 0 and"),
-        ({"out_channels": 0}, "at least 1, got 1 and 0"),
+        ({"heads": 0}, "heads must be at least 1, got 0"),
+        ({"out_channels": 0}, "out_channels must be at least 1, got 0"),
+        ({"key_channels": -1}, "key_channels must be at least 1, got -1"),
         ({"add_self_loops": True}, "add_self_loops.*direct gate"),
         ({"dropout": 0.1}, r"dropout.*nn\.Dropout"),
         ({"negative_slope": 0.2}, "negative_slope"),
@@ -378,6 +379,11 @@ def test_bad_input_is_refused() -> None:
     for wrong in (EDGE_INDEX.tolist(), EDGE_INDEX.numpy()):
         with pytest.raises(ShapeError, match=f"edge_index must be a tensor.*{type(wrong).__name__}"):
             plain(x, wrong)
+    for layer in (plain, PLSTMBlock(FEATURES, 1, directions="along"), PLSTM(FEATURES, 4, 1)):
+        with pytest.raises(ShapeError, match="edge_index is None; give it"):
+            layer(x, None)
+        with pytest.raises(ShapeError, match="edge_index is on meta, x on cpu; move both to one device"):
+            layer(x, EDGE_INDEX.to("meta"))
     with pytest.raises(ConfigError, match="without edge_dim"):
         plain(x, EDGE_INDEX, edge_attr)
     with pytest.raises(ShapeError, match=str(len(COLUMNS))):

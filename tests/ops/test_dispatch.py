@@ -192,6 +192,8 @@ def cut(x):
         ({"mark": lambda x: x[:, :1]}, r"gate mark must be \[6, 2\] for this dag, got \[6, 1\]"),
         ({"direct": lambda x: x[:, 0]}, r"gate direct must be \[7, 2\] for this dag, got \[7\]"),
         ({"mark": lambda x: x.to("meta")}, "gate mark is on meta, the dag on cpu"),
+        ({"value": lambda x: x.long()}, r"value must be floating point, got torch.int64; call value.float\(\)"),
+        ({"query": lambda x: x.bool(), "key": lambda x: x.bool()}, "query must be floating point, got torch.bool"),
     ],
 )
 def test_wrong_shapes(changes, message):
