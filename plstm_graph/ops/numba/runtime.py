@@ -1,53 +1,86 @@
 """Things that all loops share: how they are compiled, on how many threads they run, and tensors as numpy's arrays."""
 
 import hashlib
+import inspect
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numba
 import numpy as np
 import torch
 from numba import njit
+from numba.core.caching import IndexDataCacheFile
 from numba.core.event import Event, Listener, register
 from torch import Tensor
 
 from plstm_graph import gates
+from plstm_graph.io.files import cache_folder
 
 log = logging.getLogger(__name__)
 
+LOOPS = "loops"
+"""Folder in the cache folder for what was compiled."""
 
-def sources() -> str:
-    """SHA-256 of all files that loops take functions and constants from."""
+
+@cache
+def _digest_of(*places: Path) -> str:
+    """SHA-256 of the content of files, and of all sources in folders."""
     digest = hashlib.sha256()
-    for path in (*sorted(Path(__file__).parent.glob("*.py")), Path(gates.__file__)):
-        digest.update(path.read_bytes())
+    for place in places:
+        for path in sorted(place.glob("*.py")) if place.is_dir() else [place]:
+            digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-_sources = sources()
+_sources = _digest_of(Path(__file__).parent, Path(gates.__file__))
+"""All files that loops elsewhere, too, take functions and constants from."""
 
 
 def _loop(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compiles what it decorates, and keeps that on disk until any of these files changes.
-
-    Numba itself compares only the file of the function: what was inlined from others would stay as it was.
-    """
+    """Compiles what it decorates, and keeps that on disk until any of these files changes, or one beside its own."""
     # Sums may be reordered for SIMD and products fused into them.
     compile = njit(fastmath={"reassoc", "contract"}, error_model="numpy", cache=True, **options)
 
     def compiled(function: Callable[..., Any]) -> Any:
         found = compile(function)
         if hasattr(found, "_cache"):  # NUMBA_DISABLE_JIT leaves a function as it is
-            file = found._cache._cache_file
-            file._source_stamp = file._source_stamp, _sources
+            _keep(found._cache, function)
         return found
 
     return compiled
+
+
+def _keep(kept: Any, function: Callable[..., Any]) -> None:
+    """Numba compares only the file of the function: what was inlined from others would stay as it was. And it keeps
+    what it compiled beside that file, so that each environment and each copy of the sources takes its minute."""
+    stamp = numba.__version__, _digest_of(Path(inspect.getfile(function)).parent), _sources
+    folder = None if numba.config.CACHE_DIR else _folder_of(stamp)
+    if folder is None:
+        kept._cache_file._source_stamp = stamp
+        return
+    name = f"{function.__module__}.{function.__qualname__}.{sys.implementation.cache_tag}"
+    kept._cache_path = str(folder)
+    kept._cache_file = IndexDataCacheFile(kept._cache_path, name, stamp)
+
+
+@cache
+def _folder_of(stamp: tuple[str, ...]) -> Path | None:
+    """Where what these sources become is kept; None where nothing can be written."""
+    folder = cache_folder() / LOOPS / hashlib.sha256(repr(stamp).encode()).hexdigest()[:16]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError:
+        return None
+    return folder
 
 
 parallel = _loop(parallel=True)

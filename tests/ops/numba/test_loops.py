@@ -1,5 +1,6 @@
 """The loops by themselves; what gates and norm compute is tested in tests/ops/triton, beside the kernels."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -131,6 +132,7 @@ def test_activations_in_float32():
 
 
 LOOP = """
+from elsewhere import FACTOR
 from plstm_graph.ops.numba.runtime import part
 
 @part
@@ -140,19 +142,20 @@ def times(x):
 
 KEPT = """
 import sys
+from importlib import import_module
 from types import ModuleType
 from plstm_graph.ops.numba import runtime
 
-path = sys.argv[1]
+sys.path.insert(0, sys.argv[1])
+elsewhere = sys.modules["elsewhere"] = ModuleType("elsewhere")
 
 def times(factor):
-    module = ModuleType("loop")
-    module.__dict__.update(FACTOR=factor, __file__=path)
-    exec(compile(open(path).read(), path, "exec"), module.__dict__)
-    return module.times(1.0)
+    elsewhere.FACTOR = factor
+    sys.modules.pop("loop", None)
+    return import_module("loop").times(1.0)
 
 found = []
-for sources, factor in (("old", 2.0), ("old", 3.0), ("new", 3.0)):
+for sources, factor in zip(("old", "old", "new"), map(float, sys.argv[2:])):
     runtime._sources = sources
     found.append(times(factor))
 print(found)
@@ -162,10 +165,35 @@ print(found)
 def test_what_is_kept_on_disk_is_of_these_sources(tmp_path):
     """Numba compares the file of a function alone: what that takes from other files would stay as it was. In a process
     of its own, since numba reads its settings again when it compiles."""
-    path = tmp_path / "loop.py"
-    path.write_text(LOOP)
-    done = subprocess.run([sys.executable, "-c", KEPT, str(path)], capture_output=True, text=True, check=False)
-    assert done.stdout.splitlines()[-1:] == ["[2.0, 2.0, 3.0]"], done.stderr
+    assert kept(tmp_path, tmp_path / "cache") == "[2.0, 2.0, 3.0]"
+    assert not list(tmp_path.glob("**/__pycache__/*.nbi"))
+
+
+def test_what_is_kept_is_of_all_copies_of_these_sources(tmp_path):
+    """A second environment takes no minute to compile the same: it gets what the first has left, the old factor."""
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    assert kept(tmp_path / "one", tmp_path / "cache") == "[2.0, 2.0, 3.0]"
+    assert kept(tmp_path / "other", tmp_path / "cache", factors=(5.0, 5.0, 5.0)) == "[2.0, 2.0, 3.0]"
+    changed = tmp_path / "other" / "beside.py"
+    changed.write_text("OTHER = 1")
+    assert kept(tmp_path / "other", tmp_path / "cache", factors=(5.0, 6.0, 7.0)) == "[5.0, 5.0, 7.0]"
+
+
+def test_without_a_cache_folder_it_is_kept_beside_the_sources(tmp_path):
+    (tmp_path / "cache").touch()
+    assert kept(tmp_path, tmp_path / "cache") == "[2.0, 2.0, 3.0]"
+    assert list(tmp_path.glob("__pycache__/*.nbi"))
+
+
+def kept(folder, cache, factors=(2.0, 3.0, 3.0)):
+    """What a process prints that compiles for sources old, old, and new; ``cache`` is its cache folder."""
+    (folder / "loop.py").write_text(LOOP)
+    command = [sys.executable, "-c", KEPT, str(folder), *map(str, factors)]
+    there = os.environ | {"XDG_CACHE_HOME": str(cache)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=there)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
 
 
 def test_compiling_is_announced_once(caplog):
