@@ -12,6 +12,7 @@ from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import ConfigError, DataError, ShapeError, unknown
 from plstm_graph.models.convolution import CNN, WIDTH, efficientnet
 from plstm_graph.nn import MultiHeadRMSNorm, PLSTMImage
+from plstm_graph.nn.checked import check_dtype
 from plstm_graph.tasks import Task
 
 NORM_EPS = 1e-5
@@ -125,6 +126,7 @@ class Patches(nn.Module):
                 f"images must be [B, {channels}, height, width], got {list(images.shape)}; "
                 "channels stand before height and width, and their number is the argument `channels`"
             )
+        check_dtype("images", images, self.project)
         self._grid(*images.shape[-2:])
         x = self.project(images)
         if self.position is not None:

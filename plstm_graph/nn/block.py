@@ -11,7 +11,7 @@ from torch_geometric.nn.inits import reset
 
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.nn.checked import built, checked
+from plstm_graph.nn.checked import CheckedDAG, built, check_edges, check_nodes, checked
 from plstm_graph.nn.conv import PLSTMConv
 from plstm_graph.nn.counted import told
 from plstm_graph.ops.dispatch import check_backend
@@ -160,6 +160,8 @@ class PLSTMBlock(nn.Module):
     ) -> Tensor:
         """[N, channels] -> [N, channels]; ``dag`` as for :meth:`PLSTMConv.forward`. ``content``: what
         :func:`edge_content` makes of ``edge_attr`` and ``dag``, [N, edge_dim], where a stack has it already."""
+        if self.project is not None and not isinstance(dag, CheckedDAG):  # no stack has checked it
+            check_nodes(x, self.channels, self.project)
         if dag is not None:
             dag = checked(x, edge_index, dag)
         elif len(self.convs):
@@ -171,6 +173,7 @@ class PLSTMBlock(nn.Module):
         if self.project is not None:
             read = hidden
             if self.content is not None and edge_attr is not None and dag is not None:
+                check_edges(edge_attr, self.content.in_channels, self.content)
                 if content is None or self.convs[0].explain:
                     content = edge_content(self._masked(edge_attr), dag)
                 read = read + self.content(content)

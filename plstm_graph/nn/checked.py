@@ -1,14 +1,57 @@
-"""Check that a line graph is that of what a layer reads: once, by whoever gets it first, or builds it."""
+"""Check what a layer is given: features, and that a line graph is theirs, once, by whoever gets or builds it first."""
 
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch_geometric.utils import is_sparse, to_edge_index
 
 from plstm_graph.errors import ShapeError
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.line_dag.sharing import shared
+
+CAST = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+"""Dtypes of weights that a product takes as they are."""
+
+
+def check_nodes(x: Any, channels: int, linear: nn.Module) -> None:
+    """Raise ShapeError unless ``x`` is [N, channels] (-1 for any width) and of a dtype that ``linear`` takes."""
+    if not isinstance(x, Tensor):
+        raise ShapeError(
+            f"x must be a tensor [N, in_channels], got {type(x).__name__}; "
+            "pLSTM reads one graph, neither a bipartite pair nor several types of nodes"
+        )
+    if x.dim() != 2 or x.size(1) != channels != -1:
+        raise ShapeError(f"x must be [N, {channels}], got {list(x.shape)}")
+    if not x.is_floating_point():
+        raise ShapeError(f"x must be floating point, got {x.dtype}; embed whole numbers first, or call x.float()")
+    check_dtype("x", x, linear)
+
+
+def check_edges(edge_attr: Tensor, channels: int | None, linear: nn.Module) -> None:
+    """Raise ShapeError unless ``edge_attr`` is [M, channels] (-1: any width) and of a dtype that ``linear`` takes."""
+    if edge_attr.dim() != 2 or edge_attr.size(1) != channels != -1 or not edge_attr.is_floating_point():
+        raise ShapeError(
+            f"edge_attr must be floating point, [M, {channels}], got {edge_attr.dtype}, "
+            f"{list(edge_attr.shape)}; embed whole numbers first, or call edge_attr.float()"
+        )
+    check_dtype("edge_attr", edge_attr, linear)
+
+
+def check_dtype(name: str, x: Tensor, linear: nn.Module) -> None:
+    """Raise ShapeError where a product of ``x`` with the weight of ``linear`` would fail by their dtypes.
+
+    Autocast casts both, but for float64. A weight that is computed, or of no such kind, is not looked at.
+    """
+    weight = linear._parameters.get("weight")
+    if weight is None or x.dtype == weight.dtype or weight.dtype not in CAST:
+        return
+    wide = torch.float64 in (x.dtype, weight.dtype)
+    if wide or x.dtype not in CAST or not torch.is_autocast_enabled(x.device.type):
+        raise ShapeError(
+            f"{name} must be {weight.dtype}, as the weights that read it, got {x.dtype}; "
+            f"call {name}.to({weight.dtype}), or give the layer its dtype: layer.to({x.dtype})"
+        )
 
 
 class CheckedDAG(LineDAG):

@@ -20,7 +20,7 @@ from plstm_graph.gates import (
     view,
 )
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.nn.checked import built, checked
+from plstm_graph.nn.checked import built, check_edges, check_nodes, checked
 from plstm_graph.nn.dropin import (
     LAYER,
     LAYER_CALL,
@@ -182,15 +182,7 @@ class PLSTMConv(NoMessages):
             [N, heads * out_channels], or [N, out_channels] without ``concat``.
         """
         refuse_arguments("PLSTMConv", unsupported, LAYER_CALL)
-        if not isinstance(x, Tensor):
-            raise ShapeError(
-                f"x must be a tensor [N, in_channels], got {type(x).__name__}; "
-                "PLSTMConv reads one graph, neither a bipartite pair nor several types of nodes"
-            )
-        if x.dim() != 2 or x.size(1) != self.in_channels != -1:
-            raise ShapeError(f"x must be [N, {self.in_channels}], got {list(x.shape)}")
-        if not x.is_floating_point():
-            raise ShapeError(f"x must be floating point, got {x.dtype}; embed whole numbers first, or call x.float()")
+        check_nodes(x, self.in_channels, self.lin)
         given = edge_index
         if is_sparse(edge_index):
             edge_index, edge_attr = self._from_sparse(edge_index, edge_attr, dag)
@@ -270,11 +262,7 @@ class PLSTMConv(NoMessages):
         if self.lin_edge is None:
             raise ConfigError("edge_attr was given, but the layer was built without edge_dim")
         edge_attr = edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr
-        if edge_attr.dim() != 2 or edge_attr.size(1) != self.edge_dim != -1 or not edge_attr.is_floating_point():
-            raise ShapeError(
-                f"edge_attr must be floating point, [M, {self.edge_dim}], got {edge_attr.dtype}, "
-                f"{list(edge_attr.shape)}; embed whole numbers first, or call edge_attr.float()"
-            )
+        check_edges(edge_attr, self.edge_dim, self.lin_edge)
         return edge_attr, self.lin_edge
 
     def _mask(self, gates: Gates, dag: LineDAG) -> Gates:

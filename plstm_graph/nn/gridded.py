@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from plstm_graph.errors import ConfigError, ShapeError, unknown
 from plstm_graph.gates import activate_source, activate_transition, check_transition, initial_gate_bias
 from plstm_graph.grid.tracking import bounded
+from plstm_graph.nn.checked import check_dtype
 from plstm_graph.nn.dropin import check_widths
 from plstm_graph.nn.linear import NodeLinear
 from plstm_graph.nn.norm import NORM_EPS, MultiHeadRMSNorm
@@ -129,6 +130,7 @@ class GridLayer(nn.Module):
         if x.dim() != axes or x.size(-1) != self.in_channels != -1 or not x.is_floating_point():
             wanted = f"floating point, [B, {places}, {self.in_channels}]"
             raise ShapeError(f"x must be {wanted}, got {x.dtype}, {list(x.shape)}; channels stand last")
+        check_dtype("x", x, self.lin)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"

@@ -10,7 +10,7 @@ from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.gates import check_mode, check_transition
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.block import PLSTMBlock, edge_content
-from plstm_graph.nn.checked import built, checked
+from plstm_graph.nn.checked import built, check_nodes, checked
 from plstm_graph.nn.conv import PLSTMConv
 from plstm_graph.nn.dropin import STACK, STACK_CALL, refuse_arguments, refuse_options
 from plstm_graph.nn.jumping import last_norm
@@ -140,6 +140,7 @@ class PLSTM(nn.Module):
     ) -> Tensor:
         """[N, in_channels] -> [N, out_channels]; arguments as for PyG's ``BasicGNN``, and the plain ``dag``."""
         refuse_arguments("PLSTM", unsupported | {"edge_weight": edge_weight}, STACK_CALL)
+        check_nodes(x, self.in_channels, self.embed)
         if dag is not None:
             dag = checked(x, edge_index, dag)
         elif self._reads_dag:

@@ -1,0 +1,89 @@
+"""What a layer is given: dtypes are named where PyTorch would fail on them, and only there."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations
+
+from plstm_graph import PLSTM, PLSTMBlock, PLSTMChain, PLSTMConv, PLSTMImage, PLSTMVision
+from plstm_graph.errors import ShapeError
+from plstm_graph.nn.checked import CAST, check_dtype
+
+EDGE_INDEX = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+X, EDGES = torch.randn(3, 4), torch.randn(4, 3)
+
+
+def fails(call: Callable[..., object], *given: object) -> bool:
+    with suppress(RuntimeError, ShapeError):
+        call(*given)
+        return False
+    return True
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize(("given", "own"), list(product((*CAST, torch.int64), CAST)))
+def test_refused_is_what_a_product_fails_on(given: torch.dtype, own: torch.dtype, autocast: bool, device: str) -> None:
+    linear, x = nn.Linear(4, 2, bias=False, dtype=own, device=device), torch.ones(3, 4, dtype=given, device=device)
+    with torch.autocast(device, torch.bfloat16, enabled=autocast):
+        assert fails(check_dtype, "x", x, linear) == fails(F.linear, x, linear.weight)
+
+
+LAYERS: dict[str, tuple[nn.Module, Callable[[nn.Module, torch.dtype], Tensor]]] = {
+    "conv": (PLSTMConv(4, 2), lambda layer, dtype: layer(X.to(dtype), EDGE_INDEX)),
+    "conv, edges": (PLSTMConv(4, 2, edge_dim=3), lambda layer, dtype: layer(X, EDGE_INDEX, EDGES.to(dtype))),
+    "block": (PLSTMBlock(4, 2), lambda layer, dtype: layer(X.to(dtype), EDGE_INDEX)),
+    "block, edges": (PLSTMBlock(4, 2, edge_dim=3), lambda layer, dtype: layer(X, EDGE_INDEX, EDGES.to(dtype))),
+    "stack": (PLSTM(4, 4, 1, heads=2), lambda layer, dtype: layer(X.to(dtype), EDGE_INDEX)),
+    "stack, edges": (
+        PLSTM(4, 4, 1, heads=2, edge_dim=3),
+        lambda layer, dtype: layer(X, EDGE_INDEX, edge_attr=EDGES.to(dtype)),
+    ),
+    "image": (PLSTMImage(4, 2), lambda layer, dtype: layer(torch.randn(1, 2, 2, 4, dtype=dtype))),
+    "chain": (PLSTMChain(4, 2), lambda layer, dtype: layer(torch.randn(1, 2, 4, dtype=dtype))),
+    "vision": (
+        PLSTMVision(2, width=16, heads=4, layers=1, image_size=16, patch_size=8),
+        lambda layer, dtype: layer(torch.randn(1, 3, 16, 16).to(dtype)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_layer_names_what_it_takes(name: str) -> None:
+    layer, call = LAYERS[name]
+    with pytest.raises(
+        ShapeError, match=r"must be torch.float32, as the weights that read it, got torch.float64; call "
+    ):
+        call(layer, torch.float64)
+    assert call(layer, torch.float32).isfinite().all()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert call(layer, torch.bfloat16).isfinite().all()
+        with pytest.raises(ShapeError, match=r"got torch.float64"):
+            call(layer, torch.float64)
+
+
+def test_a_stack_names_a_wrong_width_and_whole_numbers() -> None:
+    stack = PLSTM(4, 4, 1, heads=2)
+    with pytest.raises(ShapeError, match=r"x must be \[N, 4\], got \[3, 3\]"):
+        stack(X[:, 1:], EDGE_INDEX)
+    with pytest.raises(ShapeError, match=r"floating point, got torch.int64; embed whole numbers first"):
+        stack(X.long(), EDGE_INDEX)
+    with pytest.raises(ShapeError, match=r"edge_attr must be floating point, \[M, 3\], got torch.float32, \[4, 2\]"):
+        PLSTM(4, 4, 1, heads=2, edge_dim=3)(X, EDGE_INDEX, edge_attr=EDGES[:, 1:])
+
+
+def test_a_weight_that_is_replaced_is_not_looked_at() -> None:
+    """It may read what it is given in its own way, as one that is quantised does."""
+
+    class Wide(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return torch.zeros(3, 6), torch.zeros(3, 8)
+
+    conv = PLSTMConv(4, 2)
+    conv.lin = Wide()
+    assert conv(X.double(), EDGE_INDEX).shape == (3, 2)
+    check_dtype("x", X.double(), parametrizations.weight_norm(nn.Linear(4, 2)))
