@@ -54,7 +54,9 @@ def train(
     from plstm_graph.train.results import check_folder
 
     values = {choice.field or choice.name: given[choice.name] for choice in CHOICES if given[choice.name] is not None}
-    values |= _pairs(settings or [])
+    values |= _pairs(settings or [], values)
+    if {"budget", "model.width"} <= values.keys():
+        raise ConfigError("--budget sets the width, and --width is given as well: give one of them")
     chosen, series = _config(config, values, out, resume, seeds, folds)
     searched = search is not None or (resume and stored_search(str(chosen.out)) is not None)
     if search_space is not None and (search is None or resume):
@@ -173,12 +175,16 @@ def _advice(out: str) -> str:
     return "nothing was written"  # training had not started
 
 
-def _pairs(settings: list[str]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in settings]
-    for key, sign, _ in pairs:
+def _pairs(settings: list[str], given: Mapping[str, Any]) -> dict[str, str]:
+    """Options by ``--set``, none of which may be given twice, or by a flag of its own as well."""
+    found: dict[str, str] = {}
+    for key, sign, value in (text.partition("=") for text in settings):
         if not sign or not key:
             raise ConfigError(f"--set takes key=value, for example --set model.head_layers=3 (got {key!r})")
-    return {key.strip(): value.strip() for key, _, value in pairs}
+        if (name := key.strip()) in found or name in given:
+            raise ConfigError(f"{name} is given twice, once by --set {key}={value}: give one of them")
+        found[name] = value.strip()
+    return found
 
 
 def _config(

@@ -73,7 +73,11 @@ def tell_repeats(config: TrainConfig, dataset: AnyDataset, split: dict[str, list
         labels = f", {which}with labels that contradict each other" * bool(found.contradicting)
         log.warning(f"{rows} {'a molecule' if one else f'one of {found.molecules} molecules'}, in any spelling{labels}")
     if found.leaked:
+        ways = ["merge rows that repeat a molecule"]
+        if config.test_data:
+            ways.append(f"take them out of {config.test_data}")
+        if not config.group_repeats:
+            ways.append("leave out --no-group-repeats")
         log.warning(
-            f"{found.leaked} molecules of valid and test stand in train, too, and flatter scores: merge rows that "
-            "repeat a molecule, or leave out --no-group-repeats"
+            f"{found.leaked} molecules of valid and test stand in train, too, and flatter scores: {', or '.join(ways)}"
         )

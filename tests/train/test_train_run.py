@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from pytorch_lightning.utilities import rank_zero_only
-from small_runs import small_config, small_dataset, three_classes
+from small_runs import small_config, small_dataset, three_classes, write_csv
 
 from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.examples import digests_of
@@ -354,13 +354,21 @@ def test_repeated_molecules_are_announced(tmp_path, caplog) -> None:
     assert "25 rows repeat a molecule, in any spelling, with labels that contradict each other" in caplog.text
     assert "stand in train" not in caplog.text
     train(replace(config, group_repeats=False), replace(dataset, graphs=graphs))
-    assert "molecules of valid and test stand in train, too" in caplog.text
+    told = next(line for line in caplog.messages if "molecules of valid and test stand in train, too" in line)
+    assert told.endswith("merge rows that repeat a molecule, or leave out --no-group-repeats")
     caplog.clear()
     third = len(graphs) // 3
     official = {"train": range(third), "valid": range(third, 2 * third), "test": range(2 * third, len(graphs))}
     parts = {name: list(numbers) for name, numbers in official.items()}
     train(config, replace(dataset, graphs=graphs, parts=parts, default_split="official"))
     assert "stand in train" not in caplog.text
+
+
+def test_molecules_of_a_test_file_that_were_trained_on_are_to_leave_it(tmp_path, caplog) -> None:
+    data, tested = write_csv(tmp_path / "my.csv"), write_csv(tmp_path / "tested.csv", count=7)
+    train(small_config(data=data, targets="y", epochs=1, test_data=tested))
+    told = next(line for line in caplog.messages if "stand in train" in line)
+    assert told.endswith(f"merge rows that repeat a molecule, or take them out of {tested}")
 
 
 def test_a_progress_bar_leaves_room_for_what_a_terminal_shows_of_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
