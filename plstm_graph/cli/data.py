@@ -5,9 +5,11 @@ from typing import Annotated
 
 import typer
 
+from plstm_graph.cli.options import command_of
 from plstm_graph.cli.program import command
 from plstm_graph.cli.shared import Debug, Root, SmilesColumn, Targets, Task, check_places, option, say
 from plstm_graph.config.names import check_data_set, check_options
+from plstm_graph.io.files import stem
 
 _DESCRIPTORS = "To keep, for --descriptors in trainings: rdkit2d, morgan-counts, a fingerprint or a CSV file; repeat."
 
@@ -31,12 +33,18 @@ def prepare(
     check_data_set(data, root)
 
     from plstm_graph.data import load_graphs, write_prepared
+    from plstm_graph.train.config import override
+    from plstm_graph.train.defaults import default_config
 
     columns = {"targets": targets or None, "smiles_column": smiles_column, "task": task, "censored": censored}
     found = load_graphs(data, root=root, **columns)
     digest = write_prepared(out, found, smiles=smiles, descriptors=descriptors or ())
     size = out.stat().st_size / 1e6
     say(f"{found.name}: {len(found.graphs):,} graphs, {size:.1f} MB, digest {digest[:12]}; wrote {out}", out)
+    here = {"data": str(out), "out": f"runs/{stem(out)}"}
+    usual = override(default_config(data), here)
+    if usual != override(default_config(str(out)), here):
+        say(f"the file brings no options; to train as with --data {data}: {command_of(usual, {})}", out)
 
 
 @command()

@@ -278,6 +278,20 @@ def test_a_result_takes_no_place_that_is_taken(
     assert {path.name for path in tmp_path.iterdir()} == {"my.csv", "run", "in.smi", "folder.svg", "closed.svg"}
 
 
+def test_prepare_says_how_the_same_data_are_usually_trained(tmp_path: Path, invoke: Invoke) -> None:
+    """A prepared file is trained with plain options, whatever is usual for the data that it holds."""
+    data = write_csv(tmp_path / "my.csv")
+    found = invoke("prepare", "--data", data, "--targets", "y", "--out", tmp_path / "x.pt").stdout.splitlines()
+    assert found[1] == (
+        f"the file brings no options; to train as with --data {data}: "
+        f"plstm-graph train --data {tmp_path / 'x.pt'} --virtual-node --out runs/x"
+    )
+    words = found[1].partition("plstm-graph train ")[2].split()
+    assert invoke("train", *words, "--epochs", 1, "--width", 8, "--layers", 1, "--out", tmp_path / "run").exit_code == 0
+    config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
+    assert config["model"]["virtual_node"]
+
+
 def test_two_results_do_not_share_a_file(run: Path, tmp_path: Path, invoke: Invoke) -> None:
     words = ["explain", "--checkpoint", run, "--smiles", "CCO"]
     one_line(invoke(*words, "--atoms", tmp_path / "x.csv", "--pairs", tmp_path / "x.csv"), "is to be written twice")
