@@ -5,9 +5,13 @@ Heavy imports wait in the functions: a process that helps begins here."""
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from plstm_graph.errors import OutOfMemory, PLSTMGraphError
 from plstm_graph.io.lazy import LOOPS, is_put_off, quick_start
 from plstm_graph.io.waiting import told, watched
 
@@ -50,6 +54,7 @@ def predict(
 
     Raises:
         CheckpointError: the file cannot be used, or its model was not trained on molecules.
+        OutOfMemory: a batch does not fit, or one of several processes has died.
     """
     from plstm_graph.train.infer import answers
     from plstm_graph.train.restored import restore_for_molecules, without_loops
@@ -64,10 +69,21 @@ def predict(
         if len(parts) == 1:
             return answers(learner, meta, smiles, **how)
         return _joined((_quietly(answers, learner, meta, part, **how) for part in told(parts, what)), smiles)
+    others = multiprocessing.active_children()
     context = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
-    with context.Pool(min(jobs, len(parts)), _begin, (checkpoint, device, how)) as pool:
-        found = pool.imap(_work, parts)
-        return _joined((next(found) for _ in told(parts, what)), smiles)
+    with ProcessPoolExecutor(min(jobs, len(parts)), context, _begin, (checkpoint, device, how)) as pool:
+        try:
+            found = pool.map(_work, parts)
+            return _joined((next(found) for _ in told(parts, what)), smiles)
+        except BaseException as error:
+            for child in set(multiprocessing.active_children()).difference(others):
+                child.terminate()  # what it is at is of no use any more
+            if not isinstance(error, BrokenProcessPool):
+                raise
+            raise OutOfMemory(
+                f"one of {jobs} processes that answered has died; if that was for want of memory, give fewer --jobs or "
+                "a smaller --batch-size"
+            ) from error
 
 
 def usual_jobs(count: int, device: str) -> int:
@@ -88,8 +104,16 @@ def _begin(checkpoint: str | PathLike[str], device: str, how: dict[str, Any]) ->
         from plstm_graph.train.infer import answers
         from plstm_graph.train.restored import restore_for_molecules
     torch.set_num_threads(1)
-    learner, meta = restore_for_molecules(checkpoint, device)
-    _answer = lambda part: answers(learner, meta, part, **how)  # noqa: E731
+    try:
+        learner, meta = restore_for_molecules(checkpoint, device)
+    except PLSTMGraphError as error:  # told where it is asked: what fails here is not
+        _answer = partial(_refuse, error)
+    else:
+        _answer = partial(answers, learner, meta, **how)
+
+
+def _refuse(error: PLSTMGraphError, part: Sequence[str]) -> "Predictions":
+    raise error
 
 
 def _work(part: Sequence[str]) -> "Predictions":

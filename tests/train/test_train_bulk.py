@@ -1,9 +1,16 @@
 """Many molecules are predicted part by part, and by several processes, as they are at once."""
 
+import multiprocessing
+import os
+import signal
+import threading
+import time
+
 import pytest
 import torch
-from small_runs import molecules, small_config, write_csv
+from small_runs import molecules, small_config, small_dataset, write_csv
 
+from plstm_graph.errors import CheckpointError, OutOfMemory
 from plstm_graph.io.lazy import LOOPS
 from plstm_graph.ops import compiled
 from plstm_graph.train import bulk, train
@@ -27,6 +34,34 @@ def test_parts_and_processes_give_what_one_call_gives(tmp_path, monkeypatch):
         assert found.rejected == expected.rejected
         assert (found.smiles, found.columns) == (texts, ["y"])
     assert bulk.predict(tmp_path / "run", [], device="cpu").values.shape == (0, 1)
+
+
+def test_a_process_that_dies_ends_all_of_them_with_an_error(tmp_path, monkeypatch):
+    train(small_config(out=tmp_path / "run", data=write_csv(tmp_path / "a.csv"), targets="y", epochs=1))
+    monkeypatch.setattr(bulk, "PART", 7)
+    before = multiprocessing.active_children()
+
+    def kill():
+        while not (children := set(multiprocessing.active_children()).difference(before)):
+            time.sleep(0.05)
+        os.kill(children.pop().pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(OutOfMemory, match=r"one of 2 processes that answered has died; .* fewer --jobs"):
+        bulk.predict(tmp_path / "run", molecules(20), device="cpu", jobs=2)
+    killer.join()
+    assert set(multiprocessing.active_children()) <= set(before)
+
+
+def test_what_processes_cannot_begin_with_is_told(tmp_path, monkeypatch):
+    dataset = small_dataset(tmp_path)
+    for graph in dataset.graphs:
+        del graph.smiles
+    train(small_config(out=tmp_path / "run", epochs=1), dataset)
+    monkeypatch.setattr(bulk, "PART", 7)
+    with pytest.raises(CheckpointError, match="not on molecules given as SMILES"):
+        bulk.predict(tmp_path / "run", molecules(20), device="cpu", jobs=2)
 
 
 def test_few_molecules_are_answered_before_loops_are_loaded(tmp_path, monkeypatch):
