@@ -97,7 +97,7 @@ def unknown(kind: str, name: object, choices: Iterable[object]) -> str:
     return f"unknown {kind} {name!r}; choose one of {listed(names)}{hint}"
 
 
-def said(error: Exception) -> str:
+def said(error: BaseException) -> str:
     """The message of an error on one line; of one of the operating system, which path it was about and what to do."""
     number, path = getattr(error, "errno", None), getattr(error, "filename", None)
     if not isinstance(error, PLSTMGraphError) and number in _REASONS and path is not None:

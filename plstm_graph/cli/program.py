@@ -62,7 +62,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
-        except (PLSTMGraphError, OSError) as error:
+        except (PLSTMGraphError, OSError, MemoryError, KeyboardInterrupt) as error:
             broken = isinstance(error, BrokenPipeError)
             if broken and _is_unread():
                 raise  # click ends a program whose output nobody reads without a word
@@ -70,22 +70,20 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
                 if broken:
                     raise PLSTMGraphError(said(error)) from error
                 raise
-            typer.echo(f"error: {said(error)}", err=True)
-            raise typer.Exit(FAILED if isinstance(error, Diverged) else USAGE) from error
-        except MemoryError as error:
-            if kwargs.get("debug"):
-                raise
-            typer.echo(
-                "error: this machine has no memory for that; give less data, or a smaller --batch-size", err=True
-            )
-            raise typer.Exit(FAILED) from error
-        except KeyboardInterrupt as error:
-            if kwargs.get("debug"):
-                raise
-            typer.echo("interrupted", err=True)
-            raise typer.Exit(INTERRUPTED) from error
+            text, code = _ending(error)
+            typer.echo(text, err=True)
+            raise typer.Exit(code) from error
 
     return run
+
+
+def _ending(error: BaseException) -> tuple[str, int]:
+    """What is said of an error, and the exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", INTERRUPTED
+    if isinstance(error, MemoryError):
+        return "error: this machine has no memory for that; give less data, or a smaller --batch-size", FAILED
+    return f"error: {said(error)}", FAILED if isinstance(error, Diverged) else USAGE
 
 
 def _is_unread() -> bool:
