@@ -18,8 +18,9 @@ from plstm_graph.train.results import SCORES, read_json
 
 try:
     from fastapi import FastAPI, HTTPException, Request
+    from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
-    from pydantic import BaseModel
+    from pydantic import BaseModel, field_validator
 except ModuleNotFoundError as error:
     raise PLSTMGraphError(missing_extra("fastapi", "serve")) from error
 
@@ -31,12 +32,24 @@ CARD = ("graphs", "rejected", "metric", "valid", "test", "test_interval", "by_ta
 """What the model card of a run says beyond its checkpoint."""
 
 
+_REASON = ("type", "loc", "msg")
+"""What is said of a question that is none."""
+
+
 class Molecules(BaseModel):
     """Body of a request."""
 
     smiles: list[str]
 
     model_config = {"json_schema_extra": {"examples": [{"smiles": ["CCO", "c1ccccc1"]}]}}
+
+    @field_validator("smiles")
+    @classmethod
+    def _of_whole_characters(cls, smiles: list[str]) -> list[str]:
+        """JSON can say half a character, which no answer can: that is a ValueError."""
+        for text in smiles:
+            text.encode()
+        return smiles
 
 
 class Waiting(NamedTuple):
@@ -187,6 +200,11 @@ def application(
     @app.exception_handler(PLSTMGraphError)
     async def told(request: Request, error: PLSTMGraphError) -> JSONResponse:
         return JSONResponse({"detail": said(error)}, 500)
+
+    @app.exception_handler(RequestValidationError)
+    async def refused(request: Request, error: RequestValidationError) -> JSONResponse:
+        """What was sent is not sent back: it may be long, or not be JSON again."""
+        return JSONResponse({"detail": [{name: each[name] for name in _REASON} for each in error.errors()]}, 422)
 
     @app.post("/predict")
     async def predict(asked: Molecules) -> dict[str, list[dict[str, Any]]]:

@@ -56,12 +56,25 @@ def test_no_molecules_are_no_rows(client):
     assert client.post("/predict", json={"smiles": []}).json() == {"predictions": []}
 
 
-NO_QUESTIONS = (b"", b"{", b'{"smiles": "CCO"}', b'{"smiles": [1]}', b'{"text": []}', b'{"smiles": ["\\ud800"]}')
+NO_QUESTIONS = {
+    b"": "Field required",
+    b"{": "JSON decode error",
+    b'{"smiles": "CCO"}': "Input should be a valid list",
+    b'{"smiles": [1]}': "Input should be a valid string",
+    b'{"text": []}': "Field required",
+    b'{"smiles": ["CCO", "CC\\ud800O"]}': "surrogates not allowed",
+    b'{"smiles": "\\ud800"}': "Input should be a valid list",
+}
 
 
 @pytest.mark.parametrize("body", NO_QUESTIONS)
 def test_what_is_no_question_is_refused(client, body):
-    assert client.post("/predict", content=body).status_code == 422
+    found = client.post("/predict", content=body, headers={"Content-Type": "application/json"})
+    (reason,) = found.json()["detail"]
+    assert (found.status_code, list(reason)) == (422, ["type", "loc", "msg"])
+    assert NO_QUESTIONS[body] in reason["msg"]
+    without = client.post("/predict", content=b'{"smiles": ["CCO"]}')
+    assert without.status_code == 422
 
 
 def test_too_much_is_refused_and_the_next_is_answered(client):
