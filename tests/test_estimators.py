@@ -4,6 +4,7 @@ import inspect
 import pickle
 import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from small_runs import molecules, small_config, write_csv
 
 from plstm_graph import MoleculeClassifier, MoleculeRegressor
 from plstm_graph.errors import CheckpointError, ConfigError, DataError
+from plstm_graph.estimators.base import OF_FILES
 from plstm_graph.train import embed, predict, train
+from plstm_graph.train.restored import restore
 
 SMALL: dict[str, Any] = {
     "epochs": 1,
@@ -185,3 +188,24 @@ def test_a_parameter_that_is_none_is_told_with_the_closest(given: dict[str, Any]
     with pytest.raises(ConfigError, match=f"^{re.escape(f'MoleculeRegressor {message}')}$"):
         MoleculeRegressor(**given)
     assert "options" in inspect.signature(MoleculeRegressor).parameters
+
+
+@pytest.mark.parametrize("name", OF_FILES)
+def test_options_about_files_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"option '{name}' is about files"):
+        MoleculeRegressor(**SMALL | {"options": {name: "a"}}).fit(SMILES, SIZES)
+    with pytest.raises(ConfigError) as met:
+        MoleculeRegressor(**{name: "a"})
+    assert f"'{name}':" not in str(met.value)  # nor are they the hint
+
+
+def test_molecules_are_read_as_asked(tmp_path: Path) -> None:
+    train(
+        small_config(
+            out=tmp_path / "run", data=write_csv(tmp_path / "a.csv"), targets="y", split_seed=3, censored=True, epochs=1
+        )
+    )
+    assert not {"fold", "split_seed", *OF_FILES} & MoleculeRegressor.load(tmp_path / "run").options.keys()
+    found = MoleculeRegressor(**SMALL | {"options": SMALL["options"] | {"featuriser": "ogb-molecule"}})
+    found.fit(SMILES, SIZES).save(tmp_path / "a.ckpt")
+    assert restore(tmp_path / "a.ckpt", "cpu")[1].featuriser == "ogb-molecule"

@@ -18,7 +18,7 @@ from sklearn.base import (
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from plstm_graph.data.molecules import Rejected
+from plstm_graph.data.molecules import CIP, Rejected
 from plstm_graph.data.smiles_files import from_smiles
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.estimators.inputs import as_texts, defined, held_out, names_of, tell
@@ -47,6 +47,8 @@ FIELDS = {
     "device": "accelerator",
 }
 """Where a parameter is not called like its field of :class:`plstm_graph.train.TrainConfig`."""
+OF_FILES = ("data", "root", "targets", "smiles_column", "task", "censored", "split_column", "test_data")
+"""Fields that say how files are read; an estimator is given molecules and labels."""
 
 
 def usual(model: str) -> TrainConfig:
@@ -72,7 +74,7 @@ def _by_name(init: Callable[P, None]) -> Callable[P, None]:
 def _closest(name: str, value: object, own: Sequence[str], model: str) -> str:
     """A hint: the parameter that is meant by a name, or the option, as it is given."""
     meant = {each: each for each in own} | {field: each for each, field in FIELDS.items()}
-    for field in flat(usual(model)):
+    for field in flat(usual(model)).keys() - set(OF_FILES):
         meant.setdefault(field.removeprefix("model."), f"options={{{field!r}: {value!r}}}")
     close = get_close_matches(name.removeprefix("model."), meant, n=1)
     return f"; did you mean {meant[close[0]]}?" if close else ""
@@ -142,13 +144,13 @@ class OfMolecules(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         labels, asked = self._asked(y, targets)
         if len(labels) != len(texts):
             raise DataError(f"X and y must have as many rows, got {len(texts)} and {len(labels)}")
-        dataset = from_smiles(texts, labels.tolist(), asked, NAME, where="X")
+        seed = self._seed()
+        config = self._config(seed)
+        dataset = from_smiles(texts, labels.tolist(), asked, NAME, where="X", featuriser=config.featuriser or CIP)
         self.rejected_ = dataset.rejected
         tell(dataset.rejected, len(texts), "left out")
-        seed = self._seed()
         dataset.parts = held_out(dataset, self.validation_fraction, seed)
         dataset.default_split = "official"
-        config = self._config(seed)
         if self.metric is None:
             config = override(config, {"metric": defined(dataset)})
         learner, self.metrics_ = fit(config, dataset.with_descriptors(config.descriptors))
@@ -169,6 +171,9 @@ class OfMolecules(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         given = {FIELDS.get(name, name): getattr(self, name) for name in self._fields()}
         values = {name: value for name, value in given.items() if value is not None} | {"seed": seed}
         values |= self.options or {}
+        for name in OF_FILES:
+            if name in values:
+                raise ConfigError(f"option {name!r} is about files, and X and y are none; leave it out")
         return override(usual(str(values.get("model.model", "plstm"))), {"data": NAME, **values})
 
     def _fields(self) -> list[str]:
@@ -233,7 +238,7 @@ class OfMolecules(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             for field, name in names.items()
             if field in config and config[field] != expected.get(field)
         }
-        known = {*names, "data", "root", "targets", "smiles_column", "task", "split", "accelerator", "out", "budget"}
+        known = {*names, *OF_FILES, "split", "split_seed", "fold", "accelerator", "out", "budget"}
         more = {name: value for name, value in config.items() if name not in known and value != expected.get(name)}
         found.set_params(**own, options=more or None)
         found.learner_ = learner
