@@ -141,6 +141,22 @@ class Task:
         """What answers are scored by: labels, but NaN for those that are bounds."""
         return target
 
+    def check_labels(self, target: Tensor) -> None:
+        """Raise DataError unless these are labels of this task, a row an answer."""
+        none = self.no_labels
+        if target.shape[1:] != none.shape[1:] or target.is_floating_point() != none.is_floating_point():
+            kind = "floating point" if none.is_floating_point() else "whole numbers"
+            raise DataError(
+                f"y must be {[1, *none.shape[1:]]} for each answer, {kind} (task {self.name}, "
+                f"{len(self.targets)} targets), but all together they are {list(target.shape)}, {target.dtype}"
+            )
+        if bool(target.isinf().any()):
+            raise DataError("a label must be a finite number, or NaN where there is none; some are infinite")
+        if self.chances and not self.exclusive:
+            for value in target[~target.isnan()].unique().tolist():
+                if reason := self.required(value):
+                    raise DataError(f"{reason}, or NaN where there is none, got {value:g}")
+
     @property
     def no_labels(self) -> Tensor:
         """Labels of no example at all."""

@@ -8,7 +8,7 @@ from typing import Any
 from torch_geometric.data import Data
 
 from plstm_graph.config.names import DATA_SETS
-from plstm_graph.data.dataset import AnyDataset
+from plstm_graph.data.dataset import AnyDataset, Dataset, GraphDataset
 from plstm_graph.data.examples import take
 from plstm_graph.data.splits import OFFICIAL
 from plstm_graph.errors import DataError
@@ -40,6 +40,23 @@ def parts_of(
         if not len(parts[name]):
             raise DataError(_nothing_in(name, config.split or dataset.default_split, dataset.name, len(prepared)))
     return parts | dict(_further(config, dataset))
+
+
+def check_labelled(dataset: Any) -> AnyDataset:
+    """A data set that a caller made.
+
+    Raises:
+        DataError: it is none, or has labels that do not suit its task.
+    """
+    if not isinstance(dataset, Dataset | GraphDataset):
+        raise DataError(f"a Dataset or GraphDataset of plstm_graph.data is needed, got {type(dataset).__name__}")
+    if dataset.task.tabular:
+        try:
+            found = dataset.examples.y
+        except (TypeError, RuntimeError) as error:  # as torch.cat puts it
+            raise DataError(f"{dataset.name}: all examples must have labels y of one shape ({error})") from error
+        dataset.task.check_labels(found)
+    return dataset
 
 
 def _further(config: TrainConfig, dataset: AnyDataset) -> Iterator[tuple[str, Any]]:

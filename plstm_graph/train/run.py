@@ -33,7 +33,7 @@ from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.module import Learner
 from plstm_graph.train.outputs import outputs
 from plstm_graph.train.owner import Owner, owned
-from plstm_graph.train.parts import parts_of, tell_repeats
+from plstm_graph.train.parts import check_labelled, parts_of, tell_repeats
 from plstm_graph.train.profiling import FEATURISING, READING, SCORING, TRYING
 from plstm_graph.train.progress import shown
 from plstm_graph.train.report import Run, Trained, report
@@ -142,7 +142,7 @@ def _train(
     seen = shown(progress and first_process())
     with isolate_rng(), quiet(), memory_advice(config.batch_size), seen:
         with profiler.profile(READING), named(f"reading {config.data}"):
-            dataset = dataset or load_data(config)
+            dataset = load_data(config) if dataset is None else check_labelled(dataset)
         fitted = architecture(config.model.model).fitted
         if config.ensemble > 1:
             check_members(config, dataset.task)

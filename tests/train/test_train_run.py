@@ -18,6 +18,7 @@ from plstm_graph.data.examples import digests_of
 from plstm_graph.data.packed import PackedGraphs
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, OutOfMemory
 from plstm_graph.gates import Gate
+from plstm_graph.tasks import Binary, Multiclass, Regression
 from plstm_graph.train import train
 from plstm_graph.train.callbacks import Keeper, progress_console
 from plstm_graph.train.checkpoint import read
@@ -369,6 +370,31 @@ def test_molecules_of_a_test_file_that_were_trained_on_are_to_leave_it(tmp_path,
     train(small_config(data=data, targets="y", epochs=1, test_data=tested))
     told = next(line for line in caplog.messages if "stand in train" in line)
     assert told.endswith(f"merge rows that repeat a molecule, or take them out of {tested}")
+
+
+@pytest.mark.parametrize(
+    ("task", "y", "text"),
+    [
+        (Regression(("y",)), torch.tensor([1.0]), r"y must be \[1, 1\] for each answer, floating point .* are \[40\]"),
+        (Regression(("y",)), torch.tensor([[1]]), "floating point .* torch.int64"),
+        (Regression(("y",)), torch.tensor([[math.inf]]), "a label must be a finite number"),
+        (Regression(("y",)), None, "all examples must have labels y of one shape"),
+        (Binary(("y",)), torch.tensor([[2.0]]), "a binary label must be 0 or 1, or NaN where there is none, got 2"),
+        (Multiclass(("y",), classes=3), torch.tensor([[1.0]]), r"y must be \[1\] for each answer, whole numbers"),
+    ],
+)
+def test_labels_that_do_not_suit_the_task_are_refused_by_name(tmp_path, task, y, text) -> None:
+    dataset = small_dataset(tmp_path)
+    graphs = [graph.clone() for graph in dataset.graphs]
+    for graph in graphs[20:] if y is None else graphs:
+        graph.y = y
+    with pytest.raises(DataError, match=text):
+        train(small_config(epochs=1), replace(dataset, graphs=graphs, task=task))
+
+
+def test_a_list_of_graphs_is_no_data_set(tmp_path) -> None:
+    with pytest.raises(DataError, match=r"Dataset or GraphDataset of .* is needed, got list"):
+        train(small_config(epochs=1), list(small_dataset(tmp_path).graphs))
 
 
 def test_a_progress_bar_leaves_room_for_what_a_terminal_shows_of_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
