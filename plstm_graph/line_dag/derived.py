@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, wraps
 from typing import Any, NamedTuple, TypedDict, TypeVar, Unpack
 
 import torch
@@ -49,36 +49,32 @@ class Known(TypedDict, total=False):
 @contextmanager
 def to_keep() -> Iterator[None]:
     """Guard the making of what outlives a call: no tensors of inference mode, which could not serve training, nor
-    such as torch.func wraps, which no loop over edges could read, nor those of torch.export, which hold nothing."""
-    with torch.inference_mode(False), torch._C._DisableFuncTorch(), _without_modes():
+    such as torch.func wraps, which no loop over edges could read."""
+    with torch.inference_mode(False), torch._C._DisableFuncTorch():
         yield
 
 
-def _without_modes() -> AbstractContextManager[Any]:
-    """Lift what changes every operation, as torch.export's tracing does; what lifts it is slow to import."""
+def _with_numbers(like: Tensor) -> AbstractContextManager[Any]:
+    """Guard what outlives a call of torch.export, too, whose tensors hold nothing: lift its tracing, unless ``like`` is
+    such a tensor itself and what is made of it a part of the program. What lifts it is slow to import."""
     if not torch._C._len_torch_dispatch_stack():
         return nullcontext()
+    from torch._subclasses.fake_tensor import FakeTensor
     from torch.utils._python_dispatch import _disable_current_modes
 
-    return _disable_current_modes()
-
-
-def once(compute: Callable[[Any], Value]) -> "cached_property[Value]":
-    """A property that is worked out when it is first asked for, and kept."""
-    return cached_property(untraced(to_keep()(compute)))
-
-
-def kept_by(memo: dict[Key, Value], key: Key, compute: Callable[[], Value]) -> Value:
-    """Look an entry up that is worked out when it is first asked for, and kept."""
-    if key not in memo:
-        memo[key] = _made(compute)
-    return memo[key]
+    return nullcontext() if isinstance(like, FakeTensor) else _disable_current_modes()
 
 
 @untraced
 @to_keep()
-def _made(compute: Callable[[], Value]) -> Value:
-    return compute()
+def _made(like: Tensor, compute: Callable[..., Value], *of: Any) -> Value:
+    with _with_numbers(like):
+        return compute(*of)
+
+
+def once(compute: Callable[[Any], Value]) -> "cached_property[Value]":
+    """A property of :class:`Derived` that is worked out when it is first asked for, and kept."""
+    return cached_property(wraps(compute)(lambda self: _made(self.topology.src, compute, self)))
 
 
 class Derived:
@@ -111,7 +107,13 @@ class Derived:
         return self._read(view) if found is None else found
 
     def _read(self, view: View) -> Topology:
-        return kept_by(self._lines, view, lambda: self._turned(*view))
+        return self._kept_by(self._lines, view, lambda: self._turned(*view))
+
+    def _kept_by(self, memo: dict[Key, Value], key: Key, compute: Callable[[], Value]) -> Value:
+        """Look an entry up that is worked out when it is first asked for, and kept."""
+        if key not in memo:
+            memo[key] = _made(self.topology.src, compute)
+        return memo[key]
 
     def _turned(self, reversed: bool, pruned: bool) -> Topology:
         plain = self.topology
@@ -203,16 +205,20 @@ class Derived:
     def level_plan(self, view: View) -> LevelPlan:
         """Pairs by the level of their next edge (with one synchronisation on a GPU)."""
         lines, levels = self.lines(view), self.levels_of(view[0])
-        return kept_by(self._level_plans, view, lambda: level_plan(levels.level, lines.prev, lines.next, levels.total))
+        return self._kept_by(
+            self._level_plans, view, lambda: level_plan(levels.level, lines.prev, lines.next, levels.total)
+        )
 
     def chunk_plan(self, view: View, size: int) -> ChunkPlan:
         """Division of the line graph into chunks of at most ``size`` edges (with a few synchronisations on a GPU)."""
         lines, levels = self.lines(view), self.levels_of(view[0])
-        return kept_by(self._chunk_plans, (view, size), lambda: make_chunk_plan(lines, levels, self.edge_graph, size))
+        return self._kept_by(
+            self._chunk_plans, (view, size), lambda: make_chunk_plan(lines, levels, self.edge_graph, size)
+        )
 
     def table(self, pruned: bool) -> Plan:
         """Tables for kernels, no graph counted as large."""
-        return kept_by(self.tables, pruned, lambda: self._table(pruned))
+        return self._kept_by(self.tables, pruned, lambda: self._table(pruned))
 
     def _table(self, pruned: bool) -> Plan:
         lines = self.lines((False, pruned))
@@ -223,7 +229,9 @@ class Derived:
         found = self._plans.get((pruned, classes))
         if found is None:
             table = self.table(pruned)
-            found = kept_by(self._plans, (pruned, classes), lambda: with_large(table, lambda: self.levels, classes))
+            found = self._kept_by(
+                self._plans, (pruned, classes), lambda: with_large(table, lambda: self.levels, classes)
+            )
         return found
 
     # ------------------------------------------------------------------ copies
