@@ -40,10 +40,9 @@ def members(patterns: list[str], seed: int) -> list[str]:
 
 
 def row_of(name: str, seed: int, found: dict[str, Any]) -> dict[str, Any]:
-    """What is stored of a blend."""
-    kept = {key: found[key] for key in ("data", "data_hash", "metric", "valid", "test")}
-    weights = [{key: each[key] for key in ("run", "runs", "weight")} for each in found["members"]]
-    return {"blend": name, "seed": seed, **kept, "members": weights}
+    """What is stored of a blend: its scores, those of equal weights (``mean``), and its members with theirs."""
+    kept = {key: found[key] for key in ("data", "data_hash", "metric", "valid", "test", "mean", "members")}
+    return {"blend": name, "seed": seed, **kept}
 
 
 @records.guarded

@@ -26,6 +26,7 @@ def test_each_seed_has_members_of_its_own_and_a_row(tmp_path: Path, capsys: pyte
     assert [(row["blend"], row["seed"]) for row in rows] == [("trees", 0), ("trees", 1), ("all", 0), ("all", 1)]
     assert [each["weight"] for each in rows[0]["members"]] == [0.5, 0.5]
     assert sum(each["weight"] for each in rows[2]["members"]) == pytest.approx(1)
+    assert all({"valid", "test"} <= each.keys() for row in rows for each in [*row["members"], row["mean"]])
     stored = json.loads((tmp_path / "all" / "seed-1" / "metrics.json").read_text())
     assert rows[3]["test"] == stored["test"]
     assert f"seed 1: valid {stored['valid']['rocauc']:.4f}" in capsys.readouterr().out
