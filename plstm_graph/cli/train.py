@@ -194,6 +194,7 @@ def _config(
 
     And the seeds and folds of a series, none for a single run.
     """
+    from plstm_graph.config.architectures import check_read
     from plstm_graph.train.config import TrainConfig, from_dict, override, read_toml
     from plstm_graph.train.defaults import default_config
     from plstm_graph.train.folders import numbers, stored_search, stored_series
@@ -220,7 +221,10 @@ def _config(
         series = known | series
     elif resume and not series:
         base = stored_config(out)
-    return override(from_dict(from_file, base), given | {"out": out}), series
+    chosen = override(from_dict(from_file, base), given | {"out": out})
+    asked = {*from_file.get("model", {}), *(name[6:] for name in given if name.startswith("model."))}
+    check_read(chosen.model, asked, override(base, {"model.model": chosen.model.model}).model)
+    return chosen, series
 
 
 def _search_summary(out: str) -> None:

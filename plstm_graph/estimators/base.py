@@ -18,6 +18,7 @@ from sklearn.base import (
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from plstm_graph.config.architectures import check_read, unread
 from plstm_graph.data.molecules import CIP, Rejected
 from plstm_graph.data.smiles_files import from_smiles
 from plstm_graph.errors import ConfigError, DataError
@@ -77,6 +78,8 @@ def _closest(name: str, value: object, own: Sequence[str], model: str) -> str:
     for field in flat(usual(model)).keys() - set(OF_FILES):
         meant.setdefault(field.removeprefix("model."), f"options={{{field!r}: {value!r}}}")
     close = get_close_matches(name.removeprefix("model."), meant, n=1)
+    if close and f"model.{close[0]}" in meant[close[0]] and (message := unread(model, close[0])):
+        return f"; {message}"
     return f"; did you mean {meant[close[0]]}?" if close else ""
 
 
@@ -174,7 +177,11 @@ class OfMolecules(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         for name in OF_FILES:
             if name in values:
                 raise ConfigError(f"option {name!r} is about files, and X and y are none; leave it out")
-        return override(usual(str(values.get("model.model", "plstm"))), {"data": NAME, **values})
+        plain = usual(str(values.get("model.model", "plstm")))
+        config = override(plain, {"data": NAME, **values})
+        asked = [name.removeprefix("model.") for name in values if name.startswith("model.")]
+        check_read(config.model, asked, plain.model)
+        return config
 
     def _fields(self) -> list[str]:
         return [name for name in self._get_param_names() if name not in ("validation_fraction", "options")]

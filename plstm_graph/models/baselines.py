@@ -73,13 +73,13 @@ class ConvStack(nn.Module):
 
 
 def _block(config: ModelConfig, edge_dim: int | None, conv: str) -> nn.Module:
-    width, heads = config.width, config.heads
+    width = config.width
     if conv == "gps":
-        check_heads(width, heads)
+        check_heads(width, config.heads)
         norm, norm_kwargs = _pyg_norm(config)
         local = gine(width, edge_dim)
-        return GPSConv(width, local, heads, config.dropout, act="gelu", norm=norm, norm_kwargs=norm_kwargs)
-    layer = gat(width, edge_dim, heads) if conv == "gat" else LOCALS[conv](width, edge_dim)  # type: ignore[misc]
+        return GPSConv(width, local, config.heads, config.dropout, act="gelu", norm=norm, norm_kwargs=norm_kwargs)
+    layer = gat(width, edge_dim, config.heads) if conv == "gat" else LOCALS[conv](width, edge_dim)  # type: ignore[misc]
     return PLSTMBlock(
         width, mode=None, local=layer, norm=config.norm, expansion=config.expansion, dropout=config.dropout
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plstm_graph.config.architectures import architecture
+from plstm_graph.config.architectures import architecture, check_read
 from plstm_graph.config.models import ModelConfig, VisionConfig
 from plstm_graph.config.names import check_options
 from plstm_graph.errors import ConfigError
@@ -175,7 +175,9 @@ def check_space(space: Space, config: TrainConfig) -> None:
         # A value of another architecture's option is for that architecture to refuse, in its trials.
         known = key in flat(config) or "model.model" not in space
         if known:
-            check_options(flat(override(config, {key: value})))
+            check_options(flat(found := override(config, {key: value})))
+            if key.startswith("model."):
+                check_read(found.model, [key.removeprefix("model.")], config.model)
 
 
 def _values(space: Space) -> Iterator[tuple[str, Any]]:
