@@ -77,13 +77,18 @@ def built(
     return CheckedDAG.view(shared(edge_index, x.size(0), order, batch, owner).derived)
 
 
-def check_dag(x: Tensor, edge_index: Any, dag: LineDAG) -> None:
+def check_dag(x: Tensor, edge_index: Any, dag: Any) -> None:
     """Raise ShapeError unless ``dag`` is the plain line graph of the nodes in ``x``, on its device.
 
     An ``edge_index`` must be what ``dag`` was built from, see :meth:`LineDAG.check_edge_index`: a layer reads the dag
     alone, so that a change since would change nothing without a word, or send edge features to other edges. Of a sparse
     adjacency the edges are compared.
     """
+    if not isinstance(dag, LineDAG):
+        raise ShapeError(
+            f"dag must be a LineDAG, got {type(dag).__name__}; "
+            "make one with LineDAG.from_edge_index(edge_index, num_nodes)"
+        )
     if dag.pruned or dag.reversed:
         raise ShapeError("layers take the plain dag and derive their own view from mode and reverse")
     if dag.num_nodes != x.size(0):

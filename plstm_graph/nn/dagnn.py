@@ -11,6 +11,7 @@ from torch_geometric.utils import softmax
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.block import DIRECTIONS
+from plstm_graph.nn.checked import check_dag
 from plstm_graph.ops.functional import transforming
 
 SMALL = 2**20
@@ -68,6 +69,7 @@ class DAGNN(nn.Module):
 
     def states(self, x: Tensor, dag: LineDAG, edge_attr: Tensor | None = None) -> list[Tensor]:
         """What was embedded and what each layer left, [N, hidden_channels] each."""
+        check_dag(x, None, dag)
         x = self.embed(x)
         found = [x]
         views = [dag.reverse() if reverse else dag for reverse in self.reverses]

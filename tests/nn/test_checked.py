@@ -13,6 +13,7 @@ from torch.nn.utils import parametrizations
 from plstm_graph import PLSTM, PLSTMBlock, PLSTMChain, PLSTMConv, PLSTMImage, PLSTMVision
 from plstm_graph.errors import ShapeError
 from plstm_graph.nn.checked import CAST, check_dtype
+from plstm_graph.nn.dagnn import DAGNN
 
 EDGE_INDEX = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
 X, EDGES = torch.randn(3, 4), torch.randn(4, 3)
@@ -87,3 +88,13 @@ def test_a_weight_that_is_replaced_is_not_looked_at() -> None:
     conv.lin = Wide()
     assert conv(X.double(), EDGE_INDEX).shape == (3, 2)
     check_dtype("x", X.double(), parametrizations.weight_norm(nn.Linear(4, 2)))
+
+
+@pytest.mark.parametrize("wrong", ["x", EDGE_INDEX, 1, True], ids=lambda wrong: type(wrong).__name__)
+def test_a_dag_that_is_none_is_named(wrong: object) -> None:
+    said = f"dag must be a LineDAG, got {type(wrong).__name__}; make one with LineDAG.from_edge_index"
+    for layer in (PLSTMConv(4, 2), PLSTMBlock(4, 2), PLSTM(4, 8, 1)):
+        with pytest.raises(ShapeError, match=said):
+            layer(X, EDGE_INDEX, dag=wrong)
+    with pytest.raises(ShapeError, match=said):
+        DAGNN(4, 8, 1)(X, wrong)
