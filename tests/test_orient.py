@@ -2,10 +2,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch_geometric.data import Data
 
 from plstm_graph import LineDAG
 from plstm_graph.errors import ConfigError, CycleError, ShapeError
 from plstm_graph.orient import ORDERS, check_edge_index, positions, rank_nodes, topological_levels
+from plstm_graph.transforms import OrientDAG
 
 FEW = settings(max_examples=40, deadline=None, derandomize=True)
 
@@ -117,6 +119,22 @@ def test_random_reaches_every_order_evenly():
     path = columns((0, 1), (1, 2))
     first = torch.stack([random_rank(path, 3, seed=seed).argmin() for seed in range(300)])
     assert ((first.bincount(minlength=3) - 100).abs() < 41).all()
+
+
+def test_random_draws_by_graph_or_without_a_batch_by_piece():
+    """The same for connected graphs; else a batch has to say where graphs end, as ``from_edge_index`` says."""
+    two = torch.cat([RING, RING + 10], 1)
+
+    def edges(edge_index, batch=None):
+        dag = LineDAG.from_edge_index(edge_index, int(edge_index.max()) + 1, order="random", batch=batch)
+        return set(zip(dag.src.tolist(), dag.dst.tolist(), strict=True))
+
+    alone = edges(RING)
+    joined = {(u + shift, v + shift) for u, v in alone for shift in (0, 10)}
+    assert edges(two) == edges(two, graphs(10, 10)) == joined
+    assert edges(RING, graphs(10)) == alone
+    whole = OrientDAG("random")(Data(edge_index=two, num_nodes=20)).rank
+    assert edges(two, graphs(20)) == {tuple(sorted(pair, key=whole.__getitem__)) for pair in two.t().tolist()} != joined
 
 
 def test_seed_reaches_the_line_graph():

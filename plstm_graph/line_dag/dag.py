@@ -74,7 +74,8 @@ class LineDAG(Reading):
                 (edges already form a DAG and keep their direction).
             batch: graph of each node, sorted, [N]. Without it every piece of the node numbering that no edge
                 crosses counts as a graph.
-            seed: for ``order="random"``.
+            seed: for ``order="random"``, which draws for each graph by itself: of one that falls into pieces other
+                ranks with ``batch`` (zeros for a single graph), as ``OrientDAG`` draws them, than without.
 
         Returns:
             The line graph, built on the device of ``edge_index``; searches and ``"given"`` rank nodes on the host.
