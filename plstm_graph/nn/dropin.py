@@ -71,8 +71,21 @@ def check_widths(**widths: int) -> None:
             raise ConfigError(f"{name} must be at least 1, got {width}")
 
 
+STEPS = ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
+"""Steps of a MessagePassing that take hooks."""
+
+
 class NoMessages(MessagePassing):
-    """A MessagePassing that passes no messages: hooks on its steps would never be called, so they are refused."""
+    """A MessagePassing that passes no messages: its steps and hooks on them are never called, so both are refused."""
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        for step in (*STEPS, "update", "edge_updater", "explain_message"):
+            if getattr(cls, step) is not getattr(MessagePassing, step):
+                raise ConfigError(
+                    f"{cls.__name__} overrides {step}, which a layer of pLSTM never calls: it passes no messages; "
+                    "override forward, or put a layer that passes some beside it (PLSTMBlock takes one as local)"
+                )
 
     def _set_jittable_templates(self, raise_on_error: bool = False) -> None:
         """PyG writes and compiles the steps of a class with its first object, for which there is no use here."""
@@ -84,6 +97,6 @@ class NoMessages(MessagePassing):
         )
 
 
-for step in ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update"):
+for step in STEPS:
     for when in ("pre_hook", "hook"):
         setattr(NoMessages, f"register_{step}_forward_{when}", NoMessages._no_such_step)

@@ -699,6 +699,18 @@ def test_hooks_that_would_never_be_called_are_refused() -> None:
     assert calls == [1]
 
 
+@pytest.mark.parametrize(
+    "step", ["message", "aggregate", "update", "propagate", "message_and_aggregate", "edge_update"]
+)
+def test_steps_that_would_never_be_called_are_refused(step: str) -> None:
+    """In a subclass's own body, and from a class beside it."""
+    mixin = type("Mixin", (), {step: lambda self, *_: None})
+    for bases, own in (((PLSTMConv,), vars(mixin)), ((mixin, PLSTMConv), {})):
+        with pytest.raises(ConfigError, match=rf"Mine overrides {step}, which .* never calls: .* override forward"):
+            type("Mine", bases, {key: value for key, value in own.items() if key == step})
+    assert type("Mine", (PLSTMConv,), {"forward": lambda self, x: x})(4, 2)(3) == 3
+
+
 def test_arguments_of_other_layers_are_none_or_refused_by_name() -> None:
     conv, x = PLSTMConv(4, 2), torch.randn(NODES, 4)
     want = conv(x, EDGE_INDEX)
