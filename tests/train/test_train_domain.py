@@ -77,11 +77,24 @@ def test_a_checkpoint_without_a_record_marks_nothing(run: Path, tmp_path: Path) 
     assert found.unlike is None
     found.write(tmp_path / "out.csv")
     assert (tmp_path / "out.csv").read_text().startswith("smiles,y,error\n")
-    for key, wrong in (("atoms", [1]), ("labels", 3), ("elements", ["C"]), ("more", [])):
+    for key, wrong in (("atoms", [1]), ("labels", 3), ("elements", ["C"]), ("aromatic", 1), ("more", [])):
         content["plstm_graph"]["seen"] = seen | {key: wrong}
         torch.save(content, tmp_path / "wrong.ckpt")
         with pytest.raises(CheckpointError, match="what was seen in training is described wrongly"):
             predict(tmp_path / "wrong.ckpt", ["CCO"])
+
+
+def test_aromatic_atoms_are_told_where_the_training_had_none(tmp_path: Path) -> None:
+    (tmp_path / "chains.csv").write_text("smiles,y\n" + "".join(f"{'C' * size}O,{size}\n" for size in range(2, 12)))
+    data = load(str(tmp_path / "chains.csv"), targets=["y"])
+    domain = Domain.of(data.graphs, data.task)
+    graphs, values = [smiles_to_data(text) for text in ("c1ccccc1O", "C1CCCCC1O")], torch.full((2, 1), 5.0)
+    for known in (domain, Domain.restored(domain.plain())):
+        assert known.unlike_each(graphs, ("y",), values) == ["aromatic atoms", ""]
+        assert known.unlike(graphs[0], ("y",), values[0]) == "aromatic atoms"
+    old = domain.plain()
+    del old["aromatic"]  # as checkpoints were: whether there were some is not known
+    assert Domain.restored(old).unlike_each(graphs, ("y",), values) == ["", ""]
 
 
 def test_many_molecules_are_told_what_each_alone_is():
