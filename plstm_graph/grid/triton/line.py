@@ -10,7 +10,7 @@ change places, as do a direction's gates with those of the opposite one, and the
 import triton
 import triton.language as tl
 
-from plstm_graph.grid.triton.walk import at_step, in_steps, keep_row, place, side, sums_at
+from plstm_graph.grid.triton.walk import at_step, in_lanes, in_steps, keep_row, no_sums, place, side, with_step
 
 
 @triton.jit
@@ -108,14 +108,15 @@ def _row_back(  # type: ignore[no-untyped-def]
         states = states + (a,)
         a = tl.where(own_step == X - 1 - step, enters, at_step(along, X - 1 - step) * a)
     to_right, to_enters = tl.zeros([LANES], DTYPE), tl.zeros([LANES], DTYPE)
-    read_own, one, two = to_right, to_right, to_right
+    read_own, one = to_right, no_sums(to_right, LANES)
+    two = one
     for step in tl.static_range(X):
         here, read, a = own_step == step, reads[step], states[X - 1 - step]
-        one, two = sums_at(one, to_right * a, own, step), sums_at(two, read * a, own, step)
+        one, two = with_step(one, to_right * a, own, step, LANES), with_step(two, read * a, own, step, LANES)
         to_enters, read_own = tl.where(here, to_right, to_enters), tl.where(here, read, read_own)
         to_right = tl.where(here, 0.0, at_step(to_a, step) * read + at_step(along, step) * to_right)
-    tl.store(parts + 2 * order, one, mask=own < X)
-    tl.store(parts + 2 * order + 1, two, mask=own < X)
+    tl.store(parts + 2 * order, in_lanes(one, own, X, LANES), mask=own < X)
+    tl.store(parts + 2 * order + 1, in_lanes(two, own, X, LANES), mask=own < X)
     to = columns + row * N + lane
     tl.store(to, to_enters * comes, mask=mask)
     tl.store(to + Y * N, below * comes, mask=mask)

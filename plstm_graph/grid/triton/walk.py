@@ -159,78 +159,130 @@ def walk(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def sums_at(total, x, own, STEP: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The sum over lanes, kept in one of them: a row of such sums is stored at once."""
-    return tl.where(own == STEP, tl.sum(x, 0), total)
+def _paired(x, y, own, BIT: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Each lane adds what the lane across BIT has: of ``y`` if its number has that bit, else of ``x``."""
+    mine = (own & BIT) != 0
+    return tl.where(mine, y, x) + tl.gather(tl.where(mine, x, y), own ^ BIT, 0)
+
+
+@triton.jit
+def no_sums(zero, LANES: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Rooms for :func:`with_step`: of 1, 2, 4, ..., LANES steps."""
+    rooms = ()
+    for level in tl.static_range(7):
+        if 1 << level <= LANES:
+            rooms = rooms + (zero,)
+    return rooms
+
+
+@triton.jit
+def with_step(rooms, x, own, STEP: tl.constexpr, LANES: tl.constexpr):  # type: ignore[no-untyped-def]
+    """One vector more, whose sum over all lanes the lane STEP is to get.
+
+    A vector alone takes log(LANES) exchanges between lanes; two that are paired share all further ones. So steps are
+    added up as binary numbers are: room ``level`` has 2 ** level of them, paired.
+    """
+    added = ()
+    for level in tl.static_range(7):
+        if 1 << level <= LANES:
+            room = rooms[level]
+            if STEP % (2 << level) == (2 << level) - 1:
+                x = _paired(room, x, own, 1 << level)
+            elif STEP % (2 << level) == (1 << level) - 1:
+                room = x
+            added = added + (room,)
+    return added
+
+
+@triton.jit
+def in_lanes(rooms, own, STEPS: tl.constexpr, LANES: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The sums of STEPS vectors, each in the lane of its step: a row of sums is stored at once."""
+    sums = rooms[0]
+    for level in tl.static_range(7):
+        if 1 << level < LANES:
+            if STEPS % (2 << level) >= 1 << level:  # this room is taken, and the lower ones may be
+                sums = _paired(rooms[level], sums if STEPS % (1 << level) != 0 else rooms[level], own, 1 << level)
+            elif STEPS % (1 << level) != 0:
+                sums = _paired(sums, sums, own, 1 << level)
+        elif 1 << level == STEPS:
+            sums = rooms[level]
+    return sums
+
+
+@triton.jit
+def _row_of(states, last, back, lane, own, END, X: tl.constexpr, LANES: tl.constexpr):  # type: ignore[no-untyped-def]
+    """What arrives at the pixels of a row, in the order of their steps back, of the lanes before END."""
+    row = ()
+    for step in tl.static_range(X):
+        row = row + (tl.load(states + (last + back * step) * LANES + own, mask=lane < END, other=0.0),)
+    return row
 
 
 @triton.jit
 def _row_back(  # type: ignore[no-untyped-def]
-    source, transition, mark, d_matrix, states, parts, below, fed_a, fed_b, lane, own, row, left, to_row, first_row,
+    own_a, own_b, transition, mark, d_matrix, states, parts, below, first, fed_a, fed_b, lane, own, row, left,
+    to_row, first_row,
     X: tl.constexpr, N: tl.constexpr, LANES: tl.constexpr, SHARED: tl.constexpr, PLANE: tl.constexpr,
     DTYPE: tl.constexpr,
 ):  # fmt: skip
     """One row against its direction, from the adjoints of what comes down from it to those of what comes down to it;
-    the gradients of the lanes' sources so far. All that is read comes before all that is written. ``to_row``: from the
-    row before to this one, 1 or -1."""
+    the gradients of the lanes' sources so far (``own_a`` and ``own_b`` are these sources). If SHARED, ``first`` is what
+    arrives at its pixels, and what arrives at those before is returned, too. All that is read comes before all that is
+    written. ``to_row``: from the row before to this one, 1 or -1."""
     SUMS: tl.constexpr = 4 if SHARED else 6
     last, back = tl.where(left == 1, 0, X - 1), tl.where(left == 1, 1, -1)
     order, inside = row * X + last + back * own, own < X
     t_rr, t_rd, t_dr, t_dd, m_a, m_b = _gates(transition, mark, order, inside, SHARED)
-    s_a = in_steps(source, order, inside, 2, 0)
     if SHARED:  # the row from which something comes down, if this is not the first one
-        above_order, came = order - to_row * X, own < tl.where(row == first_row, 0, X)
-        above_dd, above_s = in_steps(transition, above_order, came, 2, 1), in_steps(source, above_order, came, 2, 1)
+        came = own < tl.where(row == first_row, 0, X)
+        above_dd = in_steps(transition, order - to_row * X, came, 2, 1)
         there = tl.where(row == first_row, 0, N)
-    reads, first, second = (), (), ()
+        second = _row_of(states - to_row * X * LANES, last, back, lane, own, there, X, LANES)
+    else:
+        first = _row_of(states, last, back, lane, own, N, X, LANES)
+        second = _row_of(states + PLANE, last, back, lane, own, N, X, LANES)
+    reads = ()
     for step in tl.static_range(X):
-        column = last + back * step
-        reads = reads + (tl.load(d_matrix + (row * X + column) * N + lane, mask=lane < N, other=0.0),)
-        first = first + (tl.load(states + column * LANES + own, mask=lane < N, other=0.0),)
-        if SHARED:
-            place = states + (column - to_row * X) * LANES + own
-            second = second + (tl.load(place, mask=lane < there, other=0.0),)
-        else:
-            second = second + (tl.load(states + PLANE + column * LANES + own, mask=lane < N, other=0.0),)
+        at_column = d_matrix + (row * X + last + back * step) * N + lane
+        reads = reads + (tl.load(at_column, mask=lane < N, other=0.0),)
     at = (lane - row * X - last) * back  # the lane's own step, if it is in this row
     at_above = at + back * to_row * X  # and in the row before
     to_right = tl.zeros([LANES], DTYPE)  # adjoint of what leaves to the right
     above = ()
-    one, two, three, four, five, six = to_right, to_right, to_right, to_right, to_right, to_right
+    one = no_sums(to_right, LANES)
+    two, three, four, five, six = one, one, one, one, one
     for step in tl.static_range(X):
         to_below, read, a = below[step], reads[step], first[step]
         fed_a = tl.where(at == step, to_right, fed_a)
         fed_b = tl.where(at == step, to_below, fed_b)
         if SHARED:
             # Both parts of what arrives are made anew of what they come from: a difference would lose its digits.
-            one, two = sums_at(one, to_right * a, own, step), sums_at(two, to_below * a, own, step)
-            b = at_step(above_dd, step) * second[step]
-            b += tl.where(at_above == step, at_step(above_s, step), 0.0)
+            one, two = with_step(one, to_right * a, own, step, LANES), with_step(two, to_below * a, own, step, LANES)
+            b = at_step(above_dd, step) * second[step] + tl.where(at_above == step, own_b, 0.0)
             if step < X - 1:
-                a = at_step(t_rr, step + 1) * first[step + 1]
-                a += tl.where(at == step + 1, at_step(s_a, step + 1), 0.0)
+                a = at_step(t_rr, step + 1) * first[step + 1] + tl.where(at == step + 1, own_a, 0.0)
             else:
                 a = tl.zeros([LANES], DTYPE)
         else:
             b = second[step]
-            one, two = sums_at(one, to_right * a, own, step), sums_at(two, to_right * b, own, step)
-            three, four = sums_at(three, to_below * a, own, step), sums_at(four, to_below * b, own, step)
-        five, six = sums_at(five, read * a, own, step), sums_at(six, read * b, own, step)
+            one, two = with_step(one, to_right * a, own, step, LANES), with_step(two, to_right * b, own, step, LANES)
+            three = with_step(three, to_below * a, own, step, LANES)
+            four = with_step(four, to_below * b, own, step, LANES)
+        five, six = with_step(five, read * a, own, step, LANES), with_step(six, read * b, own, step, LANES)
         new_a = at_step(m_a, step) * read + at_step(t_rr, step) * to_right + at_step(t_dr, step) * to_below
         new_b = at_step(m_b, step) * read + at_step(t_rd, step) * to_right + at_step(t_dd, step) * to_below
         above = above + (new_b,)
         to_right = new_a
     part = parts + order * SUMS
-    if SHARED:
-        one, two = 0.5 * one, 0.5 * two
-    else:
-        tl.store(part + 2, three, mask=inside)
-        tl.store(part + 3, four, mask=inside)
-    tl.store(part, one, mask=inside)
-    tl.store(part + 1, two, mask=inside)
-    tl.store(part + SUMS - 2, five, mask=inside)
-    tl.store(part + SUMS - 1, six, mask=inside)
-    return above, fed_a, fed_b
+    HALF: tl.constexpr = 0.5 if SHARED else 1.0
+    tl.store(part, HALF * in_lanes(one, own, X, LANES), mask=inside)
+    tl.store(part + 1, HALF * in_lanes(two, own, X, LANES), mask=inside)
+    if not SHARED:
+        tl.store(part + 2, in_lanes(three, own, X, LANES), mask=inside)
+        tl.store(part + 3, in_lanes(four, own, X, LANES), mask=inside)
+    tl.store(part + SUMS - 2, in_lanes(five, own, X, LANES), mask=inside)
+    tl.store(part + SUMS - 1, in_lanes(six, own, X, LANES), mask=inside)
+    return above, second, fed_a, fed_b
 
 
 @triton.jit(do_not_specialize=["first"])
@@ -256,12 +308,18 @@ def back(  # type: ignore[no-untyped-def]
     fed_a, fed_b = tl.zeros([LANES], DTYPE), tl.zeros([LANES], DTYPE)
     states += ((here * 2 + left) * BLOCKS + block) * ((1 if SHARED else 2) * PLANE)
     parts += ((block * many + here) * 4 + direction) * (N * SUMS)
+    of_lanes = source + 2 * gates
+    own_a, own_b = in_steps(of_lanes, lane, lane < N, 2, 0), in_steps(of_lanes, lane, lane < N, 2, 1)
     below = (tl.zeros([LANES], DTYPE),) * X
+    arrived = below
+    if SHARED:
+        end = states + (begins + (rows - 1) * (1 - 2 * up) + shift) * X * LANES
+        arrived = _row_of(end, tl.where(left == 1, 0, X - 1), tl.where(left == 1, 1, -1), lane, own, N, X, LANES)
     for step in range(0, rows):
         row = begins + (rows - 1 - step) * (1 - 2 * up)
-        below, fed_a, fed_b = _row_back(
-            source + 2 * gates, transition + WIDTH * gates, mark + 2 * gates, d_matrix + here * N * N,
-            states + (row + shift) * X * LANES, parts, below, fed_a, fed_b, lane, own, row, left,
+        below, arrived, fed_a, fed_b = _row_back(
+            own_a, own_b, transition + WIDTH * gates, mark + 2 * gates, d_matrix + here * N * N,
+            states + (row + shift) * X * LANES, parts, below, arrived, fed_a, fed_b, lane, own, row, left,
             1 - 2 * up, begins, X, N, LANES, SHARED, PLANE, DTYPE,
         )  # fmt: skip
     to = d_source + 2 * (gates + lane)

@@ -13,8 +13,9 @@ pytest.importorskip("triton")
 from plstm_graph.grid.triton import images, large
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-# One block of sources; two, of which the second begins within a row; and on a GPU wider than 32 columns.
-SIZES = ((1, 1), (2, 4), (9, 4))
+# One block of sources, of a power of two of columns or not; two, of which the second begins within a row; and on a GPU
+# wider than 32 columns.
+SIZES = ((1, 1), (2, 4), (2, 7), (9, 4))
 WIDER = ((24, 20), (12, 40)) if torch.cuda.is_available() else ()
 MORE_TILES = (("P", (20, 9)), ("general", (17, 70))) if torch.cuda.is_available() else ()
 
