@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from plstm_graph.errors import BackendUnavailable
-from plstm_graph.grid.gates import ChainGates, GridGates
+from plstm_graph.grid.gates import ChainGates, GridGates, P
 from plstm_graph.ops import compiled
 from plstm_graph.ops.registered import register
 
@@ -78,7 +78,12 @@ def image(name: str, query: Tensor, key: Tensor, value: Tensor, gates: GridGates
     """See :func:`plstm_graph.grid.image`."""
     gates = gates.narrowed()
     if torch.compiler.is_compiling() and refuses(name, query, value, gates, unasked=False) is None:
-        return _as_an_op(query, key, value, *gates, name)
+        # The kernels want them contiguous: so does then what makes them, and nothing is copied in either pass.
+        source, transition, mark, direct, mode = gates
+        transition = transition if mode == P else transition.contiguous()
+        return _as_an_op(
+            query, key, value, source.contiguous(), transition, mark.contiguous(), direct.contiguous(), mode, name
+        )
     module = _loaded(name, query, value, gates)
     found: Tensor = module.image(query, key, value, gates)
     return found

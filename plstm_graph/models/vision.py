@@ -127,14 +127,16 @@ class Patches(nn.Module):
                 "channels stand before height and width, and their number is the argument `channels`"
             )
         check_dtype("images", images, self.project)
-        self._grid(*images.shape[-2:])
-        x = self.project(images)
+        sides = rows, columns = self._grid(*images.shape[-2:])
+        # Windows do not overlap: a matrix product, of which the gradient is one, too, and no slow convolution.
+        patches = images.unflatten(3, (columns, self.patch)).unflatten(2, (rows, self.patch)).permute(0, 2, 4, 1, 3, 5)
+        x = F.linear(patches.flatten(3), self.project.weight.flatten(1), self.project.bias)
         if self.position is not None:
             position: Tensor = self.position
-            if position.shape[-2:] != x.shape[-2:]:
-                position = F.interpolate(position, x.shape[-2:], mode="bicubic", antialias=True)
-            x = x + position
-        return x.permute(0, 2, 3, 1)
+            if position.shape[-2:] != sides:
+                position = F.interpolate(position, sides, mode="bicubic", antialias=True)
+            x = x + position.permute(0, 2, 3, 1)
+        return x
 
     def _grid(self, height: int, width: int) -> tuple[int, int]:
         if height % self.patch or width % self.patch or not height or not width:
