@@ -3,21 +3,27 @@
 import inspect
 import pickle
 import re
+import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.utils.estimator_checks import estimator_checks_generator
 from sklearn.utils.validation import check_is_fitted, validate_data
 from small_runs import molecules, small_config, write_csv
+from torch_geometric.data import Data
 
 from plstm_graph import MoleculeClassifier, MoleculeRegressor
 from plstm_graph.errors import CheckpointError, ConfigError, DataError
 from plstm_graph.estimators.base import OF_FILES
+from plstm_graph.estimators.inputs import held_out
+from plstm_graph.tasks import Binary
 from plstm_graph.train import embed, predict, train
 from plstm_graph.train.restored import restore
 
@@ -209,3 +215,21 @@ def test_molecules_are_read_as_asked(tmp_path: Path) -> None:
     found = MoleculeRegressor(**SMALL | {"options": SMALL["options"] | {"featuriser": "ogb-molecule"}})
     found.fit(SMILES, SIZES).save(tmp_path / "a.ckpt")
     assert restore(tmp_path / "a.ckpt", "cpu")[1].featuriser == "ogb-molecule"
+
+
+def test_the_work_of_holding_out_grows_with_the_molecules() -> None:
+    """16 times as many take about 16 times as long, and not 256 times."""
+
+    def seconds(count: int) -> float:
+        graphs = [Data(y=torch.tensor([[label]])) for label in (0.0, 1.0)] * (count // 2)
+        owners = (np.arange(count) // 2).tolist()
+        dataset = SimpleNamespace(graphs=graphs, task=Binary(("y",)), molecules=lambda: owners)
+        start = time.process_time()
+        parts = held_out(dataset, 0.25, 0)  # type: ignore[arg-type]
+        taken = time.process_time() - start
+        assert sorted(parts["train"] + parts["valid"]) == list(range(count))
+        assert not {owners[row] for row in parts["train"]} & {owners[row] for row in parts["valid"]}
+        return taken
+
+    few = min(seconds(10_000) for _ in range(3))
+    assert seconds(160_000) < 48 * few

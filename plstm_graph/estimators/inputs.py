@@ -67,9 +67,10 @@ def held_out(dataset: GraphDataset, fraction: float, seed: int) -> dict[str, lis
     if not 0 < fraction < 1:
         raise ConfigError(f"validation_fraction must be above 0 and below 1 (got {fraction})")
     owners, draw = np.array(dataset.molecules()), np.random.default_rng(seed)
+    first = np.unique(owners, return_index=True)[1]
     kinds: dict[Any, list[int]] = {}
-    for owner in draw.permutation(owners.max() + 1).tolist():
-        y = dataset.graphs[int(np.argmax(owners == owner))].y
+    for owner in draw.permutation(len(first)).tolist():
+        y = dataset.graphs[int(first[owner])].y
         kinds.setdefault(int(y) if dataset.task.chances and y.numel() == 1 else 0, []).append(owner)
     counts = {kind: min(len(group) - 1, max(1, round(fraction * len(group)))) for kind, group in kinds.items()}
     chosen = np.isin(owners, [owner for kind, group in kinds.items() for owner in group[: counts[kind]]])
