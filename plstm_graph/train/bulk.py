@@ -2,12 +2,12 @@
 
 Heavy imports wait in the functions: a process that helps begins here."""
 
-import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from multiprocessing.context import SpawnContext, SpawnProcess
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -69,21 +69,33 @@ def predict(
         if len(parts) == 1:
             return answers(learner, meta, smiles, **how)
         return _joined((_quietly(answers, learner, meta, part, **how) for part in told(parts, what)), smiles)
-    others = multiprocessing.active_children()
-    context = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
+    context = _Own()
     with ProcessPoolExecutor(min(jobs, len(parts)), context, _begin, (checkpoint, device, how)) as pool:
         try:
             found = pool.map(_work, parts)
             return _joined((next(found) for _ in told(parts, what)), smiles)
         except BaseException as error:
-            for child in set(multiprocessing.active_children()).difference(others):
-                child.terminate()  # what it is at is of no use any more
+            for child in context.children:
+                if child.is_alive():
+                    child.terminate()  # what it is at is of no use any more
             if not isinstance(error, BrokenProcessPool):
                 raise
             raise OutOfMemory(
                 f"one of {jobs} processes that answered has died; if that was for want of memory, give fewer --jobs or "
                 "a smaller --batch-size"
             ) from error
+
+
+class _Own(SpawnContext):
+    """Starts processes anew, since threads of torch do not survive a fork, and knows which: other threads have some."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.children: list[SpawnProcess] = []
+
+    def Process(self, *given: Any, **how: Any) -> SpawnProcess:  # type: ignore[override]
+        self.children.append(child := SpawnProcess(*given, **how))
+        return child
 
 
 def usual_jobs(count: int, device: str) -> int:

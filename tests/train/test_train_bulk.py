@@ -64,6 +64,32 @@ def test_what_processes_cannot_begin_with_is_told(tmp_path, monkeypatch):
         bulk.predict(tmp_path / "run", molecules(20), device="cpu", jobs=2)
 
 
+def test_an_error_ends_processes_of_its_own_alone(tmp_path, monkeypatch):
+    """What another thread has started meanwhile goes on."""
+    dataset = small_dataset(tmp_path)
+    for graph in dataset.graphs:
+        del graph.smiles
+    train(small_config(out=tmp_path / "run", epochs=1), dataset)
+    monkeypatch.setattr(bulk, "PART", 7)
+    before = multiprocessing.active_children()
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+
+    def start():
+        while not set(multiprocessing.active_children()).difference(before):
+            time.sleep(0.01)
+        other.start()
+
+    starter = threading.Thread(target=start)
+    starter.start()
+    with pytest.raises(CheckpointError):
+        bulk.predict(tmp_path / "run", molecules(20), device="cpu", jobs=2)
+    starter.join()
+    other.join(0.5)
+    assert set(multiprocessing.active_children()).difference(before) == {other}
+    other.kill()
+    other.join()
+
+
 def test_few_molecules_are_answered_before_loops_are_loaded(tmp_path, monkeypatch):
     train(small_config(out=tmp_path / "run", data=write_csv(tmp_path / "a.csv"), targets="y", epochs=1))
     expected = answers(*restore_for_molecules(tmp_path / "run", "cpu"), molecules(5))
