@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from itertools import chain, count
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -190,12 +191,13 @@ def write_rows(
 
 
 def apart(names: Iterable[str], taken: Sequence[str]) -> list[str]:
-    """Names of columns with ``_predicted`` behind those that are ``taken``, or the name of another of them already."""
+    """Names of columns with ``_predicted`` behind those that are ``taken``, or the name of another of them already; and
+    ``_predicted_2`` and so on where that is, too."""
     found = list(taken)
     for name in names:
-        while name in found:
-            name += "_predicted"
-        found.append(name)
+        other = f"{name.removesuffix('_predicted')}_predicted"
+        tried = chain([name, other], (f"{other}_{number}" for number in count(2)))
+        found.append(next(each for each in tried if each not in found))
     return found[len(taken) :]
 
 

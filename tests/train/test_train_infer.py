@@ -31,6 +31,7 @@ from plstm_graph.train.infer import Predictions
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.record import read_run
 from plstm_graph.train.restored import restore
+from plstm_graph.train.results import apart
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +131,7 @@ def test_a_predicted_column_never_has_the_name_of_another(run: Path, tmp_path: P
     table, texts = read_rows(tmp_path / "in.csv")
     predict(run, texts).write(tmp_path / "p.csv", table)
     header, row = written(tmp_path / "p.csv")
-    added = ["y_predicted", "z_predicted_predicted", "unlike_training", "error_predicted"]
+    added = ["y_predicted", "z_predicted_2", "unlike_training", "error_predicted"]
     assert header == ["y", "smiles", "z_predicted", "z", "error", *added]
     assert row[:5] == ["7", "CCO", "8", "9", "none"]
 
@@ -162,17 +163,24 @@ def test_targets_called_like_a_column_of_predict(awkward: Path, tmp_path: Path, 
         app(["predict", "--checkpoint", str(awkward), "--input", str(tmp_path / "in.csv"), "--out", out])
     header, row = written(Path(out))
     assert header[:3] == ["smiles", "error", "error_predicted"]
-    assert "unclosed ring" in dict(zip(header, row, strict=True))["error_predicted_predicted"]
-    assert "1 without a prediction (see column error_predicted_predicted)" in capsys.readouterr().out
+    assert "unclosed ring" in dict(zip(header, row, strict=True))["error_predicted_2"]
+    assert "1 without a prediction (see column error_predicted_2)" in capsys.readouterr().out
 
 
 def test_targets_called_like_a_column_of_a_run(awkward: Path) -> None:
     header, row, *_ = written(awkward / "predictions.csv")
     labels = ["error", "unlike_training", "index_label", "y", "y_std", "y_predicted"]
     assert header[:10] == ["part", "index", "row", "smiles", *labels]
-    own = ["error", "unlike_training", "index", "y_predicted", "y_std", "y_predicted_predicted"]
-    assert header[10:] == [f"{name}_predicted" for name in own]
+    own = ["error", "unlike_training", "index", "y", "y_std", "y_predicted"]
+    names = {name: f"{name}_predicted" for name in own} | {"y": "y_predicted_2"}  # y_predicted is a label
+    assert header[10:] == list(names.values())
     assert read_run(awkward).predictions["train"].target[0].tolist() == [float(row[4])] * 6
+
+
+def test_names_of_columns_do_not_stack() -> None:
+    assert apart(["y", "y", "y", "y_predicted", "z"], ["y"]) == [
+        *("y_predicted", "y_predicted_2", "y_predicted_3", "y_predicted_4", "z")
+    ]
 
 
 def test_a_target_may_be_called_class(tmp_path: Path) -> None:
