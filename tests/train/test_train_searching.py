@@ -145,6 +145,8 @@ def test_spaces() -> None:
     assert default_space(override(config, {"model.model": "gine"})).keys() == {
         *("lr", "model.width", "model.layers", "model.dropout", "model.pooling")
     }
+    images = override(TrainConfig(data="photos"), {"model.model": "efficientnet"})
+    assert default_space(images).keys() == {"lr", "weight_decay"}  # it reads no layers
     assert "model.width" not in default_space(override(config, {"budget": "100k"}))
     assert "model.width" not in default_space(override(config, {"model.heads": 3}), ["model.heads"])  # 96 alone
     assert "model.heads" not in default_space(override(config, {"model.width": 50}), ["model.width"])

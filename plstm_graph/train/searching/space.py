@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plstm_graph.config.architectures import architecture, check_read
+from plstm_graph.config.architectures import architecture, check_read, unread
 from plstm_graph.config.models import ModelConfig, VisionConfig
 from plstm_graph.config.names import check_options
 from plstm_graph.errors import ConfigError
@@ -88,6 +88,7 @@ def default_space(config: TrainConfig, fixed: Collection[str] = ()) -> Space:
         orders = ("canonical", "canonical-bfs", "canonical-dfs", "canonical-center")
         space |= {"model.local": local, "model.modes": ("P", "D", "PD"), "model.order": orders}
     left = {*fixed, *DEFAULTS.get(config.data.casefold(), {}), *(["model.width"] if config.budget else [])}
+    left |= {key for key in space if key.startswith("model.") and unread(name, key.removeprefix("model."))}
     space = {key: choice for key, choice in space.items() if key not in left}
     if kind.heads:
         _divide(space, flat(config))
