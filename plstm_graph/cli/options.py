@@ -179,6 +179,7 @@ def with_choices(command: Callable[..., None]) -> Callable[..., None]:
 
 def command_of(config: "TrainConfig", series: Mapping[str, Sequence[int]]) -> str:
     """The command that makes a run, or a series with its ``seeds`` and ``folds``, from nothing."""
+    from plstm_graph.config.architectures import unread
     from plstm_graph.train.config import TrainConfig, flat, override
     from plstm_graph.train.defaults import default_config
 
@@ -191,6 +192,8 @@ def command_of(config: "TrainConfig", series: Mapping[str, Sequence[int]]) -> st
     defaults = flat(override(usual, {"model.model": model})) | own
     for name, value in flat(config).items():
         if value == defaults[name] or name in decided:
+            continue
+        if name.startswith("model.") and unread(model, name.removeprefix("model.")):
             continue
         flag = flags.get(name)
         if flag is None:

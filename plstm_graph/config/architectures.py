@@ -131,7 +131,7 @@ def architecture(name: str) -> Architecture:
 def unread(model: str, field: str) -> str:
     """What is wrong with asking a model for a field of its config that it does not read; empty where it reads it."""
     kind = architecture(model)
-    if kind.reads is None or field in kind.reads:
+    if kind.reads is None or field in kind.reads | {"model"}:
         return ""
     others = [name for name, other in MODELS.items() if other.config is kind.config and field in (other.reads or ())]
     choose = f", or choose a model that does: {', '.join(others)}" if others else ""
@@ -149,7 +149,7 @@ def check_read(config: AnyConfig, asked: Iterable[str], usual: AnyConfig) -> Non
     for name in asked:
         value = getattr(config, name)
         defaults = (getattr(usual, name), getattr(type(config)(), name))
-        if name != "model" and value not in defaults and (message := unread(config.model, name)):
+        if value not in defaults and (message := unread(config.model, name)):
             raise ConfigError(message)
 
 

@@ -185,7 +185,7 @@ def test_the_command_of_a_series_names_all_that_joined_it(tmp_path: Path) -> Non
         {"budget": "300k", "model_width": 72, "model_heads": 4},
         {"compile": True, "model_edge_features": False, "model_virtual_node": True, "split_seed": 3},
         {"model_virtual_node": False},
-        {"model_model": "gine", "model_virtual_node": True},
+        {"model_model": "gine", "model_virtual_node": True, "model_heads": 8},
         {"model_model": "fingerprint", "model_trees": 7},
         {"data": "carry", "model_transition": "tanh", "weight_decay": 0.01},
         {"data": "digits", "model_model": "vit", "model_patch_size": 4},
@@ -206,6 +206,15 @@ def test_a_command_says_all_that_differs_from_the_defaults(
     invoke(*shlex.split(command_of(config, {}))[2:])
     width = {"model_width": 64} if config.budget else {}
     assert asked == [small_config(**values | width, out=tmp_path / "run")]
+
+
+def test_a_command_leaves_out_what_the_model_does_not_read(tmp_path: Path) -> None:
+    """As a run has it that was made in Python, or by an earlier version: the command line would refuse it."""
+    command = command_of(small_config(model_model="gine", model_modes="P", out=tmp_path / "run"), {})
+    assert "--model gine" in command
+    assert "--width 8" in command
+    assert "--modes" not in command
+    assert "--heads" not in command
 
 
 # ---------------------------------------------------------------------- divergence
