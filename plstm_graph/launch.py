@@ -36,6 +36,20 @@ def ceil_div(number: int, by: int) -> int:
     return -(-number // by)
 
 
+def in_units(strides: Sequence[int], itemsize: int) -> tuple[list[int], int]:
+    """Strides over a unit, and the unit, which a kernel is told at compile time: as many numbers as 16 bytes hold, if
+    all strides are multiples of that, so that a thread reads them at once; else one number.
+
+    Args:
+        strides: in numbers.
+        itemsize: bytes of a number.
+    """
+    unit = 16 // itemsize
+    if any(stride % unit for stride in strides):
+        unit = 1
+    return [stride // unit for stride in strides], unit
+
+
 class At:
     """A place inside a contiguous tensor, by its flat index: what a kernel gets is the pointer, and no view is made.
 

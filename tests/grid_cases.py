@@ -23,11 +23,14 @@ def draw(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
 class Case:
     """Leaves of one grid, and the outcome of a function of them: output and all gradients."""
 
-    def __init__(self, rows: int, columns: int, mode: str, states: int = 1, images: int = 2, heads: int = 2) -> None:
+    def __init__(
+        self, rows: int, columns: int, mode: str, states: int = 1, images: int = 2, heads: int = 2,
+        widths: tuple[int, int] = (KEYS, VALUES),
+    ) -> None:  # fmt: skip
         here = (images, 4, heads, rows, columns)
         j = (states,) if states > 1 else ()
-        self.query, self.key = (torch.randn(images, heads, rows, columns, KEYS).double() for _ in range(2))
-        self.value = torch.randn(images, heads, rows, columns, VALUES).double()
+        self.query, self.key = (torch.randn(images, heads, rows, columns, widths[0]).double() for _ in range(2))
+        self.value = torch.randn(images, heads, rows, columns, widths[1]).double()
         self.direct = draw(images, heads, rows, columns)
         self.mode = mode
         two = () if mode == "P" else (2,)
@@ -112,14 +115,17 @@ def _parallel_edges(nodes: list[Tensor], gates: GridGates, grid: Any, direct: bo
 class ChainCase:
     """The same of a chain; ``begin`` gives it a state that arrives at its first token."""
 
-    def __init__(self, size: int, states: int = 1, begin: bool = False, batch: int = 2, heads: int = 2) -> None:
+    def __init__(
+        self, size: int, states: int = 1, begin: bool = False, batch: int = 2, heads: int = 2,
+        widths: tuple[int, int] = (KEYS, VALUES),
+    ) -> None:  # fmt: skip
         here, j = (batch, heads, size), (states,) if states > 1 else ()
         self.leaves = [
-            *(torch.randn(*here, width).double() for width in (KEYS, KEYS, VALUES)),
+            *(torch.randn(*here, width).double() for width in (widths[0], *widths)),
             *(draw(*here, *j), draw(*here, *j, *j), draw(*here, *j), draw(*here)),
         ]
         if begin:
-            self.leaves.append(torch.randn(batch, heads, *j, KEYS, VALUES).double())
+            self.leaves.append(torch.randn(batch, heads, *j, *widths).double())
 
     def inputs(self) -> tuple[Tensor, Tensor, Tensor, ChainGates]:
         """Queries, keys, values and gates, which require gradients."""

@@ -73,3 +73,11 @@ def test_compiled_only_starts_nothing(kernel):
     for _ in range(2):
         launching.launch(*given)
     assert [call[0] for call in kernel.calls] == 2 * ["only compiled"] + ["compiled", "started"]
+
+
+@pytest.mark.parametrize(
+    ("strides", "itemsize", "found"),
+    [([64, 0, 8], 2, ([8, 0, 1], 8)), ([64, 12], 2, ([64, 12], 1)), ([64, 12], 4, ([16, 3], 4)), ([3], 8, ([3], 1))],
+)
+def test_strides_are_told_in_units_of_sixteen_bytes_where_all_are_multiples(strides, itemsize, found):
+    assert launching.in_units(strides, itemsize) == found

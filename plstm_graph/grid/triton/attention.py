@@ -7,9 +7,9 @@ head.
 import triton
 import triton.language as tl
 
-# Queries, keys and values [B, H, N, K or V] by their strides of image, head and pixel (``numbers`` Q_I and so on); the
-# last is 1. Outputs and their gradients are contiguous. ``matrix`` [M, N, N] begins with the image times head ``first``
-# steps are R_STEP from row to row and C_STEP from column to column.
+# Queries, keys and values [B, H, N, K or V] by their strides of image, head and pixel (``numbers`` Q_I and so on) in
+# UNITs, see ``launch.in_units``; the last is 1. Outputs and their gradients are contiguous. ``matrix`` [M, N, N] begins
+# with the image times head ``first``; its steps are R_STEP from row to row and C_STEP from column to column.
 
 
 @triton.jit
@@ -49,6 +49,7 @@ def forward(  # type: ignore[no-untyped-def]
     query, key, value, matrix, y, first, q_i, q_h, q_n, k_i, k_h, k_n, v_i, v_h, v_n,
     H: tl.constexpr, N: tl.constexpr, R_STEP: tl.constexpr, C_STEP: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     KP: tl.constexpr, VP: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
+    UNIT: tl.constexpr,
 ):  # fmt: skip
     """``y`` [B, H, N, V]."""
     DTYPE: tl.constexpr = matrix.dtype.element_ty
@@ -57,12 +58,12 @@ def forward(  # type: ignore[no-untyped-def]
     matrix += (program // GROUPS).to(tl.int64) * N * N
     here = (program // GROUPS + first).to(tl.int64)
     row = program % GROUPS * ROWS + tl.arange(0, ROWS)
-    queries = _rows(_head(query, here, q_i, q_h, H), row, q_n, N, K, KP)
-    key, value = _head(key, here, k_i, k_h, H), _head(value, here, v_i, v_h, H)
+    queries = _rows(_head(query, here, q_i * UNIT, q_h * UNIT, H), row, q_n * UNIT, N, K, KP)
+    key, value = _head(key, here, k_i * UNIT, k_h * UNIT, H), _head(value, here, v_i * UNIT, v_h * UNIT, H)
     total = tl.zeros([ROWS, VP], DTYPE)
     for c in range(0, N, COLUMNS):
         column = c + tl.arange(0, COLUMNS)
-        keys, values = _rows(key, column, k_n, N, K, KP), _rows(value, column, v_n, N, V, VP)
+        keys, values = _rows(key, column, k_n * UNIT, N, K, KP), _rows(value, column, v_n * UNIT, N, V, VP)
         at, mask = _gating(matrix, row, column, N, R_STEP, C_STEP)
         score = _dot(queries, tl.trans(keys), PRECISION, DTYPE) * tl.load(at, mask=mask, other=0.0)
         total += _dot(score.to(values.dtype), values, PRECISION, DTYPE)
@@ -74,6 +75,7 @@ def back_queries(  # type: ignore[no-untyped-def]
     key, value, d_y, matrix, d_query, first, k_i, k_h, k_n, v_i, v_h, v_n,
     H: tl.constexpr, N: tl.constexpr, R_STEP: tl.constexpr, C_STEP: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     KP: tl.constexpr, VP: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
+    UNIT: tl.constexpr,
 ):  # fmt: skip
     """``d_query`` [B, H, N, K]."""
     DTYPE: tl.constexpr = matrix.dtype.element_ty
@@ -83,11 +85,11 @@ def back_queries(  # type: ignore[no-untyped-def]
     here = (program // GROUPS + first).to(tl.int64)
     row = program % GROUPS * ROWS + tl.arange(0, ROWS)
     grads = _rows(d_y + here * (N * V), row, V, N, V, VP)
-    key, value = _head(key, here, k_i, k_h, H), _head(value, here, v_i, v_h, H)
+    key, value = _head(key, here, k_i * UNIT, k_h * UNIT, H), _head(value, here, v_i * UNIT, v_h * UNIT, H)
     total = tl.zeros([ROWS, KP], DTYPE)
     for c in range(0, N, COLUMNS):
         column = c + tl.arange(0, COLUMNS)
-        keys, values = _rows(key, column, k_n, N, K, KP), _rows(value, column, v_n, N, V, VP)
+        keys, values = _rows(key, column, k_n * UNIT, N, K, KP), _rows(value, column, v_n * UNIT, N, V, VP)
         at, mask = _gating(matrix, row, column, N, R_STEP, C_STEP)
         d_score = _dot(grads, tl.trans(values), PRECISION, DTYPE) * tl.load(at, mask=mask, other=0.0)
         total += _dot(d_score.to(keys.dtype), keys, PRECISION, DTYPE)
@@ -99,6 +101,7 @@ def back_keys(  # type: ignore[no-untyped-def]
     query, key, value, d_y, matrix, d_key, d_value, d_direct, first, q_i, q_h, q_n, k_i, k_h, k_n, v_i, v_h, v_n,
     H: tl.constexpr, N: tl.constexpr, R_STEP: tl.constexpr, C_STEP: tl.constexpr, K: tl.constexpr, V: tl.constexpr,
     KP: tl.constexpr, VP: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PRECISION: tl.constexpr,
+    UNIT: tl.constexpr,
 ):  # fmt: skip
     """``d_key`` [B, H, N, K], ``d_value`` [.., V], ``d_direct`` [B, H, N]; the gradient of a matrix replaces it."""
     DTYPE: tl.constexpr = matrix.dtype.element_ty
@@ -107,14 +110,14 @@ def back_keys(  # type: ignore[no-untyped-def]
     matrix += (program // GROUPS).to(tl.int64) * N * N
     here = (program // GROUPS + first).to(tl.int64)
     column = program % GROUPS * COLUMNS + tl.arange(0, COLUMNS)
-    keys = _rows(_head(key, here, k_i, k_h, H), column, k_n, N, K, KP)
-    values = _rows(_head(value, here, v_i, v_h, H), column, v_n, N, V, VP)
-    query, d_y = _head(query, here, q_i, q_h, H), d_y + here * (N * V)
+    keys = _rows(_head(key, here, k_i * UNIT, k_h * UNIT, H), column, k_n * UNIT, N, K, KP)
+    values = _rows(_head(value, here, v_i * UNIT, v_h * UNIT, H), column, v_n * UNIT, N, V, VP)
+    query, d_y = _head(query, here, q_i * UNIT, q_h * UNIT, H), d_y + here * (N * V)
     d_keys, d_values = tl.zeros([COLUMNS, KP], DTYPE), tl.zeros([COLUMNS, VP], DTYPE)
     itself = tl.zeros([COLUMNS], DTYPE)
     for r in range(0, N, ROWS):
         row = r + tl.arange(0, ROWS)
-        queries, grads = _rows(query, row, q_n, N, K, KP), _rows(d_y, row, V, N, V, VP)
+        queries, grads = _rows(query, row, q_n * UNIT, N, K, KP), _rows(d_y, row, V, N, V, VP)
         at, mask = _gating(matrix, row, column, N, R_STEP, C_STEP)
         gating = tl.load(at, mask=mask, other=0.0)
         score = _dot(queries, tl.trans(keys), PRECISION, DTYPE)

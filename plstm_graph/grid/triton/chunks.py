@@ -8,8 +8,9 @@ atomics.
 import triton
 import triton.language as tl
 
-# Queries, keys and values [B, H, N, K or V] by their strides of sequence, head and token; the last is 1. All else is
-# contiguous: gates [B, H, N], ``states`` [B * H, chunks, K, V], ``through`` [B * H, chunks].
+# Queries, keys and values [B, H, N, K or V] by their strides of sequence, head and token in UNITs, see
+# ``launch.in_units``; the last is 1. All else is contiguous: gates [B, H, N], ``states`` [B * H, chunks, K, V],
+# ``through`` [B * H, chunks].
 # Within a chunk W[t, t'] is what passes all tokens strictly between t' and t, FROM[t] all tokens before t, TO[t] all
 # after t.
 
@@ -70,7 +71,7 @@ def _between(before, C: tl.constexpr):  # type: ignore[no-untyped-def]
 def given(  # type: ignore[no-untyped-def]
     key, value, weight, transition, states, through, k_i, k_h, k_n, v_i, v_h, v_n,
     H: tl.constexpr, N: tl.constexpr, K: tl.constexpr, V: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
-    C: tl.constexpr, PRECISION: tl.constexpr, BACK: tl.constexpr,
+    C: tl.constexpr, PRECISION: tl.constexpr, UNIT: tl.constexpr, BACK: tl.constexpr,
 ):  # fmt: skip
     """What a chunk puts into the state behind it, Σ TO · source · k ⊗ v, and how much passes ``through`` it.
 
@@ -80,8 +81,8 @@ def given(  # type: ignore[no-untyped-def]
     here, sequence, head, program, token = _chunk(H, N, C)
     _, before, after = _ends(transition + here * N, token, C, N)
     factor = (before if BACK else after) * tl.load(weight + here * N + token, mask=token < N, other=0.0)
-    keys = _rows(key + sequence * k_i + head * k_h, token, k_n, N, K, KP, DTYPE)
-    values = _rows(value + sequence * v_i + head * v_h, token, v_n, N, V, VP, DTYPE)
+    keys = _rows(key + (sequence * k_i + head * k_h) * UNIT, token, k_n * UNIT, N, K, KP, DTYPE)
+    values = _rows(value + (sequence * v_i + head * v_h) * UNIT, token, v_n * UNIT, N, V, VP, DTYPE)
     at, mask = _state(K, V, KP, VP)
     tl.store(states + program * (K * V) + at, _dot(tl.trans(keys * factor[:, None]), values, PRECISION), mask=mask)
     first = tl.arange(0, C) == 0
@@ -136,7 +137,7 @@ def _gating(source, mark, direct, token, between, C: tl.constexpr, N: tl.constex
 def forward(  # type: ignore[no-untyped-def]
     query, key, value, source, transition, mark, direct, states, y, q_i, q_h, q_n, k_i, k_h, k_n, v_i, v_h, v_n,
     H: tl.constexpr, N: tl.constexpr, K: tl.constexpr, V: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
-    C: tl.constexpr, PRECISION: tl.constexpr,
+    C: tl.constexpr, PRECISION: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
     """``y`` [B, H, N, V], from the states that arrive at each chunk."""
     DTYPE: tl.constexpr = states.dtype.element_ty
@@ -145,9 +146,9 @@ def forward(  # type: ignore[no-untyped-def]
     _, read, gating = _gating(
         source + here * N, mark + here * N, direct + here * N, token, _between(before, C), C, N
     )  # fmt: skip
-    queries = _rows(query + sequence * q_i + head * q_h, token, q_n, N, K, KP, DTYPE)
-    keys = _rows(key + sequence * k_i + head * k_h, token, k_n, N, K, KP, DTYPE)
-    values = _rows(value + sequence * v_i + head * v_h, token, v_n, N, V, VP, DTYPE)
+    queries = _rows(query + (sequence * q_i + head * q_h) * UNIT, token, q_n * UNIT, N, K, KP, DTYPE)
+    keys = _rows(key + (sequence * k_i + head * k_h) * UNIT, token, k_n * UNIT, N, K, KP, DTYPE)
+    values = _rows(value + (sequence * v_i + head * v_h) * UNIT, token, v_n * UNIT, N, V, VP, DTYPE)
     at, mask = _state(K, V, KP, VP)
     state = tl.load(states + program * (K * V) + at, mask=mask, other=0.0)
     total = _dot(queries * (read * begun)[:, None], state, PRECISION)
@@ -160,7 +161,7 @@ def backward(  # type: ignore[no-untyped-def]
     query, key, value, source, transition, mark, direct, states, adjoints, d_y,
     d_query, d_key, d_value, d_source, d_transition, d_mark, d_direct, q_i, q_h, q_n, k_i, k_h, k_n, v_i, v_h, v_n,
     H: tl.constexpr, N: tl.constexpr, K: tl.constexpr, V: tl.constexpr, KP: tl.constexpr, VP: tl.constexpr,
-    C: tl.constexpr, PRECISION: tl.constexpr,
+    C: tl.constexpr, PRECISION: tl.constexpr, UNIT: tl.constexpr,
 ):  # fmt: skip
     """All gradients of a chunk, from the state that arrives at it and the ``adjoints`` of the one that leaves it."""
     DTYPE: tl.constexpr = states.dtype.element_ty
@@ -169,9 +170,9 @@ def backward(  # type: ignore[no-untyped-def]
     before, begun, ending = _ends(transition + here * N, token, C, N)
     between = _between(before, C)
     fed, read, gating = _gating(source + here * N, mark + here * N, direct + here * N, token, between, C, N)
-    queries = _rows(query + sequence * q_i + head * q_h, token, q_n, N, K, KP, DTYPE)
-    keys = _rows(key + sequence * k_i + head * k_h, token, k_n, N, K, KP, DTYPE)
-    values = _rows(value + sequence * v_i + head * v_h, token, v_n, N, V, VP, DTYPE)
+    queries = _rows(query + (sequence * q_i + head * q_h) * UNIT, token, q_n * UNIT, N, K, KP, DTYPE)
+    keys = _rows(key + (sequence * k_i + head * k_h) * UNIT, token, k_n * UNIT, N, K, KP, DTYPE)
+    values = _rows(value + (sequence * v_i + head * v_h) * UNIT, token, v_n * UNIT, N, V, VP, DTYPE)
     grads = _rows(d_y + here * (N * V), token, V, N, V, VP, DTYPE)
     score, d_score = _dot(queries, tl.trans(keys), PRECISION), _dot(grads, tl.trans(values), PRECISION)
     at, mask = _state(K, V, KP, VP)

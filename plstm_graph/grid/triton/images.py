@@ -7,7 +7,7 @@ from torch import Tensor
 
 from plstm_graph.grid.gates import D_LEFT, D_RIGHT, GridGates, P
 from plstm_graph.grid.triton import attention, line, walk
-from plstm_graph.launch import ceil_div, launch, power_of_2
+from plstm_graph.launch import ceil_div, in_units, launch, power_of_2
 
 Options = tuple[tuple[str, Any], ...]
 
@@ -69,9 +69,10 @@ def _tiled(common: tuple[Any, ...], tile: int, precision: str, warps: int = 4) -
     return (*common, tile, tile, precision), (("num_warps", warps),)
 
 
-def _strides(*vectors: Tensor) -> list[int]:
-    """Strides of image, head and pixel."""
-    return [stride for x in vectors for stride in (x.stride(0), x.stride(1), x.stride(3))]
+def _strides(*vectors: Tensor) -> tuple[list[int], int]:
+    """Strides of image, head and pixel, and their unit."""
+    strides = [stride for x in vectors for stride in (x.stride(0), x.stride(1), x.stride(3))]
+    return in_units(strides, vectors[0].dtype.itemsize)
 
 
 def _flat(x: Tensor) -> Tensor:
@@ -102,9 +103,9 @@ def _forward(tensors: list[Tensor], sizes: Sizes) -> Tensor:
     for first, many in sizes.parts():
         matrix = sizes.matrix(gates[0], many)
         _walk(sizes, gates, matrix, None, first, many)
-        numbers = [first, *_strides(query, key, value)]
-        grid = (many * ceil_div(sizes.pixels, sizes.attend[-3]),)
-        launch(attention.forward, grid, [query, key, value, matrix, y], (), numbers, sizes.attend, sizes.attend_options)
+        given, (strides, unit) = [query, key, value, matrix, y], _strides(query, key, value)
+        grid, constants = (many * ceil_div(sizes.pixels, sizes.attend[-3]),), (*sizes.attend, unit)
+        launch(attention.forward, grid, given, (), [first, *strides], constants, sizes.attend_options)
     return y
 
 
@@ -118,12 +119,15 @@ def _backward(tensors: list[Tensor], sizes: Sizes, d_y: Tensor) -> tuple[Tensor,
         states = None if sizes.line else sizes.states(gates[0], many)
         _walk(sizes, gates, matrix, states, first, many)
         grid = (many * ceil_div(sizes.pixels, sizes.attend[-3]),)
-        given, numbers = [key, value, d_y, matrix, d_query], [first, *_strides(key, value)]
-        launch(attention.back_queries, grid, given, (), numbers, sizes.attend, sizes.attend_options)
-        given = [query, key, value, d_y, matrix, d_key, d_value, d_gates[3]]
-        numbers = [first, *_strides(query, key, value)]
-        grid = (many * ceil_div(sizes.pixels, sizes.keys[-2]),)
-        launch(attention.back_keys, grid, given, (), numbers, sizes.keys, sizes.keys_options)
+        given, (strides, unit) = [key, value, d_y, matrix, d_query], _strides(key, value)
+        constants = (*sizes.attend, unit)
+        launch(attention.back_queries, grid, given, (), [first, *strides], constants, sizes.attend_options)
+        given, (strides, unit) = (
+            [query, key, value, d_y, matrix, d_key, d_value, d_gates[3]],
+            _strides(query, key, value),
+        )
+        grid, constants = (many * ceil_div(sizes.pixels, sizes.keys[-2]),), (*sizes.keys, unit)
+        launch(attention.back_keys, grid, given, (), [first, *strides], constants, sizes.keys_options)
         if states is None:
             _line_back(sizes, gates, d_gates, matrix, first, many)
         else:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from plstm_graph.grid.gates import GridGates
 from plstm_graph.grid.triton import attention, sweep, tile
-from plstm_graph.launch import ceil_div, launch, power_of_2
+from plstm_graph.launch import ceil_div, in_units, launch, power_of_2
 
 SIDE = 8
 """Rows and columns of a tile. Per pixel, products with states cost as much as this, and bytes of states its inverse."""
@@ -133,8 +133,9 @@ class Tiles:
     def _attend(self, kernel: Any, tensors: list[Tensor], *vectors: Tensor) -> None:
         """Attention within tiles; each tile is an image of one head."""
         strides = [stride for x in vectors for stride in (x.stride(1), 0, x.stride(2))]
+        strides, unit = in_units(strides, vectors[0].dtype.itemsize)
         grid = (self.many * self.sizes.tiles * self.sizes.blocks,)
-        launch(kernel, grid, tensors, (), [0, *strides], self.sizes.attend, FOUR_WARPS)
+        launch(kernel, grid, tensors, (), [0, *strides], (*self.sizes.attend, unit), FOUR_WARPS)
 
     def forward(self) -> Tensor:
         """Output [M, TILES, N, V]."""

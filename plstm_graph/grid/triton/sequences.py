@@ -7,7 +7,7 @@ from torch import Tensor
 
 from plstm_graph.grid.gates import ChainGates
 from plstm_graph.grid.triton import chunks
-from plstm_graph.launch import ceil_div, launch, power_of_2
+from plstm_graph.launch import ceil_div, in_units, launch, power_of_2
 
 SOME = 128
 """Numbers of a state that a program carries."""
@@ -35,9 +35,9 @@ class Sizes:
         self.options = (("num_warps", 8 if chunk * max(padded) >= 4096 else 4),)
 
 
-def _strides(*vectors: Tensor) -> list[int]:
-    """Strides of sequence, head and token."""
-    return [stride for x in vectors for stride in x.stride()[:3]]
+def _strides(*vectors: Tensor) -> tuple[list[int], int]:
+    """Strides of sequence, head and token, and their unit."""
+    return in_units([stride for x in vectors for stride in x.stride()[:3]], vectors[0].dtype.itemsize)
 
 
 def _carried(
@@ -47,8 +47,8 @@ def _carried(
     chain."""
     states, end = begin.new_empty(sizes.shape), torch.empty_like(begin)
     through = begin.new_empty(sizes.shape[:2])
-    tensors, numbers = [key, value, weight, transition, states, through], _strides(key, value)
-    launch(chunks.given, sizes.grid, tensors, (), numbers, (*sizes.constants, back), sizes.options)
+    tensors, (numbers, unit) = [key, value, weight, transition, states, through], _strides(key, value)
+    launch(chunks.given, sizes.grid, tensors, (), numbers, (*sizes.constants, unit, back), sizes.options)
     grid = (sizes.many * ceil_div(sizes.numbers, sizes.carry[2]),)
     launch(chunks.carry, grid, [states, through, begin, end], (), (), (*sizes.carry, back), (("num_warps", 1),))
     return states, end
@@ -68,8 +68,8 @@ class Chain(torch.autograd.Function):
         sizes = Sizes(value, query.size(-1), begin.dtype)
         states, end = _carried(sizes, key, value, gates[0], gates[1], begin, back=False)
         y = torch.empty(value.shape, dtype=value.dtype, device=value.device)
-        tensors, numbers = [query, key, value, *gates, states, y], _strides(query, key, value)
-        launch(chunks.forward, sizes.grid, tensors, (), numbers, sizes.constants, sizes.options)
+        tensors, (numbers, unit) = [query, key, value, *gates, states, y], _strides(query, key, value)
+        launch(chunks.forward, sizes.grid, tensors, (), numbers, (*sizes.constants, unit), sizes.options)
         ctx.save_for_backward(query, key, value, *gates, begin)
         ctx.sizes = sizes
         return y, end
@@ -84,8 +84,8 @@ class Chain(torch.autograd.Function):
         adjoints, d_begin = _carried(sizes, query, d_y, gates[2], gates[1], d_end.contiguous(), back=True)
         vectors = query, key, value
         grads = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (*vectors, *gates)]
-        tensors, numbers = [*vectors, *gates, states, adjoints, d_y, *grads], _strides(*vectors)
-        launch(chunks.backward, sizes.grid, tensors, (), numbers, sizes.constants, sizes.options)
+        tensors, (numbers, unit) = [*vectors, *gates, states, adjoints, d_y, *grads], _strides(*vectors)
+        launch(chunks.backward, sizes.grid, tensors, (), numbers, (*sizes.constants, unit), sizes.options)
         return *grads, d_begin
 
 

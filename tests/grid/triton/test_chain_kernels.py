@@ -38,6 +38,17 @@ def test_other_dtypes(dtype, tolerance):
     close(case.outcome(by("triton", dtype)), case.outcome(by("reference")), tolerance)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_vectors_of_which_a_thread_reads_sixteen_bytes(dtype):
+    """Parts of one map, whose strides are multiples of that."""
+    case = ChainCase(20, begin=True, widths=(8, 4))
+
+    def joined(query, key, value, *rest):
+        return by("triton", dtype)(*torch.cat([query, key, value], -1).to(DEVICE, dtype).split([8, 8, 4], -1), *rest)
+
+    close(case.outcome(joined), case.outcome(by("reference")), 1e-10 if dtype == torch.float64 else 1e-5)
+
+
 def test_transitions_of_zero_and_below():
     """Nothing is divided by what passes a token."""
     case = ChainCase(40)

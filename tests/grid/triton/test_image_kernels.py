@@ -116,6 +116,20 @@ def test_strided_vectors():
     close([by_kernels(*apart, gates).detach()], [reference.image(query, key, value, gates).detach()])
 
 
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("form", ["triton", "triton_tiles"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5), (torch.float16, 0.02)])
+def test_vectors_of_which_a_thread_reads_sixteen_bytes(form, dtype, tolerance):
+    """Parts of one map, whose strides are multiples of that."""
+    case = Case(2, 3, "D-left", images=2, heads=1, widths=(8, 16))
+
+    def joined(*inputs):
+        whole = torch.cat(inputs[:3], -1).to(DEVICE)
+        return by_kernels(*whole.split([8, 8, 16], -1), inputs[3], form=form)
+
+    close(case.outcome(joined, dtype), case.outcome(reference.image), tolerance)
+
+
 def test_what_they_cannot_do_is_refused():
     run = partial(image, form="triton")
     with pytest.raises(BackendUnavailable, match="up to 64 columns, this one has 65; use form='triton_tiles'"):
