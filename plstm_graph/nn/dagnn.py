@@ -12,7 +12,7 @@ from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.block import DIRECTIONS
 from plstm_graph.nn.checked import check_dag
-from plstm_graph.ops.functional import transforming
+from plstm_graph.ops.functional import once_differentiable, transforming
 
 SMALL = 2**20
 """Numbers that may be copied, all levels together, to save walking a second time in the backward pass."""
@@ -208,7 +208,7 @@ class _Walk(torch.autograd.Function):
         return states
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable("DAGNN has no second derivatives on graphs as large as this one")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, bias, states, *weights = ctx.saved_tensors
         grad = grad.clone()  # grows on the way by what later levels read

@@ -6,7 +6,7 @@ two opaque ops with known shapes.
 """
 
 from collections.abc import Callable
-from functools import cache, wraps
+from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -20,7 +20,7 @@ from plstm_graph.line_dag import LineDAG
 from plstm_graph.line_dag.plan import EVERY, Plan, served_classes
 from plstm_graph.ops import functional
 from plstm_graph.ops.flat import Norm, Setting
-from plstm_graph.ops.functional import NO_SECOND, Reverse, transforming
+from plstm_graph.ops.functional import NO_SECOND, Reverse, once_differentiable, transforming
 from plstm_graph.ops.registered import register
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -209,34 +209,6 @@ def in_dtype(dtype: torch.dtype, x: Tensor) -> Tensor:
     return x if x.dtype == dtype else x.to(dtype)
 
 
-class Last(torch.autograd.Function):
-    """Gradients as they are, which have none of their own."""
-
-    @staticmethod
-    def forward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        return tuple(grad.view_as(grad) for grad in grads)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        raise RuntimeError(NO_SECOND)
-
-
-def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Refuse gradients of gradients, also where PyTorch's decorator of this name takes them for zero because the output
-    enters the loss linearly; at no cost where nobody asks for any."""
-
-    @wraps(backward)
-    def guarded(ctx: Any, *grads: Tensor) -> Any:
-        if not torch.is_grad_enabled():
-            return backward(ctx, *grads)
-        with torch.no_grad():
-            found = backward(ctx, *grads)
-        there = iter(Last.apply(*(x.detach().requires_grad_() for x in found if x is not None)))
-        return tuple(x if x is None else next(there) for x in found)
-
-    return guarded
-
-
 class Propagate(Reverse):
     """(name, reversed, plan, query, key, value, four gates) -> output."""
 
@@ -249,7 +221,7 @@ class Propagate(Reverse):
         return output
 
     @staticmethod
-    @once_differentiable
+    @once_differentiable(NO_SECOND)
     def backward(ctx: Any, grad: Tensor) -> Any:
         name, reversed, plan = ctx.call
         query, key, value, *gates = ctx.saved_tensors

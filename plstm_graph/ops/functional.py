@@ -1,16 +1,21 @@
-"""The operator of the compiled backends under the transforms of torch.func: grad, vjp, jacrev and vmap.
+"""What the compiled backends have of derivatives: under the transforms of torch.func grad, vjp, jacrev and vmap; of
+gradients none.
 
 Transforms hand out wrapped tensors, which kernels and loops cannot read, so the backward pass is a Function of its own
 here, and nothing but tensors passes from one to the other. Heads are independent of each other: a batch of vmap is so
 many heads more.
 """
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from plstm_graph.gates import Gates
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 NO_SECOND = "compiled backends have no second derivatives; use backend='scatter' or 'dense'"
 NO_FORWARD = "compiled backends have no forward-mode derivatives (jvp, jacfwd); use backend='scatter' or 'dense'"
@@ -27,6 +32,45 @@ class Reverse(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
         raise RuntimeError(NO_FORWARD)
+
+
+class Last(torch.autograd.Function):
+    """Gradients as they are, which have none of their own: the first ``count`` tensors.
+
+    The rest is what they are made of. By these the engine gets here whatever it differentiates by: where it is told by
+    what, it leaves out all that does not lead there, and the terms would be missing without a word.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, message: str, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.message = message
+        return tuple(grad.view_as(grad) for grad in tensors[:count])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        raise RuntimeError(ctx.message)
+
+
+def once_differentiable(message: str) -> Callable[[F], F]:
+    """Refuse gradients of gradients with this message, also where PyTorch's decorator of this name takes them for zero:
+    where the output enters the loss linearly, and in ``torch.autograd.grad`` by some tensors, as ``hessian`` asks; at
+    no cost where nobody asks for any."""
+
+    def guard(backward: F) -> F:
+        @wraps(backward)
+        def guarded(ctx: Any, *grads: Tensor) -> Any:
+            if not torch.is_grad_enabled():
+                return backward(ctx, *grads)
+            with torch.no_grad():
+                found = backward(ctx, *grads)
+            made = [x.detach().requires_grad_() for x in found if x is not None]
+            of = (x for x in (*grads, *ctx.saved_tensors) if x is not None)
+            there = iter(Last.apply(message, len(made), *made, *of))
+            return tuple(x if x is None else next(there) for x in found)
+
+        return cast(F, guarded)
+
+    return guard
 
 
 class Propagate(Reverse):

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from plstm_graph.gates import EdgeTerm, NodeTerm
 from plstm_graph.line_dag.plan import Plan
-from plstm_graph.ops.compiled import Compiled, compiled, in_dtype, once_differentiable
+from plstm_graph.ops.compiled import Compiled, compiled, in_dtype
 from plstm_graph.ops.flat import GATES, Norm, Setting, places
-from plstm_graph.ops.functional import Reverse
+from plstm_graph.ops.functional import NO_SECOND, Reverse, once_differentiable
 from plstm_graph.ops.registered import register
 
 
@@ -101,7 +101,7 @@ class Layer(Reverse):
         return output
 
     @staticmethod
-    @once_differentiable
+    @once_differentiable(NO_SECOND)
     def backward(ctx: Any, grad: Tensor) -> Any:
         setting, plan, dtype = ctx.call
         saved, count = ctx.saved_tensors, len(Inputs._fields)

@@ -57,3 +57,17 @@ def test_what_they_cannot_do_is_refused():
     query, key, value, gates = Case(2, 2, "P").inputs()
     with pytest.raises(BackendUnavailable, match="cannot look into it"):
         torch.func.grad(lambda v: by_loops(query, key, v, gates).sum())(value)
+
+
+@pytest.mark.parametrize("transform", [torch.autograd.functional.hvp, torch.autograd.functional.jvp])
+def test_second_derivatives_are_refused_and_not_left_out(transform):
+    def asked(run, gates):
+        direct = gates.direct.detach()
+        transform(lambda direct: run(gates._replace(direct=direct)).pow(3).sum(), direct, direct)
+
+    query, key, value, gates = Case(2, 3, "P").inputs()
+    with pytest.raises(RuntimeError, match="compiled forms have no second derivatives; use form='tiles'"):
+        asked(lambda gates: by_loops(query, key, value, gates), gates)
+    query, key, value, gates = ChainCase(4).inputs()
+    with pytest.raises(RuntimeError, match="compiled forms have no second derivatives; use form='chunks'"):
+        asked(lambda gates: chain(query, key, value, gates, form="numba")[0], gates)

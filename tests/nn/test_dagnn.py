@@ -56,6 +56,19 @@ def test_against_its_equations(
         assert ours.abs().max() > 0
 
 
+def test_second_derivatives_of_large_graphs_are_refused_and_not_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, levels = LevelGRU(4, None).double(), NodeLevels(LineDAG.from_edge_index(torch.tensor([[0, 1], [1, 2]]), 3))
+    x = torch.randn(3, 4, dtype=torch.double)
+
+    def product() -> torch.Tensor:
+        return torch.autograd.functional.hvp(lambda x: layer(x, levels).square().sum(), x, x)[1]
+
+    assert product().abs().max() > 0
+    monkeypatch.setattr(dagnn, "SMALL", 0)
+    with pytest.raises(RuntimeError, match="no second derivatives on graphs as large"):
+        product()
+
+
 def test_both_directions_see_the_whole_chain() -> None:
     torch.manual_seed(0)
     chain = LineDAG.from_edge_index(torch.stack([torch.arange(4), torch.arange(1, 5)]), 5, order="given")

@@ -162,6 +162,11 @@ def test_gradients_of_gradients_are_refused(backend, device):
         assert torch.equal(got, want)
         with pytest.raises(RuntimeError, match="no second derivatives; use backend='scatter'"):
             got.pow(2).sum().backward(retain_graph=True)
+        with pytest.raises(RuntimeError, match="no second derivatives; use backend='scatter'"):
+            torch.autograd.grad(got.pow(2).sum(), x, retain_graph=True)
+    for transform in (torch.autograd.functional.hvp, torch.autograd.functional.jvp):
+        with pytest.raises(RuntimeError, match="no second derivatives; use backend='scatter'"):
+            transform(lambda x: conv(x, edge_index, edge_attr).sum(), x.detach(), x.detach())
 
 
 @EVERY

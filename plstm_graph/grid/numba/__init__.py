@@ -8,6 +8,7 @@ from torch import Tensor
 from plstm_graph.grid.gates import GridGates
 from plstm_graph.grid.numba import walk
 from plstm_graph.grid.numba.sequences import chain
+from plstm_graph.ops.functional import once_differentiable
 from plstm_graph.ops.numba.runtime import arrays, torch_threads
 
 
@@ -26,7 +27,7 @@ class Matrices(torch.autograd.Function):
         return result
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable("compiled forms have no second derivatives; use form='tiles'")
     def backward(ctx: Any, d_matrices: Tensor) -> tuple[Tensor, ...]:
         gates = ctx.saved_tensors
         grads = [torch.empty_like(x) for x in gates]

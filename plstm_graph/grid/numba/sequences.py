@@ -7,6 +7,7 @@ from torch import Tensor
 
 from plstm_graph.grid.gates import ChainGates
 from plstm_graph.grid.numba import scan
+from plstm_graph.ops.functional import once_differentiable
 from plstm_graph.ops.numba.runtime import arrays, torch_threads
 
 
@@ -26,7 +27,7 @@ class Chain(torch.autograd.Function):
         return y, end
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable("compiled forms have no second derivatives; use form='chunks'")
     def backward(ctx: Any, d_y: Tensor, d_end: Tensor) -> tuple[Tensor, ...]:
         *given, kept = ctx.saved_tensors
         grads = [torch.empty_like(x) for x in (*given, d_end)]
