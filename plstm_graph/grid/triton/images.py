@@ -8,6 +8,7 @@ from torch import Tensor
 from plstm_graph.grid.gates import D_LEFT, D_RIGHT, GridGates, P
 from plstm_graph.grid.triton import attention, line, walk
 from plstm_graph.launch import ceil_div, in_units, launch, power_of_2
+from plstm_graph.ops.functional import once_differentiable
 
 Options = tuple[tuple[str, Any], ...]
 
@@ -158,7 +159,7 @@ class Image(torch.autograd.Function):
         return _forward(tensors, ctx.sizes)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable("compiled forms have no second derivatives; use form='tiles'")
     def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
         return *_backward(list(ctx.saved_tensors), ctx.sizes, d_y), None
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from plstm_graph.grid.gates import GridGates
 from plstm_graph.grid.triton import attention, sweep, tile
 from plstm_graph.launch import ceil_div, in_units, launch, power_of_2
+from plstm_graph.ops.functional import once_differentiable
 
 SIDE = 8
 """Rows and columns of a tile. Per pixel, products with states cost as much as this, and bytes of states its inverse."""
@@ -212,7 +213,7 @@ class LargeImage(torch.autograd.Function):
         return forward(*inputs)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable("compiled forms have no second derivatives; use form='tiles'")
     def backward(ctx: Any, d_y: Tensor) -> tuple[Tensor | None, ...]:
         return *backward(d_y, *ctx.saved_tensors, ctx.mode), None
 

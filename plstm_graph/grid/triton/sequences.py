@@ -8,6 +8,7 @@ from torch import Tensor
 from plstm_graph.grid.gates import ChainGates
 from plstm_graph.grid.triton import chunks
 from plstm_graph.launch import ceil_div, in_units, launch, power_of_2
+from plstm_graph.ops.functional import once_differentiable
 
 SOME = 128
 """Numbers of a state that a program carries."""
@@ -75,7 +76,7 @@ class Chain(torch.autograd.Function):
         return y, end
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @once_differentiable("compiled forms have no second derivatives; use form='chunks'")
     def backward(ctx: Any, d_y: Tensor, d_end: Tensor) -> tuple[Tensor, ...]:
         query, key, value, *gates, begin = ctx.saved_tensors
         sizes: Sizes = ctx.sizes

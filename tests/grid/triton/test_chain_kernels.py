@@ -58,6 +58,17 @@ def test_transitions_of_zero_and_below():
     close(case.outcome(by("triton")), case.outcome(by("reference")))
 
 
+def test_second_derivatives_are_refused_and_not_left_out():
+    query, key, value, gates = ChainCase(4).inputs()
+    direct = gates.direct.detach()
+
+    def cubed(direct):
+        return by("triton")(query, key, value, gates._replace(direct=direct))[0].pow(3).sum()
+
+    with pytest.raises(RuntimeError, match="compiled forms have no second derivatives; use form='chunks'"):
+        torch.autograd.functional.hvp(cubed, direct, direct)
+
+
 def test_several_states_are_refused():
     with pytest.raises(BackendUnavailable, match="one state an edge, these gates have 2; use form='chunks'"):
         chain(*ChainCase(3, 2).inputs()[:4], form="triton")

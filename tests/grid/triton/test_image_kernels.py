@@ -130,6 +130,19 @@ def test_vectors_of_which_a_thread_reads_sixteen_bytes(form, dtype, tolerance):
     close(case.outcome(joined, dtype), case.outcome(reference.image), tolerance)
 
 
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("form", ["triton", "triton_tiles"])
+def test_second_derivatives_are_refused_and_not_left_out(form):
+    query, key, value, gates = Case(1, 2, "P", images=1, heads=1).inputs()
+    direct = gates.direct.detach().to(DEVICE)
+
+    def cubed(direct):
+        return by_kernels(query, key, value, gates._replace(direct=direct), form=form).pow(3).sum()
+
+    with pytest.raises(RuntimeError, match="compiled forms have no second derivatives; use form='tiles'"):
+        torch.autograd.functional.hvp(cubed, direct, direct)
+
+
 def test_what_they_cannot_do_is_refused():
     run = partial(image, form="triton")
     with pytest.raises(BackendUnavailable, match="up to 64 columns, this one has 65; use form='triton_tiles'"):
