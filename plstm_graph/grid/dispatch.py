@@ -1,7 +1,9 @@
 """Image and chain: check once, choose a form, run it in float32 at least."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +22,7 @@ from plstm_graph.grid.gates import (
 )
 from plstm_graph.ops.compiled import in_dtype
 from plstm_graph.ops.dispatch import check_floating
+from plstm_graph.ops.functional import transforming
 
 ImageForm = Callable[[Tensor, Tensor, Tensor, GridGates], Tensor]
 ChainForm = Callable[[Tensor, Tensor, Tensor, ChainGates, Tensor | None], tuple[Tensor, Tensor]]
@@ -129,7 +132,7 @@ def image(query: Tensor, key: Tensor, value: Tensor, gates: GridGates, *, form: 
 
     Raises:
         ShapeError: shapes or devices do not fit together, or the gates do not keep what their mode promises (looked at
-            on the CPU alone).
+            on the CPU alone, and not within transforms of torch.func).
         BackendUnavailable: the form cannot run here.
         ConfigError: no form of that name.
     """
@@ -143,7 +146,7 @@ def image(query: Tensor, key: Tensor, value: Tensor, gates: GridGates, *, form: 
         name = choose_form(value.device.type, pixels, matrices, gates.mode, fast, edges)
     taken, wide = _dtypes(name, query, key, value)
     given = gates.changed(partial(in_dtype, wide))._replace(direct=in_dtype(wide, gates.direct))
-    with torch.autocast(value.device.type, enabled=False):
+    with _without_autocast(value.device.type):
         found = FORMS[name](in_dtype(taken, query), in_dtype(taken, key), in_dtype(taken, value), given)
     return in_dtype(value.dtype, found)
 
@@ -179,7 +182,7 @@ def chain(
     taken, wide = _dtypes(name, query, key, value)
     given = ChainGates(*(in_dtype(wide, gate) for gate in gates))
     begin = None if state is None else in_dtype(wide, state.view(*shape[:2], gates.states, *shape[-2:]))
-    with torch.autocast(value.device.type, enabled=False):
+    with _without_autocast(value.device.type):
         found, end = CHAIN_FORMS[name](
             in_dtype(taken, query), in_dtype(taken, key), in_dtype(taken, value), given, begin
         )
@@ -220,6 +223,10 @@ def _dtypes(form: str, *vectors: Tensor) -> tuple[torch.dtype, torch.dtype]:
     return (vectors[0].dtype if half else wide), wide
 
 
+def _without_autocast(kind: str) -> AbstractContextManager[Any]:
+    return nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)  # "meta" has none to switch off
+
+
 def _check_image(query: Tensor, key: Tensor, value: Tensor, gates: GridGates) -> None:
     _check_vectors(query, key, value, "Y, X")
     check_mode(gates.mode)
@@ -229,7 +236,8 @@ def _check_image(query: Tensor, key: Tensor, value: Tensor, gates: GridGates) ->
     shapes = [*([*here, *more] for more in last), [images, heads, *size]]
     check_shapes("image", gates._fields[:4], gates[:4], shapes)
     _check_devices(value.device, {"query": query, "key": key, **dict(zip(gates._fields, gates[:4], strict=False))})
-    if value.device.type == "cpu" and not torch.compiler.is_compiling() and not keeps_promise(gates):
+    told = value.device.type == "cpu" and not torch.compiler.is_compiling() and not transforming()
+    if told and not keeps_promise(gates):
         raise ShapeError(f"transitions are not of mode {gates.mode!r}; use mode='general' for free ones")
 
 

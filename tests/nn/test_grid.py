@@ -208,3 +208,27 @@ def test_gates_may_read_slices_or_nothing(mode):
 def test_an_unknown_mode_names_all_that_the_layer_takes() -> None:
     with pytest.raises(ConfigError, match="'X'; choose one of D, P-code, general, P, D-left"):
         PLSTMImage(4, 4, mode="X")
+
+
+@pytest.mark.parametrize("mode", [*MODES, "P-code"])
+def test_each_image_has_gradients_of_its_own_by_vmap(mode) -> None:
+    layer = PLSTMImage(6, 4, heads=2, mode=mode).double()
+    x, weights = torch.randn(3, 2, 4, 6).double(), dict(layer.named_parameters())
+
+    def loss(weights, x):
+        return torch.func.functional_call(layer, weights, (x.unsqueeze(0),)).square().sum()
+
+    found = torch.func.vmap(torch.func.grad(loss), (None, 0))(weights, x)
+    for number, one in enumerate(x):
+        own = torch.autograd.grad(loss(weights, one), list(weights.values()))
+        torch.testing.assert_close([each[number] for each in found.values()], list(own))
+
+
+@pytest.mark.parametrize("states", [1, 2])
+def test_shapes_without_numbers(states) -> None:
+    """On the device ``meta``, as ViT has them, too."""
+    with torch.device("meta"):
+        assert PLSTMImage(6, 4, states=states)(torch.empty(2, 3, 50, 6)).shape == (2, 3, 50, 4)
+        assert PLSTMImage(6, 4, mode="D", states=states)(torch.empty(2, 30, 50, 6)).shape == (2, 30, 50, 4)
+        output, state = PLSTMChain(6, 4, states=states).step(torch.empty(2, 300, 6))
+    assert (output.shape, state.device.type) == ((2, 300, 4), "meta")
