@@ -248,8 +248,9 @@ def _check_chain(query: Tensor, key: Tensor, value: Tensor, gates: ChainGates, s
     last = ([j], [j, j], [j]) if gates.source.dim() > gates.direct.dim() else ([], [], [])
     check_shapes("chain", gates._fields, gates, [*([*here, *more] for more in last), here])
     shape = (*value.shape[:2], *last[0], key.size(-1), value.size(-1))
-    if state is not None and state.shape != shape:
-        raise ShapeError(f"state must be {list(shape)} for these values and gates, got {list(state.shape)}")
+    if state is not None and (not isinstance(state, Tensor) or state.shape != shape):
+        got = list(state.shape) if isinstance(state, Tensor) else type(state).__name__
+        raise ShapeError(f"state must be {list(shape)} for these values and gates, got {got}")
     begin = {} if state is None else {"state": state}
     _check_devices(value.device, {"query": query, "key": key, **gates._asdict(), **begin})
     return shape

@@ -9,10 +9,11 @@ from torch.nn import functional as F
 from plstm_graph.config.models import VisionConfig
 from plstm_graph.data.examples import Arrays
 from plstm_graph.data.features import FeatureSpec
-from plstm_graph.errors import ConfigError, DataError, ShapeError, unknown
+from plstm_graph.errors import ConfigError, DataError, unknown
 from plstm_graph.models.convolution import CNN, WIDTH, efficientnet
+from plstm_graph.models.patches import Patches, small_init
 from plstm_graph.nn import MultiHeadRMSNorm, PLSTMImage
-from plstm_graph.nn.checked import check_dtype
+from plstm_graph.nn.dropin import check_widths
 from plstm_graph.tasks import Task
 
 NORM_EPS = 1e-5
@@ -29,6 +30,8 @@ SIZES = {"tiny": Size(192, 3), "small": Size(384, 6), "base": Size(768, 12)}
 """Pöppel et al. 2025, table 1: 6.3, 23.3 and 89.1 million parameters at 1,000 classes, 12 layers, 224 pixels."""
 POSITIONS = ("learned", "none")
 READ_OUTS = ("corners", "mean")
+TURNS = {"alternating": ("left", "right"), "left": ("left",), "right": ("right",)}
+"""What D mode leaves open in one D block and the next, by chirality."""
 
 
 class VisionModel(nn.Module):
@@ -45,11 +48,12 @@ class VisionModel(nn.Module):
         position: ``"learned"`` or ``"none"``.
         read_out: ``"corners"`` (the four corner patches side by side) or ``"mean"``.
         expansion: width of the feed-forward layer over ``width``.
+        layer_scale: initial value of a learned factor on each channel of what a block adds; None for no factor.
 
     Shapes: images [B, channels, height, width] -> [B, num_classes].
 
     Raises:
-        ConfigError: an unknown position or read-out.
+        ConfigError: an unknown position or read-out, or a number out of range.
         ShapeError: images of other channels, or that are no multiples of patches.
     """
 
@@ -71,8 +75,9 @@ class VisionModel(nn.Module):
         for kind, name, names in (("position", position, POSITIONS), ("read-out", read_out, READ_OUTS)):
             if name not in names:
                 raise ConfigError(unknown(kind, name, names))
-        self.patches = Patches(width, image_size, patch_size, channels, position == "learned")
         hidden = int(expansion * width)
+        check_widths(num_classes=num_classes, **{"expansion times width": hidden})
+        self.patches = Patches(width, image_size, patch_size, channels, position == "learned")
         self.stack = Blocks(*(VisionBlock(width, mixer, hidden, layer_scale) for mixer in mixers))
         self.norm = nn.RMSNorm(width, eps=NORM_EPS)
         self.read_out = read_out
@@ -98,53 +103,6 @@ class Blocks(nn.Sequential):
         """As of any module, for every block; shapes are fixed."""
         for block in self:
             block.compile(*args, **kwargs | {"dynamic": False})
-
-
-class Patches(nn.Module):
-    """Cut images into patches, map each to a vector and add its learned position.
-
-    Positions belong to the grid of ``image_size`` and are resized for others (bicubic, antialiased when shrinking).
-    """
-
-    def __init__(self, width: int, image_size: int | tuple[int, int], patch: int, channels: int, learned: bool) -> None:
-        super().__init__()
-        sides = (image_size, image_size) if isinstance(image_size, int) else image_size
-        self.patch = patch
-        self.project = nn.Conv2d(channels, width, patch, patch)
-        small_init(self.project)
-        rows, columns = self._grid(*sides)
-        # flax's fan formula for [1, Y, X, width]: as wide as the patches are many.
-        self.position: nn.Parameter | None = None
-        if learned:
-            self.position = nn.Parameter(torch.randn(1, width, rows, columns) * (2 / (5 * rows * columns)) ** 0.5)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """[B, channels, height, width] -> [B, Y, X, width]"""
-        channels = self.project.in_channels
-        if images.dim() != 4 or images.size(1) != channels:
-            raise ShapeError(
-                f"images must be [B, {channels}, height, width], got {list(images.shape)}; "
-                "channels stand before height and width, and their number is the argument `channels`"
-            )
-        check_dtype("images", images, self.project)
-        sides = rows, columns = self._grid(*images.shape[-2:])
-        # Windows do not overlap: a matrix product, of which the gradient is one, too, and no slow convolution.
-        patches = images.unflatten(3, (columns, self.patch)).unflatten(2, (rows, self.patch)).permute(0, 2, 4, 1, 3, 5)
-        x = F.linear(patches.flatten(3), self.project.weight.flatten(1), self.project.bias)
-        if self.position is not None:
-            position: Tensor = self.position
-            if position.shape[-2:] != sides:
-                position = F.interpolate(position, sides, mode="bicubic", antialias=True)
-            x = x + position.permute(0, 2, 3, 1)
-        return x
-
-    def _grid(self, height: int, width: int) -> tuple[int, int]:
-        if height % self.patch or width % self.patch or not height or not width:
-            raise ShapeError(
-                f"height and width must be multiples of the patch size {self.patch}, got {height} x {width}; "
-                "resize or pad the images"
-            )
-        return height // self.patch, width // self.patch
 
 
 class VisionBlock(nn.Module):
@@ -211,10 +169,12 @@ class PLSTMVision(VisionModel):
         layer: dict[str, Any] | None = None,
         **rest: Any,
     ) -> None:
-        width, heads = sized(size, width, heads)
-        if width % heads:
-            raise ConfigError(f"width must be a multiple of heads, got width={width}, heads={heads}")
-        turns = {"alternating": ("left", "right")}.get(chirality, (chirality,))
+        width, heads = sized(size, width, heads, layers)
+        if chirality not in TURNS:
+            raise ConfigError(unknown("chirality", chirality, TURNS))
+        if not modes:
+            raise ConfigError("modes must name at least one mode, for example 'PD'")
+        turns = TURNS[chirality]
         mixers: list[nn.Module] = []
         turned = 0
         for mode in (modes[number % len(modes)] for number in range(layers)):
@@ -266,7 +226,7 @@ class ViT(VisionModel):
         layers: int = 12,
         **rest: Any,
     ) -> None:
-        width, heads = sized(size, width, heads)
+        width, heads = sized(size, width, heads, layers)
         mixers: list[nn.Module] = [Attention(width, heads) for _ in range(layers)]
         super().__init__(num_classes, mixers, width=width, layer_scale=1.0, **rest)
 
@@ -335,16 +295,18 @@ def build(config: VisionConfig, features: FeatureSpec, task: Task) -> ImageModel
     )
 
 
-def sized(size: str, width: int | None, heads: int | None) -> tuple[int, int]:
-    """Width and heads of a size, or those given instead."""
+def sized(size: str, width: int | None, heads: int | None, layers: int) -> tuple[int, int]:
+    """Width and heads of a size, or those given instead.
+
+    Raises:
+        ConfigError: there are none such.
+    """
     if size not in SIZES:
         raise ConfigError(unknown("size", size, SIZES))
-    return width or SIZES[size].width, heads or SIZES[size].heads
-
-
-@torch.no_grad()
-def small_init(linear: nn.Linear | nn.Conv2d) -> None:
-    """Weights from N(0, 2 / (5 · fan-in)), biases zero (Nguyen and Salazar 2019, as in the paper)."""
-    nn.init.normal_(linear.weight, std=(2 / (5 * linear.weight[0].numel())) ** 0.5)
-    if linear.bias is not None:
-        nn.init.zeros_(linear.bias)
+    width, heads = SIZES[size].width if width is None else width, SIZES[size].heads if heads is None else heads
+    check_widths(width=width, heads=heads)
+    if width % heads:
+        raise ConfigError(f"width must be a multiple of heads, got width={width}, heads={heads}")
+    if layers < 0:
+        raise ConfigError(f"layers must be at least 0, got {layers}")
+    return width, heads

@@ -54,6 +54,11 @@ def check_dtype(name: str, x: Tensor, linear: nn.Module) -> None:
         )
 
 
+def width_read(linear: nn.Module, given: Any) -> Any:
+    """Width of the features that a linear map reads: a lazy one, ``given`` as -1, knows it once the first have come."""
+    return getattr(linear, "in_channels", given)
+
+
 class CheckedDAG(LineDAG):
     """A line graph that has been compared with its graph by the stack that hands it to its layers."""
 

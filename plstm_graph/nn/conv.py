@@ -20,7 +20,7 @@ from plstm_graph.gates import (
     view,
 )
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.nn.checked import built, check_edges, check_nodes, checked
+from plstm_graph.nn.checked import built, check_edges, check_nodes, checked, width_read
 from plstm_graph.nn.dropin import (
     LAYER,
     LAYER_CALL,
@@ -114,7 +114,8 @@ class PLSTMConv(NoMessages):
     ) -> None:
         refuse_bipartite(in_channels)
         refuse_options("PLSTMConv", unsupported, LAYER)
-        check_widths(heads=heads, out_channels=out_channels, key_channels=key_channels or out_channels)
+        keys = out_channels if key_channels is None else key_channels
+        check_widths(heads=heads, out_channels=out_channels, key_channels=keys)
         check_mode(mode)
         check_transition(transition)
         if output_norm not in OUTPUT_NORMS:
@@ -126,7 +127,7 @@ class PLSTMConv(NoMessages):
         self.mode, self.reverse, self.order, self.backend = mode, reverse, order, backend
         self.transition, self.open_gates, self.source_bias = transition, open_gates, source_bias
         self.edge_dim = edge_dim = edge_dim or None
-        self.key_channels = key_channels or out_channels
+        self.key_channels = keys
 
         width = heads * (2 * self.key_channels + out_channels)
         self.lin = NodeLinear(in_channels, width, len(NodeTerm) * heads, bias)
@@ -182,7 +183,7 @@ class PLSTMConv(NoMessages):
             [N, heads * out_channels], or [N, out_channels] without ``concat``.
         """
         refuse_arguments("PLSTMConv", unsupported, LAYER_CALL)
-        check_nodes(x, self.in_channels, self.lin)
+        check_nodes(x, width_read(self.lin, self.in_channels), self.lin)
         given = edge_index
         if is_sparse(edge_index):
             edge_index, edge_attr = self._from_sparse(edge_index, edge_attr, dag)
@@ -262,7 +263,7 @@ class PLSTMConv(NoMessages):
         if self.lin_edge is None:
             raise ConfigError("edge_attr was given, but the layer was built without edge_dim")
         edge_attr = edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr
-        check_edges(edge_attr, self.edge_dim, self.lin_edge)
+        check_edges(edge_attr, width_read(self.lin_edge, self.edge_dim), self.lin_edge)
         return edge_attr, self.lin_edge
 
     def _mask(self, gates: Gates, dag: LineDAG) -> Gates:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from plstm_graph.errors import ConfigError, ShapeError, unknown
 from plstm_graph.gates import activate_source, activate_transition, check_transition, initial_gate_bias
 from plstm_graph.grid.tracking import bounded
-from plstm_graph.nn.checked import check_dtype
+from plstm_graph.nn.checked import check_dtype, width_read
 from plstm_graph.nn.dropin import check_widths
 from plstm_graph.nn.linear import NodeLinear
 from plstm_graph.nn.norm import NORM_EPS, MultiHeadRMSNorm
@@ -40,14 +40,15 @@ class GridLayer(nn.Module):
         parts: dict[str, int],
     ) -> None:
         """``parts``: how many numbers of each kind of gate there are, for each direction and head."""
-        check_widths(heads=heads, out_channels=out_channels, key_channels=key_channels or out_channels, states=states)
+        keys = out_channels if key_channels is None else key_channels
+        check_widths(heads=heads, out_channels=out_channels, key_channels=keys, states=states)
         check_transition(transition)
         if gate_inputs not in GATE_INPUTS:
             raise ConfigError(unknown("gate inputs", gate_inputs, GATE_INPUTS))
         super().__init__()
         self.in_channels, self.out_channels, self.heads, self.concat = in_channels, out_channels, heads, concat
         self.states, self.transition, self.parts = states, transition, parts
-        self.key_channels = key_channels or out_channels
+        self.key_channels = keys
         self.terms = sum(parts.values())
         # One direct term a head, whatever the directions.
         gates = heads * (self.directions * self.terms + 1) if gate_inputs == "all" else 0
@@ -126,9 +127,11 @@ class GridLayer(nn.Module):
         return out if self.bias is None else out + self.bias
 
     def _check(self, x: Tensor, places: str) -> None:
-        axes = 2 + len(places.split())
-        if x.dim() != axes or x.size(-1) != self.in_channels != -1 or not x.is_floating_point():
-            wanted = f"floating point, [B, {places}, {self.in_channels}]"
+        axes, channels = 2 + len(places.split()), width_read(self.lin, self.in_channels)
+        if not isinstance(x, Tensor):
+            raise ShapeError(f"x must be a tensor [B, {places}, {channels}], got {type(x).__name__}")
+        if x.dim() != axes or x.size(-1) != channels != -1 or not x.is_floating_point():
+            wanted = f"floating point, [B, {places}, {channels}]"
             raise ShapeError(f"x must be {wanted}, got {x.dtype}, {list(x.shape)}; channels stand last")
         check_dtype("x", x, self.lin)
 

@@ -32,7 +32,7 @@ def test_the_model_for_arrows() -> None:
 
 def small(network: type[VisionModel], **options) -> VisionModel:
     torch.manual_seed(0)
-    return network(2, width=16, heads=2, layers=2, image_size=32, patch_size=8, **options).eval()
+    return network(2, **({"width": 16, "heads": 2, "layers": 2, "image_size": 32, "patch_size": 8} | options)).eval()
 
 
 @pytest.mark.parametrize("network", [PLSTMVision, ViT])
@@ -76,6 +76,52 @@ def test_what_is_refused() -> None:
         PLSTMVision(2, width=10, heads=4)
     with pytest.raises(ConfigError, match="size"):
         ViT(2, size="huge")
+
+
+@pytest.mark.parametrize("network", [PLSTMVision, ViT])
+def test_numbers_that_make_no_network_are_named(network: type[VisionModel]) -> None:
+    for wrong, message in {
+        "patch_size": "patch_size must be at least 1, got 0",
+        "channels": "channels must be at least 1, got 0",
+        "width": "width must be at least 1, got 0",
+        "heads": "heads must be at least 1, got 0",
+        "expansion": "expansion times width must be at least 1, got 0",
+    }.items():
+        with pytest.raises(ConfigError, match=message):
+            network(2, **({"width": 16, "heads": 2, "image_size": 32, "patch_size": 8} | {wrong: 0}))
+    with pytest.raises(ConfigError, match="num_classes must be at least 1"):
+        network(0)
+    with pytest.raises(ConfigError, match="layers must be at least 0, got -1"):
+        network(2, layers=-1)
+    with pytest.raises(ConfigError, match="width must be a multiple of heads, got width=18, heads=4"):
+        network(2, width=18, heads=4)
+    with pytest.raises(ShapeError, match="got -32 x -32"):
+        small(network, image_size=-32)
+
+
+def test_modes_and_turns_that_are_none_are_named() -> None:
+    with pytest.raises(ConfigError, match="at least one mode"):
+        small(PLSTMVision, modes="")
+    with pytest.raises(ConfigError, match="unknown chirality 'up'; choose one of alternating, left, right"):
+        small(PLSTMVision, modes="P", chirality="up")
+
+
+def test_images_that_are_no_floating_point_tensor_are_named() -> None:
+    images = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    with pytest.raises(ShapeError, match=r"got torch.uint8; pixels from 0 to 255 as images / 255"):
+        small(PLSTMVision)(images)
+    with pytest.raises(ShapeError, match=r"images must be \[B, 3, height, width\], got ndarray"):
+        small(PLSTMVision)(images.numpy())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_positions_of_half_precision_are_resized(dtype: torch.dtype) -> None:
+    model = small(PLSTMVision)
+    images = torch.randn(1, 3, 64, 16)
+    want = model.patches(images)
+    found = model.to(dtype).patches(images.to(dtype))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), want, rtol=0.02, atol=0.02)
 
 
 def test_a_small_convolutional_network() -> None:

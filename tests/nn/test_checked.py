@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from plstm_graph import PLSTM, PLSTMBlock, PLSTMChain, PLSTMConv, PLSTMImage, PLSTMVision
-from plstm_graph.errors import ShapeError
+from plstm_graph.errors import ConfigError, ShapeError
 from plstm_graph.nn.checked import CAST, check_dtype
 from plstm_graph.nn.dagnn import DAGNN
 
@@ -75,6 +75,32 @@ def test_a_stack_names_a_wrong_width_and_whole_numbers() -> None:
         stack(X.long(), EDGE_INDEX)
     with pytest.raises(ShapeError, match=r"edge_attr must be floating point, \[M, 3\], got torch.float32, \[4, 2\]"):
         PLSTM(4, 4, 1, heads=2, edge_dim=3)(X, EDGE_INDEX, edge_attr=EDGES[:, 1:])
+
+
+def test_a_lazy_layer_names_a_wrong_width_once_it_has_its_own() -> None:
+    conv, image = PLSTMConv(-1, 4, edge_dim=-1), PLSTMImage(-1, 4)
+    conv(X, EDGE_INDEX, EDGES)
+    image(torch.randn(1, 2, 3, 5))
+    with pytest.raises(ShapeError, match=r"x must be \[N, 4\], got \[3, 3\]"):
+        conv(X[:, 1:], EDGE_INDEX, EDGES)
+    with pytest.raises(ShapeError, match=r"\[M, 3\], got torch.float32, \[4, 2\]"):
+        conv(X, EDGE_INDEX, EDGES[:, 1:])
+    with pytest.raises(ShapeError, match=r"\[B, Y, X, 5\], got torch.float32, \[1, 2, 3, 6\]; channels stand last"):
+        image(torch.randn(1, 2, 3, 6))
+
+
+@pytest.mark.parametrize("layer", [PLSTMConv, PLSTMImage, PLSTMChain])
+def test_a_width_of_zero_is_not_taken_for_none(layer: type[nn.Module]) -> None:
+    with pytest.raises(ConfigError, match="key_channels must be at least 1, got 0"):
+        layer(4, 4, key_channels=0)
+
+
+def test_what_is_no_tensor_is_named() -> None:
+    chain, x = PLSTMChain(4, 4), torch.randn(1, 2, 4)
+    with pytest.raises(ShapeError, match=r"x must be a tensor \[B, n, 4\], got ndarray"):
+        chain(x.numpy())
+    with pytest.raises(ShapeError, match=r"state must be \[1, 1, 4, 4\] for these values and gates, got tuple"):
+        chain.step(x, chain.step(x))
 
 
 def test_a_weight_that_is_replaced_is_not_looked_at() -> None:
