@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from plstm_graph.data.examples import Arrays
 from plstm_graph.errors import ConfigError
 from plstm_graph.grid import DIRECTIONS
 from plstm_graph.nn import PLSTMImage
@@ -16,7 +18,7 @@ def reads_along_directions(model: nn.Module) -> bool:
     return any(isinstance(layer, PLSTMImage) for layer in model.modules())
 
 
-def patches_read(model: nn.Module, images: Tensor) -> Tensor:
+def patches_read(model: nn.Module, images: Tensor | Arrays) -> Tensor:
     """How much what each patch sends along each direction speaks for the class that is decided on.
 
     The derivative of the class's log-odds by a factor on the sources of the patch, which is 1, in all blocks at once:
@@ -24,7 +26,7 @@ def patches_read(model: nn.Module, images: Tensor) -> Tensor:
 
     Args:
         model: maps images to classes, with layers :class:`~plstm_graph.PLSTMImage`.
-        images: [B, channels, height, width].
+        images: [B, channels, height, width]; of a trained model, which may be an ensemble, the batch that it takes.
 
     Returns:
         [B, 4, Y, X], directions as in :data:`plstm_graph.grid.DIRECTIONS`.
@@ -36,7 +38,8 @@ def patches_read(model: nn.Module, images: Tensor) -> Tensor:
     if not layers:
         raise ConfigError("the model has no layers of pLSTM on images, so nothing is read along directions")
     with torch.enable_grad(), torch.inference_mode(False), _listening(layers) as sent:
-        scores = model(images.clone())
+        batch = images.clone() if isinstance(images, Tensor) else replace(images, x=images.x.clone())
+        scores = model(batch)
         chosen = scores.argmax(1, keepdim=True)
         rest = scores.scatter(1, chosen, -torch.inf).logsumexp(1)
         odds = scores.gather(1, chosen).squeeze(1) - rest

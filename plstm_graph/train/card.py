@@ -35,7 +35,7 @@ def card(found: Mapping[str, Any], model: str) -> str:
         "## Limits",
         "",
         "Whatever is unlike the training is answered as well, and worse: the test score holds for what is drawn as the",
-        f"{found['split']} split draws it. `predict` gives a spread where there is an ensemble.",
+        f"{found['split']} split draws it. Of molecules `predict` gives a spread where there is an ensemble.",
         *[f"No {part} label for: {', '.join(names)}." for part, names in found.get("unlabelled", {}).items()],
         "",
         "## Made with",

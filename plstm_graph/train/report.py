@@ -221,9 +221,8 @@ def _draw_patches(run: Run, found: tuple[Tensor, Tensor], path: Path) -> None:
     learner, count = run.learner, min(DRAWN, len(run.parts["test"]))
     batch = run.parts["test"].batch(range(count)).to(learner.device)
     learner.eval()
-    network: Any = learner.model.network
     with torch.compiler.set_stance("force_eager"):
-        read = patches_read(network, batch.x).cpu().numpy()
+        read = patches_read(learner.model, batch).cpu().numpy()
     chosen = found[0][:count].argmax(1).tolist()
     titles = [f"is {true}, says {said}" for true, said in zip(found[1][:count].tolist(), chosen, strict=True)]
     answers.patches(batch.x.float().mean(1).cpu().numpy(), read, path, titles=titles, directions=list(DIRECTIONS))

@@ -13,6 +13,7 @@ from plstm_graph.data.dataset import Dataset
 from plstm_graph.data.examples import Arrays, take
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import CheckpointError, ConfigError, DataError
+from plstm_graph.models.patches_read import patches_read
 from plstm_graph.models.vision import ImageModel, build
 from plstm_graph.nn.captured import Captured
 from plstm_graph.tasks import Multiclass
@@ -23,6 +24,7 @@ from plstm_graph.train.evaluation import check_same_kind
 from plstm_graph.train.module import Learner
 from plstm_graph.train.outputs import outputs
 from plstm_graph.train.page import write_page
+from plstm_graph.train.restored import restore
 
 SMALL = {
     "model.width": 16,
@@ -64,6 +66,22 @@ def test_a_network_learns_digits(network: str, layers: int, digits: Dataset, tmp
     assert whole["accuracy"] > 0.5
     with pytest.raises(CheckpointError, match="holds a network of images, not of graphs; use evaluate"):
         export(tmp_path / "run", tmp_path / "x.pt2")
+
+
+def test_networks_that_answer_together_show_what_they_read(digits: Dataset, tmp_path: Path) -> None:
+    """To first order what the mean of their chances would lose: what each reads, added up."""
+    found = train(config(ensemble=2, out=tmp_path), digits)
+    assert (tmp_path / "patches.png").is_file()
+    assert "What the network reads" in write_page([tmp_path]).read_text()
+    assert evaluate(tmp_path, digits, part="test")["accuracy"] == found["test"]["accuracy"]
+    learner, _ = restore(tmp_path)
+    batch = digits.examples.batch(range(3))
+    read = patches_read(learner.model, batch)
+    assert read.shape == (3, 4, 2, 2)
+    one = learner.model.members[0]
+    torch.testing.assert_close(patches_read(one, batch), patches_read(one.network, batch.x))
+    learner.model.members[1] = one
+    torch.testing.assert_close(patches_read(learner.model, batch), patches_read(one, batch), rtol=1e-3, atol=1e-6)
 
 
 def test_a_network_of_graphs_says_that_it_reads_no_images(digits: Dataset) -> None:
