@@ -10,7 +10,8 @@ change places, as do a direction's gates with those of the opposite one, and the
 import triton
 import triton.language as tl
 
-from plstm_graph.grid.triton.walk import at_step, in_lanes, in_steps, keep_row, no_sums, place, side, with_step
+from plstm_graph.grid.triton.lanes import at_step, in_lanes, in_steps, no_sums, with_step
+from plstm_graph.grid.triton.walk import keep_row, place, side
 
 
 @triton.jit

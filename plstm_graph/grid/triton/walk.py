@@ -9,6 +9,8 @@ atomics.
 import triton
 import triton.language as tl
 
+from plstm_graph.grid.triton.lanes import at_step, in_lanes, in_steps, no_sums, with_step
+
 # M images times heads; a program's number is (image and head, block of LANES pixels). Gates: source
 # [B, 4, H, Y * X, 2], transition [.., 2, 2] next x prev, or [.., 2] if SHARED (it does not depend on prev: P mode),
 # mark [.., 2].
@@ -27,19 +29,6 @@ def place(first, H: tl.constexpr, N: tl.constexpr, X: tl.constexpr, LANES: tl.co
     image, head = (here + first) // H, (here + first) % H
     last = tl.minimum(block * LANES + LANES, N) - 1
     return here.to(tl.int64), block, part, (image.to(tl.int64) * (4 * H) + head) * N, block * LANES // X, last // X
-
-
-@triton.jit
-def in_steps(gates, at, mask, WIDTH: tl.constexpr, WHICH: tl.constexpr):  # type: ignore[no-untyped-def]
-    """One of the WIDTH gates of the pixels ``at``, a row in the order of its steps; :func:`at_step` gives it to all
-    lanes. A load for each pixel would have to wait for memory each time."""
-    return tl.load(gates + WIDTH * at + WHICH, mask=mask, other=0.0)
-
-
-@triton.jit
-def at_step(row, STEP: tl.constexpr):  # type: ignore[no-untyped-def]
-    """One step of a row."""
-    return tl.gather(row, tl.full(row.shape, STEP, tl.int32), 0)
 
 
 @triton.jit
@@ -156,57 +145,6 @@ def walk(  # type: ignore[no-untyped-def]
             )  # fmt: skip
             keep_row(matrix, found, more, direct, lane, row, kept, up, X, N)
         tl.debug_barrier()  # the other side adds to what other threads may have written
-
-
-@triton.jit
-def _paired(x, y, own, BIT: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Each lane adds what the lane across BIT has: of ``y`` if its number has that bit, else of ``x``."""
-    mine = (own & BIT) != 0
-    return tl.where(mine, y, x) + tl.gather(tl.where(mine, x, y), own ^ BIT, 0)
-
-
-@triton.jit
-def no_sums(zero, LANES: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Rooms for :func:`with_step`: of 1, 2, 4, ..., LANES steps."""
-    rooms = ()
-    for level in tl.static_range(7):
-        if 1 << level <= LANES:
-            rooms = rooms + (zero,)
-    return rooms
-
-
-@triton.jit
-def with_step(rooms, x, own, STEP: tl.constexpr, LANES: tl.constexpr):  # type: ignore[no-untyped-def]
-    """One vector more, whose sum over all lanes the lane STEP is to get.
-
-    A vector alone takes log(LANES) exchanges between lanes; two that are paired share all further ones. So steps are
-    added up as binary numbers are: room ``level`` has 2 ** level of them, paired.
-    """
-    added = ()
-    for level in tl.static_range(7):
-        if 1 << level <= LANES:
-            room = rooms[level]
-            if STEP % (2 << level) == (2 << level) - 1:
-                x = _paired(room, x, own, 1 << level)
-            elif STEP % (2 << level) == (1 << level) - 1:
-                room = x
-            added = added + (room,)
-    return added
-
-
-@triton.jit
-def in_lanes(rooms, own, STEPS: tl.constexpr, LANES: tl.constexpr):  # type: ignore[no-untyped-def]
-    """The sums of STEPS vectors, each in the lane of its step: a row of sums is stored at once."""
-    sums = rooms[0]
-    for level in tl.static_range(7):
-        if 1 << level < LANES:
-            if STEPS % (2 << level) >= 1 << level:  # this room is taken, and the lower ones may be
-                sums = _paired(rooms[level], sums if STEPS % (1 << level) != 0 else rooms[level], own, 1 << level)
-            elif STEPS % (1 << level) != 0:
-                sums = _paired(sums, sums, own, 1 << level)
-        elif 1 << level == STEPS:
-            sums = rooms[level]
-    return sums
 
 
 @triton.jit
