@@ -39,9 +39,14 @@ class GridDAG(NamedTuple):
         """Gates of this direction for ``dag``; without ``direct`` a pixel does not read itself.
 
         Outputs of the four directions add up to :func:`plstm_graph.grid.image` where one of them has the direct term.
+
+        Raises:
+            ShapeError: gates of other grids than these, or of several states an edge.
         """
         if gates.states > 1:
             raise ShapeError(f"a line graph has one state an edge, these gates have {gates.states}")
+        for gate in gates[:3]:
+            self._check(gate, 3)
         source, transition, mark = (
             gate[:, self.direction].movedim(1, 3).flatten(0, 2) for gate in (gates.source, gates.transition, gates.mark)
         )  # [N, H, 2], [N, H, 2, 2], [N, H, 2]
@@ -55,8 +60,18 @@ class GridDAG(NamedTuple):
         )
 
     def nodes(self, x: Tensor) -> Tensor:
-        """[B, H, Y, X, width] -> [N, H, width]"""
+        """[B, H, Y, X, width] -> [N, H, width]; raises ShapeError for other grids than these."""
+        self._check(x, 2)
         return x.movedim(1, 3).flatten(0, 2)
+
+    def _check(self, x: Tensor, axis: int) -> None:
+        """Rows are ``axis`` of ``x``. Pixels of another grid would be read at wrong places without a word."""
+        found = x.size(0), *x.shape[axis : axis + 2]
+        if found != self.shape:
+            raise ShapeError(
+                f"the line graph is of (images, rows, columns) {self.shape}, the tensor of {found}; make one with "
+                "grid_dag(rows, columns, images=...)"
+            )
 
     def images(self, x: Tensor) -> Tensor:
         """[N, H, width] -> [B, H, Y, X, width]"""
@@ -73,9 +88,12 @@ def grid_dag(rows: int, columns: int, direction: str = "right-down", *, images: 
 
     Raises:
         ConfigError: no direction of that name.
+        ShapeError: a negative number.
     """
     if direction not in DIRECTIONS:
         raise ConfigError(unknown("direction", direction, DIRECTIONS))
+    if min(rows, columns, images) < 0:
+        raise ShapeError(f"rows, columns and images must be at least 0, got {rows}, {columns} and {images}")
     shape = images, rows, columns
     number = torch.arange(images * rows * columns).view(shape).flip([3 + axis for axis in DIRECTIONS[direction]])
     ends = ((number[:, :, :-1], number[:, :, 1:]), (number[:, :-1], number[:, 1:]))

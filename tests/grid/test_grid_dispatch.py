@@ -117,6 +117,25 @@ def test_a_promise_that_is_not_kept_is_refused(mode):
         image(query, key, value, gates._replace(mode="Q"))
 
 
+def test_a_line_graph_of_another_grid_is_refused():
+    """As many pixels, at other places."""
+    query, _, _, gates = Case(4, 5, "general", images=1).inputs()
+    for dag in (grid_dag(5, 4), grid_dag(4, 3), grid_dag(4, 5, images=2)):
+        for call, given in ((dag.nodes, query), (dag.gates, gates)):
+            with pytest.raises(ShapeError, match=r"\(images, rows, columns\) .*, the tensor of \(1, 4, 5\)"):
+                call(given)
+    with pytest.raises(ShapeError, match="at least 0, got -1, 2 and 1"):
+        grid_dag(-1, 2)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_no_number_breaks_no_promise(mode):
+    """A training that diverges says so itself."""
+    query, key, value, gates = Case(2, 3, mode).inputs()
+    nothing = gates.transition.masked_fill(gates.transition != 0, torch.nan)
+    assert image(query, key, value, gates._replace(transition=nothing)).isnan().any()
+
+
 def test_what_does_not_fit_a_chain_is_refused():
     query, key, value, gates = ChainCase(3).inputs()
     with pytest.raises(ShapeError, match=r"state must be \[2, 2, 3, 2\]"):
