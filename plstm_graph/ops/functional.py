@@ -51,6 +51,19 @@ class Last(torch.autograd.Function):
         raise RuntimeError(ctx.message)
 
 
+class _ReadOnce:
+    """A context whose saved tensors may be asked for again: within a checkpoint PyTorch gives them once."""
+
+    def __init__(self, ctx: Any) -> None:
+        vars(self).update(_ctx=ctx, saved_tensors=ctx.saved_tensors)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ctx, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._ctx, name, value)
+
+
 def once_differentiable(message: str) -> Callable[[F], F]:
     """Refuse gradients of gradients with this message, also where PyTorch's decorator of this name takes them for zero:
     where the output enters the loss linearly, and in ``torch.autograd.grad`` by some tensors, as ``hessian`` asks; at
@@ -61,10 +74,11 @@ def once_differentiable(message: str) -> Callable[[F], F]:
         def guarded(ctx: Any, *grads: Tensor) -> Any:
             if not torch.is_grad_enabled():
                 return backward(ctx, *grads)
+            read = _ReadOnce(ctx)
             with torch.no_grad():
-                found = backward(ctx, *grads)
+                found = backward(read, *grads)
             made = [x.detach().requires_grad_() for x in found if x is not None]
-            of = (x for x in (*grads, *ctx.saved_tensors) if x is not None)
+            of = (x for x in (*grads, *read.saved_tensors) if x is not None)
             there = iter(Last.apply(message, len(made), *made, *of))
             return tuple(x if x is None else next(there) for x in found)
 

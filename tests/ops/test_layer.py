@@ -7,6 +7,7 @@ import pytest
 import torch
 from backends import HERE, every
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch_geometric.utils import to_undirected
 
 from plstm_graph import LineDAG, PLSTMConv
@@ -164,6 +165,11 @@ def test_gradients_of_gradients_are_refused(backend, device):
             got.pow(2).sum().backward(retain_graph=True)
         with pytest.raises(RuntimeError, match="no second derivatives; use backend='scatter'"):
             torch.autograd.grad(got.pow(2).sum(), x, retain_graph=True)
+    again = checkpoint(conv, x, edge_index, edge_attr, use_reentrant=False)  # it gives what was saved but once
+    (got,) = torch.autograd.grad(again.sin().sum(), x, create_graph=True)
+    torch.testing.assert_close(got, torch.autograd.grad(out.sin().sum(), x, retain_graph=True)[0])
+    with pytest.raises(RuntimeError, match="no second derivatives; use backend='scatter'"):
+        torch.autograd.grad(got.pow(2).sum(), x)
     for transform in (torch.autograd.functional.hvp, torch.autograd.functional.jvp):
         with pytest.raises(RuntimeError, match="no second derivatives; use backend='scatter'"):
             transform(lambda x: conv(x, edge_index, edge_attr).sum(), x.detach(), x.detach())
