@@ -54,23 +54,24 @@ def test_a_process_that_dies_ends_all_of_them_with_an_error(tmp_path, monkeypatc
     assert set(multiprocessing.active_children()) <= set(before)
 
 
-def test_what_processes_cannot_begin_with_is_told(tmp_path, monkeypatch):
+@pytest.fixture
+def refused(tmp_path, monkeypatch):
+    """A run whose checkpoint no process can begin with, as it was not trained on SMILES."""
     dataset = small_dataset(tmp_path)
     for graph in dataset.graphs:
         del graph.smiles
     train(small_config(out=tmp_path / "run", epochs=1), dataset)
     monkeypatch.setattr(bulk, "PART", 7)
+    return tmp_path / "run"
+
+
+def test_what_processes_cannot_begin_with_is_told(refused):
     with pytest.raises(CheckpointError, match="not on molecules given as SMILES"):
-        bulk.predict(tmp_path / "run", molecules(20), device="cpu", jobs=2)
+        bulk.predict(refused, molecules(20), device="cpu", jobs=2)
 
 
-def test_an_error_ends_processes_of_its_own_alone(tmp_path, monkeypatch):
+def test_an_error_ends_processes_of_its_own_alone(refused):
     """What another thread has started meanwhile goes on."""
-    dataset = small_dataset(tmp_path)
-    for graph in dataset.graphs:
-        del graph.smiles
-    train(small_config(out=tmp_path / "run", epochs=1), dataset)
-    monkeypatch.setattr(bulk, "PART", 7)
     before = multiprocessing.active_children()
     other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
 
@@ -82,7 +83,7 @@ def test_an_error_ends_processes_of_its_own_alone(tmp_path, monkeypatch):
     starter = threading.Thread(target=start)
     starter.start()
     with pytest.raises(CheckpointError):
-        bulk.predict(tmp_path / "run", molecules(20), device="cpu", jobs=2)
+        bulk.predict(refused, molecules(20), device="cpu", jobs=2)
     starter.join()
     other.join(0.5)
     assert set(multiprocessing.active_children()).difference(before) == {other}
