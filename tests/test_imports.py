@@ -55,7 +55,7 @@ HOMES = {
     "optuna": ("train/searching/study.py",),
     "yacs": ("graphgym.py",),
     "triton": ("launch.py", "line_dag/triton/", "ops/triton/", "grid/triton/"),
-    "PIL": ("data/arrow.py",),
+    "PIL": ("data/arrow.py", "data/pictures.py"),
     "torchvision": ("models/convolution.py",),
 }
 LAZY = (

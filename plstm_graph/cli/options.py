@@ -49,7 +49,7 @@ _MODELS = (
 )
 _DATA, _MODEL, _IMAGES, _FIT = "Data", "Model", "Models of images", "Training"
 CHOICES = (
-    Choice("--data", str, _DATA, "A name (see datasets), a CSV file, or what prepare wrote."),
+    Choice("--data", str, _DATA, "A name (see datasets), a CSV file, images:FOLDER, or what prepare wrote."),
     Choice("--root", str, _DATA, "Folder with public data, as root/TUDataset/NAME/raw; only read."),
     Choice("--also", list[str], _DATA, "More data, on whose test part the best weights are scored, too; repeat."),
     Choice("--targets", list[str], _DATA, "Label column, or pattern: NR-*, * (all), !id (not this); repeat."),

@@ -10,7 +10,7 @@ import typer
 
 from plstm_graph.cli.program import command
 from plstm_graph.cli.shared import Checkpoint, Debug, Root, SmilesColumn, Targets, check_places, option, say
-from plstm_graph.config.names import check_data_set, check_options
+from plstm_graph.config.names import PICTURES, check_data_set, check_options
 from plstm_graph.errors import ConfigError, DataError, count, rounded
 from plstm_graph.io.lazy import quick_start
 
@@ -20,6 +20,9 @@ RESIDENT = "-"
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Molecules or graphs at once.")]
 Input = Annotated[Path, typer.Option("--input", help="CSV file with SMILES, or an .smi file.")]
+Inputs = Annotated[
+    Path, typer.Option("--input", help="CSV file with SMILES, an .smi file, a picture, or a folder of pictures.")
+]
 Table = Annotated[Path, typer.Option("--out", help="CSV file to write: one row per input row, in order.")]
 Descriptors = Annotated[
     list[str] | None,
@@ -35,7 +38,7 @@ _PARTS = "train, valid, test or all (default: test; all for data, targets or a s
 @command()
 def predict(
     checkpoint: Checkpoint,
-    input: Input,
+    input: Inputs,
     out: Table,
     smiles_column: SmilesColumn = None,
     descriptors: Descriptors = None,
@@ -46,12 +49,19 @@ def predict(
 ) -> None:
     """Predict for molecules; columns of the input are kept, rows that cannot be parsed get a reason instead.
 
+    For pictures there is a row a file, with its path, the class and the probabilities.
+
     With --input - and --out - the model stays: a SMILES a line on stdin is answered by a row on stdout at once.
     """
     if RESIDENT in (str(input), str(out)):
         _answer_lines(checkpoint, input, out, device, descriptors or ())
         return
     _check_files(checkpoint, input, out)
+    if input.is_dir() or input.suffix.lower() in PICTURES:
+        if smiles_column or descriptors or jobs:
+            raise ConfigError("--smiles-column, --descriptors and --jobs are for molecules, and these are pictures")
+        _answer_pictures(checkpoint, input, out, batch_size, device)
+        return
 
     with quick_start():
         import torch
@@ -77,6 +87,17 @@ def predict(
     more = f", {far} unlike the training (see column {marks})" if far else ""
     none = f"{len(found.rejected)} without a prediction (see column {reasons})"
     say(f"{count(len(found.smiles), 'row')}, {none}{more}; wrote {out}", out)
+
+
+def _answer_pictures(checkpoint: str, input: Path, out: Path, batch_size: int, device: str) -> None:
+    from plstm_graph.train import predict_pictures
+    from plstm_graph.train.progress import shown
+
+    with shown():
+        found, table = predict_pictures(checkpoint, input, batch_size=batch_size, device=device)
+    found.write(out, table)
+    none = f"{len(found.rejected)} without a prediction (see column {found.header(table)[-1]})"
+    say(f"{count(len(found.smiles), 'picture')}, {none}; wrote {out}", out)
 
 
 def _check_files(checkpoint: str, input: Path, out: Path) -> None:

@@ -11,9 +11,8 @@ import typer
 from plstm_graph.cli.options import CHOICES, WithDefaults, command_of, with_choices
 from plstm_graph.cli.program import FAILED, INTERRUPTED, command
 from plstm_graph.cli.shared import Debug, option
-from plstm_graph.config.names import check_data_set, check_options
+from plstm_graph.config.names import called, check_data_set, check_options
 from plstm_graph.errors import ConfigError, TimeUp, count, rounded
-from plstm_graph.io.files import stem
 from plstm_graph.io.lazy import UNUSED_IN_TRAINING, quick_start
 
 RANKS = {"RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"}
@@ -208,7 +207,7 @@ def _config(
             series[name] = numbers(text, name)
     from_file = read_toml(path) if path else {}
     data = str(given.get("data") or from_file.get("data") or TrainConfig.data)
-    name = stem(data)
+    name = called(data)
     out = out or from_file.get("out") or str(Path("runs") / name)
     model = given.get("model.model") or from_file.get("model", {}).get("model")
     base, found = default_config(data, model), stored_search(out) if resume else None

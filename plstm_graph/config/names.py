@@ -1,6 +1,7 @@
 """What names there are, as plain text: a command line checks and completes them before it imports anything heavy."""
 
 import os
+import re
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from plstm_graph.config.architectures import architecture
 from plstm_graph.config.models import FINGERPRINTS
 from plstm_graph.errors import ConfigError, DataError, unknown
-from plstm_graph.io.files import expanded
+from plstm_graph.io.files import expanded, stem
 
 _DATA_SETS = """
 nav17 ogbg-molhiv ogbg-molpcba ogbg-molbace ogbg-molbbbp ogbg-molclintox ogbg-molmuv ogbg-molsider ogbg-moltox21
@@ -20,7 +21,7 @@ nasbench201-10 nasbench201-50 circuits circuits-sin circuits-max epfl carry carr
 transfer-crossed transfer-tree transfer-dag transfer-line-5000 transfer-ring-5000 transfer-crossed-5000
 transfer-tree-5000 transfer-dag-5000 swap-line swap-ring swap-crossed neighborsmatch-2 neighborsmatch-3
 neighborsmatch-4 neighborsmatch-5 neighborsmatch-6 neighborsmatch-7 neighborsmatch-8 echo-sssp echo-ecc echo-diam
-arrow arrow-384 digits
+arrow arrow-384 digits cifar10
 """
 
 _TU_COLLECTION = """
@@ -57,6 +58,12 @@ TU_COLLECTION = tuple(_TU_COLLECTION.split())
 
 AIG_PREFIX, TU_PREFIX, ATTRIBUTES = "aig:", "tu:", "+attr"
 """Before a folder of circuits; before a TU set that is not listed; behind one whose attributes are wanted, too."""
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+"""How names of files with pictures end, in any case."""
+SIDE = 224
+"""Of the images that are made of pictures, in pixels, unless told otherwise."""
+_FOLDER = re.compile(r"(?:aig|images(?:-([1-9][0-9]*))?):")
 
 DESCRIPTORS = ("rdkit2d", *FINGERPRINTS, "morgan-counts")
 """What rdkit works out of a molecule: its 2D descriptors; fingerprints of 2,048 bits, Morgan's of radius 2 also as
@@ -163,31 +170,60 @@ def check_data_set(name: str, root: str | Path | None = None) -> None:
     known = {each.casefold() for each in (*DATA_SETS, *TU_COLLECTION)}
     if {name.casefold(), plain.casefold()} & known or name.startswith((AIG_PREFIX, TU_PREFIX)):
         return
+    if prefix := folder_prefix(name):
+        if not (folder := expanded(name.removeprefix(prefix))).is_dir():
+            raise DataError(f"there is no folder {folder}; {prefix} stands before one with a folder a class")
+        return
     if expanded(plain).exists() or (root is not None and tu_folder(plain, root)):
         return
     if expanded(plain).suffix:
         raise DataError(f"there is no file {name}")
     text = unknown("data set", name, DATA_SETS)
     end = "" if text.endswith("?") else "."
-    more = f"or give a .csv file, or {TU_PREFIX}NAME for any set of the TU collection"
+    more = f"or give a .csv file, images:FOLDER for pictures, or {TU_PREFIX}NAME for any set of the TU collection"
     raise DataError(f"{text}{end} See 'plstm-graph datasets', {more}")
 
 
 def of_molecules(name: str) -> bool:
     """Tell whether data are molecules by their name alone: a data set of them, or a file other than a prepared one."""
     known = name.casefold() in {each.casefold() for each in MOLECULES}
-    return known or (Path(name).suffix not in ("", ".pt") and not name.startswith((AIG_PREFIX, TU_PREFIX)))
+    return known or (
+        Path(name).suffix not in ("", ".pt") and not name.startswith(TU_PREFIX) and not folder_prefix(name)
+    )
+
+
+def folder_prefix(name: str) -> str:
+    """What stands before a folder and says what is in it: ``"aig:"``, ``"images:"``, ``"images-64:"``; or nothing."""
+    found = _FOLDER.match(name)
+    return found[0] if found else ""
+
+
+def of_pictures(name: str) -> bool:
+    """Tell whether a value of ``--data`` is a folder of pictures."""
+    return folder_prefix(name) not in ("", AIG_PREFIX)
+
+
+def asked_side(name: str) -> int | None:
+    """Pixels that ``images-64:FOLDER`` asks for; None where nothing is said."""
+    found = _FOLDER.match(name)
+    return int(found[1]) if found and found[1] else None
 
 
 def placed(name: str) -> str:
     """A value of ``--data`` that means the same in every folder: names as they are, paths of what is there absolute."""
-    prefix = AIG_PREFIX if name.startswith(AIG_PREFIX) else ""
-    attributes = ATTRIBUTES if name.endswith(ATTRIBUTES) else ""
+    prefix = folder_prefix(name)
+    attributes = ATTRIBUTES if name.endswith(ATTRIBUTES) and not of_pictures(name) else ""
     path = expanded(name.removeprefix(prefix).removesuffix(attributes))
     known = {each.casefold() for each in (*DATA_SETS, *TU_COLLECTION)}
     if name.casefold() in known or str(path).casefold() in known or not path.exists():
         return name
     return f"{prefix}{os.path.abspath(path)}{attributes}"
+
+
+def called(name: str) -> str:
+    """What a run on such data is called: a name, or that of the file or folder without more."""
+    prefix = folder_prefix(name)
+    return os.path.basename(os.path.abspath(expanded(name.removeprefix(prefix)))) if prefix else stem(name)
 
 
 def tu_folder(name: str, root: str | Path) -> Path | None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from plstm_graph.data.dataset import Dataset, DatasetInfo
 from plstm_graph.data.examples import Arrays, Indices, rows_of
 from plstm_graph.data.features import FeatureSpec
+from plstm_graph.data.pictures import DEVIATION, MEAN
 from plstm_graph.data.splits import OFFICIAL
 from plstm_graph.errors import missing_extra
 from plstm_graph.tasks import task_of
@@ -30,8 +31,6 @@ WIDTH = (2, 4)  # rounded down: 2 and 3
 DISTANCE = 2.0  # of the centres, in radii, at least, along x and along y
 FACTOR = 1.2  # arrows pass within r / 1.2 of the disc's centre, or farther away than 1.2 r
 HEAD_ANGLE = 0.5  # of the strokes of the arrow's head
-
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of the three equal channels
 
 STAMP = 64  # side of a stamp; what is drawn leaves a margin of one pixel at least
 REACH = 29  # of a line, along x and along y

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from torch_geometric.data import Data
 
 from plstm_graph.config.models import AnyConfig
@@ -17,7 +18,7 @@ from plstm_graph.data.molecules import CIP, Rejected
 from plstm_graph.data.smiles import same_molecules
 from plstm_graph.data.source import Fill
 from plstm_graph.data.splits import GROUPED, Split, make_split
-from plstm_graph.data.stacked import StackedGraphs, first, values, with_attributes
+from plstm_graph.data.stacked import NODES, Joined, StackedGraphs, first, values, with_attributes
 from plstm_graph.errors import DataError, listed
 from plstm_graph.io.waiting import named
 from plstm_graph.tasks import Task, task_of
@@ -35,6 +36,7 @@ class Dataset:
         features: what the examples look like, for models that have to know it to be built.
         rejected: what could not be used, each with a reason.
         parts: the split that was published with them, called "official".
+        ids: what they are called, if they are, for instance the paths of files.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Dataset:
     parts: Split | None = None
     featuriser: None = None
     reader: None = None
+    ids: list[str] = field(default_factory=list)
 
     @property
     def digests(self) -> Digests:
@@ -73,8 +76,29 @@ class Dataset:
 
     def split(self, kind: str | None = None, seed: int = 0, fold: int = 0, *, group_repeats: bool = True) -> Split:
         """Indices of ``train``, ``valid`` and ``test``; see :func:`plstm_graph.data.splits.make_split`."""
-        rows = [Data(y=y) for y in self.examples.y.split(1)]
+        y = self.examples.y.cpu()
+        label = Joined(y, torch.ones(len(y), dtype=torch.long))
+        rows = StackedGraphs({NODES: label, "y": label})  # a million graphs would take a while
         return make_split(kind or self.default_split, rows, self.task, seed=seed, fold=fold, official=self.parts)
+
+    def numbered_by(self, names: Sequence[str]) -> "Dataset":
+        """The same examples with their classes numbered as they stand among ``names``; these data may lack some.
+
+        Raises:
+            DataError: a class of these data is not among them.
+        """
+        own = self.task.class_names
+        if not own or own == tuple(names):
+            return self
+        if more := [name for name in own if name not in names]:
+            raise DataError(
+                f"{self.name} has the classes {listed(own)}, and the model knows {listed(names)}: {listed(more)} is "
+                "unknown to it; rename the folders, move them away, or train on these data"
+            )
+        examples: Any = self.examples
+        y = torch.tensor([names.index(name) for name in own])[examples.y.cpu()]
+        task = replace(self.task, classes=len(names), names=tuple(names))  # type: ignore[call-arg]
+        return replace(self, examples=replace(examples, y=y), task=task)
 
     def encoded(self, model: AnyConfig, chosen: Sequence[int] | None = None) -> Examples:
         """The examples, or those chosen by number."""

@@ -5,14 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from plstm_graph.config.names import AIG_PREFIX, check_data_set
+from plstm_graph.config.names import asked_side, check_data_set, folder_prefix, of_pictures
 from plstm_graph.data import (
     aiger,
     arrow,
+    cifar,
     circuits,
     digits,
     dvae,
     echo,
+    image_folder,
     moleculenet,
     nasbench,
     nav17,
@@ -36,6 +38,7 @@ from plstm_graph.io.files import expanded, kind
 FAMILIES = (
     *(nav17, ogbg, peptides, zinc, moleculenet, tu, dvae, nasbench, circuits, aiger),
     *(paths, neighbors_match, echo, arrow, digits),  # made from a seed, or shipped
+    cifar,
 )
 DATASETS: dict[str, DatasetInfo] = {row.name: row for family in FAMILIES for row in family.SETS}
 
@@ -63,8 +66,9 @@ def load(
 
     Args:
         name: a key of ``DATASETS`` (case does not matter), the path of a CSV file of molecules or of
-            prepared data (``.pt``), ``aig:FOLDER`` for circuits in binary AIGER files, or any set of the TU Dortmund
-            collection by its name, its folder or its zip file (see ``tu.find``).
+            prepared data (``.pt``), ``images:FOLDER`` (or ``images-64:FOLDER``, of so many pixels) for pictures (see
+            ``image_folder.load_folder``), ``aig:FOLDER`` for circuits in binary AIGER files, or any set of the TU
+            Dortmund collection by its name, its folder or its zip file (see ``tu.find``).
         root: folder with public data (for instance ``TUDataset/NAME/raw`` and ``ogb/ogbg_molhiv``), never written to;
             without it, what no package carries is downloaded into a cache. Only for names.
         targets, smiles_column: columns of a CSV file.
@@ -77,14 +81,16 @@ def load(
             :meth:`GraphDataset.with_descriptors`.
         split_column: of a CSV file: names of parts, or what the splits "group", "group-folds" and "time" go by.
         censored: labels of a CSV file may be bounds, as ``>10``; see :class:`plstm_graph.tasks.Regression`.
-        trained: features of a training whose descriptors are wanted, by the names of their columns.
+        trained: features of a training whose descriptors are wanted, by the names of their columns; pictures become
+            images of its size unless another is asked for.
 
     Raises:
         DataError: unknown name; the file or its columns cannot be used.
         ConfigError: an option that does not apply, unknown task.
     """
     check_kinds(descriptors)
-    found = _load(name, root, targets, smiles_column, task, featuriser, split_column, censored)
+    side = asked_side(name) or (trained.image[-1] if trained and trained.image else None)
+    found = _load(name, root, targets, smiles_column, task, featuriser, split_column, censored, side)
     return found.with_descriptors(descriptors, trained)
 
 
@@ -97,6 +103,7 @@ def _load(
     featuriser: str | None,
     split_column: str | None,
     censored: bool,
+    side: int | None,
 ) -> AnyDataset:
     if featuriser is not None and featuriser not in FEATURISERS:
         raise ConfigError(unknown("featuriser", featuriser, FEATURISERS))
@@ -106,15 +113,16 @@ def _load(
     given |= {"split_column": split_column, "censored": censored}
     if info is not None and "featuriser" in info.options and featuriser:
         info = replace(info, options=info.options | {"featuriser": given.pop("featuriser")})
-    path, circuits_in = expanded(name), name.startswith(AIG_PREFIX)
+    path, prefix = expanded(name), folder_prefix(name)
     wrong = [option for option, value in given.items() if value]
-    if wrong and (info is not None or circuits_in or kind(path) == SUFFIX):
-        own = info.name if info else name if circuits_in else path.name
+    if wrong and (info is not None or prefix or kind(path) == SUFFIX):
+        own = info.name if info else name if prefix else path.name
         raise ConfigError(f"{', '.join(wrong)} can only be chosen for a CSV file; {own} brings its own")
     if info is not None:
         return info.loader(info, root)
-    if circuits_in:
-        return aiger.load_folder(name.removeprefix(AIG_PREFIX))
+    if prefix:
+        folder = name.removeprefix(prefix)
+        return image_folder.load_folder(folder, side) if of_pictures(name) else aiger.load_folder(folder)
     if kind(path) == SUFFIX:
         return read_prepared(path)
     if kind(path) in SMI:
@@ -122,7 +130,8 @@ def _load(
     check_data_set(name, root)
     if path.is_dir():
         raise DataError(
-            f"{path} is a folder without NAME_A.txt, so no data set of the TU collection; give the file with the data"
+            f"{path} is a folder without NAME_A.txt, so no data set of the TU collection; give the file with the data, "
+            f"or images:{name} for pictures in folders"
         )
     return load_csv(path, targets or (), smiles_column, task, featuriser or CIP, split_column, censored)
 
@@ -141,7 +150,7 @@ def load_graphs(name: str, **options: Any) -> GraphDataset:
 
 def is_table(name: str) -> bool:
     """Whether :func:`load` reads ``name`` as a table of molecules, whose columns have to be chosen."""
-    return not (_named(name) or tu.find(name, None) or name.startswith(AIG_PREFIX) or kind(name) == SUFFIX)
+    return not (folder_prefix(name) or _named(name) or tu.find(name, None) or kind(name) == SUFFIX)
 
 
 def _named(name: str) -> DatasetInfo | None:

@@ -145,7 +145,11 @@ class Part:
 
     def batch(self, indices: Indices) -> Any:
         """By their place in the part."""
-        return self.examples.batch([self.chosen[int(index)] for index in indices])
+        return self.examples.batch(self.meant(indices))
+
+    def meant(self, indices: Indices) -> list[int]:
+        """Numbers among all examples of those at some places in the part."""
+        return [self.chosen[int(index)] for index in indices]
 
     def to(self, device: torch.device | str) -> "Part":
         """All examples there."""
@@ -175,8 +179,25 @@ def take(examples: Any, chosen: Sequence[int]) -> Any:
 def batches(examples: "Examples | Iterable[Data]", batch_size: int) -> Iterator[Any]:
     """Batches in order, the last one smaller where it has to be."""
     whole = examples_of(examples)
-    for start in range(0, len(whole), batch_size):
-        yield whole.batch(range(start, min(start + batch_size, len(whole))))
+    starts = range(0, len(whole), batch_size)
+    yield from in_turn(whole, (range(start, min(start + batch_size, len(whole))) for start in starts))
+
+
+def in_turn(examples: Any, groups: Iterable[Indices]) -> Iterator[Any]:
+    """A batch for each group of numbers. What lies in files is read ahead of the batch at hand: such examples have a
+    method ``ahead`` that does what this function does."""
+    while isinstance(examples, Part):
+        groups = map(examples.meant, groups)
+        examples = examples.examples
+    ahead = getattr(examples, "ahead", None)
+    yield from ahead(groups) if ahead else map(examples.batch, groups)
+
+
+def lie_in_files(examples: Any) -> bool:
+    """Whether batches are read from files each time, since memory may not hold all of them."""
+    while isinstance(examples, Part):
+        examples = examples.examples
+    return hasattr(examples, "ahead")
 
 
 class Digests(NamedTuple):

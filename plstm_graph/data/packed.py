@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 from torch_geometric.data import Batch, Data
 
-from plstm_graph.data.examples import Indices
+from plstm_graph.data.examples import Indices, in_turn
 from plstm_graph.data.filling import Capacity, with_filler
 from plstm_graph.data.packing import (
     LOOP,
@@ -306,9 +306,11 @@ class PackedLoader:
 
     def __iter__(self) -> Iterator[Any]:
         order = list(self.sampler)
-        for start in range(0, len(order), self.batch_size):
-            chosen = order[start : start + self.batch_size]
-            yield self.packed.pick(chosen, filled=True) if self.filled else self.packed.batch(chosen)
+        groups = (order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size))
+        if self.filled:
+            yield from (self.packed.pick(chosen, filled=True) for chosen in groups)
+        else:
+            yield from in_turn(self.packed, groups)
 
 
 def _listed(union: Batch, key: str) -> bool:

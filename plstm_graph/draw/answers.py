@@ -7,7 +7,7 @@ import numpy as np
 
 from plstm_graph.draw import style
 
-MOST_PANELS, MOST_POINTS, MOST_CELLS = 9, 2000, 12  # beyond: left out, or drawn more simply
+MOST_PANELS, MOST_POINTS, MOST_CELLS, MOST_LETTERS = 9, 2000, 12, 14  # beyond: left out, or drawn more simply
 
 Arrays = Mapping[str, tuple[np.ndarray, np.ndarray]]  # {"test": (prediction, target)}, target NaN where missing
 
@@ -108,7 +108,7 @@ def roc(parts: Arrays, out: style.Out, *, targets: Sequence[str], note: str = ""
         parts: prediction [graphs, targets] (probabilities) and target [graphs, targets]; or [graphs, classes] and
             class numbers [graphs], which gives one curve a class against the rest (one for two classes).
         out: image file or stream.
-        targets: names of the targets.
+        targets: names of the targets, or of the classes.
         note: title.
     """
     from sklearn.metrics import auc, roc_curve
@@ -143,12 +143,13 @@ def precision_recall(parts: Arrays, out: style.Out, *, targets: Sequence[str], n
 
 
 @style.styled
-def confusion(counts: np.ndarray, out: style.Out, *, note: str = "") -> None:
+def confusion(counts: np.ndarray, out: style.Out, *, names: Sequence[str] = (), note: str = "") -> None:
     """Table of classes: rows are the true class, columns the predicted one, colours shares of a row.
 
     Args:
         counts: graphs, [classes, classes].
         out: image file or stream.
+        names: of the classes, which have numbers otherwise.
         note: title.
     """
     classes = len(counts)
@@ -162,6 +163,10 @@ def confusion(counts: np.ndarray, out: style.Out, *, note: str = "") -> None:
             colour = "white" if share > 0.5 else "black"
             axes.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", color=colour)
         axes.set(xticks=range(classes), yticks=range(classes))
+        if names:
+            short = [name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…" for name in names]
+            axes.set_xticklabels(short, rotation=90)
+            axes.set_yticklabels(short)
     axes.set(xlabel="predicted class", ylabel="true class")
     axes.grid(False)
     style.set_title(figure, note)
@@ -282,7 +287,9 @@ def _rankings(parts: Arrays, targets: Sequence[str]) -> Iterator[tuple[str, np.n
     prediction, target = parts.get("test") or list(parts.values())[-1]
     if target.ndim == 1:
         classes = [1] if prediction.shape[1] == 2 else range(prediction.shape[1])
-        found = [(f"class {number}", prediction[:, number], target == number) for number in classes]
+        named = len(targets) == prediction.shape[1]
+        names = targets if named else [f"class {number}" for number in range(prediction.shape[1])]
+        found = [(names[number], prediction[:, number], target == number) for number in classes]
     else:
         known = [_known(prediction, target, column) for column in range(len(targets))]
         found = [(name, scored, label > 0.5) for name, (scored, label) in zip(targets, known, strict=True)]

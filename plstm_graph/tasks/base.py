@@ -205,6 +205,11 @@ class Task:
         return answer
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the classes, by number; empty where they have none, and for other answers."""
+        return ()
+
+    @property
     def choices(self) -> list[str]:
         """Names by which one number of an answer is chosen, in the order of the model's outputs."""
         return list(self.targets)

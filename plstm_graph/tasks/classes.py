@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.errors import ConfigError, DataError, listed
 from plstm_graph.tasks import calibration
 from plstm_graph.tasks.base import LATER, Task, share_known
 from plstm_graph.tasks.thresholds import best_threshold
@@ -109,18 +109,23 @@ class Multiclass(Classes):
     """One of several classes. Labels: int64 [n], numbers of classes from 0.
 
     Args:
-        classes: how many there are.
+        classes: how many there are; those that have names may be one, to be scored as one of more.
+        names: of the classes, by their numbers, where they have some: by them classes of other data are the same.
     """
 
     classes: int = 2
+    names: tuple[str, ...] = field(default=(), metadata=LATER)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.classes < 2 or len(self.targets) > 1:
+        object.__setattr__(self, "names", tuple(self.names))
+        if self.classes < (1 if self.names else 2) or len(self.targets) > 1:
             raise ConfigError(
                 f"task multiclass has one target of two or more classes (got {self.classes} classes and targets "
                 f"{', '.join(self.targets)})"
             )
+        if self.names and len({*self.names}) != self.classes:
+            raise ConfigError(f"{self.classes} classes have a name each, all different (got {listed(self.names)})")
 
     name = "multiclass"
     metrics = ("accuracy",)
@@ -191,8 +196,8 @@ class Multiclass(Classes):
 
     @property
     def outputs(self) -> list[str]:
-        """One a class."""
-        return [f"p_{number}" for number in range(self.classes)]
+        """One a class, called by its name or else its number."""
+        return [f"p_{name}" for name in self.choices]
 
     @property
     def columns(self) -> list[str]:
@@ -204,13 +209,24 @@ class Multiclass(Classes):
         return torch.cat([answer.argmax(-1, keepdim=True).float(), answer], dim=1)
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """``names``."""
+        return self.names
+
+    @property
     def choices(self) -> list[str]:
-        """Numbers of the classes."""
-        return [str(number) for number in range(self.classes)]
+        """Names of the classes, or else their numbers."""
+        return list(self.names) or [str(number) for number in range(self.classes)]
 
     def chosen(self, name: str | None) -> tuple[Callable[[Tensor], Tensor], str]:
-        """By the number of a class, or the column of its probability."""
-        return super().chosen(name and name.removeprefix("p_"))
+        """By the name or number of a class, or the column of its probability."""
+        return super().chosen(name if name in self.choices else name and name.removeprefix("p_"))
+
+    def check_defined(self, target: Tensor, part: str) -> None:
+        """Raise DataError where there is one class alone."""
+        if self.classes < 2:
+            raise DataError(f"there is one class alone, {listed(self.names)}, so nothing to tell apart; add others")
+        super().check_defined(target, part)
 
     def calibration(self, prediction: Tensor, target: Tensor, spread: Tensor | None = None) -> dict[str, float]:
         """Of the chance of the likeliest class; see :func:`plstm_graph.tasks.calibration.of_chances`."""
@@ -218,7 +234,7 @@ class Multiclass(Classes):
 
     def _explained(self, column: int) -> tuple[Callable[[Tensor], Tensor], str]:
         others = [number for number in range(self.classes) if number != column]
-        return (lambda out: out[:, column] - out[:, others].logsumexp(-1)), f"log-odds of class {column}"
+        return (lambda out: out[:, column] - out[:, others].logsumexp(-1)), f"log-odds of class {self.choices[column]}"
 
 
 def yes_or_no(labels: Sequence[float]) -> bool:

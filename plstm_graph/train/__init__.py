@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from plstm_graph.train.evaluation import evaluate
     from plstm_graph.train.explained import explain
     from plstm_graph.train.infer import embed
+    from plstm_graph.train.infer_pictures import predict_pictures
     from plstm_graph.train.portable import export
     from plstm_graph.train.run import train
     from plstm_graph.train.searching import search
@@ -28,6 +29,7 @@ __all__ = [
     "explain",
     "export",
     "predict",
+    "predict_pictures",
     "search",
     "train",
     "train_series",
@@ -40,6 +42,7 @@ _HOME = {
     "evaluate": "evaluation",
     "blend": "blending",
     "predict": "bulk",
+    "predict_pictures": "infer_pictures",
     "embed": "infer",
     "explain": "explained",
     "export": "portable",

@@ -28,6 +28,8 @@ FORMAT, META = 4, "plstm_graph"  # 1: a layer's nodes had two linear maps; 2: th
 RENAMED_FORMAT = 3  # as today, but for names
 WEIGHTS = {".encoder.walk.": ".encoder.rwse.", ".encoder.eigenvectors.": ".encoder.lap_pe."}
 """Parts of the names of weights then and now."""
+HEADS = ("head.", "network.head.", "network.classifier.")
+"""How names of weights begin that give the answer, of networks of graphs and of images."""
 
 
 @dataclass(frozen=True)
@@ -298,7 +300,8 @@ def load_weights(model: nn.Module, state: Mapping[str, Any], path: object) -> No
 def begin_from(model: nn.Module, task: Task, path: str | os.PathLike[str], features: FeatureSpec | None = None) -> int:
     """Take over the weights of another training that have the same name and shape; returns how many numbers they are.
 
-    Those of the last layers come along if that training answered the same, those of descriptors if it read columns of
+    Those of the last layers come along if that training answered the same (of classes with names: the same classes),
+    those of descriptors if it read columns of
     the same names in the same order.
 
     Args:
@@ -313,14 +316,14 @@ def begin_from(model: nn.Module, task: Task, path: str | os.PathLike[str], featu
     meta, own = read_meta(content, locate(path)), model.state_dict()
     asked = meta.asked
     described = features is None or meta.spec.descriptor_names in ((), features.descriptor_names)
-    same = (asked.name, asked.targets) == (task.name, task.targets)
+    same = len({(each.name, each.targets, each.class_names) for each in (asked, task)}) == 1
     stored = {str(key).removeprefix("model."): value for key, value in content["state_dict"].items()}
     if not described:
         stored = {name: value for name, value in stored.items() if not name.startswith("descriptors.")}
     found = {
         name: value
         for name, value in stored.items()
-        if name in own and value.shape == own[name].shape and (same or not name.startswith("head."))
+        if name in own and value.shape == own[name].shape and (same or not name.startswith(HEADS))
     }
     count, whole = (sum(value.numel() for value in some.values()) for some in (found, stored))
     if 2 * count < whole:

@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 
 from plstm_graph.config.architectures import architecture
 from plstm_graph.config.models import RENAMED, AnyConfig, ModelConfig
-from plstm_graph.config.names import AIG_PREFIX, DESCRIPTORS, placed
+from plstm_graph.config.names import DESCRIPTORS, folder_prefix, placed
 from plstm_graph.config.typed import convert
 from plstm_graph.errors import ConfigError, missing_extra, unknown
 from plstm_graph.io.files import expanded, write_text
@@ -262,7 +262,9 @@ def differences(asked: TrainConfig, stored: TrainConfig) -> list[str]:
     """
     old, new = flat(anywhere(stored)), flat(anywhere(asked))
     free = {"out", "root"} | ({"model.width", "model.heads"} if asked.budget else set())
-    if all(os.path.isabs(each["data"].removeprefix(AIG_PREFIX)) for each in (old, new)):
+    kinds = [folder_prefix(each["data"]) for each in (old, new)]
+    places = [each["data"].removeprefix(kind) for each, kind in zip((old, new), kinds, strict=True)]
+    if kinds[0] == kinds[1] and all(map(os.path.isabs, places)):
         free.add("data")
     keys = [key for key in old | new if key not in free and old.get(key) != new.get(key)]
     return [f"{key} is {old.get(key)!r}, not {new.get(key)!r}" for key in keys]
@@ -270,6 +272,8 @@ def differences(asked: TrainConfig, stored: TrainConfig) -> list[str]:
 
 def config_hash(config: TrainConfig) -> str:
     """Twelve hex digits that name the run, wherever its data and its results are."""
-    data = os.path.basename(config.data) if os.path.isabs(config.data) else config.data
+    kind = folder_prefix(config.data)
+    place = config.data.removeprefix(kind)
+    data = kind + os.path.basename(place) if os.path.isabs(place) else config.data
     text = json.dumps(to_dict(replace(config, data=data, root=None, out=None)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

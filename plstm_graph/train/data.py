@@ -13,7 +13,7 @@ from torch_geometric.data import Batch
 from plstm_graph.config.architectures import architecture
 from plstm_graph.data.dataset import AnyDataset, GraphDataset
 from plstm_graph.data.datasets import is_table, load
-from plstm_graph.data.examples import batches, examples_of
+from plstm_graph.data.examples import batches, examples_of, lie_in_files
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.packed import PackedGraphs, PackedLoader
 from plstm_graph.data.smiles_files import load_csv
@@ -184,16 +184,18 @@ def at_once(device: torch.device) -> int:
 
 
 class Collated:
-    """Batches in order, made once and used in every epoch. Lightning takes any iterable that has a length."""
+    """Batches in order, made once and used in every epoch, but for those that are read from files each time. Lightning
+    takes any iterable that has a length."""
 
     def __init__(self, graphs: Graphs, batch_size: int) -> None:
-        self.batches = list(batches(graphs, batch_size))
+        self.graphs, self.batch_size = graphs, batch_size
+        self.batches = None if lie_in_files(graphs) else list(batches(graphs, batch_size))
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return -(-len(self.graphs) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self.batches)
+        return batches(self.graphs, self.batch_size) if self.batches is None else iter(self.batches)
 
 
 def labels(graphs: Graphs, task: Task | None = None) -> Tensor:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from plstm_graph.config.models import ModelConfig
-from plstm_graph.config.names import DATA_SETS, of_molecules
+from plstm_graph.config.names import DATA_SETS, SIDE, asked_side, of_molecules, of_pictures
 from plstm_graph.train.config import TrainConfig, override
 
 _PATHS = {
@@ -44,6 +44,18 @@ DEFAULTS["digits"] = _IMAGES | {
     "model.layers": 4,
     "model.patch_size": 2,
 }
+_PICTURES = _IMAGES | {"epochs": 50, "lr": 3e-4}
+PATCHES, FEWEST = (16, 8, 4, 2), 8
+"""Sides of patches that are tried, large ones first, until a side of a picture has so many."""
+
+
+def _pictures(side: int) -> dict[str, Any]:
+    """For images of so many pixels a side, which were pictures."""
+    fit = (patch for patch in PATCHES if side % patch == 0 and side // patch >= FEWEST)
+    return _PICTURES | {"model.patch_size": next(fit, 1)}
+
+
+DEFAULTS["cifar10"] = _pictures(32)
 """By data set: values, by flat name, that suit it better than the defaults of :class:`TrainConfig`, which are for
 molecules."""
 FOR_MOLECULES: dict[str, dict[str, Any]] = {"plstm": {"model.virtual_node": True}}
@@ -60,7 +72,7 @@ def default_config(data: str, model: str | None = None) -> TrainConfig:
         model: name of the model that the config is for, if it is not the one that is usual for the data. It is still to
             be set.
     """
-    values = DEFAULTS.get(data.casefold(), {})
+    values = _pictures(asked_side(data) or SIDE) if of_pictures(data) else DEFAULTS.get(data.casefold(), {})
     if of_molecules(data):
         values = FOR_MOLECULES.get(model or ModelConfig.model, {}) | values
     return override(TrainConfig(), values | {"data": data})

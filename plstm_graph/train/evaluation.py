@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from plstm_graph.data.dataset import AnyDataset, GraphDataset
+from plstm_graph.data.dataset import AnyDataset, Dataset, GraphDataset
 from plstm_graph.data.datasets import is_table, reads_smiles
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import ConfigError, DataError, count, listed, unknown
@@ -68,7 +68,7 @@ def evaluate(
     own = {"featuriser": meta.featuriser if reads_smiles(config.data) else None}
     config = override(config, own | {key: value for key, value in options.items() if value is not None})
     dataset = data if isinstance(data, AnyDataset) else load_data(config, meta.spec)
-    dataset = _in_order(dataset, meta)
+    dataset = classes_as(_in_order(dataset, meta), meta.asked)
     check_same_kind(dataset, meta.asked, meta.spec, meta.featuriser)
     why = "as asked"
     if part is None:
@@ -135,16 +135,34 @@ def _in_order(dataset: AnyDataset, meta: Meta) -> AnyDataset:
     return replace(dataset, graphs=graphs, task=replace(dataset.task, targets=trained))
 
 
+def classes_as(dataset: AnyDataset, task: Task) -> AnyDataset:
+    """With classes numbered as a task does, by their names, where both have some.
+
+    Raises:
+        DataError: a class is unknown to the task.
+    """
+    names = task.class_names
+    return dataset.numbered_by(names) if names and isinstance(dataset, Dataset) else dataset
+
+
 def _notes(dataset: AnyDataset, meta: Meta) -> list[str]:
     notes, targets = [], dataset.task.targets
+    named, trained = bool(dataset.task.class_names), bool(meta.asked.class_names)
+    if named != trained and dataset.task.exclusive:
+        one, other = ("data", "checkpoint") if named else ("checkpoint", "data")
+        notes.append(f"classes have names in the {one} and none in the {other}: they are taken by their numbers")
     if targets != meta.asked.targets:
         columns = ", ".join(map(repr, targets))
         kind = "column" if len(targets) == 1 else "columns"
         notes.append(f"scores {', '.join(meta.asked.targets)} against {kind} {columns}")
     if dataset.rejected:
-        told = [f"row {row.row}: {' '.join(row.reason.split())}" for row in dataset.rejected[:REASONS]]
+        files = bool(dataset.features.image)
+        places = [row.text if files else f"row {row.row}" for row in dataset.rejected[:REASONS]]
+        told = [
+            f"{place}: {' '.join(row.reason.split())}" for place, row in zip(places, dataset.rejected, strict=False)
+        ]
         told += ["..."] if len(dataset.rejected) > REASONS else []
-        notes.append(f"{count(len(dataset.rejected), 'row')} rejected: {'; '.join(told)}")
+        notes.append(f"{count(len(dataset.rejected), 'file' if files else 'row')} rejected: {'; '.join(told)}")
     return notes
 
 

@@ -40,6 +40,7 @@ class Predictions:
         rejected: rows without a prediction, with the reason.
         unlike: of each row what the training never had, in words and empty where there is nothing; None where that is
             not known. See :class:`plstm_graph.train.domain.Domain`.
+        classes: names of the classes, by number, where they have some: ``class`` is then written as a name.
     """
 
     smiles: list[str]
@@ -47,6 +48,7 @@ class Predictions:
     values: Tensor
     rejected: list[Rejected]
     unlike: list[str] | None = None
+    classes: tuple[str, ...] = ()
 
     def write(self, path: str | PathLike[str], table: Table | None = None) -> None:
         """CSV with the columns of ``table``, the predicted ones, ``unlike_training`` and ``error``; empty where there
@@ -78,6 +80,8 @@ class Predictions:
         marks = [[]] * len(self.smiles) if self.unlike is None else [[mark] for mark in self.unlike]
         for index, (values, mark) in enumerate(zip(self.values.tolist(), marks, strict=True)):
             cells = empty if index in reasons else [f"{value:.6g}" for value in values]
+            if self.classes and index not in reasons:
+                cells[0] = self.classes[int(values[0])]
             yield [*cells, *mark, reasons.get(index, "")]
 
 

@@ -38,7 +38,7 @@ def outputs(learner: Answering, graphs: Graphs, batch_size: int = 256) -> Output
     with memory_advice(batch_size):
         work = told(range(0, len(graphs), batch_size), f"scoring {len(graphs):,} graphs")
         parts = zip(work, batches(moved(graphs, learner.device), batch_size), strict=True)
-        found = [_outputs(learner, batch.to(learner.device)) for _, batch in parts]
+        found = [output_of(learner, batch.to(learner.device)) for _, batch in parts]
     learner.train(training)
     if not found:
         empty = torch.empty(0, learner.task.num_outputs)
@@ -47,7 +47,8 @@ def outputs(learner: Answering, graphs: Graphs, batch_size: int = 256) -> Output
     return Outputs(torch.cat([values for values, _ in found]), torch.cat(spreads) if spreads else None)
 
 
-def _outputs(learner: Answering, batch: Any) -> Outputs:
+def output_of(learner: Answering, batch: Any) -> Outputs:
+    """As :func:`outputs`, for a batch that is on the device of the model."""
     model = learner.model
     if not isinstance(model, Ensemble):
         return Outputs(learner(batch).cpu(), None)

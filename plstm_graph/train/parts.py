@@ -11,10 +11,11 @@ from plstm_graph.config.names import DATA_SETS
 from plstm_graph.data.dataset import AnyDataset, Dataset, GraphDataset
 from plstm_graph.data.examples import take
 from plstm_graph.data.splits import OFFICIAL
-from plstm_graph.errors import DataError
+from plstm_graph.errors import DataError, listed
+from plstm_graph.tasks import Task
 from plstm_graph.train.config import TrainConfig
-from plstm_graph.train.data import load_data, repeats, split_of
-from plstm_graph.train.evaluation import check_same_kind
+from plstm_graph.train.data import labels, load_data, repeats, split_of
+from plstm_graph.train.evaluation import check_same_kind, classes_as
 from plstm_graph.train.trainer import first_process
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,16 @@ def parts_of(
     for name in ("train", "valid"):
         if not len(parts[name]):
             raise DataError(_nothing_in(name, config.split or dataset.default_split, dataset.name, len(prepared)))
+    if (unseen := _unseen(dataset.task, parts["train"])) and first_process():
+        log.warning(f"no example of {listed(unseen)} in the train part, so it cannot be learnt")
     return parts | dict(_further(config, dataset))
+
+
+def _unseen(task: Task, train: Any) -> list[str]:
+    """Classes with a name of which a training part has nothing."""
+    names = task.class_names
+    there = {*labels(train).unique().tolist()} if names else set()
+    return [name for number, name in enumerate(names) if number not in there]
 
 
 def check_labelled(dataset: Any) -> AnyDataset:
@@ -62,7 +72,7 @@ def check_labelled(dataset: Any) -> AnyDataset:
 def _further(config: TrainConfig, dataset: AnyDataset) -> Iterator[tuple[str, Any]]:
     """Name and test part of each further data set that the run is scored on."""
     for name in config.also:
-        other = load_data(replace(config, data=name, also=()), dataset.features)
+        other = classes_as(load_data(replace(config, data=name, also=()), dataset.features), dataset.task)
         check_same_kind(other, dataset.task, dataset.features, dataset.featuriser)
         yield name, other.encoded(config.model, split_of(config, other)["test"])
 

@@ -129,6 +129,7 @@ def _content(run: Run, found: Found, spreads: Spreads, last_epoch: dict[str, flo
         "task": task.name,
         "level": task.level,
         "targets": list(task.targets),
+        **({"classes": list(task.class_names)} if task.class_names else {}),
         "seed": config.seed,
         "config_hash": config_hash(config),
         "date": results.now(),
@@ -204,7 +205,8 @@ def _write(run: Run, out: Path, found: Found, content: dict[str, Any]) -> None:
     part = "test" if "test" in arrays else "valid"
     note = f"{run.dataset.name}: {part} {label} {rounded(content[part][task.metric], 3)}"
     if task.picture:
-        getattr(answers, task.picture)(arrays, out / f"{task.picture}.png", targets=task.targets, note=note)
+        names = task.class_names or task.targets
+        getattr(answers, task.picture)(arrays, out / f"{task.picture}.png", targets=names, note=note)
     if reads_along_directions(run.learner.model) and len(run.parts["test"]):
         _draw_patches(run, found["test"], out / results.PATCHES)
     results.write_rows(out / results.PREDICTIONS, _columns(run), _rows(run, own))
@@ -224,7 +226,10 @@ def _draw_patches(run: Run, found: tuple[Tensor, Tensor], path: Path) -> None:
     with torch.compiler.set_stance("force_eager"):
         read = patches_read(learner.model, batch).cpu().numpy()
     chosen = found[0][:count].argmax(1).tolist()
-    titles = [f"is {true}, says {said}" for true, said in zip(found[1][:count].tolist(), chosen, strict=True)]
+    names = learner.task.choices
+    titles = [
+        f"is {names[true]}, says {names[said]}" for true, said in zip(found[1][:count].tolist(), chosen, strict=True)
+    ]
     answers.patches(batch.x.float().mean(1).cpu().numpy(), read, path, titles=titles, directions=list(DIRECTIONS))
 
 

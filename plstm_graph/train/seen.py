@@ -3,12 +3,13 @@
 import os
 from pathlib import Path
 
+from plstm_graph.config.names import folder_prefix
 from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.data.datasets import DATASETS
 from plstm_graph.data.prepared import SUFFIX, read_prepared
 from plstm_graph.data.tables import SMILES_COLUMNS
 from plstm_graph.errors import DataError
-from plstm_graph.io.files import kind
+from plstm_graph.io.files import expanded, kind
 from plstm_graph.train.checkpoint import Meta
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import split_of
@@ -54,12 +55,17 @@ def same_source(asked: str, trained: str, name: str | None = None) -> bool:
     if asked == trained:
         return True
     known = {row.casefold(): row for row in DATASETS}
-    first, second = (known.get(data.casefold()) or os.path.realpath(data) for data in (asked, trained))
+    first, second = (known.get(data.casefold()) or _place(data) for data in (asked, trained))
     if kind(asked) == SUFFIX and name in DATASETS:
         first = name
     if kind(trained) == SUFFIX and first in DATASETS:
         second = _prepared_name(trained)
     return first == second
+
+
+def _place(data: str) -> str:
+    """The path that a value of ``data`` ends with, whatever stands before it."""
+    return os.path.realpath(expanded(data.removeprefix(folder_prefix(data))))
 
 
 def _prepared_name(path: str) -> str:

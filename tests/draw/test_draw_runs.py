@@ -113,6 +113,20 @@ def test_confusion_counts_and_residuals_bias() -> None:
     assert "error of Tm, predicted − measured (K)" in text
 
 
+def test_classes_with_names_are_told_by_them() -> None:
+    text = drawn(answers.confusion, np.array([[31, 2], [0, 17]]), names=["mitosis", "a name that is far too long"])
+    assert ">mitosis<" in text
+    assert ">a name that i…<" in text
+    scored, target = np.eye(3)[[0, 1, 2, 1]], np.array([0, 1, 2, 1])
+    assert "class 1: 1.000" in drawn(answers.roc, {"test": (scored, target)}, targets=["class"])
+    text = drawn(answers.roc, {"test": (scored, target)}, targets=["a", "b", "c"])
+    assert "b: 1.000" in text
+    assert "class" not in text.partition("area under curve")[2]
+    text = drawn(answers.roc, {"test": (scored[:, :2], target % 2)}, targets=["healthy", "ill"])
+    assert "ill: " in text
+    assert "healthy" not in text
+
+
 def test_reliability_and_intervals(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen = labels_of(monkeypatch)
     bins = np.array([0.2, 0.8]), np.array([0.1, 0.9]), np.array([5, 7])

@@ -23,7 +23,8 @@ PALETTE: dict[str, Any] = {
 
 def predictions(metrics: dict[str, Any], found: Mapping[str, Predictions]) -> Section:
     """Parity, or confusion, ROC and precision-recall curves."""
-    targets, test = metrics["targets"], found["test"]
+    names, test = metrics.get("classes", []), found["test"]
+    targets = names or metrics["targets"]
     score = f"test {METRICS[metrics['metric']].label} {fixed(metrics['test'][metrics['metric']], 3)}"
     arrays = {part: (rows.prediction, rows.target) for part, rows in found.items()}
     section = Section("Predictions")
@@ -39,7 +40,8 @@ def predictions(metrics: dict[str, Any], found: Mapping[str, Predictions]) -> Se
         counts = np.zeros((test.prediction.shape[1],) * 2, int)
         np.add.at(counts, (test.target, test.prediction.argmax(1)), 1)
         caption = f"{int(np.trace(counts)):,} of {count(len(test.index), 'test graph')} are right."
-        section.figures = [figure(answers.confusion, counts, alt=f"Confusion matrix: {caption}", caption=caption)]
+        alt = f"Confusion matrix: {caption}"
+        section.figures = [figure(answers.confusion, counts, alt=alt, caption=caption, names=names)]
     for draw, name in ((answers.roc, "ROC curve"), (answers.precision_recall, "Precision-recall curve")):
         caption = f"{name}, test part."
         section.figures.append(figure(draw, arrays, alt=f"{name}; {score}", caption=caption, targets=targets))
@@ -111,9 +113,10 @@ def _card(metrics: dict[str, Any], test: Predictions, errors: np.ndarray, place:
     prediction, smiles = test.prediction[place], test.smiles[place]
     if TASKS[metrics["task"]].exclusive:
         true, chosen = int(test.target[place]), int(prediction.argmax())
+        names = metrics.get("classes") or range(len(prediction))
         lines = [
-            ("true class", f"{true}, probability {fixed(prediction[true], 3)}"),
-            ("predicted", f"{chosen}, probability {fixed(prediction[chosen], 3)}"),
+            ("true class", f"{names[true]}, probability {fixed(prediction[true], 3)}"),
+            ("predicted", f"{names[chosen]}, probability {fixed(prediction[chosen], 3)}"),
         ]
     else:
         target = test.target[place]
