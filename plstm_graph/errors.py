@@ -64,6 +64,12 @@ class OutOfMemory(PLSTMGraphError, RuntimeError):
 MANY = 20
 
 
+def check_kind(name: str, given: object, kind: type, how: str) -> None:
+    """Raise ShapeError unless an argument is of its kind; ``how`` says where one comes from."""
+    if not isinstance(given, kind):
+        raise ShapeError(f"{name} must be a {kind.__name__}, got {type(given).__name__}; {how}")
+
+
 def listed(names: Iterable[object]) -> str:
     """Names for a message: at most :data:`MANY` of them, long ones cut short, and how many more there are."""
     texts = [text if len(text) <= 60 else f"{text[:59]}…" for text in map(str, names)]

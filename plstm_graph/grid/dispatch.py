@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plstm_graph.errors import ConfigError, ShapeError, unknown
+from plstm_graph.errors import ConfigError, ShapeError, check_kind, unknown
 from plstm_graph.grid import as_dag, chains, compiled, matrix, reference, tiled
 from plstm_graph.grid.gates import (
     D_LEFT,
@@ -197,6 +197,7 @@ def step(
     Returns:
         Output [B, H, V], and the state to give to the next call.
     """
+    check_kind("gates", gates, ChainGates, "make them by ChainGates(source, transition, mark, direct)")
     if value.dim() != 3 or gates.direct.dim() != 2:
         raise ShapeError(
             f"one token has value [B, H, V] and gate direct [B, H], got {list(value.shape)} and "
@@ -228,6 +229,7 @@ def _without_autocast(kind: str) -> AbstractContextManager[Any]:
 
 
 def _check_image(query: Tensor, key: Tensor, value: Tensor, gates: GridGates) -> None:
+    check_kind("gates", gates, GridGates, "p_gates, d_gates and general_gates of plstm_graph.grid make them")
     _check_vectors(query, key, value, "Y, X")
     check_mode(gates.mode)
     images, heads, *size, _ = value.shape
@@ -243,6 +245,7 @@ def _check_image(query: Tensor, key: Tensor, value: Tensor, gates: GridGates) ->
 
 def _check_chain(query: Tensor, key: Tensor, value: Tensor, gates: ChainGates, state: Tensor | None) -> tuple[int, ...]:
     """Returns the shape of a state."""
+    check_kind("gates", gates, ChainGates, "make them by ChainGates(source, transition, mark, direct)")
     _check_vectors(query, key, value, "n")
     here, j = list(value.shape[:3]), gates.states
     last = ([j], [j, j], [j]) if gates.source.dim() > gates.direct.dim() else ([], [], [])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 import torch
 from torch import Tensor
 
-from plstm_graph.errors import BackendUnavailable, ShapeError, missing_extra
+from plstm_graph.errors import BackendUnavailable, ShapeError, check_kind, missing_extra
 from plstm_graph.line_dag.building import build
 from plstm_graph.line_dag.derived import Derived, Known, to_keep
 from plstm_graph.line_dag.origin import check_columns, check_edges, check_rank
@@ -267,3 +267,8 @@ class LineDAG(Reading):
             graph.add_nodes_from(range(self.num_nodes))
             graph.add_edges_from(ends)
         return graph
+
+
+def check_line_dag(dag: object) -> None:
+    """Raise ShapeError unless this is a line graph."""
+    check_kind("dag", dag, LineDAG, "make one with LineDAG.from_edge_index(edge_index, num_nodes)")

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from plstm_graph.config.models import VisionConfig
 from plstm_graph.data.examples import Arrays
 from plstm_graph.data.features import FeatureSpec
-from plstm_graph.errors import ConfigError, DataError, unknown
+from plstm_graph.errors import ConfigError, DataError, listed, unknown
 from plstm_graph.models.convolution import CNN, WIDTH, efficientnet
 from plstm_graph.models.patches import Patches, small_init
 from plstm_graph.nn import MultiHeadRMSNorm, PLSTMImage
@@ -144,7 +144,8 @@ class PLSTMVision(VisionModel):
         chirality: turn that D mode leaves open: ``"left"``, ``"right"``, or ``"alternating"`` from one D block to the
             next.
         p_mode: of the P blocks: ``"P"``, or ``"P-code"`` as in the authors' code.
-        layer: further arguments of :class:`PLSTMImage`, for all blocks; unless told, gates read slices of the channels.
+        layer: further arguments of :class:`PLSTMImage`, for all blocks, but those that the network sets (widths, heads,
+            ``concat``, ``mode``); unless told, gates read slices of the channels.
         rest: as for :class:`VisionModel`.
 
     Example:
@@ -174,6 +175,8 @@ class PLSTMVision(VisionModel):
             raise ConfigError(unknown("chirality", chirality, TURNS))
         if not modes:
             raise ConfigError("modes must name at least one mode, for example 'PD'")
+        if own := sorted({"in_channels", "out_channels", "heads", "concat", "mode"} & set(layer or ())):
+            raise ConfigError(f"the network itself sets {listed(own)} of its layers; leave it out of layer")
         turns = TURNS[chirality]
         mixers: list[nn.Module] = []
         turned = 0

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch_geometric.utils import is_sparse, to_edge_index
 
 from plstm_graph.errors import ShapeError
-from plstm_graph.line_dag import LineDAG
+from plstm_graph.line_dag.dag import LineDAG, check_line_dag
 from plstm_graph.line_dag.sharing import shared
 
 CAST = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -89,11 +89,7 @@ def check_dag(x: Tensor, edge_index: Any, dag: Any) -> None:
     alone, so that a change since would change nothing without a word, or send edge features to other edges. Of a sparse
     adjacency the edges are compared.
     """
-    if not isinstance(dag, LineDAG):
-        raise ShapeError(
-            f"dag must be a LineDAG, got {type(dag).__name__}; "
-            "make one with LineDAG.from_edge_index(edge_index, num_nodes)"
-        )
+    check_line_dag(dag)
     if dag.pruned or dag.reversed:
         raise ShapeError("layers take the plain dag and derive their own view from mode and reverse")
     if dag.num_nodes != x.size(0):

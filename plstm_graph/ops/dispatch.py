@@ -8,7 +8,7 @@ from torch import Tensor
 
 from plstm_graph.errors import ConfigError, ShapeError, unknown
 from plstm_graph.gates import Gates, check_gates
-from plstm_graph.line_dag import LineDAG
+from plstm_graph.line_dag.dag import LineDAG, check_line_dag
 from plstm_graph.ops import chunkwise, compiled, dense, reference, scatter
 from plstm_graph.ops.compiled import HOMES, Home, in_dtype
 from plstm_graph.ops.influence import padded_bytes
@@ -97,6 +97,7 @@ def propagate(
         BackendUnavailable: the backend cannot run here.
         ConfigError: no backend of that name.
     """
+    check_line_dag(dag)
     _check(query, key, value, gates, dag)
     check_backend(backend)
     if backend == "auto":

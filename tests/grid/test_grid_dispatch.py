@@ -106,6 +106,8 @@ def test_what_does_not_fit_is_refused():
         grid_dag(2, 2, "left_up")
     with pytest.raises(ShapeError, match=r"value must be floating point, got torch\.int64"):
         image(query, key, value.long(), gates)
+    with pytest.raises(ShapeError, match="gates must be a GridGates, got tuple; p_gates, d_gates and general_gates"):
+        image(query, key, value, tuple(gates))
 
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "general"])
@@ -146,6 +148,9 @@ def test_what_does_not_fit_a_chain_is_refused():
         step(query, key, value, gates)
     with pytest.raises(ShapeError, match=r"value must be floating point, got torch\.int64"):
         chain(query, key, value.long(), gates)
+    for call in (chain, step):
+        with pytest.raises(ShapeError, match="gates must be a ChainGates, got tuple"):
+            call(query, key, value, tuple(gates))
 
 
 def test_matrices_beyond_the_limit_are_refused(monkeypatch):

@@ -99,6 +99,12 @@ def test_numbers_that_make_no_network_are_named(network: type[VisionModel]) -> N
         small(network, image_size=-32)
 
 
+def test_arguments_of_a_layer_that_the_network_sets_are_named() -> None:
+    """Averaged heads were found at the first call, by a product of matrices that does not fit."""
+    with pytest.raises(ConfigError, match="the network itself sets concat, mode of its layers"):
+        small(PLSTMVision, layer={"concat": False, "mode": "P", "states": 2})
+
+
 def test_modes_and_turns_that_are_none_are_named() -> None:
     with pytest.raises(ConfigError, match="at least one mode"):
         small(PLSTMVision, modes="")

@@ -11,7 +11,7 @@ from backends import HERE, every
 
 from plstm_graph import Gates, propagate
 from plstm_graph.errors import BackendUnavailable, ConfigError, ShapeError
-from plstm_graph.ops import BACKENDS, choose_backend, compiled, dispatch, selftest
+from plstm_graph.ops import BACKENDS, choose_backend, compiled, dispatch, influence, selftest
 from plstm_graph.testing import DAGS, TOLERANCE, Inputs, grid_dag, random_dag, random_inputs
 
 
@@ -200,6 +200,13 @@ def test_wrong_shapes(changes, message):
     inputs, dag = shapes(**changes)
     with pytest.raises(ShapeError, match=message):
         propagate(*inputs, dag)
+
+
+def test_what_is_no_line_graph_is_named():
+    inputs, _ = shapes()
+    for call in (lambda dag: propagate(*inputs, dag), lambda dag: influence(inputs.gates, dag)):
+        with pytest.raises(ShapeError, match="dag must be a LineDAG, got str; make one with"):
+            call("x")
 
 
 def test_gates_computed_before_the_dag_was_pruned():
