@@ -90,7 +90,7 @@ CHOICES = (
     Choice("--heads", int, _MODEL, "Heads of a block.", "model.heads"),
     Choice("--modes", str, _MODEL, "Mode of each block, repeated as needed: P, D, PD, ...", "model.modes"),
     Choice("--directions", str, _MODEL, "Reading: both, along, against or alternating.", "model.directions"),
-    Choice("--transition", str, _MODEL, "tanh, or saturating: carries over any distance.", "model.transition"),
+    Choice("--transition", str, _MODEL, "tanh, or saturating, for long paths.", "model.transition"),
     Choice("--output-norm", str, _MODEL, "Of every head of pLSTM: rms, soft, log or none.", "model.output_norm"),
     Choice("--open-gates/--no-open-gates", bool, _MODEL, "Gates of pLSTM begin half open.", "model.open_gates"),
     Choice(
