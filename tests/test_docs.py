@@ -1,6 +1,7 @@
 """What the pages show is what happens, and what they point to is there."""
 
 import ast
+import pkgutil
 import re
 import runpy
 import subprocess
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import browser
 import pytest
+import typer
 from test_imports import GROUP
 
+from plstm_graph.cli import app
 from plstm_graph.cli.options import CHOICES
 from plstm_graph.config.models import RENAMED
 from plstm_graph.data import DATASETS
@@ -23,7 +26,10 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.md"))
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 HOOKS = runpy.run_path(str(DOCS / "hooks.py"))
+EXPORTING = ("data", "draw", "estimators", "grid", "line_dag", "models", "nn", "ops", "tasks", "testing", "train")
+WRITTEN = pytest.mark.parametrize("page", [*TEXTS, *PAGES, *BENCHMARKS], ids=lambda page: str(page.relative_to(ROOT)))
 
 
 def code(page: Path) -> list[tuple[str, str]]:
@@ -48,10 +54,46 @@ def test_every_page_is_in_the_navigation_and_every_entry_is_a_page():
     assert {page.name for page in PAGES} | {f"benchmarks/{page.name}" for page in BENCHMARKS} == named
 
 
-@pytest.mark.parametrize("page", [*PAGES, *BENCHMARKS], ids=lambda page: f"{page.parent.name}/{page.stem}")
+@WRITTEN
 def test_links_between_pages_lead_somewhere(page):
     links = re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def said(page: Path) -> str:
+    """What is written by hand, each command in one line; rows of tables name commands as they were."""
+    text = re.sub(r"<!-- table: .*?<!-- end -->", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return re.sub(r"\\\n\s*", " ", text)
+
+
+def flags(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text))
+
+
+@WRITTEN
+def test_a_command_has_the_flags_that_it_is_shown_with(page):
+    commands = typer.main.get_command(app).commands
+    for name, rest in re.findall(r"plstm-graph (\w+)([^`|#\n]*)", said(page)):
+        options = {word for option in commands[name].params for word in option.opts + option.secondary_opts}
+        assert flags(rest) <= options, name
+    for script, rest in re.findall(r"python (benchmarks/\w+\.py)([^`#\n]*)", said(page)):
+        assert flags(rest) <= flags((ROOT / script).read_text(encoding="utf-8")), script
+
+
+@WRITTEN
+def test_names_of_the_package_can_be_imported(page):
+    for name in set(re.findall(r"\bplstm_graph(?:\.\w+)+", said(page))):
+        pkgutil.resolve_name(name)
+
+
+@pytest.mark.parametrize("package", ["plstm_graph", *(f"plstm_graph.{name}" for name in EXPORTING)])
+def test_what_a_package_exports_is_on_the_page_of_the_api(package):
+    """Classes, functions and modules; constants where they are worth it."""
+    entries = re.findall(r"^::: (\S+)$", (DOCS / "api.md").read_text(), re.MULTILINE)
+    things = [pkgutil.resolve_name(name) for name in entries]
+    module = import_module(package)
+    missing = [name for name in module.__all__ if not any(getattr(module, name) is thing for thing in things)]
+    assert [name for name in missing if callable(getattr(module, name))] == []
 
 
 def test_tables_of_backends_and_of_modules_are_complete():
