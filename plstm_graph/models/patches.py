@@ -47,8 +47,7 @@ class Patches(nn.Module):
         if self.position is not None:
             position: Tensor = self.position
             if position.shape[-2:] != sides:
-                wide = position.float() if position.dtype in (torch.float16, torch.bfloat16) else position
-                position = F.interpolate(wide, sides, mode="bicubic", antialias=True).to(position.dtype)
+                position = resized(position, sides)
             x = x + position.permute(0, 2, 3, 1)
         return x
 
@@ -59,6 +58,20 @@ class Patches(nn.Module):
                 "resize or pad the images, or choose another patch size"
             )
         return height // self.patch, width // self.patch
+
+
+def resized(position: Tensor, sides: tuple[int, int]) -> Tensor:
+    """[1, C, Y, X] -> [1, C, *sides], bicubic, antialiased when shrinking.
+
+    By a matrix for each side, which is the resized identity: torch.compile cannot have the gradient of PyTorch's
+    bicubic for sizes that it has not fixed.
+    """
+    wide = position.float() if position.dtype in (torch.float16, torch.bfloat16) else position
+    rows, columns = (
+        F.interpolate(wide.new_ones(old).diag()[None, None], (old, new), mode="bicubic", antialias=True)[0, 0]
+        for old, new in zip(position.shape[-2:], sides, strict=True)
+    )
+    return (rows.t() @ wide @ columns).to(position.dtype)
 
 
 @torch.no_grad()

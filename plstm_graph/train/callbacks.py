@@ -60,6 +60,9 @@ class Guard(Callback):
 class Keeper(Checkpoint):
     """Keeps history and best weights and, with a folder, writes its ``metrics.csv`` and checkpoints, every epoch.
 
+    Of epochs that score alike the last one is best: on the few dozen graphs of a small validation part many do, and the
+    first to get there was there by luck.
+
     Lightning runs a ``Checkpoint`` after all other callbacks, so what is stored is the finished epoch: weights,
     optimiser, schedule, early stopping, history. ``last.ckpt`` is written last: killed before that, a run resumes from
     the epoch before and writes the same ``best.ckpt`` and the same row of ``metrics.csv`` once more. That holds for a
@@ -105,7 +108,7 @@ class Keeper(Checkpoint):
         took, self._since = now - self._since, now
         self.seconds += took
         how = {"durable": self.finished or took >= DURABLE_S}
-        if self._improved(row[self.metric]):
+        if self._as_good(row[self.metric]):
             self.best_epoch, self.best_score = trainer.current_epoch, row[self.metric]
             self._keep(trainer, pl_module, how)
         elif self.finished and self.folder is not None and trainer.is_global_zero:
@@ -122,10 +125,10 @@ class Keeper(Checkpoint):
         row, best = self.history[-1], f"best {rounded(self.best_score, 3)} at {self.best_epoch + 1}"
         return f"loss {rounded(row['loss'], 3)}  valid {label} {rounded(row[self.metric], 3)}  {best}"
 
-    def _improved(self, value: float) -> bool:
+    def _as_good(self, value: float) -> bool:
         if self.best_epoch < 0 or self.best_score != self.best_score:  # nothing yet, or NaN
             return True
-        return value > self.best_score if self.higher else value < self.best_score
+        return value >= self.best_score if self.higher else value <= self.best_score
 
     def _keep(self, trainer: pl.Trainer, learner: pl.LightningModule, how: dict[str, bool]) -> None:
         with self.average.in_place(learner) if self.average else nullcontext():

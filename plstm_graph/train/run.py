@@ -57,7 +57,7 @@ def train(
     callbacks: Sequence[Callback] = (),
     profiler: Profiler | None = None,
 ) -> dict[str, Any]:
-    """Trains, tests the weights of the best validation epoch, and returns what ``metrics.json`` holds.
+    """Trains, tests the weights of the best validation epoch (the last of equals); returns what ``metrics.json`` holds.
 
     Without ``config.out`` nothing is written, so that a benchmark can call this many times in one process. The
     random state of the caller is left as it was.

@@ -6,6 +6,7 @@ from torch import nn
 
 from plstm_graph.errors import ConfigError, PLSTMGraphError, ShapeError
 from plstm_graph.models.convolution import CNN, efficientnet
+from plstm_graph.models.patches import resized
 from plstm_graph.models.vision import PLSTMVision, VisionModel, ViT
 
 
@@ -51,9 +52,26 @@ def test_learned_positions_are_as_they_are_at_their_own_size() -> None:
     grid = model.patches(zero)
     assert model.patches.position is not None
     assert torch.equal(grid, model.patches.position.permute(0, 2, 3, 1))  # biases are zero at first
-    resized = model.patches(torch.zeros(1, 3, 64, 64))
-    assert resized.shape == (1, 8, 8, 16)
-    assert torch.allclose(resized.mean(), grid.mean(), atol=0.02)
+    larger = model.patches(torch.zeros(1, 3, 64, 64))
+    assert larger.shape == (1, 8, 8, 16)
+    assert torch.allclose(larger.mean(), grid.mean(), atol=0.02)
+
+
+@pytest.mark.parametrize("sides", [(7, 3), (5, 6), (2, 9)])
+def test_positions_are_resized_as_pictures_are(sides: tuple[int, int]) -> None:
+    position = torch.randn(1, 3, 5, 6, dtype=torch.float64)
+    wanted = torch.nn.functional.interpolate(position, sides, mode="bicubic", antialias=True)
+    torch.testing.assert_close(resized(position, sides), wanted, rtol=0, atol=1e-12)
+
+
+def test_it_learns_from_images_of_any_size_when_compiled() -> None:
+    """PyTorch cannot compile the gradient of its own bicubic resizing for a size that is not fixed."""
+    model = small(ViT, layers=1)
+    compiled = torch.compile(model, backend="aot_eager")
+    for side in (32, 48):
+        images = torch.randn(1, 3, side, side)
+        outcomes = [torch.autograd.grad(run(images).sum(), model.patches.position) for run in (model, compiled)]
+        torch.testing.assert_close(*outcomes)
 
 
 def test_corners_read_every_patch() -> None:

@@ -74,7 +74,7 @@ def test_tasks_and_metrics(tmp_path: Path, task: str, metric: str) -> None:
     history = read_history(tmp_path / "run")
     values = [row[f"valid_{metric}"] for row in history]
     best = max(values) if metric in ("r2", "rocauc", "ap") else min(values)
-    assert values.index(best) + 1 == found["best_epoch"]
+    assert len(values) - values[::-1].index(best) == found["best_epoch"]
     assert found["valid"][metric] == pytest.approx(best, abs=1e-5)
     picture = "parity.png" if task == "regression" else "roc.png"
     assert (tmp_path / "run" / picture).stat().st_size > 5000
@@ -148,8 +148,17 @@ def test_the_hash_of_a_data_set_sees_every_label(tmp_path: Path) -> None:
     assert digests_of(graphs).whole != digests_of([*graphs[1:], graphs[0]]).whole
 
 
+@pytest.mark.parametrize(("higher", "scores", "best"), [(True, [1, 3, 2, 3, 2], 3), (False, [3, 1, 2, 1, 2], 3)])
+def test_of_epochs_that_score_alike_the_last_is_best(higher: bool, scores: list[float], best: int) -> None:
+    keeper = Keeper("valid_metric", higher)
+    for epoch, score in enumerate(scores):
+        if keeper._as_good(score):
+            keeper.best_epoch, keeper.best_score = epoch, score
+    assert keeper.best_epoch == best
+
+
 def test_best_and_last_epoch_are_both_tested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Keeper, "_improved", lambda self, value: len(self.history) <= 2)
+    monkeypatch.setattr(Keeper, "_as_good", lambda self, value: len(self.history) <= 2)
     out = tmp_path / "run"
     found = train(small_config(out=out), small_dataset(tmp_path))
     best, last = (read(out / "checkpoints" / name)["state_dict"] for name in ("best.ckpt", "last.ckpt"))
