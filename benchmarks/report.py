@@ -30,6 +30,7 @@ from tables import (
     suite_table,
     tracking_table,
     trials_table,
+    which_epoch_table,
 )
 from which_form import KINDS, forms_table
 
@@ -64,6 +65,7 @@ OTHERS = {
     "data": data_table,
     "reach": reach_table,
     "tracking": tracking_table,
+    "which_epoch": which_epoch_table,
     "explanations": explanations_table,
     "reliability": reliability_table,
     "predicting": predicting_table,

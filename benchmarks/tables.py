@@ -218,6 +218,22 @@ def tracking_table(rows: list[Row]) -> str:
     return told(lines, rows)
 
 
+def which_epoch_table(rows: list[Row]) -> str:
+    """What the first and the last of the best epochs score on test: means over runs."""
+    found: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        found[row["entry"]].append(row)
+    heads = ["model", "runs", "best epochs", "first of them", "test, first", "test, last", "test, end of training"]
+    lines = [heads, ["---", *["---:"] * (len(heads) - 1)]]
+    for entry, own in found.items():
+        means = {
+            name: statistics.fmean(row[name] for row in own) for name in ("equal", "epoch", "first", "last", "end")
+        }
+        counts = [f"{means[name]:.1f}" for name in ("equal", "epoch")]
+        lines.append([entry, str(len(own)), *counts, *(f"{means[name]:.4f}" for name in ("first", "last", "end"))])
+    return told(lines, rows)
+
+
 def reach_table(rows: list[Row]) -> str:
     """How far blocks read, by order."""
     heads = ["data", "order", "levels", "1 block", "2 blocks", "4 blocks"]
