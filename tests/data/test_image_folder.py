@@ -236,12 +236,13 @@ def test_the_digest_is_of_files_and_classes_wherever_they_are(tmp_path: Path) ->
         assert changed()
 
 
-def test_a_file_of_the_same_length_is_another(tmp_path: Path) -> None:
-    """Not packed, and written at the same time as well."""
-    path = paint_folder(tmp_path, "red", "blue", count=1, suffix=".bmp") / "red" / "00.bmp"
+@pytest.mark.parametrize("size", [(20, 16), (200, 160)])
+def test_a_file_of_the_same_length_is_another(size: tuple[int, int], tmp_path: Path) -> None:
+    """Not packed, and written at the same time as well: near its end, and in its middle where both ends are black."""
+    path = paint(paint_folder(tmp_path, "red", "blue", count=1) / "red" / "00.bmp", (255, 0, 0), size=size)
     before, status = read(tmp_path).content, path.stat()
     content = bytearray(path.read_bytes())
-    content[-200] ^= 1
+    content[-200 if size == (20, 16) else len(content) // 2 + 9] ^= 1
     path.write_bytes(content)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert path.stat().st_size == status.st_size
