@@ -80,7 +80,7 @@ def load(info: DatasetInfo, root: str | Path | None = None) -> Dataset:
     parts = {"train": sorted({*train} - {*valid}), "valid": list(valid), "test": list(range(len(train), len(found)))}
     pixels = found[:, 1:].reshape(-1, 3, SIDE, SIDE).contiguous()
     task = Multiclass(("class",), classes=len(CLASSES), names=CLASSES)
-    features = FeatureSpec(image=(3, SIDE, SIDE))
+    features = FeatureSpec(image=(3, SIDE, SIDE), pictures=True)
     return Dataset(info.name, Pixels(pixels, found[:, 0].long()), task, features, default_split=OFFICIAL, parts=parts)
 
 

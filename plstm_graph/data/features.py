@@ -27,6 +27,7 @@ class FeatureSpec:
         descriptors: columns of the descriptors that whole graphs have (0: none).
         descriptor_names: of those columns, in order; empty where they are not known.
         image: channels, height and width of images; empty for graphs.
+        pictures: images are pictures as ``data.pictures`` makes them of files, with its mean and deviation.
     """
 
     node_sizes: tuple[int, ...] = ()
@@ -36,6 +37,7 @@ class FeatureSpec:
     image: tuple[int, ...] = ()
     descriptors: int = 0
     descriptor_names: tuple[str, ...] = ()
+    pictures: bool = False
 
     @property
     def words(self) -> str:

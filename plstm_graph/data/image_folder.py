@@ -161,7 +161,7 @@ def load_folder(folder: str | Path, side: int | None = None) -> Dataset:
         os.path.basename(os.path.abspath(top)),
         examples,
         Multiclass(("class",), classes=len(names), names=tuple(names)),
-        FeatureSpec(image=(3, side, side)),
+        FeatureSpec(image=(3, side, side), pictures=True),
         rejected,
         OFFICIAL if parts else "random",
         parts,

@@ -45,14 +45,15 @@ DEFAULTS["digits"] = _IMAGES | {
     "model.patch_size": 2,
 }
 _PICTURES = _IMAGES | {"epochs": 50, "lr": 3e-4}
-PATCHES, FEWEST = (16, 8, 4, 2), 8
-"""Sides of patches that are tried, large ones first, until a side of a picture has so many."""
+LARGEST, FEWEST, MOST = 16, 8, 64
+"""Pixels of a patch's side at most; patches of an image's side at least, and at most."""
 
 
 def _pictures(side: int) -> dict[str, Any]:
-    """For images of so many pixels a side, which were pictures."""
-    fit = (patch for patch in PATCHES if side % patch == 0 and side // patch >= FEWEST)
-    return _PICTURES | {"model.patch_size": next(fit, 1)}
+    """For images of so many pixels a side, which were pictures: the largest patches that fit."""
+    fit = (patch for patch in range(LARGEST, 1, -1) if side % patch == 0 and side // patch >= FEWEST)
+    patch = next(fit, 1 if side <= MOST else LARGEST)  # the model says what is wrong with 227 pixels
+    return _PICTURES | {"model.patch_size": patch}
 
 
 DEFAULTS["cifar10"] = _pictures(32)

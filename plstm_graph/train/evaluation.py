@@ -151,6 +151,10 @@ def _notes(dataset: AnyDataset, meta: Meta) -> list[str]:
     if named != trained and dataset.task.exclusive:
         one, other = ("data", "checkpoint") if named else ("checkpoint", "data")
         notes.append(f"classes have names in the {one} and none in the {other}: they are taken by their numbers")
+    if dataset.features.pictures and not meta.spec.pictures:
+        notes.append(
+            "the images of the training were not made of pictures as these are: colours may mean another thing"
+        )
     if targets != meta.asked.targets:
         columns = ", ".join(map(repr, targets))
         kind = "column" if len(targets) == 1 else "columns"

@@ -44,19 +44,20 @@ def predict_pictures(
         gets NaN and a reason, and the rest goes on.
 
     Raises:
-        CheckpointError: the file cannot be used, or its model was not trained on images of three colours.
+        CheckpointError: the file cannot be used, or its model was not trained on pictures.
         DataError: there are no pictures there.
     """
     learner, meta = restore(checkpoint, device)
-    channels, *sides = meta.spec.image or (0,)
-    if channels != 3 or len({*sides}) != 1:
+    if not meta.spec.pictures:
         raise CheckpointError(
-            f"{checkpoint} was trained on {meta.train_config.data!r}, not on square images of three colours, which "
-            "pictures become; use evaluate, or give a file of molecules as --input"
+            f"{checkpoint} was trained on {meta.train_config.data!r}, not on pictures in files; give what it reads as "
+            "--input, or use evaluate"
         )
     paths = pictures_in(Path(place))
     reasons = {row: each.reason for row, each in enumerate(look_at(paths)) if each.reason}
-    examples = Pictures("", paths, torch.zeros(len(paths), dtype=torch.long), sides[0], "").to(learner.device)
+    examples = Pictures("", paths, torch.zeros(len(paths), dtype=torch.long), meta.spec.image[-1], "").to(
+        learner.device
+    )
     task = learner.task
     spreads = [f"{name}_std" for name in task.outputs] if isinstance(learner.model, Ensemble) else []
     columns = [*apart(task.columns, spreads), *spreads]

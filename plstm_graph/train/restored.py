@@ -46,8 +46,8 @@ def restore_for_molecules(checkpoint: str | PathLike[str], device: str = "auto")
 
 def check_reads_molecules(meta: Meta, checkpoint: object) -> None:
     """Raise CheckpointError for a model of graphs of another kind, or one that answers for each node."""
-    if len(meta.spec.image) == 3 and meta.spec.image[0] == 3:
-        raise CheckpointError(f"{checkpoint} reads images: predict takes a picture, or a folder of them, as --input")
+    if meta.spec.pictures:
+        raise CheckpointError(f"{checkpoint} reads pictures: predict takes one, or a folder of them, as --input")
     if meta.featuriser not in FEATURISERS:
         raise CheckpointError(
             f"{checkpoint} was trained on {meta.train_config.data!r}, not on molecules given as SMILES; use evaluate"

@@ -109,6 +109,17 @@ def test_a_checkpoint_without_names_goes_on_working(run: Path, pictures: Path, t
     assert next(answers.rows())[0] in ("0", "1", "2")
 
 
+def test_images_of_another_origin_are_told(run: Path, pictures: Path, tmp_path: Path) -> None:
+    """Nobody knows with which mean and deviation a caller made them."""
+    content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    del content["plstm_graph"]["features"]["pictures"]
+    torch.save(content, tmp_path / "other.ckpt")
+    (note, _) = evaluate(tmp_path / "other.ckpt", f"images:{pictures}")["notes"]
+    assert note.startswith("the images of the training were not made of pictures as these are")
+    with pytest.raises(CheckpointError, match="not on pictures in files"):
+        predict_pictures(tmp_path / "other.ckpt", pictures)
+
+
 def test_damaged_names_are_no_names(run: Path, tmp_path: Path) -> None:
     content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     for names in (["a", "b"], ["a", "a", "b"], ["a", "b", 3]):
@@ -298,11 +309,11 @@ def test_several_networks_say_how_far_they_agree(pictures: Path, tmp_path: Path)
 
 
 def test_molecules_are_no_pictures(run: Path, pictures: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="reads images: predict takes a picture, or a folder of them, as --input"):
+    with pytest.raises(CheckpointError, match="reads pictures: predict takes one, or a folder of them, as --input"):
         predict_molecules(run, ["CCO"])
     digits = tmp_path / "digits"
     train(override(default_config("digits"), SMALL | {"epochs": 1, "accelerator": "cpu", "out": digits}))
-    with pytest.raises(CheckpointError, match="was trained on 'digits', not on square images of three colours"):
+    with pytest.raises(CheckpointError, match="was trained on 'digits', not on pictures in files; give what it reads"):
         predict_pictures(digits, pictures)
     found = invoke("predict", "--checkpoint", run, "--input", pictures, "--out", tmp_path / "p.csv", "--jobs", 2)
     assert found.exit_code == 2
@@ -313,7 +324,7 @@ def test_molecules_are_no_pictures(run: Path, pictures: Path, tmp_path: Path) ->
 
 
 def test_defaults_suit_the_size() -> None:
-    sides = {224: 16, 128: 16, 96: 8, 64: 8, 32: 4, 28: 2, 16: 2, 9: 1}
+    sides = {224: 16, 150: 15, 128: 16, 96: 12, 64: 8, 50: 5, 32: 4, 28: 2, 16: 2, 9: 1, 227: 16}
     assert {side: default_config(f"images-{side}:x").model.patch_size for side in sides} == sides
     assert default_config("images:x") == override(default_config("images-224:x"), {"data": "images:x"})
     assert default_config("cifar10").model.patch_size == 4
