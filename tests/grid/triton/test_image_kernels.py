@@ -39,7 +39,7 @@ def test_kernels_are_the_reference(size, mode):
 @pytest.mark.parametrize("mode", ["P", "D-right"])
 def test_images_one_after_the_other_where_matrices_take_much_room(mode, monkeypatch):
     monkeypatch.setattr(images, "ROOM", 1)
-    case = Case(2, 3, mode, images=3)
+    case = Case(2, 3, mode, heads=1)
     close(case.outcome(by_kernels), case.outcome(reference.image))
 
 
@@ -116,9 +116,15 @@ def test_strided_vectors():
     close([by_kernels(*apart, gates).detach()], [reference.image(query, key, value, gates).detach()])
 
 
+DTYPES = ((torch.float64, 1e-10), (torch.float32, 1e-5), (torch.float16, 0.02))
+
+
 @pytest.mark.usefixtures("small_tiles")
-@pytest.mark.parametrize("form", ["triton", "triton_tiles"])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5), (torch.float16, 0.02)])
+@pytest.mark.parametrize(
+    ("form", "dtype", "tolerance"),
+    [("triton", *each) for each in DTYPES]
+    + [("triton_tiles", *each) for each in DTYPES[:: 1 if DEVICE == "cuda" else 2]],
+)
 def test_vectors_of_which_a_thread_reads_sixteen_bytes(form, dtype, tolerance):
     """Parts of one map, whose strides are multiples of that."""
     case = Case(2, 3, "D-left", images=2, heads=1, widths=(8, 16))
@@ -156,11 +162,12 @@ def test_what_they_cannot_do_is_refused():
         run(query, key, value.repeat(1, 1, 1, 1, 70), gates)
 
 
+MORE_COMPILED = ("D-right", "triton"), ("P", "triton_tiles")
 ON_A_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="half a minute under the interpreter")
 
 
 @pytest.mark.parametrize(
-    ("mode", "form"), [("P", "triton"), ("D-right", "triton"), pytest.param("P", "triton_tiles", marks=ON_A_GPU)]
+    ("mode", "form"), [("P", "triton"), *(pytest.param(*each, marks=ON_A_GPU) for each in MORE_COMPILED)]
 )
 def test_torch_compile_sees_one_op(mode, form):
     """Of known shapes and strides, with the same numbers and gradients."""
