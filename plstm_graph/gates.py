@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from plstm_graph.errors import ConfigError, ShapeError, unknown
-from plstm_graph.line_dag.dag import LineDAG, check_line_dag
+from plstm_graph.line_dag import LineDAG
 
 MODES = ("P", "D")
 TRANSITIONS = ("tanh", "saturating")
@@ -68,7 +68,6 @@ class Gates(NamedTuple):
 
 def check_gates(gates: Gates, dag: LineDAG, heads: int) -> None:
     """Raise ShapeError unless ``gates`` belong to a line graph of this size, on its device."""
-    check_line_dag(dag)
     edges, device = dag.num_edges, dag.src.device
     for number, (gate, count) in enumerate(zip(gates, (edges, dag.num_pairs, edges, dag.num_nodes), strict=True)):
         if gate.shape != (count, heads):

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from plstm_graph.errors import BackendUnavailable
 from plstm_graph.gates import Gates, check_gates
-from plstm_graph.line_dag import LineDAG
+from plstm_graph.line_dag.dag import LineDAG, check_line_dag
 
 MAX_BYTES = 2**31
 """Largest padded working set, 2 GiB."""
@@ -35,6 +35,7 @@ def influence(gates: Gates, dag: LineDAG) -> tuple[Tensor, Tensor]:
         ShapeError: the gates do not fit the dag.
         BackendUnavailable: the padded matrices would exceed ``MAX_BYTES`` (2 GiB).
     """
+    check_line_dag(dag)
     check_gates(gates, dag, gates.source.size(-1))
     dtype = torch.float64 if gates.source.dtype == torch.float64 else torch.float32
     with torch.autocast(gates.source.device.type, enabled=False):

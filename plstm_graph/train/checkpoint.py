@@ -301,8 +301,7 @@ def begin_from(model: nn.Module, task: Task, path: str | os.PathLike[str], featu
     """Take over the weights of another training that have the same name and shape; returns how many numbers they are.
 
     Those of the last layers come along if that training answered the same (of classes with names: the same classes),
-    those of descriptors if it read columns of
-    the same names in the same order.
+    those of descriptors if it read columns of the same names in the same order.
 
     Args:
         model, task: of the training to come.
