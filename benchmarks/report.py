@@ -1,8 +1,9 @@
 """Fill tables of docs and benchmarks from rows, draw cost against size: ``benchmarks/report.py [--check]``.
 
 A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; NAME is a config of ``configs/``, a group of
-``speed.py`` after ``speed-``, images or chains after ``forms-``, a data set after ``trials-``, or one of the files of
-rows that have a table of their own (``OTHERS``). ``--merge FILE`` first takes over rows that were recorded elsewhere.
+``speed.py`` after ``speed-``, images or chains after ``forms-``, a data set after ``trials-``, one of the files of rows
+that have a table of their own (``OTHERS``), or that of the README (``headline.py``). ``--merge FILE`` first takes over
+rows that were recorded elsewhere.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import records
 from boards import board, sets_board
+from headline import headline
 from plan import read_plan, stored
 from plot import draw
 from tables import (
@@ -38,6 +40,7 @@ from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.io.files import write_text
 
 PAGES = (
+    records.ROOT / "README.md",
     records.ROOT / "docs" / "recipes.md",
     records.ROOT / "docs" / "vision.md",
     records.ROOT / "docs" / "backends.md",
@@ -112,6 +115,7 @@ def tables(configs: Path = records.CONFIGS, results: Path = records.RESULTS) -> 
         **{f"forms-{kind}": partial(forms, kind) for kind in KINDS},
         **{f"trials-{data}": partial(trials, data) for data in ("nav17", "MUTAG")},
         **{name: partial(other, name) for name in OTHERS},
+        "headline": partial(headline, results),
     }
 
 

@@ -74,7 +74,7 @@ def test_networks_that_answer_together_show_what_they_read(digits: Dataset, tmp_
     assert (tmp_path / "patches.png").is_file()
     assert "What the network reads" in write_page([tmp_path]).read_text()
     assert evaluate(tmp_path, digits, part="test")["accuracy"] == found["test"]["accuracy"]
-    learner, _ = restore(tmp_path)
+    learner, _ = restore(tmp_path, "cpu")  # as the images are
     batch = digits.examples.batch(range(3))
     read = patches_read(learner.model, batch)
     assert read.shape == (3, 4, 2, 2)

@@ -1,0 +1,125 @@
+"""The table of the README, from stored rows: pLSTM as it comes, the form of it that validation chose, and of the other
+networks the best by test."""
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import records
+from plan import read_plan, stored
+from tables import Row, table
+
+from plstm_graph.tasks.metrics import METRICS
+
+
+class Line(NamedTuple):
+    """What is asked, the page that tells it, the config, its entry that is pLSTM as it comes, and of what the scores
+    are: ``"test"``, one of several targets, or further data. Where names do not say so, which entries are pLSTM
+    (``forms``) and which other networks (``others``)."""
+
+    asked: str
+    page: str
+    config: str
+    usual: str
+    part: str = "test"
+    forms: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+
+class Found(NamedTuple):
+    """Means of an entry over its runs; rivals that tell no validation have NaN."""
+
+    name: str
+    valid: float
+    test: float
+    runs: int
+
+
+DAGS, ACCURACY, IMAGES = "benchmarks/dags.md", "benchmarks/accuracy.md", "docs/vision.md"
+_ARROW = ("P and D", "P", "D", "no position"), ("ViT",)
+LINES = (
+    Line("a number from 500 edges away on a line, learnt over 50", DAGS, "transfer", "line: pLSTM (default)"),
+    Line("the same on a ring with crosses", DAGS, "transfer", "crossed ring: pLSTM (default)"),
+    Line("how far away the farthest node is", DAGS, "echo", "eccentricity: pLSTM"),
+    Line("how far apart the two farthest nodes are", DAGS, "echo", "diameter: pLSTM"),
+    Line("how far away a given node is", DAGS, "echo", "distance: pLSTM"),
+    Line("when a signal arrives at a gate of a circuit", DAGS, "circuits", "pLSTM", "arrival"),
+    Line("how often a gate of a circuit is true", DAGS, "circuits", "pLSTM", "probability"),
+    Line("neural architectures (D-VAE): accuracy", DAGS, "dvae", "pLSTM"),
+    Line("neural architectures (NAS-Bench-201, 5 %): rank", DAGS, "nasbench", "5 %: pLSTM"),
+    Line("images: does an arrow point at a disc?", IMAGES, "arrow", "P and D", "test", *_ARROW),
+    Line("the same at twice the size learnt on", IMAGES, "arrow", "P and D", "arrow-384", *_ARROW),
+    *(
+        Line(f"molecules: {name}", ACCURACY, "small_sets", f"{name}: pLSTM", others=("chemprop",))
+        for name in ("nav17", "ESOL", "FreeSolv", "lipo", "BACE", "BBBP")
+    ),
+    *(
+        Line(f"molecules: {name}", ACCURACY, "tudatasets", f"{name}: pLSTM beside GINE")
+        for name in ("MUTAG", "NCI1", "PROTEINS", "PTC_FM")
+    ),
+)
+
+
+def headline(results: Path = records.RESULTS) -> str:
+    """Markdown: means over runs, the best of a line in bold. Lines without another network are left out."""
+    heads = ["what is asked", "measure", "pLSTM as it comes", "its best form", "best other network", "runs"]
+    lines = [heads, ["---"] * 2 + ["---:"] * 4]
+    for line in LINES:
+        metric, found = scores(line, results)
+        usual = [each for each in found if each.name == line.usual.split(": ")[-1]]
+        forms = [each for each in found if (each.name in line.forms if line.forms else each.name.startswith("pLSTM"))]
+        others = [each for each in found if (each.name in line.others if line.others else each not in forms)]
+        if usual and others:
+            sign = 1 if METRICS[metric].higher_is_better else -1
+            form = max(forms, key=lambda each: sign * each.valid)
+            rival = max(others, key=lambda each: sign * each.test)
+            cells = cells_of([usual[0], form, rival], sign)
+            lines.append(
+                [f"[{line.asked}]({line.page})", f"{METRICS[metric].label} {'↑' if sign > 0 else '↓'}", *cells]
+            )
+    return table(lines)
+
+
+def scores(line: Line, results: Path) -> tuple[str, list[Found]]:
+    """The metric of a line, and every entry that has run there, without the name of its set."""
+    plan = read_plan(records.CONFIGS / f"{line.config}.toml")
+    rows, place = stored(plan, results / f"{plan.name}.jsonl"), line.usual.rpartition(": ")[0]
+    runs: dict[str, list[Row]] = defaultdict(list)
+    for job in plan.jobs:
+        where, _, name = job.entry.rpartition(": ")
+        if where == place and job.key in rows:
+            runs[name].append(rows[job.key])
+    metric = next((own[0]["metric"] for own in runs.values()), "")
+    found = []
+    for name, own in runs.items():
+        pairs = [pair(row, line.part, metric) for row in own]
+        valid, test = (statistics.fmean(values) for values in zip(*pairs, strict=True))
+        found.append(Found(name, valid, test, len(own)))
+    rivals: dict[str, list[float]] = defaultdict(list)
+    for row in records.read(results / "rivals.jsonl"):
+        if row["rival"] in line.others and row["set"] == place:
+            rivals[row["rival"]].append(row["test"])
+    found += [Found(name, math.nan, statistics.fmean(values), len(values)) for name, values in rivals.items()]
+    return metric, found
+
+
+def pair(row: Row, part: str, metric: str) -> tuple[float, float]:
+    """What a run was chosen by, and its score."""
+    if part in row.get("by_target", {}):
+        return tuple(row["by_target"][part][which][metric] for which in ("valid", "test"))
+    return row["valid"][metric], (row["test"] if part == "test" else row["also"][part])[metric]
+
+
+def cells_of(shown: Sequence[Found], sign: int) -> list[str]:
+    """Scores with the names of all but the first, and how many runs each has."""
+    best = max(sign * each.test for each in shown)
+    cells: list[str] = []
+    for each in shown:
+        number = f"**{each.test:#.3g}**" if sign * each.test == best else f"{each.test:#.3g}"
+        cells.append(f"{number} ({each.name.removeprefix('pLSTM, ')})" if cells else number)
+    if shown[1] is shown[0]:
+        cells[1] = "the same"
+    return [*cells, " / ".join(str(each.runs) for each in shown)]
