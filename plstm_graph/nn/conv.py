@@ -68,8 +68,9 @@ class PLSTMConv(NoMessages):
             graphs where what matters is far away along directed paths. See
             :func:`plstm_graph.gates.activate_transition`.
         output_norm: ``"rms"``, of every head; ``"soft"``: y / sqrt(mean(y²) + 1), by which small outputs keep their
-            size, so that it matters what fades on the way; or ``"none"``: a scale alone, so that outputs tell how much
-            arrives over how many paths. Without a norm the layer runs step by step, not as one kernel.
+            size, so that it matters what fades on the way; ``"log"``: every head shrunk to the logarithm of its size,
+            by which more stays more; or ``"none"``: a scale alone, so that outputs tell how much arrives over how
+            many paths. With the last two the layer runs step by step, not as one kernel.
         open_gates: sources, marks and direct gates begin half open rather than almost closed.
         source_bias: that sources begin with, in place of the usual. At -2 a source of saturating gates has just
             closed, to the digit: then training opens those that are needed, and does not have to close all others.
