@@ -20,7 +20,7 @@ def whole_columns(edge_index: Tensor) -> Tensor:
     if not isinstance(edge_index, Tensor):
         raise ShapeError(f"edge_index must be a tensor [2, M], got {type(edge_index).__name__}")
     if edge_index.layout != torch.strided:
-        raise ShapeError("edge_index must be a dense tensor [2, M]; a sparse adjacency is accepted by PLSTMConv only")
+        raise ShapeError("edge_index must be a dense tensor [2, M]; layers and stacks take a sparse adjacency as well")
     whole = not (edge_index.is_floating_point() or edge_index.is_complex() or edge_index.dtype == torch.bool)
     if edge_index.dim() != 2 or edge_index.size(0) != 2 or not whole:
         raise ShapeError(

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.data.datapipes import functional_transform
 from torch_geometric.transforms import BaseTransform
-from torch_geometric.utils import to_edge_index
 
+from plstm_graph.adjacency import sparse_columns
 from plstm_graph.canonical import canonical_rank
 from plstm_graph.dag import line_graph, to_multitree, topological_levels
 from plstm_graph.errors import DataError, ShapeError
@@ -131,7 +131,7 @@ def _checked(dag: LineDAG, data: Data) -> LineDAG:
         if "edge_index" in data:
             dag.check_edge_index(data.edge_index)
         elif adjacency is not None:
-            dag.check_edges(to_edge_index(adjacency)[0].flip(0))
+            dag.check_edges(sparse_columns(adjacency)[0])
         if isinstance(rank, Tensor):
             dag.check_rank(rank)
     except ShapeError as error:

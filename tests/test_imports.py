@@ -15,7 +15,7 @@ ROOT = Path(plstm_graph.__file__).parent
 GROUPS = (
     ("errors", "io", "config", "launch"),
     ("tasks",),
-    ("orient", "canonical", "line_dag", "dag", "transforms"),
+    ("adjacency", "orient", "canonical", "line_dag", "dag", "transforms"),
     ("gates", "ops"),
     ("grid",),
     ("data",),

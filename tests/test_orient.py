@@ -231,7 +231,7 @@ def test_wrong_batch(batch, message):
         (torch.zeros(2, dtype=torch.long), None, r"got torch.int64 \[2\]"),
         (torch.zeros(2, 2), None, r"got torch.float32 \[2, 2\]"),
         (torch.zeros(2, 2, dtype=torch.bool), None, r"got torch.bool \[2, 2\]"),
-        (torch.eye(2).to_sparse(), None, "a sparse adjacency is accepted by PLSTMConv only"),
+        (torch.eye(2).to_sparse(), None, "layers and stacks take a sparse adjacency as well"),
         (columns((0, 3)), 3, "node numbers 0 to 2, got 0 to 3; check num_nodes and the offsets"),
         (columns((-1, 1)), 3, "node numbers 0 to 2, got -1 to 1"),
         (columns((-1, 1)), None, "node numbers 0 to 1, got -1 to 1"),

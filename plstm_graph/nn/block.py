@@ -8,10 +8,12 @@ from torch import Tensor, nn
 from torch_geometric.nn import BatchNorm
 from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.nn.inits import reset
+from torch_geometric.typing import Adj
+from torch_geometric.utils import is_sparse
 
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.nn.checked import CheckedDAG, built, check_edges, check_nodes, checked
+from plstm_graph.nn.checked import CheckedDAG, built, check_edges, check_nodes, checked, from_sparse
 from plstm_graph.nn.conv import PLSTMConv
 from plstm_graph.nn.counted import told
 from plstm_graph.ops.dispatch import check_backend
@@ -106,7 +108,7 @@ class PLSTMBlock(nn.Module):
                 f"channels must be a multiple of heads, and heads of the {len(readings)} reading directions, "
                 f"got channels={channels}, heads={heads}, directions={directions!r}"
             )
-        self.channels, self.order = channels, order
+        self.channels, self.order, self.edge_dim = channels, order, edge_dim
         self.norm = norm_layer(norm, channels)
         self.convs = nn.ModuleList(
             PLSTMConv(
@@ -152,7 +154,7 @@ class PLSTMBlock(nn.Module):
     def forward(
         self,
         x: Tensor,
-        edge_index: Tensor,
+        edge_index: Adj,
         edge_attr: Tensor | None = None,
         *,
         dag: LineDAG | None = None,
@@ -162,10 +164,13 @@ class PLSTMBlock(nn.Module):
         :func:`edge_content` makes of ``edge_attr`` and ``dag``, [N, edge_dim], where a stack has it already."""
         if self.project is not None and not isinstance(dag, CheckedDAG):  # no stack has checked it
             check_nodes(x, self.channels, self.project)
+        given = edge_index
+        if is_sparse(edge_index):
+            edge_index, edge_attr = from_sparse(edge_index, edge_attr, self.edge_dim, dag)
         if dag is not None:
-            dag = checked(x, edge_index, dag)
+            dag = checked(x, given, dag)
         elif len(self.convs):
-            dag = built(x, edge_index, self.order)
+            dag = built(x, edge_index, self.order, owner=given)
         if edge_attr is not None and edge_attr.dim() == 1:
             edge_attr = edge_attr.unsqueeze(-1)
         hidden = self.norm(x)

@@ -4,8 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.utils import is_sparse, to_edge_index
+from torch_geometric.utils import is_sparse
 
+from plstm_graph.adjacency import sparse_columns
 from plstm_graph.errors import ShapeError
 from plstm_graph.line_dag.dag import LineDAG, check_line_dag
 from plstm_graph.line_dag.sharing import shared
@@ -59,6 +60,18 @@ def width_read(linear: nn.Module, given: Any) -> Any:
     return getattr(linear, "in_channels", given)
 
 
+def from_sparse(
+    adjacency: Any, edge_attr: Tensor | None, edge_dim: int | None, dag: LineDAG | None
+) -> tuple[Tensor, Tensor | None]:
+    """Columns of a transposed sparse adjacency; its values are the edge features of what reads some (``edge_dim``)."""
+    if edge_attr is not None:
+        raise ShapeError("with a sparse adjacency, edge features are its values; do not pass edge_attr as well")
+    if dag is not None and edge_dim is not None:
+        raise ShapeError("the values of a sparse adjacency have an order of their own; give dag with an edge_index")
+    columns, values = sparse_columns(adjacency)
+    return columns, values if edge_dim is not None else None
+
+
 class CheckedDAG(LineDAG):
     """A line graph that has been compared with its graph by the stack that hands it to its layers."""
 
@@ -99,6 +112,6 @@ def check_dag(x: Tensor, edge_index: Any, dag: Any) -> None:
     if dag.src.device != x.device:
         raise ShapeError(f"the dag is on {dag.src.device}, x on {x.device}; move it with dag.to(x.device)")
     if is_sparse(edge_index):
-        dag.check_edges(to_edge_index(edge_index)[0].flip(0))
+        dag.check_edges(sparse_columns(edge_index)[0])
     elif isinstance(edge_index, Tensor) and edge_index.layout == torch.strided:
         dag.check_edge_index(edge_index)

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch_geometric.typing import Adj
-from torch_geometric.utils import is_sparse, to_edge_index
+from torch_geometric.utils import is_sparse
 
-from plstm_graph.errors import ConfigError, ShapeError, unknown
+from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.gates import (
     EdgeTerm,
     Gate,
@@ -20,7 +20,7 @@ from plstm_graph.gates import (
     view,
 )
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.nn.checked import built, check_edges, check_nodes, checked, width_read
+from plstm_graph.nn.checked import built, check_edges, check_nodes, checked, from_sparse, width_read
 from plstm_graph.nn.dropin import (
     LAYER,
     LAYER_CALL,
@@ -187,7 +187,7 @@ class PLSTMConv(NoMessages):
         check_nodes(x, width_read(self.lin, self.in_channels), self.lin)
         given = edge_index
         if is_sparse(edge_index):
-            edge_index, edge_attr = self._from_sparse(edge_index, edge_attr, dag)
+            edge_index, edge_attr = from_sparse(edge_index, edge_attr, self.edge_dim, dag)
         dag = built(x, edge_index, self.order, owner=given) if dag is None else checked(x, given, dag)
         dag = view(dag, self.mode, self.reverse)
         backend = self._as_one(x, dag)
@@ -281,17 +281,6 @@ class PLSTMConv(NoMessages):
                 "PGExplainer, CaptumExplainer), or plstm_graph.models.explain"
             )
         return self._edge_mask.sigmoid() if self._apply_sigmoid else self._edge_mask
-
-    def _from_sparse(
-        self, adjacency: Any, edge_attr: Tensor | None, dag: LineDAG | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Columns of a transposed sparse adjacency; its values are edge features if the layer wants some."""
-        if edge_attr is not None:
-            raise ShapeError("with a sparse adjacency, edge features are its values; do not pass edge_attr as well")
-        if dag is not None and self.edge_dim is not None:
-            raise ShapeError("the values of a sparse adjacency have an order of their own; give dag with an edge_index")
-        columns, value = to_edge_index(adjacency)
-        return columns.flip(0), value if self.edge_dim is not None else None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads})"

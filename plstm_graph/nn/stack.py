@@ -5,12 +5,14 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch_geometric.nn.inits import reset
+from torch_geometric.typing import Adj
+from torch_geometric.utils import is_sparse
 
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.gates import check_mode, check_transition
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.block import PLSTMBlock, edge_content
-from plstm_graph.nn.checked import built, check_nodes, checked
+from plstm_graph.nn.checked import built, check_nodes, checked, from_sparse
 from plstm_graph.nn.conv import PLSTMConv
 from plstm_graph.nn.dropin import STACK, STACK_CALL, refuse_arguments, refuse_options
 from plstm_graph.nn.jumping import last_norm
@@ -91,7 +93,7 @@ class PLSTM(nn.Module):
         check_transition(transition)
         self.in_channels, self.hidden_channels, self.num_layers = in_channels, hidden_channels, num_layers
         self.out_channels = hidden_channels if out_channels is None else out_channels
-        self.order = order
+        self.order, self.edge_dim = order, edge_dim or None
         make_local = _local(local)
         self.embed = nn.LazyLinear(hidden_channels) if in_channels == -1 else nn.Linear(in_channels, hidden_channels)
         patterns = _modes(modes, num_layers)
@@ -129,7 +131,7 @@ class PLSTM(nn.Module):
     def forward(
         self,
         x: Tensor,
-        edge_index: Tensor,
+        edge_index: Adj,
         edge_weight: Tensor | None = None,
         edge_attr: Tensor | None = None,
         batch: Tensor | None = None,
@@ -138,13 +140,18 @@ class PLSTM(nn.Module):
         dag: LineDAG | None = None,
         **unsupported: Any,
     ) -> Tensor:
-        """[N, in_channels] -> [N, out_channels]; arguments as for PyG's ``BasicGNN``, and the plain ``dag``."""
+        """[N, in_channels] -> [N, out_channels]; arguments as for PyG's ``BasicGNN``, and the plain ``dag``.
+
+        The values of a sparse adjacency are the edge features of a stack with ``edge_dim``."""
         refuse_arguments("PLSTM", unsupported | {"edge_weight": edge_weight}, STACK_CALL)
         check_nodes(x, self.in_channels, self.embed)
+        given = edge_index
+        if is_sparse(edge_index):
+            edge_index, edge_attr = from_sparse(edge_index, edge_attr, self.edge_dim, dag)
         if dag is not None:
-            dag = checked(x, edge_index, dag)
+            dag = checked(x, given, dag)
         elif self._reads_dag:
-            dag = built(x, edge_index, self.order, batch)
+            dag = built(x, edge_index, self.order, batch, owner=given)
         x = self.embed(x)
         content = None
         if self._reads_content and dag is not None and edge_attr is not None and edge_attr.dim() == 2:

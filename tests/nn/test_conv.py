@@ -730,3 +730,19 @@ def test_arguments_of_other_layers_are_none_or_refused_by_name() -> None:
 def test_whole_numbers_as_edge_features_are_refused_with_what_to_do() -> None:
     with pytest.raises(ShapeError, match=r"int64.*embed whole numbers first, or call edge_attr.float\(\)"):
         PLSTMConv(4, 2, edge_dim=3)(torch.randn(NODES, 4), EDGE_INDEX, torch.ones(EDGE_INDEX.size(1), 3).long())
+
+
+@pytest.mark.parametrize("edge_dim", [None, 1])
+def test_a_sparse_adjacency_is_left_as_it_was(edge_dim: int | None) -> None:
+    """One that was never coalesced is not marked as if it were, and counts for what it is as a matrix: a sum."""
+    x, weight = torch.randn(NODES, FEATURES), torch.rand(len(COLUMNS))
+    conv = scrambled(PLSTMConv(FEATURES, 4, edge_dim=edge_dim)).float()
+    twice = torch.cat([EDGE_INDEX, EDGE_INDEX], 1).flip(0)
+    adjacency = torch.sparse_coo_tensor(twice, torch.cat([weight, 2 * weight]), (NODES, NODES))
+    dense = adjacency.to_dense()
+    want = conv(x, EDGE_INDEX, None if edge_dim is None else 3 * weight)
+    torch.testing.assert_close(conv(x, adjacency), want)
+    if edge_dim is None:
+        torch.testing.assert_close(conv(x, adjacency, dag=LineDAG.from_edge_index(EDGE_INDEX, NODES)), want)
+    assert not adjacency.is_coalesced()
+    torch.testing.assert_close(adjacency.to_sparse_csr().to_dense(), dense)

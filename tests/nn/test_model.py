@@ -52,6 +52,25 @@ def test_edge_weight_is_refused() -> None:
     assert PLSTM(FEATURES, 16, 2, edge_dim=1)(x, EDGE_INDEX, edge_attr=weight).shape == (NODES, 16)
 
 
+@pytest.mark.parametrize("local", [None, "gine", "dir-gine"])
+@pytest.mark.parametrize("edge_dim", [None, 1])
+def test_a_sparse_adjacency_is_the_graph_it_stands_for(edge_dim: int | None, local: str | None) -> None:
+    """As a BasicGNN takes it, transposed; its values are the edge features."""
+    x, weight = torch.randn(NODES, FEATURES), torch.rand(EDGE_INDEX.size(1), 1)
+    coo = torch.sparse_coo_tensor(EDGE_INDEX.flip(0), weight[:, 0], (NODES, NODES)).coalesce()
+    stack = PLSTM(FEATURES, 16, 2, edge_dim=edge_dim, local=local).eval()
+    edge_attr = None if edge_dim is None else weight
+    for adjacency in (coo, coo.to_sparse_csr(), coo.to_sparse_csc()):
+        torch.testing.assert_close(stack(x, adjacency), stack(x, EDGE_INDEX, edge_attr=edge_attr))
+        hidden, block = torch.randn(NODES, 16), stack.blocks[0]
+        torch.testing.assert_close(block(hidden, adjacency), block(hidden, EDGE_INDEX, edge_attr))
+        with pytest.raises(ShapeError, match="edge features are its values"):
+            stack(x, adjacency, edge_attr=weight)
+    if edge_dim is None:
+        dag = LineDAG.from_edge_index(EDGE_INDEX, NODES)
+        torch.testing.assert_close(stack(x, coo, dag=dag), stack(x, EDGE_INDEX))
+
+
 @pytest.mark.parametrize(
     ("modes", "layers", "want"),
     [("PD", 4, "PDPD"), ("P", 3, "PPP"), ("PPD", 4, "PPDP"), ("P-", 4, "P-P-"), ("D", 1, "D")],
