@@ -44,8 +44,8 @@ class Choice(NamedTuple):
 
 
 _MODELS = (
-    "plstm, gine, gcn, gin, gin-virtual, gat, gatedgcn, gps, dmpnn, lstm-gnn, dagnn, dvae or fingerprint; "
-    "of images plstm-vision, vit, cnn or efficientnet."
+    "plstm, gine, gcn, gin, gin-virtual, gat, gatedgcn, gps, dmpnn, lstm-gnn, adgn, dagnn, dvae, dag-transformer, "
+    "flowerformer or fingerprint; of images plstm-vision, vit, cnn or efficientnet."
 )
 _DATA, _MODEL, _IMAGES, _FIT = "Data", "Model", "Models of images", "Training"
 CHOICES = (

@@ -73,6 +73,7 @@ _GRAPHS = frozenset(
 _ONE_HOP = _GRAPHS | {"both_ways"}
 _BLOCKS = _ONE_HOP | {"expansion", "virtual_node", "jk"}
 _LEVELS = _GRAPHS | {"directions", "order", "test_orientations", "jk"}
+_REACH = _LEVELS - {"directions"} | {"heads", "expansion"}
 _VIT = frozenset(("size", "width", "heads", "layers", "patch_size", "position", "read_out"))
 
 
@@ -90,6 +91,7 @@ def _image(*fields: str) -> Architecture:
 FINGERPRINT = "fingerprint"
 _BASELINES = "plstm_graph.models.baselines"
 _PLSTM = "plstm_graph.models.graph:plstm"
+_REACHABLE = "plstm_graph.models.reachable"
 MODELS: dict[str, Architecture] = {
     "plstm": Architecture(_PLSTM, reads=_ALL, oriented=True, heads=True, uncaptured=_local),
     "gine": Architecture(f"{_BASELINES}:gine_stack", reads=_BLOCKS, uncaptured=_free),
@@ -101,8 +103,13 @@ MODELS: dict[str, Architecture] = {
     "gps": Architecture(f"{_BASELINES}:gps", reads=_BLOCKS - {"expansion"} | {"heads"}, heads=True, padded=False),
     "dmpnn": Architecture(f"{_BASELINES}:DMPNN", reads=_ONE_HOP),
     "lstm-gnn": Architecture(f"{_BASELINES}:LSTMGNN", reads=_ONE_HOP),
+    "adgn": Architecture(f"{_BASELINES}:ADGN", reads=_ONE_HOP),
     "dagnn": Architecture("plstm_graph.models.levels:dagnn", reads=_LEVELS, oriented=True, padded=False),
     "dvae": Architecture("plstm_graph.models.levels:dvae", reads=_LEVELS, oriented=True, padded=False),
+    "dag-transformer": Architecture(
+        f"{_REACHABLE}:dag_transformer", reads=_REACH, oriented=True, heads=True, padded=False
+    ),
+    "flowerformer": Architecture(f"{_REACHABLE}:flowerformer", reads=_REACH, oriented=True, heads=True, padded=False),
     "plstm-vision": _image(*_VIT, "modes", "chirality", "p_mode", "gate_inputs", "transition"),
     "vit": _image(*_VIT),
     "cnn": _image("width", "layers"),

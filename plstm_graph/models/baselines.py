@@ -5,12 +5,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import (
-    GIN,
-    GINConv,
-    GINEConv,
-    GPSConv,
-)
+from torch_geometric.nn import GIN, AntiSymmetricConv, GCNConv, GINConv, GINEConv, GPSConv
 from torch_geometric.utils import scatter
 
 from plstm_graph.config.models import ModelConfig
@@ -180,6 +175,41 @@ class LSTMGNN(nn.Module):
             arguments = {"edge_attr": edge_attr} if isinstance(conv, GINEConv) else {}
             x, cell_state = cell(self.dropout(conv(x, edge_index, **arguments)), (x, cell_state))
         return self.norm(x)
+
+
+class ADGN(nn.Module):
+    """PyG's AntiSymmetricConv, one step a layer with weights that all share: a message passing that may be deep.
+
+    Args:
+        config: width, layers (steps), dropout and norm (of the output).
+        edge_dim: width of the edge features, or None.
+
+    Shapes: x [N, width], edge_index [2, M], edge_attr [M, edge_dim] -> [N, width].
+
+    Reference: Gravina et al. 2023, "Anti-symmetric DGN: a stable architecture for deep graph networks".
+    """
+
+    def __init__(self, config: ModelConfig, edge_dim: int | None) -> None:
+        super().__init__()
+        refuse(config, "virtual_node", "jk")
+        width = config.width
+        self.embed = nn.Linear(width, width)
+        message = gine(width, edge_dim) if edge_dim else GCNConv(width, width, bias=False)
+        self.steps = AntiSymmetricConv(width, message, config.layers)
+        self.dropout = nn.Dropout(config.dropout)
+        self.norm = norm_layer(config.norm, width)
+
+    def forward(
+        self,
+        x: Tensor,
+        edge_index: Tensor,
+        edge_attr: Tensor | None = None,
+        batch: Tensor | None = None,
+        batch_size: int | None = None,
+    ) -> Tensor:
+        """[N, width] -> [N, width]"""
+        arguments = {"edge_attr": edge_attr} if isinstance(self.steps.phi, GINEConv) else {}
+        return self.norm(self.dropout(self.steps(self.embed(x), edge_index, **arguments)))
 
 
 def _stack(conv: str, **fixed: bool) -> Callable[[ModelConfig, int | None], nn.Module]:

@@ -36,6 +36,21 @@ def norm_layer(name: str, channels: int, rows: str = "nodes") -> nn.Module:
     return told(NORMS[name](channels), rows)
 
 
+def feed_forward(channels: int, expansion: float, norm: str, dropout: float) -> nn.Sequential | None:
+    """What stands behind the mixing of a block, a norm first; None where nothing does."""
+    hidden = int(expansion * channels)
+    if not hidden:
+        return None
+    return nn.Sequential(
+        norm_layer(norm, channels),
+        nn.Linear(channels, hidden),
+        nn.GELU(),
+        nn.Dropout(dropout),
+        nn.Linear(hidden, channels),
+        nn.Dropout(dropout),
+    )
+
+
 def edge_content(edge_attr: Tensor, dag: LineDAG) -> Tensor:
     """Mean of the features of the edges that touch each node, [M, F] -> [N, F].
 
@@ -131,19 +146,7 @@ class PLSTMBlock(nn.Module):
         self.gate = nn.Linear(channels, channels) if readings and output_gate else None
         self.local = local
         self._local_edges = local is not None and "edge_attr" in inspect.signature(local.forward).parameters
-        hidden = int(expansion * channels)
-        self.feed_forward = (
-            nn.Sequential(
-                norm_layer(norm, channels),
-                nn.Linear(channels, hidden),
-                nn.GELU(),
-                nn.Dropout(dropout),
-                nn.Linear(hidden, channels),
-                nn.Dropout(dropout),
-            )
-            if hidden
-            else None
-        )
+        self.feed_forward = feed_forward(channels, expansion, norm, dropout)
         self.dropout = nn.Dropout(dropout)
 
     def reset_parameters(self) -> None:

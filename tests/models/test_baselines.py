@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import networkx as nx
 import pytest
 import torch
 from torch import Tensor
@@ -13,8 +14,11 @@ from plstm_graph.config.models import ModelConfig
 from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import ConfigError
+from plstm_graph.line_dag import LineDAG
 from plstm_graph.models.baselines import DMPNN
 from plstm_graph.models.graph import GraphModel
+from plstm_graph.models.reachable import paths
+from plstm_graph.nn.dagnn import NodeLevels
 from plstm_graph.nn.directed import Returning
 from plstm_graph.nn.onehop import LOCALS, DirectedGINE
 
@@ -182,6 +186,62 @@ def test_two_atoms_of_dmpnn_hear_nothing_of_themselves() -> None:
     assert torch.equal(state.grad, torch.zeros(2, WIDTH))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_paths_are_those_of_the_transitive_closure(seed: int) -> None:
+    """Of a batch of random DAGs, one of them a single node, against networkx."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes, columns, start = [7, 1, 5], [], 0
+    for size in sizes:
+        upper = (torch.rand(size, size, generator=generator) < 0.3).triu(1).nonzero().t()
+        columns.append(torch.randperm(size, generator=generator)[upper] + start)
+        start += size
+    edge_index, batch = torch.cat(columns, 1), torch.repeat_interleave(torch.arange(3), torch.tensor(sizes))
+    dag = LineDAG.from_edge_index(edge_index, start, order="given", batch=batch)
+    found = paths(dag, NodeLevels(dag), batch, 3)
+    whole = nx.DiGraph(edge_index.t().tolist())
+    whole.add_nodes_from(range(start))
+    closure = torch.eye(start, dtype=torch.bool)
+    for node in whole:
+        closure[node, list(nx.descendants(whole, node))] = True
+        assert found.depth[node] == max(
+            (len(p) - 1 for s in whole for p in nx.all_simple_paths(whole, s, node)), default=0
+        )
+    closure = closure | closure.t()
+    begin = 0
+    for number, size in enumerate(sizes):
+        own = slice(begin, begin + size)
+        assert torch.equal(found.joined[number, :size, :size], closure[own, own])
+        assert not found.joined[number, :size, size:].any()
+        begin += size
+
+
+@pytest.mark.parametrize("model", ["dag-transformer", "flowerformer"])
+def test_one_block_reads_what_a_path_joins(model: str) -> None:
+    """Of a tree with two branches the tip of one reads no node of the other, unless a walk back and forth does."""
+    torch.manual_seed(0)
+    stack = architecture(model).stacked(config(model, layers=1, norm="none", order="given"), None).eval()
+    x = torch.randn(5, WIDTH, requires_grad=True)
+    stack(x, torch.tensor([[0, 1, 0, 3], [1, 2, 3, 4]]))[2].sum().backward()  # 0 -> 1 -> 2 and 0 -> 3 -> 4
+    assert (x.grad.abs().sum(1) > 0).tolist() == [True, True, True, False, False]
+
+
+def test_attention_over_paths_is_a_softmax_over_them() -> None:
+    torch.manual_seed(0)
+    stack = architecture("dag-transformer").stacked(config("dag-transformer", layers=1), None).double().eval()
+    block, x = stack.blocks[0], torch.randn(4, WIDTH).double()
+    batch = torch.tensor([0, 0, 0, 1])
+    dag = LineDAG.from_edge_index(torch.tensor([[0, 0], [1, 2]]), 4, order="given", batch=batch)
+    found = paths(dag, NodeLevels(dag), batch, 2)
+    query, key, value = block.read(x).chunk(3, 1)
+    want = torch.zeros(4, WIDTH).double()
+    for node, others in enumerate(([0, 1, 2], [0, 1], [0, 2], [3])):
+        for head in range(4):
+            own = slice(4 * head, 4 * head + 4)
+            weight = (key[others, own] @ query[node, own] / 2).softmax(0)
+            want[node, own] = weight @ value[others, own]
+    torch.testing.assert_close(block._attend(block.read(x), found), want, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("model", ["dagnn", "dvae"])
 def test_one_layer_of_a_walk_reads_the_whole_chain(model: str) -> None:
     for directions, reached in (("along", [1, 1, 1, 0]), ("against", [0, 0, 1, 1]), ("both", [1, 1, 1, 1])):
@@ -239,6 +299,10 @@ def test_every_local_branch_beside_plstm(local: str) -> None:
         ("dmpnn", {"virtual_node": True}, "'dmpnn' takes no virtual node"),
         ("lstm-gnn", {"jk": "cat"}, "'lstm-gnn' takes no jk"),
         ("dagnn", {"virtual_node": True}, "'dagnn' takes no virtual node"),
+        ("adgn", {"virtual_node": True}, "'adgn' takes no virtual node"),
+        ("flowerformer", {"virtual_node": True}, "'flowerformer' takes no virtual node"),
+        ("dag-transformer", {"heads": 3}, "width must be a multiple of heads"),
+        ("dag-transformer", {"width": 15, "heads": 3}, "needs an even width, for depths"),
         ("gin", {"layers": 0}, "'gin' needs 1 layer at least"),
         ("dmpnn", {"layers": 0}, "'dmpnn' needs 1 layer at least"),
         ("dvae", {"directions": "alternating"}, "unknown directions 'alternating'"),
