@@ -14,6 +14,12 @@ GIVEN, CANONICAL, RANDOM = "given", "canonical", "random"
 MAX_NODES = 2**31 - 1
 """Tables for kernels are int32, and a pair of node numbers has to fit into one int64."""
 
+NO_NUMBERS = (
+    "on meta, where tensors hold no numbers, and how a line graph is read depends on them; a model may be made there, "
+    "but give it a device with model.to_empty(device=...) before it is called"
+)
+"""What is said of a graph on such a device."""
+
 
 def whole_columns(edge_index: Tensor) -> Tensor:
     """``edge_index`` [2, M] as int64, once it is known to be dense and to hold integers."""
@@ -25,6 +31,13 @@ def whole_columns(edge_index: Tensor) -> Tensor:
     if edge_index.dim() != 2 or edge_index.size(0) != 2 or not whole:
         raise ShapeError(
             f"edge_index must be an integer tensor [2, M], got {edge_index.dtype} {list(edge_index.shape)}"
+        )
+    if edge_index.is_meta:
+        raise ShapeError(f"edge_index is {NO_NUMBERS}")
+    if torch._C._functorch.is_batchedtensor(edge_index):
+        raise ShapeError(
+            "torch.func.vmap cannot map over edge_index, since every graph has a line graph of its own size; put the "
+            "graphs side by side, as PyG's Batch does, or map over x alone"
         )
     return bare(edge_index).detach().long()
 

@@ -271,4 +271,10 @@ class LineDAG(Reading):
 
 def check_line_dag(dag: object) -> None:
     """Raise ShapeError unless this is a line graph."""
-    check_kind("dag", dag, LineDAG, "make one with LineDAG.from_edge_index(edge_index, num_nodes)")
+    several = isinstance(dag, list | tuple)  # what a Batch makes of one object per graph
+    advice = (
+        "join them with LineDAG.collate(dags)"
+        if several
+        else "make one with LineDAG.from_edge_index(edge_index, num_nodes)"
+    )
+    check_kind("dag", dag, LineDAG, advice)

@@ -10,6 +10,7 @@ from plstm_graph.adjacency import sparse_columns
 from plstm_graph.errors import ShapeError
 from plstm_graph.line_dag.dag import LineDAG, check_line_dag
 from plstm_graph.line_dag.sharing import shared
+from plstm_graph.orient import NO_NUMBERS
 
 CAST = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 """Dtypes of weights that a product takes as they are."""
@@ -111,6 +112,8 @@ def check_dag(x: Tensor, edge_index: Any, dag: Any) -> None:
         )
     if dag.src.device != x.device:
         raise ShapeError(f"the dag is on {dag.src.device}, x on {x.device}; move it with dag.to(x.device)")
+    if x.is_meta:
+        raise ShapeError(f"x and the dag are {NO_NUMBERS}")
     if is_sparse(edge_index):
         dag.check_edges(sparse_columns(edge_index)[0])
     elif isinstance(edge_index, Tensor) and edge_index.layout == torch.strided:

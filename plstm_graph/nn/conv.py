@@ -262,7 +262,11 @@ class PLSTMConv(NoMessages):
     def _edge_map(self, edge_attr: Tensor) -> tuple[Tensor, EdgeLinear]:
         """Edge features [M, edge_dim] and their linear map; refused by a layer that has none."""
         if self.lin_edge is None:
-            raise ConfigError("edge_attr was given, but the layer was built without edge_dim")
+            width = edge_attr.size(1) if edge_attr.dim() == 2 else 1
+            raise ConfigError(
+                f"edge_attr was given, but the layer was built without edge_dim; give it edge_dim={width}, or leave "
+                "edge_attr out"
+            )
         edge_attr = edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr
         check_edges(edge_attr, width_read(self.lin_edge, self.edge_dim), self.lin_edge)
         return edge_attr, self.lin_edge

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from torch_geometric.nn import MessagePassing
 
-from plstm_graph.errors import ConfigError
+from plstm_graph.errors import BackendUnavailable, ConfigError
 
 WEIGHTS = "pass weights as edge_attr [M, 1], with edge_dim=1"
 
@@ -89,6 +89,13 @@ class NoMessages(MessagePassing):
 
     def _set_jittable_templates(self, raise_on_error: bool = False) -> None:
         """PyG writes and compiles the steps of a class with its first object, for which there is no use here."""
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """What torch.jit.script asks for first, of every module inside a model as well."""
+        raise BackendUnavailable(
+            f"torch.jit.script cannot compile {type(self).__name__}, which builds line graphs in Python; use "
+            "torch.compile, or torch.export with a prepared dag (plstm-graph export, see docs/recipes.md)"
+        )
 
     def _no_such_step(self, hook: Any) -> NoReturn:
         raise ConfigError(

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from plstm_graph import PLSTM, PLSTMBlock, PLSTMChain, PLSTMConv, PLSTMImage, PLSTMVision
-from plstm_graph.errors import ConfigError, ShapeError
+from plstm_graph import PLSTM, LineDAG, PLSTMBlock, PLSTMChain, PLSTMConv, PLSTMImage, PLSTMVision
+from plstm_graph.errors import BackendUnavailable, ConfigError, ShapeError
 from plstm_graph.nn.checked import CAST, check_dtype
 from plstm_graph.nn.dagnn import DAGNN
 
@@ -124,3 +124,46 @@ def test_a_dag_that_is_none_is_named(wrong: object) -> None:
             layer(X, EDGE_INDEX, dag=wrong)
     with pytest.raises(ShapeError, match=said):
         DAGNN(4, 8, 1)(X, wrong)
+
+
+OF_GRAPHS = [lambda: PLSTMConv(4, 2), lambda: PLSTMBlock(4, 2), lambda: PLSTM(4, 8, 1)]
+
+
+@pytest.mark.parametrize("make", OF_GRAPHS)
+def test_what_a_batch_makes_of_line_graphs_is_told_how_to_be_joined(make: Callable[[], nn.Module]) -> None:
+    with pytest.raises(ShapeError, match=r"got list; join them with LineDAG.collate\(dags\)"):
+        make()(X, EDGE_INDEX, dag=[LineDAG.from_edge_index(EDGE_INDEX, 3)])
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_edge_features_nobody_announced_name_their_width(width: int) -> None:
+    """With a width of 1 they may be weights, which stand third in calls of GCNConv."""
+    edge_attr = torch.ones(4) if width == 1 else EDGES
+    for backend in ("auto", "scatter"):
+        with pytest.raises(ConfigError, match=f"give it edge_dim={width}, or leave edge_attr out"):
+            PLSTMConv(4, 2, backend=backend)(X, EDGE_INDEX, edge_attr)
+
+
+@pytest.mark.parametrize("make", OF_GRAPHS)
+def test_graphs_on_meta_are_refused_in_words(make: Callable[[], nn.Module]) -> None:
+    layer, x = make().to("meta"), X.to("meta")
+    for mode in ("", "P", "PD"):
+        dag = LineDAG.from_edge_index(EDGE_INDEX, 3).prepare(mode) if mode else None
+        dag = dag if dag is None else dag.to("meta")
+        with pytest.raises(ShapeError, match="on meta, where tensors hold no numbers"):
+            layer(x, EDGE_INDEX.to("meta") if dag is None else None, dag=dag)
+
+
+@pytest.mark.parametrize("make", OF_GRAPHS)
+def test_a_map_over_graphs_says_what_to_do(make: Callable[[], nn.Module]) -> None:
+    layer = make().eval()
+    with pytest.raises(ShapeError, match="put the graphs side by side, as PyG's Batch does, or map over x"):
+        torch.func.vmap(lambda edge_index: layer(X, edge_index))(torch.stack([EDGE_INDEX, EDGE_INDEX]))
+    found = torch.func.vmap(lambda x: layer(x, EDGE_INDEX))(torch.stack([X, 2 * X]))
+    torch.testing.assert_close(found[1], layer(2 * X, EDGE_INDEX))
+
+
+@pytest.mark.parametrize("make", OF_GRAPHS)
+def test_torch_script_says_what_else_there_is(make: Callable[[], nn.Module]) -> None:
+    with pytest.raises(BackendUnavailable, match=r"use torch.compile, or torch.export with a prepared dag"):
+        torch.jit.script(nn.ModuleList([make()]))
