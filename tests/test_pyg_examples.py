@@ -4,13 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch_geometric.data import Batch, Data
-from torch_geometric.explain import Explainer, GNNExplainer
+from torch_geometric.data import Batch, Data, HeteroData
+from torch_geometric.explain import Explainer, GNNExplainer, PGExplainer
 from torch_geometric.loader import DataLoader
-from torch_geometric.nn import MLP, GPSConv, global_add_pool
+from torch_geometric.nn import MLP, GPSConv, HeteroConv, SAGEConv, global_add_pool
 from torch_geometric.transforms import AddRandomWalkPE, Compose
 
-from plstm_graph import PLSTM, PLSTMConv
+from plstm_graph import PLSTM, LineDAG, PLSTMConv
+from plstm_graph.errors import ConfigError, ShapeError
 from plstm_graph.transforms import AddLineDAG, line_dag
 
 LENGTH = 8
@@ -155,3 +156,49 @@ def test_explainer() -> None:
     reaches = graphs[0].edge_index.amax(0) <= middle
     assert mask[reaches].max() > 0
     assert (mask[~reaches] == 0).all()
+
+
+def test_a_sampled_subgraph_is_ranked_as_the_whole_graph() -> None:
+    """NeighborLoader puts the nodes that it samples for first, as here the last of a chain."""
+    graph = chains(1)[0]
+    conv = PLSTMConv(2, 4, heads=2)
+    whole = conv(graph.x, graph.edge_index)
+    n_id = torch.arange(LENGTH).flip(0)
+    edge_index, x = LENGTH - 1 - graph.edge_index, graph.x[n_id]
+    by_index = conv(x, edge_index)
+    torch.testing.assert_close(by_index[0], conv(x[:1], edge_index[:, :0])[0])  # it reads itself alone
+    assert not torch.allclose(by_index, whole[n_id])
+    dag = LineDAG.from_edge_index(edge_index, LENGTH, order=n_id)
+    torch.testing.assert_close(conv(x, edge_index, dag=dag), whole[n_id])
+
+
+def test_types_of_nodes() -> None:
+    """HeteroConv takes the layer for edges within a type, and is told how to go about edges between two."""
+    data = HeteroData(a={"x": torch.randn(4, 3)}, b={"x": torch.randn(5, 3)})
+    data["a", "to", "a"].edge_index = torch.tensor([[0, 2, 1], [1, 3, 2]])
+    data["a", "to", "b"].edge_index = torch.tensor([[0, 1], [4, 2]])
+    within, between = ("a", "to", "a"), ("a", "to", "b")
+    conv = PLSTMConv(3, 2)
+    model = HeteroConv({within: conv, between: SAGEConv((3, 3), 2)})
+    found = model(data.x_dict, data.edge_index_dict)
+    torch.testing.assert_close(found["a"], conv(data["a"].x, data[within].edge_index))
+    with pytest.raises(ShapeError, match=r"by data.to_homogeneous\(\), with embeddings of node_type"):
+        HeteroConv({between: conv})(data.x_dict, data.edge_index_dict)
+    with pytest.raises(
+        ConfigError, match=r"bipartite\); several types of nodes become one graph by data.to_homogeneous"
+    ):
+        PLSTMConv((3, 3), 2)
+    one = data.to_homogeneous()
+    assert conv(one.x, one.edge_index).shape == (9, 2)
+
+
+def test_a_node_explained_by_pg_explainer_has_edges_of_as_many_hops_as_layers() -> None:
+    """So docs/layer.md says; when PyG looks farther, the sentence goes."""
+    graph, model = chains(1)[0], PLSTMConv(2, 2)
+    config = {"mode": "multiclass_classification", "task_level": "node", "return_type": "raw"}
+    explainer = Explainer(model, PGExplainer(epochs=1), "phenomenon", edge_mask_type="object", model_config=config)
+    call = {"target": torch.zeros(LENGTH, dtype=torch.long), "index": LENGTH - 1}
+    explainer.algorithm.train(0, model, graph.x, graph.edge_index, **call)
+    mask = explainer(graph.x, graph.edge_index, **call).edge_mask
+    near = (graph.edge_index == LENGTH - 1).any(0)
+    assert (mask[~near] == 0).all()

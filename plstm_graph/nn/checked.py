@@ -10,6 +10,7 @@ from plstm_graph.adjacency import sparse_columns
 from plstm_graph.errors import ShapeError
 from plstm_graph.line_dag.dag import LineDAG, check_line_dag
 from plstm_graph.line_dag.sharing import shared
+from plstm_graph.nn.dropin import ONE_TYPE
 from plstm_graph.orient import NO_NUMBERS
 
 CAST = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -21,7 +22,7 @@ def check_nodes(x: Any, channels: int, linear: nn.Module) -> None:
     if not isinstance(x, Tensor):
         raise ShapeError(
             f"x must be a tensor [N, in_channels], got {type(x).__name__}; "
-            "pLSTM reads one graph, neither a bipartite pair nor several types of nodes"
+            f"pLSTM reads one graph, neither a bipartite pair nor several types of nodes; {ONE_TYPE}"
         )
     if x.dim() != 2 or x.size(1) != channels != -1:
         raise ShapeError(f"x must be [N, {channels}], got {list(x.shape)}")

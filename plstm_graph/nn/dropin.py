@@ -10,6 +10,10 @@ from plstm_graph.errors import BackendUnavailable, ConfigError
 
 WEIGHTS = "pass weights as edge_attr [M, 1], with edge_dim=1"
 
+ONE_TYPE = (
+    "several types of nodes become one graph by data.to_homogeneous(), with embeddings of node_type and edge_type"
+)
+
 LAYER = {
     "add_self_loops": "a node reads itself through the direct gate",
     "dropout": "there are no attention weights to drop; put nn.Dropout after the layer",
@@ -61,7 +65,9 @@ def refuse_arguments(name: str, given: Mapping[str, Any], reasons: Mapping[str, 
 def refuse_bipartite(in_channels: Any) -> None:
     """Raise ConfigError unless the nodes are of one kind."""
     if not isinstance(in_channels, Integral):
-        raise ConfigError(f"PLSTMConv reads one graph: in_channels must be an int, got {in_channels} (bipartite)")
+        raise ConfigError(
+            f"PLSTMConv reads one graph: in_channels must be an int, got {in_channels} (bipartite); {ONE_TYPE}"
+        )
 
 
 def check_widths(**widths: int) -> None:

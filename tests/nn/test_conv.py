@@ -631,7 +631,9 @@ def test_an_explainer_without_edge_masks_is_told_which_algorithms_work() -> None
         edge_mask_type="object",
         model_config={"mode": "regression", "task_level": "node", "return_type": "raw"},
     )
-    with pytest.raises(ConfigError, match=r"no messages that GraphMaskExplainer .*GNNExplainer, PGExplainer, Captum"):
+    with pytest.raises(
+        ConfigError, match=r"no messages that GraphMaskExplainer .*GNNExplainer, CaptumExplainer, PGExplainer for"
+    ):
         explainer(torch.randn(NODES, FEATURES), EDGE_INDEX)
 
 
