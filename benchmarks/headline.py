@@ -1,5 +1,5 @@
-"""The table of the README, from stored rows: pLSTM as it comes, the form of it that validation chose, and of the other
-networks the best by test."""
+"""The table of the README, from stored rows: the plain pLSTM of a benchmark, its variant that validation chose, and
+of the other networks the best by test."""
 
 import math
 import statistics
@@ -16,16 +16,16 @@ from plstm_graph.tasks.metrics import METRICS
 
 
 class Line(NamedTuple):
-    """What is asked, the page that tells it, the config, its entry that is pLSTM as it comes, and of what the scores
+    """A task, the page that tells it, the config, its entry that is the plain pLSTM, and of what the scores
     are: ``"test"``, one of several targets, or further data. Where names do not say so, which entries are pLSTM
-    (``forms``) and which other networks (``others``)."""
+    (``variants``) and which other networks (``others``)."""
 
-    asked: str
+    task: str
     page: str
     config: str
-    usual: str
+    plain: str
     part: str = "test"
-    forms: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
 
 
@@ -41,17 +41,17 @@ class Found(NamedTuple):
 DAGS, ACCURACY, IMAGES = "benchmarks/dags.md", "benchmarks/accuracy.md", "docs/vision.md"
 _ARROW = ("P and D", "P", "D", "no position"), ("ViT",)
 LINES = (
-    Line("a number from 500 edges away on a line, learnt over 50", DAGS, "transfer", "line: pLSTM (default)"),
-    Line("the same on a ring with crosses", DAGS, "transfer", "crossed ring: pLSTM (default)"),
-    Line("how far away the farthest node is", DAGS, "echo", "eccentricity: pLSTM"),
-    Line("how far apart the two farthest nodes are", DAGS, "echo", "diameter: pLSTM"),
-    Line("how far away a given node is", DAGS, "echo", "distance: pLSTM"),
-    Line("when a signal arrives at a gate of a circuit", DAGS, "circuits", "pLSTM", "arrival"),
-    Line("how often a gate of a circuit is true", DAGS, "circuits", "pLSTM", "probability"),
-    Line("neural architectures (D-VAE): accuracy", DAGS, "dvae", "pLSTM"),
-    Line("neural architectures (NAS-Bench-201, 5 %): rank", DAGS, "nasbench", "5 %: pLSTM"),
-    Line("images: does an arrow point at a disc?", IMAGES, "arrow", "P and D", "test", *_ARROW),
-    Line("the same at twice the size learnt on", IMAGES, "arrow", "P and D", "arrow-384", *_ARROW),
+    Line("value from 500 edges away on a line, trained on up to 50", DAGS, "transfer", "line: pLSTM (default)"),
+    Line("the same on a ring with chords", DAGS, "transfer", "crossed ring: pLSTM (default)"),
+    Line("eccentricity of every node", DAGS, "echo", "eccentricity: pLSTM"),
+    Line("diameter of a graph", DAGS, "echo", "diameter: pLSTM"),
+    Line("distance of every node from a source", DAGS, "echo", "distance: pLSTM"),
+    Line("circuits: arrival time of every gate", DAGS, "circuits", "pLSTM", "arrival"),
+    Line("circuits: signal probability of every gate", DAGS, "circuits", "pLSTM", "probability"),
+    Line("neural architectures: accuracy (D-VAE)", DAGS, "dvae", "pLSTM"),
+    Line("neural architectures: ranking (NAS-Bench-201, 5 %)", DAGS, "nasbench", "5 %: pLSTM"),
+    Line("images: arrow pointing", IMAGES, "arrow", "P and D", "test", *_ARROW),
+    Line("the same at twice the training size", IMAGES, "arrow", "P and D", "arrow-384", *_ARROW),
     *(
         Line(f"molecules: {name}", ACCURACY, "small_sets", f"{name}: pLSTM", others=("chemprop",))
         for name in ("nav17", "ESOL", "FreeSolv", "lipo", "BACE", "BBBP")
@@ -65,28 +65,28 @@ LINES = (
 
 def headline(results: Path = records.RESULTS) -> str:
     """Markdown: means over runs, the best of a line in bold. Lines without another network are left out."""
-    heads = ["what is asked", "measure", "pLSTM as it comes", "its best form", "best other network", "runs"]
+    heads = ["task", "metric", "pLSTM", "its best variant", "best other network", "runs"]
     lines = [heads, ["---"] * 2 + ["---:"] * 4]
     for line in LINES:
         metric, found = scores(line, results)
-        usual = [each for each in found if each.name == line.usual.split(": ")[-1]]
-        forms = [each for each in found if (each.name in line.forms if line.forms else each.name.startswith("pLSTM"))]
-        others = [each for each in found if (each.name in line.others if line.others else each not in forms)]
-        if usual and others:
+        plain = [each for each in found if each.name == line.plain.split(": ")[-1]]
+        variants = [
+            each for each in found if (each.name in line.variants if line.variants else each.name.startswith("pLSTM"))
+        ]
+        others = [each for each in found if (each.name in line.others if line.others else each not in variants)]
+        if plain and others:
             sign = 1 if METRICS[metric].higher_is_better else -1
-            form = max(forms, key=lambda each: sign * each.valid)
+            variant = max(variants, key=lambda each: sign * each.valid)
             rival = max(others, key=lambda each: sign * each.test)
-            cells = cells_of([usual[0], form, rival], sign)
-            lines.append(
-                [f"[{line.asked}]({line.page})", f"{METRICS[metric].label} {'↑' if sign > 0 else '↓'}", *cells]
-            )
+            cells = cells_of([plain[0], variant, rival], sign)
+            lines.append([f"[{line.task}]({line.page})", f"{METRICS[metric].label} {'↑' if sign > 0 else '↓'}", *cells])
     return table(lines)
 
 
 def scores(line: Line, results: Path) -> tuple[str, list[Found]]:
     """The metric of a line, and every entry that has run there, without the name of its set."""
     plan = read_plan(records.CONFIGS / f"{line.config}.toml")
-    rows, place = stored(plan, results / f"{plan.name}.jsonl"), line.usual.rpartition(": ")[0]
+    rows, place = stored(plan, results / f"{plan.name}.jsonl"), line.plain.rpartition(": ")[0]
     runs: dict[str, list[Row]] = defaultdict(list)
     for job in plan.jobs:
         where, _, name = job.entry.rpartition(": ")

@@ -10,7 +10,7 @@ from plan import read_plan
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
-    """Errors of eccentricities: the form with the best validation is not the one with the best test."""
+    """Errors of eccentricities: the variant with the best validation is not the one with the best test."""
     scores = {
         "eccentricity: pLSTM": [(0.5, 0.31), (0.5, 0.29)],
         "eccentricity: pLSTM, P mode, layer norm": [(0.2, 0.28)],
@@ -35,11 +35,11 @@ def results(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_form_is_chosen_by_validation_and_the_rival_by_test(results: Path) -> None:
+def test_a_variant_is_chosen_by_validation_and_the_rival_by_test(results: Path) -> None:
     """A line whose rivals have not run is left out, and all of those without rows."""
     lines = headline.headline(results).splitlines()
     assert lines[2:] == [
-        "| [how far away the farthest node is](benchmarks/dags.md) | MAE ↓ | 0.300 | **0.280** (P mode, layer norm) "
+        "| [eccentricity of every node](benchmarks/dags.md) | MAE ↓ | 0.300 | **0.280** (P mode, layer norm) "
         "| 1.24 (GINE, 16 layers) | 2 / 1 / 1 |"
     ]
 
