@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.explain import Explainer, GNNExplainer, PGExplainer
 from torch_geometric.loader import DataLoader
-from torch_geometric.nn import MLP, GPSConv, HeteroConv, SAGEConv, global_add_pool
+from torch_geometric.nn import MLP, DirGNNConv, GPSConv, HeteroConv, SAGEConv, global_add_pool
 from torch_geometric.transforms import AddRandomWalkPE, Compose
 
 from plstm_graph import PLSTM, LineDAG, PLSTMConv
@@ -170,6 +170,17 @@ def test_a_sampled_subgraph_is_ranked_as_the_whole_graph() -> None:
     assert not torch.allclose(by_index, whole[n_id])
     dag = LineDAG.from_edge_index(edge_index, LENGTH, order=n_id)
     torch.testing.assert_close(conv(x, edge_index, dag=dag), whole[n_id])
+
+
+@pytest.mark.parametrize("order", ["given", "index"])
+def test_both_directions_by_flipped_columns(order: str) -> None:
+    """DirGNNConv reads along the edges and against them where these have a direction."""
+    edge_index, x = torch.tensor([[0, 1, 1], [1, 2, 3]]), torch.randn(4, 2)
+    model = DirGNNConv(PLSTMConv(2, 3, order=order), alpha=0.5)
+    against = PLSTMConv(2, 3, order=order, reverse=order == "given")
+    against.load_state_dict(model.conv_out.state_dict())
+    want = (model.conv_in(x, edge_index) + against(x, edge_index)) / 2 + model.lin(x)
+    torch.testing.assert_close(model(x, edge_index), want)
 
 
 def test_types_of_nodes() -> None:

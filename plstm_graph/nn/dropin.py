@@ -21,8 +21,10 @@ LAYER = {
     "fill_value": "no self-loops are added",
     "share_weights": "queries, keys and values have weights of their own",
     "residual": "PLSTMBlock has the residual connection",
+    "flow": "reverse=True reads against the edges",
+    "aggr": "what paths bring is added up",
 }
-"""Options of GATv2Conv."""
+"""Options of GATv2Conv and of any MessagePassing."""
 
 LAYER_CALL = {
     "edge_weight": WEIGHTS,

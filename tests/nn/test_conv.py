@@ -328,6 +328,8 @@ def test_reset_draws_anew_and_repeats_after_a_seed() -> None:
         ({"negative_slope": 0.2}, "negative_slope"),
         ({"share_weights": True}, "share_weights"),
         ({"residual": True}, "residual.*PLSTMBlock"),
+        ({"flow": "target_to_source"}, "flow.*reverse=True"),
+        ({"aggr": "max"}, "aggr.*added up"),
         ({"hedas": 4}, "hedas.*unknown keyword"),
         ({"mode": "X"}, "unknown mode 'X'"),
         ({"order": "indx"}, "did you mean 'index'"),
