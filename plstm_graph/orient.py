@@ -218,8 +218,13 @@ ON_THE_HOST = ("bfs", "dfs", GIVEN)
 
 def check_order(order: str | Tensor) -> None:
     """Raise ConfigError unless ``order`` is a rank tensor or the name of an order."""
+    if not isinstance(order, str | Tensor):
+        raise ConfigError(
+            f"order must be a name or a rank tensor [N], got {type(order).__name__}; "
+            "ranks in other forms become one by torch.as_tensor(order)"
+        )
     names = (*ORDERS, GIVEN, CANONICAL, *SEARCHES)
-    if not isinstance(order, Tensor) and order not in names:
+    if isinstance(order, str) and order not in names:
         raise ConfigError(unknown("order", order, names))
 
 

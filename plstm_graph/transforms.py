@@ -212,8 +212,8 @@ class AddLineDAG(GraphTransform):
     Apply it last: other transforms change the graph and leave the line graph as it is, which ``line_dag`` then refuses,
     and so does a layer that is given it with the ``edge_index`` of now.
 
-    It takes a loader longer to batch stored line graphs than to build that of a batch from its ``edge_index``: it pays
-    where the loader has workers, or where the order is a search or ``"given"``, or pruning takes long.
+    Of many small graphs it takes a loader longer to batch stored line graphs than to build that of a batch anew: there
+    it pays where the loader has workers.
 
     Args:
         order: as for :meth:`LineDAG.from_edge_index`; a ``data.rank`` written by :class:`OrientDAG` goes first.

@@ -1,10 +1,11 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_geometric.data import Data
 
-from plstm_graph import LineDAG
+from plstm_graph import LineDAG, PLSTMConv
 from plstm_graph.errors import ConfigError, CycleError, ShapeError
 from plstm_graph.orient import ORDERS, check_edge_index, positions, rank_nodes, topological_levels
 from plstm_graph.transforms import OrientDAG
@@ -75,7 +76,7 @@ def test_unknown_order_names_the_closest():
 
 
 def test_no_order_is_an_unknown_order():
-    with pytest.raises(ConfigError, match="unknown order None"):
+    with pytest.raises(ConfigError, match=r"order must be a name or a rank tensor .*NoneType"):
         LineDAG.from_edge_index(columns((0, 1)), order=None)
 
 
@@ -261,3 +262,15 @@ def test_more_nodes_than_tables_can_number_are_refused_before_anything_is_alloca
         check_edge_index(columns((0, 10**12)), None)
     with pytest.raises(ShapeError, match="got 2147483648"):
         check_edge_index(columns((0, 1)), 2**31)
+
+
+@pytest.mark.parametrize("order", [[2, 0, 1], np.arange(3)], ids=lambda order: type(order).__name__)
+def test_ranks_that_are_no_tensor_are_named_by_their_type(order: object) -> None:
+    """Not by all their numbers."""
+    said = rf"rank tensor \[N\], got {type(order).__name__}; ranks in other forms become one by torch.as_tensor"
+    with pytest.raises(ConfigError, match=said):
+        LineDAG.from_edge_index(TREE, 7, order=order)
+    with pytest.raises(ConfigError, match=said):
+        PLSTMConv(2, 2, order=order)
+    with pytest.raises(ConfigError, match=said):
+        OrientDAG(order)
