@@ -3,11 +3,25 @@
 import os
 import sys
 from importlib.util import find_spec
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from interpreted import hasten
 
+PICTURES_LOOKED_AT = {
+    "test_depth",
+    "test_distance",
+    "test_draw_runs",
+    "test_gallery",
+    "test_report",
+    "test_train_explained",
+    "test_train_images",
+    "test_train_page",
+    "test_train_run",
+}
 DATA_VARIABLE = "PLSTM_GRAPH_DATA"
 
 # Without a GPU, kernels are tested under Triton's interpreter. That has to be on before anything imports triton, as
@@ -38,6 +52,23 @@ def interpreter(monkeypatch) -> None:
         monkeypatch.setattr("plstm_graph.ops.triton.operator.INTERPRETED", False)
 
 
+@pytest.fixture(autouse=True)
+def empty_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most trainings leave empty pictures: laying them out takes longer than the training."""
+    from plstm_graph.draw import style
+    from plstm_graph.io.files import atomic_write
+
+    def save(figure: Any, out: Any, whole: Any = style.save) -> None:
+        if not isinstance(out, str | PathLike):  # of a page
+            whole(figure, out)
+            return
+        with atomic_write(out) as temp:
+            temp.touch()
+
+    if request.module.__name__ not in PICTURES_LOOKED_AT:
+        monkeypatch.setattr(style, "save", save)
+
+
 @pytest.fixture(params=["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
 def device(request) -> str:
     """Type of each device of this machine."""
@@ -48,6 +79,12 @@ def device(request) -> str:
 def one_thread() -> None:
     """Workers of pytest-xdist share the cores; more threads each would only fight."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_interpreter() -> None:
+    if find_spec("triton") and not torch.cuda.is_available():
+        hasten()
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ NARROW = 16
 """Columns up to which a walk takes 32 lanes, and from which on a walk back needs its registers limited."""
 PIXELS = 64
 """Pixels of a program that adds up what blocks of sources say of gates."""
+LANES = 32, 64
+"""Sources that walks of narrow and of wide images take side by side."""
 ROOM = 2**30
 """Bytes that the gating matrices of a launch may take; more images than that go one part after the other."""
 ONE_WARP: Options = (("num_warps", 1),)
@@ -38,7 +40,7 @@ class Sizes:
         self.wide = wide
         self.shared, self.line, self.mirrored = mode == P, mode in (D_LEFT, D_RIGHT), mode == D_RIGHT
         narrow = self.columns <= NARROW or (self.line and self.columns <= 32)
-        self.lanes = 32 if narrow else 64
+        self.lanes = LANES[0 if narrow else 1]
         self.line_back = ONE_WARP if self.columns <= NARROW else FEWER_REGISTERS
         self.blocks = ceil_div(self.pixels, self.lanes)
         self.span = min(self.rows, ceil_div(self.lanes - 1, self.columns) + 1)

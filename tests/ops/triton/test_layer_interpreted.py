@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from forms import FORMS
 from torch_geometric.utils import to_undirected
 
 pytest.importorskip("triton")
@@ -13,26 +14,32 @@ from plstm_graph.testing import DAGS
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU runs tests/ops/test_layer.py")
 
-EDGES = to_undirected(torch.tensor([[0, 1, 2, 2, 3, 5, 5], [1, 2, 3, 4, 4, 6, 4]]))  # node 7 has no edge
+EDGES = to_undirected(torch.tensor([[0, 1, 1, 2, 3], [1, 2, 3, 3, 4]]))  # node 5 has no edge
+CASES = {
+    "P": ({"edge_dim": 3}, EDGES),
+    "D": ({"edge_dim": 3, "mode": "D", "reverse": True, "bias": False, "concat": False}, EDGES),
+    "no edge features, saturating": (
+        {"reverse": True, "key_channels": 2, "transition": "saturating", "output_norm": "soft"},
+        EDGES,
+    ),
+    "columns twice": ({"edge_dim": 3}, torch.cat([EDGES, EDGES[:, :4]], 1)),
+}
 
 
 @pytest.mark.parametrize(
-    ("options", "columns"),
-    [
-        ({"edge_dim": 3}, EDGES),
-        ({"edge_dim": 3, "mode": "D", "reverse": True, "bias": False, "concat": False}, EDGES),
-        ({"reverse": True, "key_channels": 2, "transition": "saturating", "output_norm": "soft"}, EDGES),
-        ({"edge_dim": 3}, torch.cat([EDGES, EDGES[:, :4]], 1)),
-    ],
-    ids=["P", "D", "no edge features, saturating", "columns twice"],
+    ("form", "case"),
+    # one graph beyond all tiles is to "mixed" what it is to "recurrent"
+    [(form, case) for form in FORMS for case in CASES if form != "mixed" or case == "P"],
+    indirect=["form"],
 )
-def test_equals_the_steps_and_itself(form, options, columns):
+def test_equals_the_steps_and_itself(form, case):
     """Output and every gradient in float64, whatever form the graph takes; a second backward pass, which finds states
     anew, to the same bits."""
+    options, columns = CASES[case]
     conv = PLSTMConv(5, 3, heads=2, backend="triton", **options).double()
-    x = torch.randn(8, 5, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(6, 5, dtype=torch.float64, requires_grad=True)
     edge_attr = torch.randn(columns.size(1), 3, dtype=torch.float64, requires_grad=True) if conv.lin_edge else None
-    assert conv._as_one(x, LineDAG.from_edge_index(columns, 8)) == "triton"
+    assert conv._as_one(x, LineDAG.from_edge_index(columns, 6)) == "triton"
     leaves = [x, *conv.parameters(), *([] if edge_attr is None else [edge_attr])]
 
     def outcome() -> list[torch.Tensor]:

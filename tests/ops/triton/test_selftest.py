@@ -11,7 +11,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 @pytest.fixture(autouse=True)
 def small(form, monkeypatch) -> None:
     if DEVICE.type == "cpu":
-        monkeypatch.setattr(selftest, "SIZES", (4, 9))
+        monkeypatch.setattr(selftest, "SIZES", (4, 6))
 
 
 @pytest.mark.parametrize("form", ["mixed"], indirect=True)
