@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -93,13 +94,23 @@ def imported(source: str, package: str = "plstm_graph", at_once: bool = False, t
             base = ".".join(parts[: len(parts) - node.level + 1]) if node.level else ""
             start = ".".join(part for part in (base, node.module) if part)
             names.update(f"{start}.{alias.name}" for alias in node.names)
-        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+        if isinstance(node, ast.Call) and last_name(node.func) in ("import_module", "__import__"):
             names.update(arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant))
         for child in ast.iter_child_nodes(node):
             visit(child)
 
-    visit(ast.parse(source))
+    visit(tree(source))
     return names
+
+
+@cache
+def tree(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
+def last_name(node: ast.expr) -> str:
+    """``b`` of ``a.b`` and of ``b``."""
+    return getattr(node, "attr", getattr(node, "id", ""))
 
 
 def own(path: str) -> str:

@@ -12,27 +12,40 @@ import records
 import reliability
 import torch
 
-PROGRAM = Path(reliability.__file__)
+SCRIPT = """
+import sys
+import reliability
+ended = [reliability.main(["--results", sys.argv[1], *words.split()]) for words in sys.argv[2:]]
+sys.exit(any(ended))
+"""
 
 
-def run(folder: Path, *words: str) -> dict[str, Any]:
-    """The row that a run of the program leaves."""
-    line = [sys.executable, str(PROGRAM), "--results", str(folder), *words]
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What two runs of the program leave, in a process that forks their trainings and trains nothing itself."""
+    folder = tmp_path_factory.mktemp("rows")
+    line = [sys.executable, "-c", SCRIPT, str(folder), "together --times 1", "kill --times 1 --seed 1"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(
+        line,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        cwd=Path(reliability.__file__).parent,
+    )
     assert done.returncode == 0, done.stderr
-    (row,) = records.read(folder / "reliability.jsonl")
-    assert row["what"] == words[0]
-    return row
+    return {row["what"]: row for row in records.read(folder / "reliability.jsonl")}
 
 
-def test_two_runs_in_one_folder_do_not_mix(tmp_path: Path) -> None:
-    row = run(tmp_path, "together", "--times", "1")
+def test_two_runs_in_one_folder_do_not_mix(rows: dict[str, dict[str, Any]]) -> None:
+    row = rows["together"]
     assert sum(row["wins"]) == row["pairs"] == 1
 
 
-def test_kills_end_in_the_same_bits(tmp_path: Path) -> None:
-    row = run(tmp_path, "kill", "--times", "1", "--seed", "1")
+def test_kills_end_in_the_same_bits(rows: dict[str, dict[str, Any]]) -> None:
+    row = rows["kill"]
     assert row["kills"] == row["runs"] == 1
 
 

@@ -1,5 +1,6 @@
 """Rivals get the molecules and parts of the plan, and their rows fill one table."""
 
+import shutil
 import sys
 import textwrap
 from dataclasses import replace
@@ -27,12 +28,18 @@ PROGRAM = """
 """
 
 
-@pytest.fixture
-def plan(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
     """Sixty molecules of nav17 with descriptors, as a set of its own."""
-    whole = load("nav17")
-    few = replace(whole, graphs=whole.graphs[:60], rows=[], ids=[], rejected=[])
-    write_prepared(tmp_path / "few.pt", few, descriptors=rivals.READ)
+    whole, file = load("nav17"), tmp_path_factory.mktemp("few") / "few.pt"
+    part = replace(whole, graphs=whole.graphs[:60], rows=[], ids=[], rejected=[])
+    write_prepared(file, part, descriptors=rivals.READ)
+    return file
+
+
+@pytest.fixture
+def plan(few, tmp_path, monkeypatch):
+    shutil.copy(few, tmp_path)
     config = tmp_path / "small_sets.toml"
     text = '[data]\nname = "few.pt"\nseeds = [0, 1]\n[train]\nmetric = "rmse"\n'
     text += '[[set]]\nname = "few"\n[[entry]]\nname = "x"\n'

@@ -1,6 +1,8 @@
 import re
 import sys
 from collections import Counter
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -30,6 +32,18 @@ MORPHINE = "CN1CC[C@]23c4c5ccc(O)c4O[C@H]2[C@@H](O)C=C[C@H]3[C@H]1C5"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Draws a molecule in an order, once for all who look at it."""
+    folder = tmp_path_factory.mktemp("pictures")
+
+    @cache
+    def drawn(smiles: str, order: str = "index") -> Path:
+        return draw(smiles, folder / f"{len(list(folder.iterdir()))}.svg", order=order)
+
+    return drawn
+
+
 def ids(path: Path) -> dict[str, list[str]]:
     """Ids of the marks in a picture, by kind: ``{"edge": ["edge-0-1", ...], ...}``; each id at most once."""
     found = [element.get("id", "") for element in ElementTree.parse(path).iter(f"{SVG}g")]
@@ -52,8 +66,8 @@ def line_dag(smiles: str, order: str | torch.Tensor) -> LineDAG:
     ("smiles", "order"),
     [(ASPIRIN, "index"), (ASPIRIN, "bfs"), (ASPIRIN, "degree"), (ASPIRIN, "canonical"), (PENICILLIN, "index")],
 )
-def test_the_picture_shows_the_line_dag(tmp_path: Path, smiles: str, order: str) -> None:
-    path = draw(smiles, tmp_path / "x.svg", order=order)
+def test_the_picture_shows_the_line_dag(picture: Callable[..., Path], smiles: str, order: str) -> None:
+    path = picture(smiles, order)
     dag = line_dag(smiles, canonical_rank(smiles) if order == "canonical" else order)
     ends = list(zip(dag.src.tolist(), dag.dst.tolist(), strict=True))
     pruned = dag.prune()
@@ -110,12 +124,12 @@ def test_wedges_are_those_of_rdkit_and_tell_mirror_images_apart(tmp_path: Path, 
     assert (len(filled), bars) == ((1, 0) if wedge[1] else (0, 7))
 
 
-def test_a_picture_has_a_name_and_a_title_for_screen_readers(tmp_path: Path) -> None:
+def test_a_picture_has_a_name_and_a_title_for_screen_readers(tmp_path: Path, picture: Callable[..., Path]) -> None:
     root = ElementTree.parse(draw(ASPIRIN, tmp_path / "x.svg", title="aspirin <&>")).getroot()
     words = "aspirin <&> as a molecule, as a DAG and as its line graph of 10 levels and 13 pairs"
     assert (root.get("role"), root.get("aria-label"), root.findtext(f"{SVG}title")) == ("img", words, words)
     assert "aspirin <&>" in texts(tmp_path / "x.svg")
-    assert ASPIRIN in texts(draw(ASPIRIN, tmp_path / "y.svg"))
+    assert ASPIRIN in texts(picture(ASPIRIN))
 
 
 def contrast(colour: str | tuple[float, float, float]) -> float:
@@ -143,8 +157,8 @@ def fill(path: Path, name: str) -> str:
     return dict(part.strip().split(": ") for part in style.split(";") if part.strip())["fill"]
 
 
-def test_colours_are_those_of_the_levels(tmp_path: Path) -> None:
-    path = draw(ASPIRIN, tmp_path / "x.svg")
+def test_colours_are_those_of_the_levels(picture: Callable[..., Path]) -> None:
+    path = picture(ASPIRIN)
     dag = line_dag(ASPIRIN, "index")
     shades = [fill(path, f"level-{level}") for level in range(dag.num_levels)]
     assert len(set(shades)) == dag.num_levels
@@ -154,8 +168,8 @@ def test_colours_are_those_of_the_levels(tmp_path: Path) -> None:
     assert grey == sorted(grey)  # an order in greyscale, too
 
 
-def test_dashes_are_explained(tmp_path: Path) -> None:
-    path = draw(ASPIRIN, tmp_path / "x.svg")
+def test_dashes_are_explained(tmp_path: Path, picture: Callable[..., Path]) -> None:
+    path = picture(ASPIRIN)
     assert ids(path)["pruned"] == ["pruned-8-9-10"]  # by hand: the ring closes twice on the acid's bond
     assert "pruned in D mode (1)" in texts(path)
     (arrow,) = [g for g in ElementTree.parse(path).iter(f"{SVG}g") if g.get("id") == "pruned-8-9-10"]
@@ -187,11 +201,11 @@ def test_text_fits_its_tag() -> None:
 
 
 @pytest.mark.parametrize(("smiles", "panels"), [(ASPIRIN, 3), (CAFFEINE, 1), (PENICILLIN, 1), (ATORVASTATIN, 1)])
-def test_letters_can_be_read_on_a_page(tmp_path: Path, smiles: str, panels: int) -> None:
+def test_letters_can_be_read_on_a_page(picture: Callable[..., Path], smiles: str, panels: int) -> None:
     """Panels lie below each other where letters side by side would be too small."""
     page = _page(arranged(scene_of(smiles, "index", 0)))
     assert len({round(panel.get_position().x0, 3) for panel in page.panels}) == panels
-    root = ElementTree.parse(draw(smiles, tmp_path / "x.svg")).getroot()
+    root = ElementTree.parse(picture(smiles)).getroot()
     pixels = min(1.0, PAGE / float(root.get("width").removesuffix("pt")))
     written = [re.search(r"font-size: ([\d.]+)px", text.get("style"))[1] for text in root.iter(f"{SVG}text")]
     assert min(map(float, written)) * pixels * (4 / 3 if pixels == 1 else 1) >= READABLE
@@ -222,7 +236,7 @@ def test_png(tmp_path: Path) -> None:
     assert picture.shape[1] > 2 * picture.shape[0]
 
 
-@pytest.mark.parametrize("smiles", ["C", "[Na+].[Cl-]", "[H][H]", "CC", "C#N", "CC.O", "[NH3]->[Cu+2]", 30 * "C"])
+@pytest.mark.parametrize("smiles", ["C", "[Na+].[Cl-]", "[H][H]", "CC", "C#N", "CC.O", "[NH3]->[Cu+2]", 20 * "C"])
 def test_unusual_molecules(tmp_path: Path, smiles: str) -> None:
     found = ids(draw(smiles, tmp_path / "x.svg"))
     molecule = layout(smiles)
