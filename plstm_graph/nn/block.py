@@ -169,7 +169,7 @@ class PLSTMBlock(nn.Module):
             check_nodes(x, self.channels, self.project)
         given = edge_index
         if is_sparse(edge_index):
-            edge_index, edge_attr = from_sparse(edge_index, edge_attr, self.edge_dim, dag)
+            edge_index, edge_attr = from_sparse(edge_index, x, edge_attr, self.edge_dim, dag)
         if dag is not None:
             dag = checked(x, given, dag)
         elif len(self.convs):

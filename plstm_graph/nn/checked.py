@@ -63,9 +63,12 @@ def width_read(linear: nn.Module, given: Any) -> Any:
 
 
 def from_sparse(
-    adjacency: Any, edge_attr: Tensor | None, edge_dim: int | None, dag: LineDAG | None
+    adjacency: Any, x: Tensor, edge_attr: Tensor | None, edge_dim: int | None, dag: LineDAG | None
 ) -> tuple[Tensor, Tensor | None]:
     """Columns of a transposed sparse adjacency; its values are the edge features of what reads some (``edge_dim``)."""
+    nodes, sizes = x.size(0), [adjacency.size(0), adjacency.size(1)]
+    if sizes != [nodes, nodes]:
+        raise ShapeError(f"a sparse adjacency must be [{nodes}, {nodes}], since x has {nodes} rows, got {sizes}")
     if edge_attr is not None:
         raise ShapeError("with a sparse adjacency, edge features are its values; do not pass edge_attr as well")
     if dag is not None and edge_dim is not None:

@@ -187,7 +187,7 @@ class PLSTMConv(NoMessages):
         check_nodes(x, width_read(self.lin, self.in_channels), self.lin)
         given = edge_index
         if is_sparse(edge_index):
-            edge_index, edge_attr = from_sparse(edge_index, edge_attr, self.edge_dim, dag)
+            edge_index, edge_attr = from_sparse(edge_index, x, edge_attr, self.edge_dim, dag)
         dag = built(x, edge_index, self.order, owner=given) if dag is None else checked(x, given, dag)
         dag = view(dag, self.mode, self.reverse)
         backend = self._as_one(x, dag)

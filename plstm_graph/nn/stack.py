@@ -147,7 +147,7 @@ class PLSTM(nn.Module):
         check_nodes(x, self.in_channels, self.embed)
         given = edge_index
         if is_sparse(edge_index):
-            edge_index, edge_attr = from_sparse(edge_index, edge_attr, self.edge_dim, dag)
+            edge_index, edge_attr = from_sparse(edge_index, x, edge_attr, self.edge_dim, dag)
         if dag is not None:
             dag = checked(x, given, dag)
         elif self._reads_dag:

@@ -750,3 +750,27 @@ def test_a_sparse_adjacency_is_left_as_it_was(edge_dim: int | None) -> None:
         torch.testing.assert_close(conv(x, adjacency, dag=LineDAG.from_edge_index(EDGE_INDEX, NODES)), want)
     assert not adjacency.is_coalesced()
     torch.testing.assert_close(adjacency.to_sparse_csr().to_dense(), dense)
+
+
+@pytest.mark.parametrize("layout", ["coo", "csr", "csc"])
+def test_gradients_of_the_values_of_a_sparse_adjacency(layout: str) -> None:
+    x, conv = torch.randn(NODES, FEATURES), scrambled(PLSTMConv(FEATURES, 4, edge_dim=1)).float()
+    grads = []
+    for sparse in (False, True):
+        weight = torch.linspace(0, 1, len(COLUMNS)).requires_grad_()
+        coo = torch.sparse_coo_tensor(EDGE_INDEX.flip(0), weight, (NODES, NODES))
+        adjacency = coo if layout == "coo" else coo.to_sparse_csr() if layout == "csr" else coo.to_sparse_csc()
+        out = conv(x, adjacency) if sparse else conv(x, EDGE_INDEX, weight)
+        grads.append(torch.autograd.grad((out**2).sum(), weight)[0])
+    torch.testing.assert_close(grads[1], grads[0])
+
+
+@pytest.mark.parametrize("sizes", [(NODES, NODES + 3), (NODES + 3, NODES), (NODES + 3, NODES + 3)])
+def test_a_sparse_adjacency_of_another_size_is_refused(sizes: tuple[int, int]) -> None:
+    """A bipartite one is no graph of these nodes, even where its numbers would do."""
+    x, adjacency = torch.randn(NODES, 8), torch.sparse_coo_tensor(EDGE_INDEX, torch.ones(len(COLUMNS)), sizes)
+    for layer in (PLSTMConv(8, 4), PLSTMBlock(8), PLSTM(8, 8, 1)):
+        with pytest.raises(
+            ShapeError, match=rf"must be \[{NODES}, {NODES}\], since x has {NODES} rows, got \[{sizes[0]}"
+        ):
+            layer(x, adjacency)
