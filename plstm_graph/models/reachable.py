@@ -47,9 +47,8 @@ def paths(dag: LineDAG, levels: NodeLevels, batch: Tensor | None, size: int | No
         ahead[own] |= heard > 0
         depth[own] = number
     dense, _ = to_dense_batch(ahead, batch, max_num_nodes=most, batch_size=len(counts))
-    same = torch.eye(
-        most, dtype=torch.bool, device=batch.device
-    )  # rows of no node read themselves: no softmax is empty
+    # Rows of no node read themselves, so that no softmax is empty.
+    same = torch.eye(most, dtype=torch.bool, device=batch.device)
     return Paths(dense | dense.mT | same, depth, batch)
 
 

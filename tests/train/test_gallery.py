@@ -60,6 +60,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     def spy(figure: Any, out: Any) -> None:
         found.append(figure)
         if browser.MISSING:
+            figure.draw_without_rendering()  # layouts settle in two passes, and saving has one more
             out.write(b"<svg/>")
         else:
             save(figure, out)
