@@ -11,7 +11,34 @@ from plstm_graph.nn.dagnn import DAGNN
 from plstm_graph.nn.jumping import last_norm
 
 
-class Levels(nn.Module):
+class OnDAG(nn.Module):
+    """What networks on DAGs begin with: the line graph, made where none is given, and the features of edges, which are
+    added to the node behind them.
+
+    Args:
+        config: order.
+    """
+
+    content: nn.Module | None
+    """[M, edge_dim] -> [M, width]; each network makes it in its turn, on which the weights of a seed depend."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        refuse(config, "virtual_node")
+        self.order = config.order
+
+    def begun(
+        self, x: Tensor, edge_index: Tensor, edge_attr: Tensor | None, batch: Tensor | None, dag: LineDAG | None
+    ) -> tuple[Tensor, LineDAG]:
+        """[N, width] -> [N, width], and the plain line graph."""
+        if dag is None:
+            dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order, batch=batch)
+        if self.content is not None and edge_attr is not None:
+            x = x.index_add(0, dag.dst, self.content(dag.gather_edges(edge_attr)))
+        return x, dag
+
+
+class Levels(OnDAG):
     """:class:`DAGNN` called like PyG's ``BasicGNN``, with dropout between its layers and a last norm.
 
     Published models read what all layers left at the sinks and sources: ``jk="cat"`` and pooling ``"sources+sinks"``.
@@ -27,9 +54,8 @@ class Levels(nn.Module):
     """
 
     def __init__(self, config: ModelConfig, edge_dim: int | None, message: str) -> None:
-        super().__init__()
-        refuse(config, "virtual_node")
-        width, self.order = config.width, config.order
+        super().__init__(config)
+        width = config.width
         self.walks = DAGNN(
             *(width, width, config.layers),
             edge_dim=edge_dim,
@@ -51,11 +77,7 @@ class Levels(nn.Module):
         dag: LineDAG | None = None,
     ) -> Tensor:
         """[N, width] -> [N, width]; ``dag`` is the plain line graph."""
-        if dag is None:
-            dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order, batch=batch)
-        if self.content is not None and edge_attr is not None:
-            rows = dag.gather_edges(edge_attr)
-            x = x.index_add(0, dag.dst, self.content(rows))
+        x, dag = self.begun(x, edge_index, edge_attr, batch, dag)
         states = self.walks.states(x, dag, edge_attr)
         return self.norm(states if self._jumps else states[-1])
 

@@ -13,7 +13,7 @@ from torch_geometric.utils import to_dense_batch
 from plstm_graph.config.models import ModelConfig
 from plstm_graph.errors import ConfigError
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.models.baselines import refuse
+from plstm_graph.models.levels import OnDAG
 from plstm_graph.nn.block import feed_forward, norm_layer
 from plstm_graph.nn.dagnn import LevelGRU, NodeLevels
 from plstm_graph.nn.jumping import last_norm
@@ -33,7 +33,14 @@ class Paths(NamedTuple):
 
 
 def paths(dag: LineDAG, levels: NodeLevels, batch: Tensor | None, size: int | None) -> Paths:
-    """Level by level, so that memory is N · n bits and time that of the edges, n each."""
+    """Level by level, so that memory is N · n bytes and time that of the edges, n each.
+
+    Args:
+        dag: plain line graph of the whole batch, N nodes.
+        levels: of its nodes.
+        batch: graph of each node, [N], graphs one after another; one graph when None.
+        size: G; at least as many graphs as ``batch`` names.
+    """
     nodes = dag.num_nodes
     batch = dag.src.new_zeros(nodes, dtype=torch.long) if batch is None else batch
     counts = torch.bincount(batch, minlength=size or 1)
@@ -91,7 +98,7 @@ class ReachableBlock(nn.Module):
         return out.transpose(1, 2).flatten(2)[real]
 
 
-class Reachable(nn.Module):
+class Reachable(OnDAG):
     """Blocks of :class:`ReachableBlock`, called like PyG's ``BasicGNN``. A sinusoidal encoding of a node's depth is
     added to what it begins with, and so are the features of the edges that end in it.
 
@@ -107,9 +114,8 @@ class Reachable(nn.Module):
     """
 
     def __init__(self, config: ModelConfig, edge_dim: int | None, *, flow: bool) -> None:
-        super().__init__()
-        refuse(config, "virtual_node")
-        width, self.order = config.width, config.order
+        super().__init__(config)
+        width = config.width
         check_heads(width, config.heads)
         if width % 2:
             raise ConfigError(f"model {config.model!r} needs an even width, for depths (got {width})")
@@ -130,10 +136,7 @@ class Reachable(nn.Module):
         dag: LineDAG | None = None,
     ) -> Tensor:
         """[N, width] -> [N, width]; ``dag`` is the plain line graph."""
-        if dag is None:
-            dag = LineDAG.from_edge_index(edge_index, x.size(0), order=self.order, batch=batch)
-        if self.content is not None and edge_attr is not None:
-            x = x.index_add(0, dag.dst, self.content(dag.gather_edges(edge_attr)))
+        x, dag = self.begun(x, edge_index, edge_attr, batch, dag)
         views = [dag, dag.reverse()]
         plans = [NodeLevels(view) for view in views]
         edges = [None if edge_attr is None else view.gather_edges(edge_attr) for view in views]
