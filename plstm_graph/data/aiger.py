@@ -136,15 +136,15 @@ def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
 SETS = [
     DatasetInfo(
         "epfl",
-        5,
-        Unlabelled.name,
-        "",
-        "",
-        "none stated",
-        "EPFL combinational benchmarks, Amarú et al. 2015",
-        URL,
-        ("dag_EPFL_aig",),
-        0.1,
-        load,
+        graphs=5,
+        task=Unlabelled.name,
+        metric="",
+        split="",
+        licence="none stated",
+        source="EPFL combinational benchmarks, Amarú et al. 2015",
+        url=URL,
+        places=("dag_EPFL_aig",),
+        megabytes=0.1,
+        loader=load,
     )
 ]

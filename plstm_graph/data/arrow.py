@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from plstm_graph.data.column_splits import Split
 from plstm_graph.data.dataset import Dataset, DatasetInfo
 from plstm_graph.data.examples import Arrays, Indices, rows_of
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.pictures import DEVIATION, MEAN
-from plstm_graph.data.splits import OFFICIAL
+from plstm_graph.data.splits import OFFICIAL, one_after_another
 from plstm_graph.errors import missing_extra
 from plstm_graph.tasks import task_of
 
@@ -218,13 +219,9 @@ class ArrowImages:
 
 def load(info: DatasetInfo, root: str | Path | None = None) -> Dataset:
     """Images of one size; parts are drawn from seeds of their own, as in the experiments."""
-    size, start = info.options["size"], 0
-    found: list[Scenes] = []
-    parts: dict[str, list[int]] = {"train": []}
-    for part, (count, seed) in info.options["parts"].items():
-        found.append(draw_scenes(count, seed, size))
-        parts[part] = list(range(start, start + count))
-        start += count
+    size, drawn = info.options["size"], info.options["parts"]
+    found = [draw_scenes(count, seed, size) for count, seed in drawn.values()]
+    parts: Split = {"train": []} | one_after_another({part: count for part, (count, _) in drawn.items()})
     scenes = Scenes(*(torch.cat(columns) for columns in zip(*found, strict=True)))
     task = task_of(info.task)(("hit",), metric=info.metric)
     features = FeatureSpec(image=(3, size, size))
@@ -235,17 +232,14 @@ def _row(name: str, size: int, parts: dict[str, tuple[int, int]]) -> DatasetInfo
     """``parts``: number of images and seed of each."""
     return DatasetInfo(
         name,
-        sum(count for count, _ in parts.values()),
-        "multiclass",
-        "accuracy",
-        OFFICIAL,
-        "generated",
-        "Pöppel et al. 2025, made here, from a seed",
-        "",
-        (),
-        None,
-        load,
-        {"size": size, "parts": parts},
+        graphs=sum(count for count, _ in parts.values()),
+        task="multiclass",
+        metric="accuracy",
+        split=OFFICIAL,
+        licence="generated",
+        source="Pöppel et al. 2025, made here, from a seed",
+        loader=load,
+        options={"size": size, "parts": parts},
     )
 
 

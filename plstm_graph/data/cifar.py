@@ -114,15 +114,15 @@ def _records(name: str, file: bytes | Path) -> np.ndarray:
 SETS = [
     DatasetInfo(
         "cifar10",
-        60_000,
-        "multiclass",
-        "accuracy",
-        OFFICIAL,
-        "none stated",
-        "CIFAR-10, Krizhevsky 2009; its binary archive",
-        URL,
-        (ARCHIVE, FOLDER, f"cifar10/{ARCHIVE}", f"cifar10/{FOLDER}"),
-        170.5,
-        load,
+        graphs=60_000,
+        task="multiclass",
+        metric="accuracy",
+        split=OFFICIAL,
+        licence="none stated",
+        source="CIFAR-10, Krizhevsky 2009; its binary archive",
+        url=URL,
+        places=(ARCHIVE, FOLDER, f"cifar10/{ARCHIVE}", f"cifar10/{FOLDER}"),
+        megabytes=170.5,
+        loader=load,
     )
 ]

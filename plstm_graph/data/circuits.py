@@ -12,10 +12,9 @@ from torch_geometric.data import Data
 from plstm_graph.data import aiger, source
 from plstm_graph.data.aiger import FEATURES, Circuit, read_aiger
 from plstm_graph.data.dataset import DatasetInfo, GraphDataset
-from plstm_graph.data.splits import OFFICIAL
+from plstm_graph.data.splits import OFFICIAL, one_after_another
 from plstm_graph.data.stacked import Stacked
 from plstm_graph.errors import DataError
-from plstm_graph.tasks import task_of
 
 
 class Cut(NamedTuple):
@@ -207,27 +206,23 @@ def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
     content = source.cached(info.name, [files[name] for name in wanted], build)
     labels = content.pop("labels")
     graphs = Stacked(**content | {"y": labels}).graphs()
-    parts, start = {}, 0
-    for part, cut in cuts.items():
-        parts[part] = list(range(start, start + cut.graphs))
-        start += cut.graphs
-    task = task_of(info.task)(("probability", "switching", "arrival"), metric=info.metric, level="node")
-    return GraphDataset(info.name, graphs, task, FEATURES, default_split=OFFICIAL, parts=parts)
+    parts = one_after_another({part: cut.graphs for part, cut in cuts.items()})
+    return info.dataset(graphs, ("probability", "switching", "arrival"), FEATURES, {"level": "node"}, parts=parts)
 
 
 SETS = [
     DatasetInfo(
         name,
-        None,
-        "regression",
-        "mae",
-        OFFICIAL,
-        "none stated",
-        "cones of the EPFL combinational benchmarks, Amarú et al. 2015",
-        aiger.URL,
-        ("dag_EPFL_aig",),
-        0.1,
-        load,
+        graphs=None,
+        task="regression",
+        metric="mae",
+        split=OFFICIAL,
+        licence="none stated",
+        source="cones of the EPFL combinational benchmarks, Amarú et al. 2015",
+        url=aiger.URL,
+        places=("dag_EPFL_aig",),
+        megabytes=0.1,
+        loader=load,
     )
     for name in PARTS
 ]

@@ -1,7 +1,7 @@
 """What a data set is: graphs with labels, and the row of the table that says where they come from."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -237,7 +237,7 @@ class DatasetInfo:
         name: what ``--data`` takes.
         graphs: how many there are; rows of the file for MoleculeNet. None where it is not published.
         task, metric, split: name of the kind of task, what validation is judged by, usual split.
-        licence, source, url: of the data.
+        licence, source, url: of the data; no ``url`` where they are made here.
         places: where raw files may stand below a root folder; in the cache they are at the first of them.
         megabytes: size of the download where known.
         loader: gets this row and the root folder.
@@ -245,15 +245,16 @@ class DatasetInfo:
     """
 
     name: str
+    _: KW_ONLY
     graphs: int | None
     task: str
     metric: str
     split: str
     licence: str
     source: str
-    url: str
-    places: tuple[str, ...]
-    megabytes: float | None
+    url: str = ""
+    places: tuple[str, ...] = ()
+    megabytes: float | None = None
     loader: Callable[["DatasetInfo", str | Path | None], AnyDataset]
     options: dict[str, Any] = field(default_factory=dict)
 

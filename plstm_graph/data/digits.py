@@ -27,15 +27,13 @@ def load(info: DatasetInfo, root: str | Path | None = None) -> Dataset:
 SETS = [
     DatasetInfo(
         "digits",
-        1797,
-        "multiclass",
-        "accuracy",
-        "random",
-        "CC BY 4.0",
-        "Alpaydin and Kaynak 1998, as scikit-learn has them",
-        "https://doi.org/10.24432/C50P49",
-        (),
-        None,
-        load,
+        graphs=1797,
+        task="multiclass",
+        metric="accuracy",
+        split="random",
+        licence="CC BY 4.0",
+        source="Alpaydin and Kaynak 1998, as scikit-learn has them",
+        url="https://doi.org/10.24432/C50P49",
+        loader=load,
     )
 ]

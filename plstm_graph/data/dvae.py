@@ -25,7 +25,7 @@ def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
     validation. (D-VAE's tables give errors in standard deviations of the training labels.)
     """
     folder = info.find(root, source.fetched({FILE: (info.url, None)}))
-    path = next((path for end in ("", ".gz") if (path := folder / f"{FILE}{end}").is_file()), folder / FILE)
+    path = source.plain_or_packed(folder / FILE)
     stacked = Stacked(**source.cached(info.name, [path], lambda: read(path).plain()))
     size = len(stacked.nodes)
     info.check_count(size)
@@ -69,15 +69,15 @@ def read(path: Path) -> Stacked:
 SETS = [
     DatasetInfo(
         "dvae",
-        19020,
-        "regression",
-        "rmse",
-        OFFICIAL,
-        "MIT",
-        "D-VAE, Zhang et al. 2019",
-        f"https://raw.githubusercontent.com/muhanzhang/D-VAE/master/data/{FILE}",
-        ("dag_NA_dvae",),
-        0.2,
-        load,
+        graphs=19020,
+        task="regression",
+        metric="rmse",
+        split=OFFICIAL,
+        licence="MIT",
+        source="D-VAE, Zhang et al. 2019",
+        url=f"https://raw.githubusercontent.com/muhanzhang/D-VAE/master/data/{FILE}",
+        places=("dag_NA_dvae",),
+        megabytes=0.2,
+        loader=load,
     )
 ]

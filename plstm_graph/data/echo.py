@@ -110,9 +110,15 @@ def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
 
 SETS = [
     DatasetInfo(
-        *(f"echo-{question}", len(DIAMETERS) * len(FAMILIES) * EACH, "regression", "mae", OFFICIAL, "generated"),
-        *("families of ECHO-Synth, Miglior et al. 2025, made here from a seed", "", (), None, load),
-        {"question": question},
+        f"echo-{question}",
+        graphs=len(DIAMETERS) * len(FAMILIES) * EACH,
+        task="regression",
+        metric="mae",
+        split=OFFICIAL,
+        licence="generated",
+        source="families of ECHO-Synth, Miglior et al. 2025, made here from a seed",
+        loader=load,
+        options={"question": question},
     )
     for question in ("sssp", "ecc", "diam")
 ]

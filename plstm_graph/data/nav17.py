@@ -38,16 +38,14 @@ def load_nav17(info: DatasetInfo, root: str | Path | None = None) -> GraphDatase
 SETS = [
     DatasetInfo(
         "nav17",
-        1017,
-        "regression",
-        "r2",
-        "random",
-        "BSD-3-Clause (rdkit), data CC BY-SA 3.0 (ChEMBL)",
-        "rdkit Contrib/FreeWilson, ChEMBL document CHEMBL2321810",
-        "https://pypi.org/project/rdkit",
-        (),
-        None,
-        load_nav17,
-        {"featuriser": CIP},
+        graphs=1017,
+        task="regression",
+        metric="r2",
+        split="random",
+        licence="BSD-3-Clause (rdkit), data CC BY-SA 3.0 (ChEMBL)",
+        source="rdkit Contrib/FreeWilson, ChEMBL document CHEMBL2321810",
+        url="https://pypi.org/project/rdkit",
+        loader=load_nav17,
+        options={"featuriser": CIP},
     )
 ]

@@ -7,9 +7,8 @@ from torch import Tensor
 
 from plstm_graph.data.dataset import DatasetInfo, GraphDataset
 from plstm_graph.data.features import FeatureSpec
-from plstm_graph.data.splits import OFFICIAL
+from plstm_graph.data.splits import OFFICIAL, one_after_another
 from plstm_graph.data.stacked import Stacked
-from plstm_graph.tasks import Multiclass
 
 DEPTHS = range(2, 9)
 COUNTS = {"train": 8000, "valid": 500, "test": 500}
@@ -48,19 +47,22 @@ def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
     rank = torch.arange(nodes - 1, -1, -1).repeat(count)  # children before their parent
     sizes = torch.full((count,), nodes), torch.full((count,), columns)
     stacked = Stacked(*sizes, x.flatten(0, 1), edge_index.repeat(1, count), y=y, rank=rank)
-    parts, begin = {}, 0
-    for part, many in COUNTS.items():
-        parts[part] = list(range(begin, begin := begin + many))
-    leaves = 2**depth
-    task = Multiclass(("value",), metric=info.metric, classes=leaves)
+    leaves, parts = 2**depth, one_after_another(COUNTS)
     features = FeatureSpec(node_sizes=(leaves + 1, leaves + 1))
-    return GraphDataset(info.name, stacked.graphs(), task, features, default_split=OFFICIAL, parts=parts)
+    return info.dataset(stacked.graphs(), ("value",), features, {"classes": leaves}, parts=parts)
 
 
 SETS = [
     DatasetInfo(
-        *(f"neighborsmatch-{depth}", sum(COUNTS.values()), "multiclass", "accuracy", OFFICIAL, "generated"),
-        *("Tree-NeighborsMatch, Alon and Yahav 2021, made here from a seed", "", (), None, load, {"depth": depth}),
+        f"neighborsmatch-{depth}",
+        graphs=sum(COUNTS.values()),
+        task="multiclass",
+        metric="accuracy",
+        split=OFFICIAL,
+        licence="generated",
+        source="Tree-NeighborsMatch, Alon and Yahav 2021, made here from a seed",
+        loader=load,
+        options={"depth": depth},
     )
     for depth in DEPTHS
 ]

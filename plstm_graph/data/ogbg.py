@@ -232,17 +232,17 @@ def _row(
     folder = f"ogbg_{name}"
     return DatasetInfo(
         f"ogbg-{name}",
-        graphs,
-        task,
-        metric,
-        OFFICIAL,
-        "MIT",
-        "OGB, Hu et al. 2020",
-        url,
-        (f"ogb/{folder}", folder),
-        size,
-        load_code if code else load_molecules,
-        {"targets": targets},
+        graphs=graphs,
+        task=task,
+        metric=metric,
+        split=OFFICIAL,
+        licence="MIT",
+        source="OGB, Hu et al. 2020",
+        url=url,
+        places=(f"ogb/{folder}", folder),
+        megabytes=size,
+        loader=load_code if code else load_molecules,
+        options={"targets": targets},
     )
 
 

@@ -15,7 +15,7 @@ from torch_geometric.data import Data
 
 from plstm_graph.data.dataset import DatasetInfo, GraphDataset
 from plstm_graph.data.features import FeatureSpec
-from plstm_graph.data.splits import OFFICIAL
+from plstm_graph.data.splits import OFFICIAL, one_after_another
 from plstm_graph.data.stacked import Stacked
 from plstm_graph.errors import ConfigError, unknown
 
@@ -216,19 +216,24 @@ def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
 
 def load_swaps(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
     """The published form of ``transfer``; the same on every machine."""
-    counts = list(SWAP_COUNTS.values())
-    drawn = swap(info.options["kind"], SWAP_DISTANCE, sum(counts), torch.Generator().manual_seed(0))
-    parts = torch.arange(sum(counts)).split(counts)
-    chosen = {name: part.tolist() for name, part in zip(SWAP_COUNTS, parts, strict=True)}
-    return info.dataset(drawn.graphs(), ("value",), FeatureSpec(node_dim=1), {"level": "node"}, parts=chosen)
+    count, parts = sum(SWAP_COUNTS.values()), one_after_another(SWAP_COUNTS)
+    drawn = swap(info.options["kind"], SWAP_DISTANCE, count, torch.Generator().manual_seed(0))
+    return info.dataset(drawn.graphs(), ("value",), FeatureSpec(node_dim=1), {"level": "node"}, parts=parts)
 
 
 def _row(name: str, family: str, kind: str, **options: int) -> DatasetInfo:
     swaps = family == "swap"
     count = sum(SWAP_COUNTS.values()) if swaps else COUNTS["test"] if options else sum(COUNTS.values())
     return DatasetInfo(
-        *(name, count, "regression", "rmse", OFFICIAL, "generated", "made here, from a seed", ""),
-        *((), None, load_swaps if swaps else load, {"family": family, "kind": kind} | options),
+        name,
+        graphs=count,
+        task="regression",
+        metric="rmse",
+        split=OFFICIAL,
+        licence="generated",
+        source="made here, from a seed",
+        loader=load_swaps if swaps else load,
+        options={"family": family, "kind": kind} | options,
     )
 
 

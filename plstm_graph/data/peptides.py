@@ -81,17 +81,17 @@ def _row(
 ) -> DatasetInfo:
     return DatasetInfo(
         name,
-        15535,
-        task,
-        metric,
-        OFFICIAL,
-        "CC BY-NC 4.0",
-        "LRGB, Dwivedi et al. 2022",
-        f"{URL}/{code}/{file[0]}?dl=1",
-        (name,),
-        file[2],
-        load,
-        {"file": file, "labels": labels, "targets": targets},
+        graphs=15535,
+        task=task,
+        metric=metric,
+        split=OFFICIAL,
+        licence="CC BY-NC 4.0",
+        source="LRGB, Dwivedi et al. 2022",
+        url=f"{URL}/{code}/{file[0]}?dl=1",
+        places=(name,),
+        megabytes=file[2],
+        loader=load,
+        options={"file": file, "labels": labels, "targets": targets},
     )
 
 

@@ -123,6 +123,12 @@ def fetched(files: Mapping[str, tuple[str, str | None]]) -> Fill:
     return fill
 
 
+def plain_or_packed(path: Path) -> Path:
+    """A file as it is named, or the one packed with gzip beside it where that alone is there."""
+    packed = path.with_name(f"{path.name}.gz")
+    return packed if packed.is_file() and not path.is_file() else path
+
+
 def read_bytes(path: Path) -> bytes:
     """Content of a file, unpacked if it is gzip.
 

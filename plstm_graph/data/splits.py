@@ -1,7 +1,7 @@
 """Which graphs are for training, validation and test: every split is a function of the data and a seed."""
 
-from collections.abc import Hashable, Sequence
-from itertools import chain
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import accumulate, chain
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,12 @@ def make_split(
     if kind == "scaffold-folds":
         return folds_of_groups([scaffold(text) for text in texts], FOLDS, seed=seed, fold=fold)
     return scaffold_split(texts, seed=seed)
+
+
+def one_after_another(counts: Mapping[str, int]) -> Split:
+    """The split of graphs that stand part by part, so many in each."""
+    ends = accumulate(counts.values())
+    return {name: list(range(end - count, end)) for (name, count), end in zip(counts.items(), ends, strict=True)}
 
 
 def random_split(size: int, *, seed: int = 0) -> Split:

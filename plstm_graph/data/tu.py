@@ -192,17 +192,17 @@ def _row(name: str, graphs: int | None, size: float | None = None) -> DatasetInf
     folder = name.removesuffix(ATTRIBUTES)
     return DatasetInfo(
         name,
-        graphs,
-        "multiclass",
-        "accuracy",
-        "folds",
-        "none stated",
-        "TU Dortmund, Morris et al. 2020",
-        f"{TUDataset.url}/{folder}.zip",
-        (f"TUDataset/{folder}/raw", f"{folder}/raw"),
-        size,
-        load,
-        {"folder": folder, "attributes": folder != name},
+        graphs=graphs,
+        task="multiclass",
+        metric="accuracy",
+        split="folds",
+        licence="none stated",
+        source="TU Dortmund, Morris et al. 2020",
+        url=f"{TUDataset.url}/{folder}.zip",
+        places=(f"TUDataset/{folder}/raw", f"{folder}/raw"),
+        megabytes=size,
+        loader=load,
+        options={"folder": folder, "attributes": folder != name},
     )
 
 

@@ -4,13 +4,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch_geometric.datasets import ZINC
 
 from plstm_graph.data import source
 from plstm_graph.data.dataset import DatasetInfo, GraphDataset
 from plstm_graph.data.features import FeatureSpec
-from plstm_graph.data.splits import OFFICIAL
+from plstm_graph.data.splits import OFFICIAL, one_after_another
 from plstm_graph.data.stacked import Stacked
 from plstm_graph.errors import DataError
 
@@ -26,8 +25,7 @@ def load(info: DatasetInfo, root: str | Path | None = None) -> GraphDataset:
     sizes = content.pop("sizes")
     stacked = Stacked(**content)
     info.check_count(len(stacked.nodes))
-    numbers = torch.arange(len(stacked.nodes)).split(sizes)
-    parts = {name: part.tolist() for name, part in zip(PARTS, numbers, strict=True)}
+    parts = one_after_another(dict(zip(PARTS, sizes, strict=True)))
     features = FeatureSpec(node_sizes=(ATOMS,), edge_sizes=(BONDS,))
     return info.dataset(stacked.graphs(), ("penalised logP",), features, parts=parts)
 
@@ -58,15 +56,14 @@ def _fetch(folder: Path) -> Path:
 SETS = [
     DatasetInfo(
         "ZINC",
-        12000,
-        "regression",
-        "mae",
-        OFFICIAL,
-        "MIT (benchmarking-gnns)",
-        "Irwin et al. 2012, Dwivedi et al. 2020",
-        ZINC.url,
-        ("ZINC/raw",),
-        None,
-        load,
+        graphs=12000,
+        task="regression",
+        metric="mae",
+        split=OFFICIAL,
+        licence="MIT (benchmarking-gnns)",
+        source="Irwin et al. 2012, Dwivedi et al. 2020",
+        url=ZINC.url,
+        places=("ZINC/raw",),
+        loader=load,
     )
 ]
