@@ -127,6 +127,15 @@ def test_a_fit_is_a_training_of_the_command_line(tmp_path, regressor):
         MoleculeClassifier.load(path)
 
 
+@pytest.mark.parametrize("name", ["model.ckpt", "~/of/mine.ckpt"])
+def test_a_name_alone_and_the_home_folder_are_places_to_save(tmp_path, monkeypatch, regressor, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    regressor.save(name)
+    assert np.array_equal(MoleculeRegressor.load(name, "cpu").predict(SMILES), regressor.predict(SMILES))
+    assert not (tmp_path / "~").exists()
+
+
 @pytest.mark.parametrize(
     ("values", "virtual_node"),
     [({}, True), ({"model": "gine"}, False), ({"options": {"model.virtual_node": False}}, False)],
@@ -186,6 +195,10 @@ def test_an_ensemble_has_a_spread(regressor):
         ({"widht": 8}, "has no parameter 'widht'; did you mean width?"),
         ({"seed": 1}, "has no parameter 'seed'; did you mean random_state?"),
         ({"model": "fingerprint", "tree": 9}, "has no parameter 'tree'; did you mean options={'model.trees': 9}?"),
+        (
+            {"class_weight": "balanced"},
+            "has no parameter 'class_weight'; did you mean options={'class_weights': True}?",
+        ),
         ({"qqq": 1}, "has no parameter 'qqq'"),
     ],
     ids=str,

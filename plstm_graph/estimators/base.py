@@ -75,8 +75,11 @@ def _by_name(init: Callable[P, None]) -> Callable[P, None]:
 def _closest(name: str, value: object, own: Sequence[str], model: str) -> str:
     """A hint: the parameter that is meant by a name, or the option, as it is given."""
     meant = {each: each for each in own} | {field: each for each, field in FIELDS.items()}
-    for field in flat(usual(model)).keys() - set(OF_FILES):
-        meant.setdefault(field.removeprefix("model."), f"options={{{field!r}: {value!r}}}")
+    for field, default in flat(usual(model)).items():
+        if field not in OF_FILES:
+            # class_weight="balanced" means class_weights=True.
+            fits = value if isinstance(value, bool) or not isinstance(default, bool) else True
+            meant.setdefault(field.removeprefix("model."), f"options={{{field!r}: {fits!r}}}")
     close = get_close_matches(name.removeprefix("model."), meant, n=1)
     if close and f"model.{close[0]}" in meant[close[0]] and (message := unread(model, close[0])):
         return f"; {message}"

@@ -1,6 +1,5 @@
 """How Lightning writes checkpoints here: whole, or not at all."""
 
-import os
 from collections.abc import Iterator
 from copy import copy
 from typing import Any
@@ -10,7 +9,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from plstm_graph.errors import CheckpointError
-from plstm_graph.io.files import atomic_write
+from plstm_graph.io.files import atomic_write, expanded
 from plstm_graph.train.checkpoint import read
 from plstm_graph.train.optimizer_state import packed
 
@@ -23,7 +22,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         try:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            expanded(path).parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path, **(storage_options or {})) as temp, temp.open("wb") as stream:
                 torch.save(on_host(_packed(checkpoint)), stream)
         except OSError as error:
