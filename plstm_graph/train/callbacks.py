@@ -22,7 +22,7 @@ from plstm_graph.train.data import mixed_seed
 from plstm_graph.train.owner import Owner
 from plstm_graph.train.pool import Say, Status
 from plstm_graph.train.progress import EVERY_S, progress_console
-from plstm_graph.train.results import HISTORY, write_rows
+from plstm_graph.train.results import BEST, HISTORY, LAST, write_rows
 
 State = dict[str, Tensor]
 DURABLE_S = 1.0
@@ -110,13 +110,14 @@ class Keeper(Checkpoint):
         how = {"durable": self.finished or took >= DURABLE_S}
         if self._as_good(row[self.metric]):
             self.best_epoch, self.best_score = trainer.current_epoch, row[self.metric]
-            self._keep(trainer, pl_module, how)
+            with self.average.in_place(pl_module) if self.average else nullcontext():
+                self._keep(trainer, pl_module, how)
         elif self.finished and self.folder is not None and trainer.is_global_zero:
-            make_durable(self.folder / "checkpoints" / "best.ckpt")
+            make_durable(self.folder / BEST)
         if self.folder is not None:
             if trainer.is_global_zero:
                 write_rows(self.folder / HISTORY, list(row), (list(each.values()) for each in self.history), **how)
-            trainer.save_checkpoint(self.folder / "checkpoints" / "last.ckpt", storage_options=how)
+            trainer.save_checkpoint(self.folder / LAST, storage_options=how)
 
     def text(self, label: str) -> str:
         """The last epoch in a few words; ``label`` is the metric as a reader knows it."""
@@ -131,13 +132,8 @@ class Keeper(Checkpoint):
         return value >= self.best_score if self.higher else value <= self.best_score
 
     def _keep(self, trainer: pl.Trainer, learner: pl.LightningModule, how: dict[str, bool]) -> None:
-        with self.average.in_place(learner) if self.average else nullcontext():
-            self._store(trainer, learner, how)
-
-    def _store(self, trainer: pl.Trainer, learner: pl.LightningModule, how: dict[str, bool]) -> None:
         if self.folder is not None:
-            best = self.folder / "checkpoints" / "best.ckpt"
-            trainer.save_checkpoint(best, weights_only=True, storage_options=how)
+            trainer.save_checkpoint(self.folder / BEST, weights_only=True, storage_options=how)
         else:
             self.best_state = {key: value.detach().clone() for key, value in learner.state_dict().items()}
 
@@ -214,7 +210,7 @@ class Bar(ProgressBar):
         rest = TimeRemainingColumn(compact=True, table_column=whole)
         self._progress = Progress(words[0], BarColumn(20), rest, words[1], console=progress_console())
         total = int(trainer.num_training_batches) * int(trainer.max_epochs or 0)
-        self._task = self._progress.add_task(self._epoch(trainer), total=total, numbers="the first step takes longest")
+        self._task = self._progress.add_task(self._epoch(trainer), total=total, numbers=FIRST)
         self._progress.update(self._task, completed=trainer.global_step)
         self._progress.start()
 

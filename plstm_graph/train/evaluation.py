@@ -20,7 +20,7 @@ from plstm_graph.train.config import TrainConfig, override
 from plstm_graph.train.data import labels, load_data, split_of
 from plstm_graph.train.outputs import outputs
 from plstm_graph.train.restored import restore
-from plstm_graph.train.results import SCORES, read_json
+from plstm_graph.train.results import CHECKPOINTS, SCORES, read_json
 from plstm_graph.train.seen import part_to_score, same_source
 
 PARTS = ("train", "valid", "test", "all")
@@ -99,7 +99,7 @@ def evaluate(
 def _at_thresholds(checkpoint: str | PathLike[str], task: Task, chance: Tensor, label: Tensor) -> dict[str, Any]:
     """What the thresholds of the training do here, by target; nothing where its folder does not tell them."""
     folder, chosen = locate(checkpoint).absolute().parent, {}
-    if folder.name == "checkpoints" and (folder.parent / SCORES).is_file():
+    if folder.name == CHECKPOINTS and (folder.parent / SCORES).is_file():
         with suppress(ValueError, KeyError, AttributeError, TypeError):  # damaged, or not of a run
             stored = read_json(folder.parent / SCORES).get("thresholds", {})
             chosen = {name: float(each["threshold"]) for name, each in stored.items()}

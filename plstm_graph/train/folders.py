@@ -10,7 +10,7 @@ from typing import Any
 from plstm_graph.errors import CheckpointError, ConfigError
 from plstm_graph.io.files import expanded
 from plstm_graph.train.config import TrainConfig, from_dict, read_toml
-from plstm_graph.train.results import CONFIG, RUN_ROWS, SCORES, SERIES
+from plstm_graph.train.results import BEST, CONFIG, RUN_ROWS, SCORES, SERIES
 
 SEARCH, SEARCH_CONFIG, TRIALS = "search", "search.toml", "trials.jsonl"
 """Folder of a search beside the run of what it found, what is searched, and a row a trial."""
@@ -22,7 +22,7 @@ _WHOLE = re.compile("[0-9]+")
 def locate(path: str | os.PathLike[str]) -> Path:
     """The checkpoint file; for the folder of a run, its best one."""
     where = expanded(path)
-    return where / "checkpoints" / "best.ckpt" if where.is_dir() else where
+    return where / BEST if where.is_dir() else where
 
 
 def missing(path: str | os.PathLike[str]) -> str:

@@ -16,6 +16,7 @@ from plstm_graph.nn.captured import Captured
 from plstm_graph.nn.conv import PLSTMConv
 from plstm_graph.tasks import Task, score
 from plstm_graph.train.answering import Answering
+from plstm_graph.train.checkpoint import META
 from plstm_graph.train.whole import Whole
 
 log = logging.getLogger(__name__)
@@ -243,7 +244,7 @@ class Learner(Answering, pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         assert self.meta is not None, "a learner that is stored has to describe itself"
-        checkpoint["plstm_graph"] = self.meta
+        checkpoint[META] = self.meta
 
 
 HOOKS = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")

@@ -22,13 +22,15 @@ from plstm_graph.train import results
 from plstm_graph.train.analysis import interval_of
 from plstm_graph.train.callbacks import Keeper
 from plstm_graph.train.card import card
-from plstm_graph.train.checkpoint import load_weights, read
+from plstm_graph.train.checkpoint import META, load_weights, read
+from plstm_graph.train.checkpoint_io import AtomicCheckpointIO
 from plstm_graph.train.config import TrainConfig, config_hash
 from plstm_graph.train.data import labels
 from plstm_graph.train.machine import machine
 from plstm_graph.train.module import Learner
 from plstm_graph.train.outputs import outputs
 from plstm_graph.train.start import Start
+from plstm_graph.train.trainer import first_process
 
 
 @dataclass
@@ -71,7 +73,7 @@ def report(run: Run, *, write: bool = True) -> Trained:
     size = run.config.batch_size  # what training had memory for
     task = run.learner.task
     last_epoch = task.scores(outputs(run.learner, run.parts["test"], size).values, _exact(run, "test"))
-    load_weights(run.learner.model, _best_state(run), "best.ckpt")
+    load_weights(run.learner.model, _best_state(run), results.BEST)
     given = {name: outputs(run.learner, graphs, size) for name, graphs in run.parts.items()}
     found = {name: (values, _exact(run, name)) for name, (values, _) in given.items()}
     with named("scores, predictions and pictures"):
@@ -79,6 +81,19 @@ def report(run: Run, *, write: bool = True) -> Trained:
         if run.out is not None and write:
             _write(run, run.out, found, content)
     return Trained(run.learner, content)
+
+
+def report_made(
+    config: TrainConfig, dataset: AnyDataset, start: Start, parts: dict[str, Any], learner: Learner, seconds: float
+) -> Trained:
+    """As :func:`report`, of a learner that came about without epochs in the folder of this run: it is stored first."""
+    task, write = learner.task, first_process()
+    out = Path(config.out) if config.out else None
+    keeper = Keeper(f"valid_{task.metric}", task.rule.higher_is_better)
+    keeper.seconds, keeper.best_state = seconds, {k: v.detach().clone() for k, v in learner.state_dict().items()}
+    if out and write:
+        AtomicCheckpointIO().save_checkpoint({META: learner.meta, "state_dict": keeper.best_state}, out / results.BEST)
+    return report(Run(config, dataset, start.split, parts, learner, keeper, out, start), write=write)
 
 
 def _exact(run: Run, part: str) -> Tensor:

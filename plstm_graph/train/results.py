@@ -31,7 +31,8 @@ REJECTED, PAGE, PATCHES = "rejected.csv", "report.html", "patches.png"
 START, CARD, PROFILE = "start.json", "card.md", "profile.txt"
 PICTURES = ("curves.png", "parity.png", "roc.png", PATCHES)
 FILES = (CONFIG, SCORES, HISTORY, PREDICTIONS, *PICTURES, REJECTED, PAGE, START, CARD, PROFILE)
-CHECKPOINTS = ("best.ckpt", "last.ckpt")
+CHECKPOINTS = "checkpoints"
+BEST, LAST = f"{CHECKPOINTS}/best.ckpt", f"{CHECKPOINTS}/last.ckpt"
 RUN_ROWS, SUMMARY, SERIES = "runs.jsonl", "summary.json", "series.toml"  # of a series, beside the folders of its runs
 SERIES_FILES = (RUN_ROWS, SUMMARY, SERIES)
 PACKAGES = (
@@ -81,9 +82,9 @@ def open_folder(
     stores what else the run begins with.
     """
     out = Path(str(config.out))
-    (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+    (out / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     remove_stale(out)
-    remove_stale(out / "checkpoints")
+    remove_stale(out / CHECKPOINTS)
     if resume:
         return last_checkpoint(out)
     clear(out)
@@ -98,8 +99,7 @@ def open_folder(
 
 def clear(out: Path) -> None:
     """Remove what an earlier run or series left; nothing else in the folder is touched, nor the runs of the series."""
-    names = *FILES, *SERIES_FILES, *(f"checkpoints/{name}" for name in CHECKPOINTS)
-    for name in names:
+    for name in (*FILES, *SERIES_FILES, BEST, LAST):
         (out / name).unlink(missing_ok=True)
 
 
@@ -117,7 +117,7 @@ def stored_config(out: str | Path) -> TrainConfig:
 
 def last_checkpoint(out: str | Path) -> Path | None:
     """The last finished epoch of the run in ``out``, or None before its first one."""
-    last = Path(out) / "checkpoints" / "last.ckpt"
+    last = Path(out) / LAST
     return last if last.exists() else None
 
 

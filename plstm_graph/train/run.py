@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,10 @@ from plstm_graph.nn.ahead import compile_ahead
 from plstm_graph.tasks import Regression
 from plstm_graph.train import results
 from plstm_graph.train.assembly import asked, assemble, meta_of
-from plstm_graph.train.callbacks import Deadline, Guard, Keeper
+from plstm_graph.train.callbacks import Deadline, Guard
 from plstm_graph.train.checkpoint import begin_from, check_weights, load_weights, read_training
-from plstm_graph.train.checkpoint_io import AtomicCheckpointIO
 from plstm_graph.train.config import TrainConfig, anywhere
-from plstm_graph.train.data import Collated, at_once, labels, load_data, split_of
+from plstm_graph.train.data import Collated, at_once, load_data, split_of
 from plstm_graph.train.ensemble import check_members, fit_members
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.module import Learner
@@ -36,7 +36,7 @@ from plstm_graph.train.owner import Owner, owned
 from plstm_graph.train.parts import check_labelled, parts_of, tell_repeats
 from plstm_graph.train.profiling import FEATURISING, READING, SCORING, TRYING
 from plstm_graph.train.progress import shown
-from plstm_graph.train.report import Run, Trained, report
+from plstm_graph.train.report import Run, Trained, report, report_made
 from plstm_graph.train.start import Start
 from plstm_graph.train.together import told_to_stop
 from plstm_graph.train.trainer import first_process, quiet
@@ -152,13 +152,9 @@ def _train(
         if fitted:
             return _fit_once(config, dataset, start)
         if config.ensemble > 1:
-            task = asked(config, dataset)
             encoded: Any = dataset.encoded(config.model) if graphs is None else graphs  # once for all members
-            parts = parts_of(config, dataset, start.split, encoded)
-            meta = meta_of(config, dataset, task.fitted(labels(parts["train"])), parts["train"], start.content)
-            meta.build()  # before any training: its options may make no network
-            how: dict[str, Any] = {"owner": owner, "resume": resume, "progress": progress, "callbacks": callbacks}
-            return fit_members(config, dataset, encoded, parts, meta, start, train=train, **how)
+            fit_member = partial(fit, dataset=dataset, graphs=encoded, progress=progress, callbacks=callbacks)
+            return fit_members(config, dataset, encoded, start, fit_member, owner=owner, resume=resume)
         guards = [Guard(owner)] if owner else []
         run, trainer, loader = assemble(config, dataset, graphs, progress, start, [*callbacks, *guards], profiler)
         with profiler.profile(TRYING):
@@ -244,16 +240,11 @@ def _fit_once(config: TrainConfig, dataset: AnyDataset, start: Start) -> Trained
     meta = meta_of(config, dataset, task, parts["train"], start.content)
     model: Any = meta.build()
     model.check(parts["train"])
-    out = Path(config.out) if config.out else None
-    if out:
+    if config.out:
         results.open_folder(config, start.write, rejected=dataset.rejected)
-    keeper, begin = Keeper(f"valid_{task.metric}", task.rule.higher_is_better), time.perf_counter()
+    begin = time.perf_counter()
     learner = Learner(model.fit(parts["train"], config.seed), task, meta.plain())
-    keeper.seconds, keeper.best_state = time.perf_counter() - begin, learner.state_dict()
-    if out:
-        content = {"plstm_graph": meta.plain(), "state_dict": learner.state_dict()}
-        AtomicCheckpointIO().save_checkpoint(content, out / "checkpoints" / "best.ckpt")
-    return report(Run(config, dataset, start.split, parts, learner, keeper, out, start))
+    return report_made(config, dataset, start, parts, learner, time.perf_counter() - begin)
 
 
 def _fit(trainer: pl.Trainer, run: Run, loader: Any, last: Path | None) -> None:
