@@ -16,7 +16,7 @@ from plstm_graph.config.names import DESCRIPTORS
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.smiles import UnreadableSMILES, canonical
 from plstm_graph.data.stacked import with_attributes
-from plstm_graph.data.tables import Table, read_rows
+from plstm_graph.data.tables import MISSING, SMILES_COLUMNS, Table, number, read_rows
 from plstm_graph.data.vectors import descriptor_names, fingerprints, rdkit_descriptors
 from plstm_graph.errors import ConfigError, DataError, listed, unknown
 from plstm_graph.io.files import expanded
@@ -128,6 +128,11 @@ def _from_file(path: Path, smiles: Sequence[str], wanted: Sequence[str]) -> Desc
     found = [known.get(_key(text)) for text in smiles]
     if smiles and not any(row is not None for row in found):
         raise DataError(f"none of {len(found)} molecules is in {path}; does it have the same molecules?")
+    if absent := [text for text, row in zip(smiles, found, strict=True) if row is None]:
+        log.warning(
+            f"{path.name} lacks {len(absent)} of {len(found)} molecules, {listed(absent)}: to the model, their "
+            "descriptors are the medians of the training"
+        )
     rows = torch.from_numpy(np.array([none if row is None else row for row in found])).float().view(-1, len(none))
     return Descriptors(tuple(columns), rows)
 
@@ -136,10 +141,13 @@ def _columns(table: Table, wanted: Sequence[str]) -> dict[str, list[float]]:
     """Columns by name: those that are wanted, as their training wrote them, and all others that hold a number."""
     spelled = {name.casefold(): name for name in wanted}
     found: dict[str, list[float]] = {}
+    texts: list[str] = []
     for place, name in enumerate(table.columns):
-        numbers = [_number(row[place]) for row in table.rows]
+        cells = [row[place] for row in table.rows]
+        numbers = [_number(cell) for cell in table.with_points(cells)]
         known = name in wanted or name.casefold() in spelled
         if not known and not any(map(math.isfinite, numbers)):
+            texts += [name] if any(cells) and name.casefold() not in SMILES_COLUMNS else []
             continue
         if not name:
             log.warning(f"{table.path}: column {place + 1} has no name, and is not read")
@@ -148,15 +156,23 @@ def _columns(table: Table, wanted: Sequence[str]) -> dict[str, list[float]]:
         if name in found:
             raise DataError(f"{table.path} has two columns named {name!r}; rename one")
         found[name] = numbers
+        _tell_missing(table.path.name, name, cells, numbers)
+    if texts and not wanted:
+        log.warning(f"{table.path.name}: no descriptors, since they hold no numbers: {listed(texts)}")
     return found
 
 
 def _number(cell: str) -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        return math.nan
-    return value if math.isfinite(value) else math.nan
+    value = number(cell)
+    return math.nan if value is None or not math.isfinite(value) else value
+
+
+def _tell_missing(file: str, name: str, cells: Sequence[str], numbers: Sequence[float]) -> None:
+    """Cells that are neither numbers nor empty are said: to a model they are medians."""
+    odd = [cell for cell, value in zip(cells, numbers, strict=True) if math.isnan(value)]
+    if odd := [cell for cell in odd if cell.casefold() not in MISSING]:
+        some = listed(dict.fromkeys(map(repr, odd)))
+        log.warning(f"{file}, column {name!r}: {len(odd)} of {len(cells)} cells hold no number and are missing: {some}")
 
 
 def _key(text: str) -> str:

@@ -54,6 +54,12 @@ class Table:
             raise DataError(f"{self.path.name} has {len(found)} columns named {name!r}; rename all but one")
         return [row[found[0]] for row in self.rows]
 
+    def with_points(self, cells: Sequence[str]) -> list[str]:
+        """Cells of a column with decimal points: where semicolons part cells, a column may have commas in place of
+        points, but not both."""
+        comma = self.delimiter == ";" and not any("." in cell and number(cell) is not None for cell in cells)
+        return [cell.replace(",", ".", 1) for cell in cells] if comma else list(cells)
+
     def smiles(self, column: str | None = None) -> list[str]:
         """The column of SMILES: the given one, or else the first of ``SMILES_COLUMNS`` that is there."""
         if column is not None:
@@ -189,11 +195,9 @@ class Table:
         cells = [_unbounded(cell) for cell in given] if bounds else given
         if all(cell.casefold() in MISSING for cell in cells):
             raise DataError(f"{self.path.name}: no row has a label in column {name!r}")
-        # A column has decimal commas or points, not both.
-        comma = self.delimiter == ";" and not any("." in cell and number(cell) is not None for cell in cells)
         values = []
-        for row, cell in enumerate(cells, start=1):
-            value = number(cell.replace(",", ".", 1) if comma else cell)
+        for row, (cell, text) in enumerate(zip(cells, self.with_points(cells), strict=True), start=1):
+            value = number(text)
             if cell.casefold() in MISSING:
                 value = math.nan
             elif value is None:

@@ -65,6 +65,29 @@ def test_what_cannot_be_used_is_told(tmp_path):
         describe(str(tmp_path / "own.csv"), [ETHANOL])
 
 
+def test_a_file_with_semicolons_has_decimal_commas(tmp_path):
+    """As it has for labels."""
+    (tmp_path / "own.csv").write_text(f"smiles;a;b\n{ETHANOL};-4,75;1\n{BENZENE};3;1,5e2\n")
+    names, found = describe(str(tmp_path / "own.csv"), [ETHANOL, BENZENE])
+    assert names == ("a", "b")
+    assert found.tolist() == [[-4.75, 1], [3, 150]]
+
+
+def test_what_is_missing_is_said(tmp_path, caplog):
+    """To a model it is the median of the training, which nothing in a prediction shows."""
+    path = tmp_path / "own.csv"
+    path.write_text(f"smiles,name,a,b\n{ETHANOL},x,1,\n{BENZENE},y,n.d.,2\nC,z,1_000,NA\n")
+    assert describe(str(path), [ETHANOL, BENZENE, "C"]).rows[1:, 0].isnan().all()
+    assert "own.csv, column 'a': 2 of 3 cells hold no number and are missing: 'n.d.', '1_000'" in caplog.text
+    assert "column 'b'" not in caplog.text
+    assert "no descriptors, since they hold no numbers: name" in caplog.text
+    assert "lacks" not in caplog.text
+    caplog.clear()
+    describe(str(path), [ETHANOL, "CC", "CCC"], ("a", "b"))
+    assert "own.csv lacks 2 of 3 molecules, CC, CCC: to the model" in caplog.text
+    assert "name" not in caplog.text
+
+
 def test_a_column_without_a_name_is_no_descriptor(tmp_path, caplog):
     """As the row numbers that pandas writes."""
     (tmp_path / "own.csv").write_text(f",smiles,a\n0,{ETHANOL},1\n1,{BENZENE},2\n")
