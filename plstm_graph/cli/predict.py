@@ -66,12 +66,12 @@ def predict(
     with quick_start():
         import torch
 
-        from plstm_graph.data.tables import read_rows
         from plstm_graph.train import predict as run
         from plstm_graph.train.bulk import FEW, usual_jobs
+        from plstm_graph.train.infer import read_as_trained
         from plstm_graph.train.progress import shown
 
-    table, smiles = read_rows(input, smiles_column)
+    table, smiles = read_as_trained(checkpoint, input, smiles_column)
     if len(smiles) <= FEW:
         torch.set_num_threads(1)  # they are answered before further threads have met
     with shown():
@@ -144,11 +144,11 @@ def embed(
     """Write learned fingerprints of molecules: what the last layers of a network read, a column a channel."""
     _check_files(checkpoint, input, out)
 
-    from plstm_graph.data.tables import read_rows
     from plstm_graph.train import embed as run
+    from plstm_graph.train.infer import read_as_trained
     from plstm_graph.train.progress import shown
 
-    table, smiles = read_rows(input, smiles_column)
+    table, smiles = read_as_trained(checkpoint, input, smiles_column)
     with shown():
         found = run(checkpoint, smiles, batch_size=batch_size, device=device, descriptors=descriptors or ())
     found.write(out, table)

@@ -110,6 +110,8 @@ def describe(kind: str, smiles: Sequence[str], wanted: Sequence[str] = ()) -> De
     return _from_file(expanded(kind), smiles, wanted)
 
 
+TOLD = 3
+"""Molecules, and cells, that a note names."""
 LARGEST = 1e30
 """Of a descriptor, either way: Ipc of a large molecule is beyond any float."""
 
@@ -130,8 +132,8 @@ def _from_file(path: Path, smiles: Sequence[str], wanted: Sequence[str]) -> Desc
         raise DataError(f"none of {len(found)} molecules is in {path}; does it have the same molecules?")
     if absent := [text for text, row in zip(smiles, found, strict=True) if row is None]:
         log.warning(
-            f"{path.name} lacks {len(absent)} of {len(found)} molecules, {listed(absent)}: to the model, their "
-            "descriptors are the medians of the training"
+            f"{path.name} lacks {len(absent)} of {len(found)} molecules ({listed(absent[:TOLD])}, ...): to the model, "
+            "their descriptors are the medians of the training"
         )
     rows = torch.from_numpy(np.array([none if row is None else row for row in found])).float().view(-1, len(none))
     return Descriptors(tuple(columns), rows)
@@ -171,8 +173,10 @@ def _tell_missing(file: str, name: str, cells: Sequence[str], numbers: Sequence[
     """Cells that are neither numbers nor empty are said: to a model they are medians."""
     odd = [cell for cell, value in zip(cells, numbers, strict=True) if math.isnan(value)]
     if odd := [cell for cell in odd if cell.casefold() not in MISSING]:
-        some = listed(dict.fromkeys(map(repr, odd)))
-        log.warning(f"{file}, column {name!r}: {len(odd)} of {len(cells)} cells hold no number and are missing: {some}")
+        some = listed([*dict.fromkeys(map(repr, odd))][:TOLD])
+        log.warning(
+            f"{file}, column {name!r}: {len(odd)} of {len(cells)} cells hold no number and are missing: {some}, ..."
+        )
 
 
 def _key(text: str) -> str:

@@ -12,12 +12,14 @@ from plstm_graph.data.dataset import AnyDataset, Dataset, GraphDataset
 from plstm_graph.data.datasets import is_table, reads_smiles
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import ConfigError, DataError, count, listed, unknown
+from plstm_graph.io.files import expanded
 from plstm_graph.tasks import Task
 from plstm_graph.tasks.thresholds import at_thresholds
 from plstm_graph.train.analysis import interval_of
 from plstm_graph.train.checkpoint import Meta, locate
 from plstm_graph.train.config import TrainConfig, override
 from plstm_graph.train.data import labels, load_data, split_of
+from plstm_graph.train.infer import trained_column
 from plstm_graph.train.outputs import outputs
 from plstm_graph.train.restored import restore
 from plstm_graph.train.results import CHECKPOINTS, SCORES, read_json
@@ -120,7 +122,8 @@ def _pointed_at(data: str, meta: Meta) -> TrainConfig:
         return override(meta.train_config, {"data": data})
     own: dict[str, Any] = {"targets": meta.asked.targets if file else (), "task": meta.asked.name if file else None}
     own |= {"split_column": None, "test_data": None, "censored": file and meta.train_config.censored}
-    return override(meta.train_config, {"data": data, "smiles_column": None, **own})  # what has a name brings its own
+    column = trained_column(meta.train_config, expanded(data)) if file else None  # what has a name brings its own
+    return override(meta.train_config, {"data": data, "smiles_column": column, **own})
 
 
 def _in_order(dataset: AnyDataset, meta: Meta) -> AnyDataset:

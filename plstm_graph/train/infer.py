@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,12 +14,14 @@ from plstm_graph.data.descriptors import with_descriptors
 from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.examples import batches
 from plstm_graph.data.molecules import Rejected, read_molecules
-from plstm_graph.data.tables import Table
+from plstm_graph.data.tables import SMI, Table, read_rows, read_table
 from plstm_graph.errors import CheckpointError
+from plstm_graph.io.files import kind
 from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.train.answering import Answering
-from plstm_graph.train.checkpoint import Meta
+from plstm_graph.train.checkpoint import Meta, read, read_meta
+from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.outputs import outputs
 from plstm_graph.train.restored import restore_for_molecules
@@ -85,6 +88,26 @@ class Predictions:
             yield [*cells, *mark, reasons.get(index, "")]
 
 
+def trained_column(trained: TrainConfig, path: str | PathLike[str]) -> str | None:
+    """The column of molecules that a training named, where a table has it as well: beside the structures as registered,
+    say, stand those it read. None where it named none, or the table lacks it: then its usual name finds one."""
+    name = trained.smiles_column
+    there = name is not None and " ".join(name.split()).casefold() in map(str.casefold, read_table(Path(path)).columns)
+    return name if there else None
+
+
+def read_as_trained(
+    checkpoint: str | PathLike[str], path: str | PathLike[str], smiles_column: str | None = None
+) -> tuple[Table, list[str]]:
+    """The table and the molecules of a file, from the column that is named, or that the training named.
+
+    Arguments and errors are those of :func:`plstm_graph.data.tables.read_rows` and :func:`restore_for_molecules`.
+    """
+    if smiles_column is None and kind(Path(path)) not in SMI:
+        smiles_column = trained_column(read_meta(read(checkpoint), checkpoint).train_config, path)
+    return read_rows(Path(path), smiles_column)
+
+
 def as_trained(graphs: Sequence[Data], meta: Meta, kinds: Sequence[str] = ()) -> Sequence[Data]:
     """Molecules with the descriptors of the training; ``kinds`` of them from other files, say, if given."""
     return with_descriptors(graphs, kinds or meta.train_config.descriptors, meta.spec)
@@ -103,21 +126,21 @@ def answers(
     Arguments are those of :func:`plstm_graph.train.predict`.
     """
     assert meta.featuriser is not None
-    read_rows, rejected = read_molecules(smiles, meta.featuriser)
+    molecules, rejected = read_molecules(smiles, meta.featuriser)
     task = learner.task
     spreads = [f"{name}_std" for name in task.outputs] if isinstance(learner.model, Ensemble) else []
     columns = [*apart(task.columns, spreads), *spreads]
     values = torch.full((len(smiles), len(columns)), torch.nan)
     domain, unlike = meta.domain, [""] * len(smiles)
-    if read_rows:
-        graphs = add_encodings(as_trained([graph for _, graph in read_rows], meta, descriptors), meta.model_config)
+    if molecules:
+        graphs = add_encodings(as_trained([graph for _, graph in molecules], meta, descriptors), meta.model_config)
         found, spread = outputs(learner, graphs, batch_size)
         found = task.table(found)
         whole = found if spread is None else torch.cat([found, spread.to(found.dtype)], 1)
-        values[torch.tensor([row - 1 for row, _ in read_rows])] = whole.to(values.dtype)
+        values[torch.tensor([row - 1 for row, _ in molecules])] = whole.to(values.dtype)
         if domain:
             marks = domain.unlike_each(graphs, task.targets, whole[:, : len(task.targets)].to(values.dtype))
-            for (row, _), mark in zip(read_rows, marks, strict=True):
+            for (row, _), mark in zip(molecules, marks, strict=True):
                 unlike[row - 1] = mark
     return Predictions(list(smiles), columns, values, rejected, unlike if domain else None)
 
@@ -152,8 +175,8 @@ def embeddings(
     if not all(isinstance(member, GraphModel) for member in members):
         raise CheckpointError("a forest has no learned fingerprints: it reads those of Morgan; give a network")
     assert meta.featuriser is not None
-    read_rows, rejected = read_molecules(smiles, meta.featuriser)
-    graphs = add_encodings(as_trained([graph for _, graph in read_rows], meta, descriptors), meta.model_config)
+    molecules, rejected = read_molecules(smiles, meta.featuriser)
+    graphs = add_encodings(as_trained([graph for _, graph in molecules], meta, descriptors), meta.model_config)
     learner.eval()
     with memory_advice(batch_size):
         moved = (batch.to(learner.device) for batch in batches(graphs, batch_size))
@@ -161,5 +184,5 @@ def embeddings(
     names = [f"embedding_{k}" for k in range(sum(member.channels for member in members))]
     values = torch.full((len(smiles), len(names)), torch.nan)
     if parts:
-        values[torch.tensor([row - 1 for row, _ in read_rows])] = torch.cat(parts)
+        values[torch.tensor([row - 1 for row, _ in molecules])] = torch.cat(parts)
     return Predictions(list(smiles), names, values, rejected)

@@ -84,7 +84,7 @@ def test_what_is_missing_is_said(tmp_path, caplog):
     assert "lacks" not in caplog.text
     caplog.clear()
     describe(str(path), [ETHANOL, "CC", "CCC"], ("a", "b"))
-    assert "own.csv lacks 2 of 3 molecules, CC, CCC: to the model" in caplog.text
+    assert "own.csv lacks 2 of 3 molecules (CC, CCC, ...): to the model" in caplog.text
     assert "name" not in caplog.text
 
 

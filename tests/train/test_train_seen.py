@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from small_runs import molecules, small_config, small_dataset, write_csv
+from typer.testing import CliRunner
 
+from plstm_graph.cli import app
 from plstm_graph.config.names import placed
 from plstm_graph.data import load, write_prepared
 from plstm_graph.errors import ConfigError
@@ -57,6 +59,29 @@ def test_other_columns_and_splits_of_its_own_data_are_scored_whole(run: Path, tm
     train(small_config(out=tmp_path / "run", data=tmp_path / "two.csv", targets="y", epochs=1))
     assert scored(tmp_path / "run", smiles_column="SMILES")[0] == "test"
     assert scored(tmp_path / "run", smiles_column="product")[:2] == ("all", "not the data it was trained on")
+
+
+def test_molecules_are_read_from_the_column_of_the_training(tmp_path: Path) -> None:
+    """Beside them may stand others in a column of a usual name, such as those with their salts."""
+    rows = [f"{text}.[Na+],{text},{len(text)}" for text in molecules(20)]
+    for name, lines in (("a.csv", rows), ("b.csv", rows[1:])):
+        (tmp_path / name).write_text("\n".join(["smiles,Parent,y", *lines]))
+    run, out = tmp_path / "run", tmp_path / "out.csv"
+    train(small_config(out=run, data=tmp_path / "a.csv", smiles_column="parent", targets="y", epochs=1))
+    rmse = evaluate(run, tmp_path / "b.csv", smiles_column="Parent")["rmse"]
+    assert evaluate(run, tmp_path / "b.csv")["rmse"] == rmse
+    assert evaluate(run, tmp_path / "b.csv", smiles_column="smiles")["rmse"] != rmse
+    invoke = CliRunner().invoke
+    for command in ("predict", "embed"):
+        found = []
+        for column in ([], ["--smiles-column", "parent"], ["--smiles-column", "smiles"]):
+            words = ["--checkpoint", str(run), "--input", str(tmp_path / "b.csv"), "--out", str(out)]
+            assert invoke(app, [command, *words, *column]).exit_code == 0
+            found.append(out.read_text())
+        assert found[0] == found[1] != found[2]
+    (tmp_path / "c.csv").write_text("smiles\nCC\n")
+    words = ["--checkpoint", str(run), "--input", str(tmp_path / "c.csv"), "--out", str(out)]
+    assert invoke(app, ["predict", *words]).exit_code == 0
 
 
 def test_content_decides_not_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
