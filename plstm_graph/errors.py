@@ -113,6 +113,11 @@ def said(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what another library says; the kind of error where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def missing_extra(package: str, extra: str) -> str:
     """Message for an optional package that is not installed."""
     return f"{package} is not installed; pip install 'plstm-graph[{extra}]'"

@@ -54,7 +54,7 @@ def explain(
     check_places(atoms, pairs, table=True)
     check_checkpoint(checkpoint)
 
-    from plstm_graph.models.explain import told
+    from plstm_graph.models.explain import as_sum
     from plstm_graph.train import explain as run
 
     found = run(checkpoint, smiles, target=target, steps=steps)
@@ -64,10 +64,10 @@ def explain(
     what = found.explanation
     first = target is None and len(found.choices) > 1
     also = f" (the first; --target chooses among {', '.join(found.choices)})" if first else ""
-    whole = told(what.value, what.blank, what.gap, "blank", "atoms and bonds", least=4)
+    whole = as_sum(what.value, what.blank, what.gap, "blank", "atoms and bonds", least=4)
     say(f"{found.unit}: {whole.rpartition('= ')[2]}{also}", *places)
     say(whole, *places)
-    say(told(what.value, what.silent, what.flow_gap, "silent", "pLSTM layers", least=4), *places)
+    say(as_sum(what.value, what.silent, what.flow_gap, "silent", "pLSTM layers", least=4), *places)
     if found.unlike:
         say(f"unlike the training: {found.unlike}", *places)
     say("blank: the same skeleton without encodings; silent: no pLSTM layer delivers; gap: error of the sum", *places)

@@ -10,7 +10,7 @@ from plstm_graph.config.models import AnyConfig, ModelConfig
 from plstm_graph.data.features import laplacian_eigenvectors, rings
 from plstm_graph.data.stacked import StackedGraphs, first, sizes, values, with_attributes
 from plstm_graph.data.walks import random_walks
-from plstm_graph.io.waiting import told
+from plstm_graph.io.waiting import tracked
 from plstm_graph.orient import CANONICAL, RANDOM
 from plstm_graph.transforms import OrientDAG
 
@@ -30,10 +30,10 @@ def add_encodings(graphs: Sequence[Data], config: AnyConfig) -> Sequence[Data]:
     if config.lap_pe or config.rings:
         shapes = list(zip(values(graphs, "edge_index"), sizes(graphs), strict=True))
     if config.lap_pe:
-        work = told(shapes, f"encoding {len(graphs):,} graphs")
+        work = tracked(shapes, f"encoding {len(graphs):,} graphs")
         more["lap_pe"] = [laplacian_eigenvectors(*shape, config.lap_pe) for shape in work]
     if config.rings and len(graphs):
-        work = told(shapes, f"finding rings of {len(graphs):,} graphs")
+        work = tracked(shapes, f"finding rings of {len(graphs):,} graphs")
         more["ring_nodes"], more["ring_edges"] = zip(*(rings(*shape) for shape in work), strict=True)
     graphs = with_attributes(graphs, more) if more else graphs
     if architecture(config.model).oriented and config.order != RANDOM and len(graphs):
@@ -41,6 +41,6 @@ def add_encodings(graphs: Sequence[Data], config: AnyConfig) -> Sequence[Data]:
         if keep and isinstance(graphs, StackedGraphs) and "rank" in first(graphs):
             return graphs
         orient = OrientDAG(config.order)
-        work = told(graphs, f"orienting {len(graphs):,} graphs")
+        work = tracked(graphs, f"orienting {len(graphs):,} graphs")
         graphs = [graph if keep and "rank" in graph else orient(graph) for graph in work]
     return graphs

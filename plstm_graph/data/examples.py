@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from plstm_graph.io.waiting import told
+from plstm_graph.io.waiting import tracked
 
 Indices = Sequence[int] | np.ndarray | Tensor
 HASHED = ("x", "edge_index", "edge_attr", "y", "descriptors")
@@ -210,7 +210,7 @@ class Digests(NamedTuple):
 def digests_of(graphs: Sequence[Data]) -> Digests:
     """Both digests of graphs with their features, descriptors, labels and SMILES, by one pass."""
     whole, content = hashlib.sha256(), hashlib.sha256()
-    for graph in told(graphs, f"hashing {len(graphs):,} graphs"):
+    for graph in tracked(graphs, f"hashing {len(graphs):,} graphs"):
         stored = graph.to_dict()
         for name in HASHED:
             value = stored.get(name)

@@ -26,7 +26,7 @@ from plstm_graph.data.pictures import Look, highest, look, normalised, read_pict
 from plstm_graph.data.splits import OFFICIAL, Split
 from plstm_graph.errors import DataError, count, listed
 from plstm_graph.io.files import expanded
-from plstm_graph.io.waiting import named, told
+from plstm_graph.io.waiting import named, tracked
 from plstm_graph.tasks import Multiclass
 
 log = logging.getLogger(__name__)
@@ -196,7 +196,7 @@ def look_at(paths: Sequence[str], folder: str | Path = "") -> list[Look]:
     groups = [paths[start : start + AT_ONCE] for start in range(0, len(paths), AT_ONCE)]
     found: list[Look] = []
     others: Iterator[list[Look]] | None = None
-    for number, group in enumerate(told(groups, f"looking at {len(paths):,} pictures")):
+    for number, group in enumerate(tracked(groups, f"looking at {len(paths):,} pictures")):
         begin = time.perf_counter()
         found += looks(group) if others is None else next(others)
         if number == 1 and time.perf_counter() - begin > SLOW_S * len(group):  # with the first, Pillow was loaded

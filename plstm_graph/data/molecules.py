@@ -14,7 +14,7 @@ from plstm_graph.data.features import ATOM_SIZES, BOND_SIZES
 from plstm_graph.data.smiles import needed, parse, without_version_check
 from plstm_graph.data.stacked import Stacked
 from plstm_graph.errors import DataError
-from plstm_graph.io.waiting import told
+from plstm_graph.io.waiting import tracked
 
 CIP, OGB = "cip-molecule", "ogb-molecule"
 FEATURISERS = (CIP, OGB)
@@ -145,7 +145,7 @@ def read_molecules(texts: Iterable[str], featuriser: str = CIP) -> tuple[list[tu
     rejected: list[Rejected] = []
     read: dict[int, _Numbers] = {}
     texts = list(texts)
-    for row, text in enumerate(told(texts, f"reading {len(texts):,} molecules"), start=1):
+    for row, text in enumerate(tracked(texts, f"reading {len(texts):,} molecules"), start=1):
         try:
             read[row] = _numbers(text, featuriser)
         except DataError as error:

@@ -20,7 +20,7 @@ from plstm_graph.data.molecules import OGB, canonical_rank
 from plstm_graph.data.smiles import UnreadableSMILES
 from plstm_graph.data.splits import OFFICIAL, Split
 from plstm_graph.data.stacked import Stacked
-from plstm_graph.errors import DataError, missing_extra
+from plstm_graph.errors import DataError, first_line, missing_extra
 
 log = logging.getLogger(__name__)
 
@@ -221,7 +221,7 @@ def _frame(path: Path, **options: Any) -> Any:
     try:
         return pandas.read_csv(content, **{"header": None} | options)
     except ValueError as error:  # as pandas' own errors are
-        raise DataError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+        raise DataError(f"cannot read {path}: {first_line(error)}") from error
 
 
 def _row(

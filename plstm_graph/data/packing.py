@@ -9,7 +9,7 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from plstm_graph.data.stacked import StackedGraphs, first
-from plstm_graph.errors import DataError
+from plstm_graph.errors import DataError, first_line
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.line_dag.plan import Graph
 from plstm_graph.transforms import line_dag
@@ -87,7 +87,7 @@ def unite(graphs: Sequence[Data]) -> tuple[Batch, Data]:
     try:
         union = Batch.from_data_list(list(graphs)).cpu()
     except (RuntimeError, TypeError, ValueError) as error:
-        raise DataError(f"the graphs do not fit into one batch: {str(error).splitlines()[0]}") from error
+        raise DataError(f"the graphs do not fit into one batch: {first_line(error)}") from error
     if "ptr" not in union:
         raise DataError("graphs must tell how many nodes they have: by x, edge_index or num_nodes")
     return union, graphs[-1]

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from plstm_graph.errors import DataError, missing_extra
-from plstm_graph.io.waiting import told
+from plstm_graph.io.waiting import tracked
 
 _MAP = re.compile(r"(\[[^\[\]]*):\d+\]")
 
@@ -102,7 +102,8 @@ def same_molecules(smiles: Iterable[str]) -> list[int]:
             return text
 
     texts = list(smiles)
-    return [numbers.setdefault(key(text), len(numbers)) for text in told(texts, f"comparing {len(texts):,} molecules")]
+    work = tracked(texts, f"comparing {len(texts):,} molecules")
+    return [numbers.setdefault(key(text), len(numbers)) for text in work]
 
 
 def scaffold(smiles: str) -> str:

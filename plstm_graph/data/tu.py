@@ -18,7 +18,7 @@ from plstm_graph.data import source
 from plstm_graph.data.dataset import DatasetInfo, GraphDataset
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.stacked import Stacked, first
-from plstm_graph.errors import DataError
+from plstm_graph.errors import DataError, first_line
 from plstm_graph.io.files import expanded
 
 EDGES = "_A.txt"
@@ -176,7 +176,7 @@ def _table(folder: Any, name: str, kind: str, dtype: type = np.int64) -> np.ndar
         if isinstance(error, DataError):
             raise
         kind = "integers" if dtype is np.int64 else "numbers"
-        raise DataError(f"{path} must hold {kind} separated by commas: {str(error).splitlines()[0]}") from error
+        raise DataError(f"{path} must hold {kind} separated by commas: {first_line(error)}") from error
 
 
 def _check(name: str, ends: np.ndarray, graph: np.ndarray, num_graphs: int) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from plstm_graph.data.stacked import sizes, values
-from plstm_graph.io.waiting import told
+from plstm_graph.io.waiting import tracked
 
 DENSE = 2000
 """Nodes of the largest graph whose steps are one dense matrix."""
@@ -35,7 +35,7 @@ def random_walks(graphs: Sequence[Data], steps: int) -> list[Tensor]:
     Reference: Dwivedi et al. 2022, "Graph neural networks with learnable structural and positional representations".
     """
     found: list[Tensor] = [torch.empty(0)] * len(graphs)
-    work = iter(told(range(len(graphs)), f"random walks on {len(graphs):,} graphs"))
+    work = iter(tracked(range(len(graphs)), f"random walks on {len(graphs):,} graphs"))
     counts, columns, weights = sizes(graphs), values(graphs, "edge_index"), values(graphs, "edge_weight")
     for chosen in _groups(counts):
         group, nodes = [(columns[number], weights[number]) for number in chosen], [counts[number] for number in chosen]

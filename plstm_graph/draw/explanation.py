@@ -13,7 +13,7 @@ from plstm_graph.draw.marks import BOTH, INK, MUTED, NOTE
 from plstm_graph.draw.molecule import draw_bonds, turned
 from plstm_graph.draw.style import CYCLE, new_figure, true_minus
 from plstm_graph.errors import ShapeError
-from plstm_graph.models.explain import Explanation, told
+from plstm_graph.models.explain import Explanation, as_sum
 
 LOWER, HIGHER = CYCLE[0], CYCLE[3]  # blue and orange: readers who see fewer colours tell them apart, too
 ARROWS = 8
@@ -87,7 +87,7 @@ def _drawn(explanation: Explanation, smiles: str, unit: str) -> Page:
     unit = unit if len(unit) <= LONGEST_UNIT else unit[: LONGEST_UNIT - 1] + "…"
 
     scores = explanation.scores.numpy()
-    note = told(explanation.value, explanation.blank, explanation.gap, "blank", "atoms and bonds")
+    note = as_sum(explanation.value, explanation.blank, explanation.gap, "blank", "atoms and bonds")
     marks.title(page.large[0], page.zoom, "Whole model", note)
     limit = _limit(scores)
     _atoms(page, page.large[0], scores / limit, "atom")
@@ -99,7 +99,7 @@ def _drawn(explanation: Explanation, smiles: str, unit: str) -> Page:
     limit = _limit(*(flows.sum(0) for flows in (whole, *apart.values())))
     strongest = _limit(*(_between(flows) for flows in (whole, *apart.values())))
     name = "pLSTM layers" if page.small else "{} layers, {}".format(*readings[0])
-    note = told(explanation.value, explanation.silent, explanation.flow_gap, "silent", "flows")
+    note = as_sum(explanation.value, explanation.silent, explanation.flow_gap, "silent", "flows")
     marks.title(page.large[1], page.zoom, name, note)
     _flows(page, page.large[1], whole, limit, strongest, "")
     notes = _key(whole, strongest), "silent: no pLSTM layer delivers anything"

@@ -16,7 +16,7 @@ _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 @contextmanager
 def watched(watch: Watch) -> Iterator[None]:
-    """Whatever is :func:`told` meanwhile goes to ``watch``."""
+    """Whatever is :func:`tracked` meanwhile goes to ``watch``."""
     token = _watch.set(watch)
     try:
         yield
@@ -24,7 +24,7 @@ def watched(watch: Watch) -> Iterator[None]:
         _watch.reset(token)
 
 
-def told(items: Sequence[T], what: str) -> Iterator[T]:
+def tracked(items: Sequence[T], what: str) -> Iterator[T]:
     """The items, telling now and then how many are done; ``what`` as in ``reading 41,127 molecules``."""
     watch, total, said = _watch.get(), len(items), float("-inf")
     if watch is None or total < 2:

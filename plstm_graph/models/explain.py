@@ -91,7 +91,7 @@ def parts(conv: PLSTMConv, x: Tensor, edge_attr: Tensor | None = None, *, dag: L
     return Parts(weight, value, factor if conv.concat else factor / conv.heads, conv.concat)
 
 
-def told(value: float, base: float, gap: float, name: str, rest: str, *, least: int = 0) -> str:
+def as_sum(value: float, base: float, gap: float, name: str, rest: str, *, least: int = 0) -> str:
     """A sum as a reader checks it: every term with its sign, rounded so that those on paper add up.
 
     Args:

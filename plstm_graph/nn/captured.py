@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch
 
 from plstm_graph.data.examples import Arrays
-from plstm_graph.errors import PLSTMGraphError, ShapeError
+from plstm_graph.errors import PLSTMGraphError, ShapeError, first_line
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.counted import counted
 from plstm_graph.transforms import line_dag
@@ -193,7 +193,7 @@ def recorded(parts: Sequence[Callable[[], None]], device: torch.device) -> list[
         except RuntimeError as error:
             # PyTorch's random numbers would wait for ever for the end of this recording.
             torch.cuda.default_generators[stream.device.index].graphsafe_set_state(torch.Generator(device))
-            raise NotRecorded(f"it cannot be recorded: {str(error).splitlines()[0]}") from error
+            raise NotRecorded(f"it cannot be recorded: {first_line(error)}") from error
         found.append(graph.replay)
     return found
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from plstm_graph.errors import OutOfMemory, PLSTMGraphError
 from plstm_graph.io.lazy import LOOPS, is_put_off, quick_start
-from plstm_graph.io.waiting import told, watched
+from plstm_graph.io.waiting import tracked, watched
 
 if TYPE_CHECKING:
     from plstm_graph.train.infer import Predictions
@@ -68,12 +68,12 @@ def predict(
             without_loops(learner)
         if len(parts) == 1:
             return answers(learner, meta, smiles, **how)
-        return _joined((_quietly(answers, learner, meta, part, **how) for part in told(parts, what)), smiles)
+        return _joined((_quietly(answers, learner, meta, part, **how) for part in tracked(parts, what)), smiles)
     context = _Own()
     with ProcessPoolExecutor(min(jobs, len(parts)), context, _begin, (checkpoint, device, how)) as pool:
         try:
             found = pool.map(_work, parts)
-            return _joined((next(found) for _ in told(parts, what)), smiles)
+            return _joined((next(found) for _ in tracked(parts, what)), smiles)
         except BaseException as error:
             for child in context.children:
                 if child.is_alive():

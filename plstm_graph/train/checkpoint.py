@@ -16,7 +16,7 @@ from plstm_graph import __version__
 from plstm_graph.config.architectures import MODELS, architecture
 from plstm_graph.config.models import RENAMED, AnyConfig
 from plstm_graph.data.features import FeatureSpec
-from plstm_graph.errors import CheckpointError, ConfigError, PLSTMGraphError
+from plstm_graph.errors import CheckpointError, ConfigError, PLSTMGraphError, first_line
 from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.tasks import Task, restore
 from plstm_graph.train.config import TrainConfig, from_dict
@@ -148,9 +148,9 @@ def read_training(path: str | os.PathLike[str]) -> dict[str, Any]:
         CheckpointError: also where it holds weights only, as ``best.ckpt`` does.
     """
     content = read(path)
-    missing = [key for key in ("callbacks", "loops", "lr_schedulers", "optimizer_states") if not content.get(key)]
-    if missing:
-        raise CheckpointError(f"{path} has no {', '.join(missing)}: training can only go on from a run's last.ckpt")
+    lacking = [key for key in ("callbacks", "loops", "lr_schedulers", "optimizer_states") if not content.get(key)]
+    if lacking:
+        raise CheckpointError(f"{path} has no {', '.join(lacking)}: training can only go on from a run's last.ckpt")
     return content
 
 
@@ -246,9 +246,8 @@ def restore_model(content: Mapping[str, Any], meta: Meta, path: object) -> nn.Mo
         if "DefaultCPUAllocator" in str(error):
             problem = "it describes a model larger than this machine can hold"
             raise CheckpointError(f"weights in {path} do not fit its model config: {problem}") from error
-        raise CheckpointError(
-            f"the config in {path} makes no model ({_first(error)}); it was changed or damaged"
-        ) from error
+        problem = f"{type(error).__name__}: {first_line(error)[:120]}"
+        raise CheckpointError(f"the config in {path} makes no model ({problem}); it was changed or damaged") from error
     load_weights(model, content["state_dict"], path)
     broken = next((name for name, value in weights_of(model).items() if not value.isfinite().all()), None)
     if broken:
@@ -332,8 +331,3 @@ def begin_from(model: nn.Module, task: Task, path: str | os.PathLike[str], featu
         )
     model.load_state_dict(own | found)
     return count
-
-
-def _first(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__

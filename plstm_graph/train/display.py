@@ -7,9 +7,8 @@ from typing import Any, Protocol
 
 from plstm_graph.errors import rounded
 from plstm_graph.train import results
-from plstm_graph.train.callbacks import progress_console
 from plstm_graph.train.pool import Failure, Row, Status
-from plstm_graph.train.progress import lasted, left
+from plstm_graph.train.progress import lasted, left, progress_console
 
 EVERY_S = 30.0
 """Between two lines on a run where there is no terminal."""

@@ -16,9 +16,10 @@ from plstm_graph.io.files import expanded
 from plstm_graph.tasks import Task
 from plstm_graph.tasks.thresholds import at_thresholds
 from plstm_graph.train.analysis import interval_of
-from plstm_graph.train.checkpoint import Meta, locate
+from plstm_graph.train.checkpoint import Meta
 from plstm_graph.train.config import TrainConfig, override
 from plstm_graph.train.data import labels, load_data, split_of
+from plstm_graph.train.folders import locate
 from plstm_graph.train.infer import trained_column
 from plstm_graph.train.outputs import outputs
 from plstm_graph.train.restored import restore

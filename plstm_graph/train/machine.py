@@ -21,7 +21,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def told(metrics: Mapping[str, Any]) -> str:
+def in_a_line(metrics: Mapping[str, Any]) -> str:
     """The hardware of a run in a line, of what its ``metrics.json`` knows."""
     found = metrics.get("machine")
     if not found:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from plstm_graph.data.examples import batches
-from plstm_graph.io.waiting import told
+from plstm_graph.io.waiting import tracked
 from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.train.answering import Answering
 from plstm_graph.train.memory import memory_advice
@@ -36,7 +36,7 @@ def outputs(learner: Answering, graphs: Graphs, batch_size: int = 256) -> Output
     training = learner.training
     learner.eval()
     with memory_advice(batch_size):
-        work = told(range(0, len(graphs), batch_size), f"scoring {len(graphs):,} graphs")
+        work = tracked(range(0, len(graphs), batch_size), f"scoring {len(graphs):,} graphs")
         parts = zip(work, batches(moved(graphs, learner.device), batch_size), strict=True)
         found = [output_of(learner, batch.to(learner.device)) for _, batch in parts]
     learner.train(training)

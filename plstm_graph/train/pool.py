@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 
-from plstm_graph.errors import PLSTMGraphError
+from plstm_graph.errors import PLSTMGraphError, said
 from plstm_graph.train.forking import context, inherited, start_server
 
 GRACE_S = 30.0
@@ -171,8 +171,8 @@ def _attempt(run: Callable[[J, Say], Row], job: J, say: Say) -> Row | Failure:
     try:
         return run(job, say)
     except Exception as error:
-        text = " ".join(str(error).split())
-        return Failure(f"{type(error).__name__}: {text}", traceback.format_exc(), isinstance(error, PLSTMGraphError))
+        reason = f"{type(error).__name__}: {said(error)}"
+        return Failure(reason, traceback.format_exc(), isinstance(error, PLSTMGraphError))
 
 
 def gpu_turn(number: int) -> dict[str, str]:

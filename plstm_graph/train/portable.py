@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from plstm_graph import __version__
 from plstm_graph.data.features import FeatureSpec
-from plstm_graph.errors import BackendUnavailable, CheckpointError, TargetError
+from plstm_graph.errors import BackendUnavailable, CheckpointError, TargetError, first_line
 from plstm_graph.io.files import atomic_write
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.models.padded import Padded, PaddedModel
@@ -86,7 +86,7 @@ def export(checkpoint: str | PathLike[str], out: str | PathLike[str]) -> dict[st
         with torch.no_grad():
             program = torch.export.export(predictor, tuple(example), dynamic_shapes=tuple(dynamic), strict=False)
     except Exception as error:  # older releases know no loops, or other shapes than those they have seen
-        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise BackendUnavailable(
             f"torch {torch.__version__} cannot export the model of {checkpoint}; use torch 2.13 ({reason})"
         ) from error

@@ -37,7 +37,7 @@ class Phases(SimpleProfiler):
 
     def seconds(self) -> dict[str, float]:
         """By phase, in order; ``rest`` is what is in none of them: Lightning's loops, the folder."""
-        steps, forward, backward = (self._of(f"{name}") for name in (".optimizer_step", ".training_step", ".backward"))
+        steps, forward, backward = (self._of(name) for name in (".optimizer_step", ".training_step", ".backward"))
         saving = self._of("save_checkpoint")
         # The keeper saves within its own call; what callbacks do after a validation epoch counts as validation.
         callbacks = math.fsum(

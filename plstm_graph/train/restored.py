@@ -7,13 +7,14 @@ from typing import Any
 import torch
 
 from plstm_graph.data.molecules import FEATURISERS
-from plstm_graph.errors import CheckpointError, ConfigError
+from plstm_graph.errors import CheckpointError, ConfigError, first_line
 from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.models.vision import ImageModel
 from plstm_graph.nn import PLSTMConv
 from plstm_graph.train.answering import Answering
-from plstm_graph.train.checkpoint import Meta, locate, read, read_meta, restore_model
+from plstm_graph.train.checkpoint import Meta, read, read_meta, restore_model
+from plstm_graph.train.folders import locate
 
 
 def restore(checkpoint: str | PathLike[str], device: str = "auto") -> tuple[Answering, Meta]:
@@ -86,5 +87,5 @@ def pick_device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise ConfigError(f"device {name!r} cannot be used here: {reason}; auto takes what is there") from error

@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.profilers import Profiler
 from pytorch_lightning.utilities import rank_zero_only
 
-from plstm_graph.errors import ConfigError
+from plstm_graph.errors import ConfigError, first_line
 from plstm_graph.train.checkpoint_io import AtomicCheckpointIO
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.together import together
@@ -61,7 +61,7 @@ def trainer_of(
     except Exception as error:  # Lightning has several kinds for options it refuses
         given = f"accelerator={config.accelerator}, devices={config.devices}, precision={config.precision}"
         raise ConfigError(
-            f"the trainer refuses its options: {str(error).splitlines()[0]} (got {given}; auto takes what is there)"
+            f"the trainer refuses its options: {first_line(error)} (got {given}; auto takes what is there)"
         ) from error
 
 

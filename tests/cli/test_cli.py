@@ -27,7 +27,7 @@ from plstm_graph.cli.options import CHOICES
 from plstm_graph.config.architectures import MODELS
 from plstm_graph.config.models import ForestConfig, ModelConfig, VisionConfig
 from plstm_graph.data import DATASETS, arrow, echo, neighbors_match, paths
-from plstm_graph.errors import TargetError, said
+from plstm_graph.errors import TargetError, first_line, said
 from plstm_graph.train.config import TrainConfig, flat
 from plstm_graph.train.results import FILES
 
@@ -629,6 +629,11 @@ def test_errors_of_the_system_say_what_to_do(error: OSError, words: str) -> None
     assert "[Errno" not in said(error)
     assert said(OSError("odd\n words")) == "odd words"  # nothing is known of it
     assert said(TargetError("as it is")) == "as it is"
+
+
+def test_what_another_library_says_is_cut_to_a_line() -> None:
+    assert first_line(ValueError("\n one\ntwo")) == "one"
+    assert first_line(AssertionError()) == "AssertionError"
 
 
 @pytest.mark.parametrize("name", FILES)

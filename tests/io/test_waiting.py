@@ -7,12 +7,12 @@ import pytest
 
 from plstm_graph.data.molecules import read_molecules
 from plstm_graph.io import waiting
-from plstm_graph.io.waiting import named, told, watched
+from plstm_graph.io.waiting import named, tracked, watched
 from plstm_graph.train.progress import Waiting, lasted, left, shown
 
 
 def test_nobody_watches_unless_asked() -> None:
-    assert list(told([1, 2, 3], "counting")) == [1, 2, 3]
+    assert list(tracked([1, 2, 3], "counting")) == [1, 2, 3]
 
 
 def test_work_has_a_name_and_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,7 +20,7 @@ def test_work_has_a_name_and_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[str, int, int]] = []
     with watched(lambda *said: seen.append(said)):
         read_molecules(["CCO", "C1CC", "CC"])
-        work = told(range(5), "counting")
+        work = tracked(range(5), "counting")
         next(work)
         work.close()
     read_molecules(["CCO", "CC"])  # nobody watches any more

@@ -12,7 +12,7 @@ from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.features import ATOM_SIZES, BOND_SIZES, FeatureSpec
 from plstm_graph.data.molecules import smiles_to_data
 from plstm_graph.errors import BackendUnavailable, ConfigError
-from plstm_graph.models.explain import Explanation, explain, parts, told
+from plstm_graph.models.explain import Explanation, as_sum, explain, parts
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.testing import DAGS
 
@@ -187,4 +187,4 @@ def test_no_steps() -> None:
     ],
 )
 def test_a_sum_on_paper_is_right(numbers: tuple[float, float, float], text: str) -> None:
-    assert told(*numbers, "blank", "atoms") == text
+    assert as_sum(*numbers, "blank", "atoms") == text

@@ -16,8 +16,6 @@ from plstm_graph.train.folders import members_of
 from plstm_graph.train.page.parts import ranges
 from plstm_graph.train.record import UNLIKE, Predictions, Record, read_run
 
-LONGEST = 32  # letters of a name
-
 
 @dataclass(frozen=True)
 class Entry:

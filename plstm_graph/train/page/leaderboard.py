@@ -5,7 +5,7 @@ from typing import Any
 
 from plstm_graph.errors import count
 from plstm_graph.tasks import METRICS
-from plstm_graph.train.machine import told
+from plstm_graph.train.machine import in_a_line
 from plstm_graph.train.page.entries import Entry
 from plstm_graph.train.page.parts import Section, Table, number, plus_minus, ranges
 
@@ -46,7 +46,7 @@ def _facts(entry: Entry, metric: str) -> list[tuple[str, str]]:
         ("validation", plus_minus(entry.score("valid", metric))),
         ("runs", f"{count(len(entry.finished), 'run')}: {entry.repeats}, {named}"),
         ("parameters", number(first["parameters"] or None)),
-        ("hardware", "; ".join(dict.fromkeys(told(each) for each in entry.metrics()))),
+        ("hardware", "; ".join(dict.fromkeys(in_a_line(each) for each in entry.metrics()))),
         ("date", " to ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else "–"),
         ("external data", "none"),
         ("commit", str(first.get("commit") or "–")),

@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Checkpoint
 
-from plstm_graph.errors import ConfigError, PLSTMGraphError, TimeUp
+from plstm_graph.errors import ConfigError, PLSTMGraphError, TimeUp, said
 from plstm_graph.io.waiting import watched
 from plstm_graph.tasks import METRICS
 from plstm_graph.train import results, shared
@@ -70,9 +70,9 @@ def run_trial(job: Job, say: Say) -> Row:
     except TimeUp:  # as after an interruption: it is tried anew when the search goes on
         return {}
     except PLSTMGraphError as error:  # the search goes on with other options
-        return end("failed", " ".join(str(error).split()))
+        return end("failed", said(error))
     except Exception as error:
-        end("failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
+        end("failed", f"{type(error).__name__}: {said(error)}")
         raise
     return end("complete") if watch.best >= 0 else end("failed", "the validation score is not defined")
 
