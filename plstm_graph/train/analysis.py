@@ -9,7 +9,7 @@ import torch
 
 from plstm_graph.tasks import METRICS, Task, score
 from plstm_graph.tasks.resampled import RANKING, ranking
-from plstm_graph.train.record import Predictions
+from plstm_graph.train.record import PartPredictions
 
 LEVEL = 0.95
 RESAMPLES, FEWEST, WORK = 1000, 100, 200_000_000  # draws of the bootstrap, fewer where graphs and targets are many
@@ -79,7 +79,7 @@ def draws(graphs: int, targets: int, *, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, graphs, (samples, graphs))
 
 
-def bootstrap(found: Predictions, names: Sequence[str], samples: np.ndarray) -> dict[str, Interval]:
+def bootstrap(found: PartPredictions, names: Sequence[str], samples: np.ndarray) -> dict[str, Interval]:
     """Percentile intervals of metrics over resampled graphs.
 
     Args:
@@ -99,7 +99,7 @@ def interval_of(task: Task, prediction: torch.Tensor, target: torch.Tensor) -> d
     """
     if task.picture is None or not len(target):
         return {}
-    stored = Predictions(np.arange(len(target)), [], target.numpy(), prediction.numpy(), [])
+    stored = PartPredictions(np.arange(len(target)), [], target.numpy(), prediction.numpy(), [])
     samples = draws(len(target), len(task.targets))[:QUICK]
     ends = bootstrap(stored, [task.metric], samples)[task.metric]
     return {"metric": task.metric, "level": LEVEL, "low": ends.low, "high": ends.high}
@@ -124,7 +124,7 @@ def score_runs(values: Iterable[tuple[int, float]]) -> Score:
     )
 
 
-def paired(pairs: Sequence[tuple[Predictions, Predictions]], name: str, *, share: float = 0.0) -> Difference:
+def paired(pairs: Sequence[tuple[PartPredictions, PartPredictions]], name: str, *, share: float = 0.0) -> Difference:
     """How much better the second of each pair of runs is than the first, by a metric; positive is better.
 
     The interval over runs is Student's, widened where runs were trained on overlapping graphs and tested on others
@@ -154,7 +154,7 @@ def paired(pairs: Sequence[tuple[Predictions, Predictions]], name: str, *, share
     return Difference(len(gains), better, _students(gains, share), _interval(mean, with_all))
 
 
-def same_graphs(runs: Sequence[Predictions]) -> bool:
+def same_graphs(runs: Sequence[PartPredictions]) -> bool:
     """Whether runs were tested on the same graphs with the same labels, in the same order."""
     first = runs[0]
     return all(
@@ -163,12 +163,12 @@ def same_graphs(runs: Sequence[Predictions]) -> bool:
     )
 
 
-def scored(found: Predictions, name: str) -> float:
+def scored(found: PartPredictions, name: str) -> float:
     """A metric of all graphs of a part."""
     return score(name, *_tensors(found))
 
 
-def resampled(found: Predictions, name: str, samples: np.ndarray) -> np.ndarray:
+def resampled(found: PartPredictions, name: str, samples: np.ndarray) -> np.ndarray:
     """A metric of every bootstrap sample, [samples]; NaN in one that has labels of one class only."""
     prediction, target = _tensors(found)
     if name in RANKING and target.is_floating_point() and bool(prediction.isfinite().all()):
@@ -177,7 +177,7 @@ def resampled(found: Predictions, name: str, samples: np.ndarray) -> np.ndarray:
         return np.array([score(name, prediction[row], target[row]) for row in torch.from_numpy(samples)])
 
 
-def reliability(found: Predictions) -> Reliability:
+def reliability(found: PartPredictions) -> Reliability:
     """How often what was predicted with a certain probability was so, in ten bins of equal width.
 
     For classes of the class that was chosen, for yes or no of yes, all targets together. The expected calibration error
@@ -198,7 +198,7 @@ def reliability(found: Predictions) -> Reliability:
     return Reliability(confidence, frequency, counts[some], error)
 
 
-def errors(found: Predictions, task: type[Task]) -> np.ndarray:
+def errors(found: PartPredictions, task: type[Task]) -> np.ndarray:
     """How wrong each prediction is, [graphs, targets], -1 where there is no label.
 
     Of quantities in standard deviations of the target; for classes the probability that the true class did not get.
@@ -218,9 +218,9 @@ def worst(error: np.ndarray, count: int) -> list[int]:
     return [int(place) for place in np.argsort(-largest, kind="stable")[:count] if largest[place] >= 0]
 
 
-def _numbered(tests: Sequence[Predictions]) -> list[int]:
+def _numbered(tests: Sequence[PartPredictions]) -> list[int]:
     """A number for each set of test graphs, in order of appearance."""
-    known: list[Predictions] = []
+    known: list[PartPredictions] = []
     found = []
     for test in tests:
         place = next((place for place, other in enumerate(known) if same_graphs([other, test])), len(known))
@@ -245,7 +245,7 @@ def _students(values: Sequence[float], share: float) -> Interval:
     return Interval(mean, mean - reach, mean + reach)
 
 
-def _tensors(found: Predictions) -> tuple[torch.Tensor, torch.Tensor]:
+def _tensors(found: PartPredictions) -> tuple[torch.Tensor, torch.Tensor]:
     target = torch.from_numpy(found.target)
     return torch.from_numpy(found.prediction).float(), target if target.dim() == 1 else target.float()
 

@@ -22,7 +22,7 @@ from plstm_graph.tasks import METRICS, score, task_of
 from plstm_graph.train import results
 from plstm_graph.train.analysis import interval_of
 from plstm_graph.train.folders import runs_of
-from plstm_graph.train.record import Predictions, read_scored
+from plstm_graph.train.record import PartPredictions, read_scored
 
 PARTS = ("valid", "test")
 ROUNDS = 100
@@ -44,7 +44,7 @@ class Scored:
 
     folder: Path
     metrics: dict[str, Any]
-    parts: dict[str, Predictions]
+    parts: dict[str, PartPredictions]
     content: str
 
     def same_data(self, other: "Scored") -> bool:
@@ -192,11 +192,11 @@ def _scored(folder: Path) -> Scored:
     return Scored(folder, metrics, {part: _in_order(parts[part]) for part in PARTS}, content)
 
 
-def _in_order(part: Predictions) -> Predictions:
+def _in_order(part: PartPredictions) -> PartPredictions:
     """By the place of the graphs in the data set; nodes of one graph stay as they are."""
     order = np.argsort(part.index, kind="stable")
     smiles = [part.smiles[place] for place in order]
-    return Predictions(part.index[order], smiles, part.target[order], part.prediction[order])
+    return PartPredictions(part.index[order], smiles, part.target[order], part.prediction[order])
 
 
 def _checked_members(members: Sequence[Member], ranks: bool) -> Scored:

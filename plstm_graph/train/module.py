@@ -16,8 +16,8 @@ from plstm_graph.nn.captured import Captured
 from plstm_graph.nn.conv import PLSTMConv
 from plstm_graph.tasks import Task, score
 from plstm_graph.train.answering import Answering
+from plstm_graph.train.captured_step import CapturedStep
 from plstm_graph.train.checkpoint import META
-from plstm_graph.train.whole import Whole
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Learner(Answering, pl.LightningModule):
             # Code is kept for the next network of this process, and there may be many, of more kinds than the usual 8.
             torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
             model.stack.compile(fullgraph=True, dynamic=True)  # type: ignore[union-attr]
-        self.whole: Whole | None = None
+        self.whole: CapturedStep | None = None
         self.at_once = False
         """Whether the step at hand is one call, so that of Lightning's hooks only its first does anything."""
         self.loss_sum = torch.zeros(())
@@ -105,7 +105,7 @@ class Learner(Answering, pl.LightningModule):
             number.to(self.device) for number in (self.loss_sum, self.labels, self.labels_here)
         )
         if self.captured is not None and self.task.recorded and not _watched(self.trainer):
-            self.whole = Whole(
+            self.whole = CapturedStep(
                 self, self.trainer.optimizers[0], self.trainer.gradient_clip_val, self.trainer.world_size
             )
 

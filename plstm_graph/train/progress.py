@@ -29,7 +29,7 @@ def progress_console() -> Any:
     return Narrower(stderr=True)
 
 
-class Waiting:
+class WaitingBar:
     """A watch for :func:`plstm_graph.io.waiting.watched`: a bar on stderr with what is done, gone once it is.
 
     A timer of its own shows the bar in time, as work of one piece says nothing between its ends.
@@ -96,7 +96,7 @@ class Waiting:
 @contextmanager
 def shown(wanted: bool = True) -> Iterator[None]:
     """Waits of what runs meanwhile are shown on stderr, if ``wanted``."""
-    bar = Waiting()
+    bar = WaitingBar()
     try:
         with watched(bar) if wanted else nullcontext():
             yield

@@ -21,7 +21,7 @@ UNLIKE = ("out", "seed", "split_seed", "fold")  # what may differ between repeat
 
 
 @dataclass(frozen=True)
-class Predictions:
+class PartPredictions:
     """A part of ``predictions.csv``.
 
     ``index`` [n] counts graphs in the data set; ``target`` is [n, targets] with NaN where there is no label, or [n]
@@ -53,7 +53,7 @@ class Record:
     options: dict[str, Any]
     metrics: dict[str, Any] | None
     history: list[dict[str, float]]
-    predictions: dict[str, Predictions]
+    predictions: dict[str, PartPredictions]
     rejected: list[dict[str, str]]
 
     @property
@@ -104,7 +104,7 @@ def read_run(folder: str | PathLike[str]) -> Record:
     )
 
 
-def read_scored(folder: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, Predictions]]:
+def read_scored(folder: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, PartPredictions]]:
     """``metrics.json`` of a folder and its predictions by part: of a run, or of a blend.
 
     Raises:
@@ -154,7 +154,7 @@ def _history(path: Path) -> list[dict[str, float]]:
         raise DataError(f"{path} is damaged ({error}); train again") from error
 
 
-def _predictions(path: Path, metrics: Mapping[str, Any]) -> dict[str, Predictions]:
+def _predictions(path: Path, metrics: Mapping[str, Any]) -> dict[str, PartPredictions]:
     task, targets = TASKS.get(metrics["task"]), len(metrics["targets"])
     if task is None or task.picture is None or not path.is_file():
         return {}
@@ -172,7 +172,7 @@ def _predictions(path: Path, metrics: Mapping[str, Any]) -> dict[str, Prediction
             target = numbers[:, 0].astype(int) if task.exclusive else numbers[:, :targets]
             index, smiles = np.array([int(row[1]) for row in chosen]), [row[first - 1] * told for row in chosen]
             names = [_place(row, before) for row in chosen]
-            found[part] = Predictions(index, smiles, target, numbers[:, targets:], names)
+            found[part] = PartPredictions(index, smiles, target, numbers[:, targets:], names)
     except (ValueError, IndexError) as error:
         raise DataError(f"{path} is damaged ({error}); train again, or delete it to report without it") from error
     return found

@@ -28,6 +28,7 @@ from plstm_graph.train.callbacks import Deadline, Guard
 from plstm_graph.train.checkpoint import begin_from, check_weights, load_weights, read_training
 from plstm_graph.train.config import TrainConfig, anywhere
 from plstm_graph.train.data import Collated, at_once, load_data, split_of
+from plstm_graph.train.ddp import told_to_stop
 from plstm_graph.train.ensemble import check_members, fit_members
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.module import Learner
@@ -38,7 +39,6 @@ from plstm_graph.train.profiling import FEATURISING, READING, SCORING, TRYING
 from plstm_graph.train.progress import shown
 from plstm_graph.train.report import Run, Trained, report, report_made
 from plstm_graph.train.start import Start
-from plstm_graph.train.together import told_to_stop
 from plstm_graph.train.trainer import first_process, quiet
 
 log = logging.getLogger(__name__)

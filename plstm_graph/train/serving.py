@@ -52,14 +52,14 @@ class Molecules(BaseModel):
         return smiles
 
 
-class Waiting(NamedTuple):
+class Pending(NamedTuple):
     """A request that is not answered yet."""
 
     smiles: list[str]
     answer: "asyncio.Future[list[dict[str, Any]]]"
 
 
-class Together:
+class Batcher:
     """Requests that come while the model works are answered by one call of it.
 
     Args:
@@ -68,13 +68,13 @@ class Together:
 
     def __init__(self, answer: Callable[[Sequence[str]], Predictions]) -> None:
         self._answer = answer
-        self._queue: asyncio.Queue[Waiting] = asyncio.Queue()
+        self._queue: asyncio.Queue[Pending] = asyncio.Queue()
 
     async def ask(self, smiles: list[str]) -> list[dict[str, Any]]:
         """A row for each molecule, in order; see :func:`as_rows`."""
-        waiting = Waiting(smiles, asyncio.get_running_loop().create_future())
-        await self._queue.put(waiting)
-        return await waiting.answer
+        pending = Pending(smiles, asyncio.get_running_loop().create_future())
+        await self._queue.put(pending)
+        return await pending.answer
 
     async def work(self) -> None:
         """Answer until cancelled."""
@@ -84,7 +84,7 @@ class Together:
                 group.append(self._queue.get_nowait())
             await self._tell(group)
 
-    async def _tell(self, group: Sequence[Waiting]) -> None:
+    async def _tell(self, group: Sequence[Pending]) -> None:
         try:
             found = await asyncio.to_thread(self._answer, [text for each in group for text in each.smiles])
         except Exception as error:
@@ -183,12 +183,12 @@ def application(
         PLSTMGraphError: the extra ``serve`` is not installed.
     """
     learner, meta = restore_for_molecules(checkpoint, device)
-    together = Together(partial(answers, learner, meta, batch_size=batch_size))
+    batcher = Batcher(partial(answers, learner, meta, batch_size=batch_size))
     about = facts(checkpoint, meta, ["smiles", *answers(learner, meta, []).added])
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        worker = asyncio.create_task(together.work())
+        worker = asyncio.create_task(batcher.work())
         yield
         worker.cancel()
         with suppress(asyncio.CancelledError):
@@ -212,7 +212,7 @@ def application(
         if len(asked.smiles) > most_molecules:
             detail = f"a request may have at most {most_molecules:,} molecules, got {len(asked.smiles):,}; ask in parts"
             raise HTTPException(413, detail)
-        return {"predictions": await together.ask(asked.smiles)}
+        return {"predictions": await batcher.ask(asked.smiles)}
 
     @app.get("/health")
     async def health() -> dict[str, Any]:

@@ -18,7 +18,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from plstm_graph.errors import ConfigError, first_line
 from plstm_graph.train.checkpoint_io import AtomicCheckpointIO
 from plstm_graph.train.config import TrainConfig
-from plstm_graph.train.together import together
+from plstm_graph.train.ddp import over_devices
 
 
 def first_process() -> bool:
@@ -57,7 +57,7 @@ def trainer_of(
             log_every_n_steps=10**9,
             use_distributed_sampler=False,  # ours knows about devices: see EpochSampler
         )
-        return together(make)
+        return over_devices(make)
     except Exception as error:  # Lightning has several kinds for options it refuses
         given = f"accelerator={config.accelerator}, devices={config.devices}, precision={config.precision}"
         raise ConfigError(

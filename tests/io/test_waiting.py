@@ -8,7 +8,7 @@ import pytest
 from plstm_graph.data.molecules import read_molecules
 from plstm_graph.io import waiting
 from plstm_graph.io.waiting import named, tracked, watched
-from plstm_graph.train.progress import Waiting, lasted, left, shown
+from plstm_graph.train.progress import WaitingBar, lasted, left, shown
 
 
 def test_nobody_watches_unless_asked() -> None:
@@ -31,7 +31,7 @@ def test_work_has_a_name_and_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_a_terminal_there_are_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr("plstm_graph.train.progress.EVERY_S", 0.0)
-    bar = Waiting()
+    bar = WaitingBar()
     bar("scoring 9 graphs", 1, 9)
     time.sleep(0.01)
     bar("scoring 9 graphs", 4, 9)
@@ -43,7 +43,7 @@ def test_without_a_terminal_there_are_lines(monkeypatch: pytest.MonkeyPatch, cap
 def test_on_a_terminal_there_is_a_bar_that_goes(done: int, total: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("plstm_graph.train.progress.PATIENCE_S", 0.01)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    bar = Waiting()
+    bar = WaitingBar()
     bar("reading", done, total)
     until = time.monotonic() + 10
     while not bar._progress and time.monotonic() < until:  # though nothing more is said

@@ -6,28 +6,28 @@ from sklearn.metrics import roc_auc_score
 
 from plstm_graph.tasks import Multiclass, Regression, score
 from plstm_graph.train import analysis
-from plstm_graph.train.record import Predictions
+from plstm_graph.train.record import PartPredictions
 
 
-def made(prediction: np.ndarray, target: np.ndarray) -> Predictions:
-    return Predictions(np.arange(len(target)), [""] * len(target), target, prediction)
+def made(prediction: np.ndarray, target: np.ndarray) -> PartPredictions:
+    return PartPredictions(np.arange(len(target)), [""] * len(target), target, prediction)
 
 
 @pytest.fixture
-def regression() -> Predictions:
+def regression() -> PartPredictions:
     random = np.random.default_rng(0)
     target = random.normal(size=(80, 1))
     return made(target + 0.5 * random.normal(size=(80, 1)), target)
 
 
 @pytest.fixture
-def binary() -> Predictions:
+def binary() -> PartPredictions:
     random = np.random.default_rng(1)
     probability = random.random((400, 1))
     return made(probability, (random.random((400, 1)) < probability**2).astype(float))
 
 
-def test_intervals_are_those_of_scipy(regression: Predictions) -> None:
+def test_intervals_are_those_of_scipy(regression: PartPredictions) -> None:
     """Percentiles of another random stream: equal up to the error of 1,000 samples."""
     ours = analysis.bootstrap(regression, ["mae"], analysis.draws(80, 1))["mae"]
     error = np.abs(regression.prediction - regression.target)[:, 0]
@@ -70,7 +70,7 @@ def test_all_samples_at_once_are_what_each_is_by_itself(name: str, monkeypatch: 
     assert np.isnan(analysis.resampled(nothing, name, samples)).all()
 
 
-def test_paired_differences_are_narrower_and_signed(regression: Predictions) -> None:
+def test_paired_differences_are_narrower_and_signed(regression: PartPredictions) -> None:
     """A model that errs by a tenth less on every graph is better for sure, though the intervals of both overlap."""
     better = made(regression.target + 0.9 * (regression.prediction - regression.target), regression.target)
     samples = analysis.draws(80, 1)
@@ -110,12 +110,12 @@ def test_an_interval_that_holds_nothing_tells_nothing_apart() -> None:
     assert analysis.paired([(constant, constant)], "r2")[:2] == (0, 0)
 
 
-def test_the_same_graphs_have_the_same_labels(regression: Predictions) -> None:
+def test_the_same_graphs_have_the_same_labels(regression: PartPredictions) -> None:
     assert analysis.same_graphs([regression, made(regression.prediction + 1, regression.target)])
     assert not analysis.same_graphs([regression, made(regression.prediction, regression.target + 1)])
 
 
-def test_reliability_is_that_of_scikit_learn(binary: Predictions) -> None:
+def test_reliability_is_that_of_scikit_learn(binary: PartPredictions) -> None:
     found = analysis.reliability(binary)
     frequency, confidence = calibration_curve(binary.target[:, 0], binary.prediction[:, 0], n_bins=10)
     np.testing.assert_allclose(found.frequency, frequency)

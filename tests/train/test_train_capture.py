@@ -16,8 +16,8 @@ from plstm_graph.nn import Captured
 from plstm_graph.tasks import Regression
 from plstm_graph.train import evaluate, train
 from plstm_graph.train.capture import capturable, chosen
+from plstm_graph.train.captured_step import CapturedStep
 from plstm_graph.train.checkpoint import read
-from plstm_graph.train.whole import Whole
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -44,7 +44,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("task", OPTIONS)
 def test_a_captured_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str) -> None:
     """32 graphs in four batches, of which one is not full and seldom one too large to be filled up."""
-    whole, passes = watch(monkeypatch, Whole), watch(monkeypatch, Captured)
+    whole, passes = watch(monkeypatch, CapturedStep), watch(monkeypatch, Captured)
     dataset = small_dataset(tmp_path, {"multiclass": "regression", "weighted": "binary"}.get(task, task))
     dataset = three_classes(dataset) if task == "multiclass" else dataset
     found, states = {}, {}

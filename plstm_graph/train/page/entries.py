@@ -14,7 +14,7 @@ from plstm_graph.train import results
 from plstm_graph.train.analysis import Score, same_graphs, score_runs
 from plstm_graph.train.folders import members_of
 from plstm_graph.train.page.parts import ranges
-from plstm_graph.train.record import UNLIKE, Predictions, Record, read_run
+from plstm_graph.train.record import UNLIKE, PartPredictions, Record, read_run
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Entry:
                 found[key] = ranges(sorted(values)) if whole else ", ".join(sorted(map(str, values)))
         return found
 
-    def tests(self) -> list[tuple[Record, Predictions]]:
+    def tests(self) -> list[tuple[Record, PartPredictions]]:
         """Finished runs that left predictions for the test part."""
         return [(run, run.predictions["test"]) for run in self.finished if "test" in run.predictions]
 

@@ -27,7 +27,7 @@ from plstm_graph.train.page.parts import (
 from plstm_graph.train.page.searched import searched
 from plstm_graph.train.page.tested import calibration, predictions, worst_graphs
 from plstm_graph.train.progress import lasted
-from plstm_graph.train.record import Predictions, Record
+from plstm_graph.train.record import PartPredictions, Record
 from plstm_graph.train.results import PATCHES
 
 PARTS = ("train", "valid", "test")
@@ -108,7 +108,7 @@ def _training(record: Record) -> Section:
 
 
 def _metrics(
-    metrics: dict[str, Any], found: dict[str, analysis.Interval], test: Predictions | None, samples: np.ndarray
+    metrics: dict[str, Any], found: dict[str, analysis.Interval], test: PartPredictions | None, samples: np.ndarray
 ) -> Section:
     head = ["metric", *PARTS, *(["test, 95 % interval"] if found else []), "test, last epoch"]
     rows = []
@@ -170,7 +170,7 @@ def _patches(record: Record) -> Section | None:
     return Section("What the network reads", [words], [Figure(png(path.read_bytes()), alt)])
 
 
-def intervals_note(test: Predictions, samples: np.ndarray) -> str:
+def intervals_note(test: PartPredictions, samples: np.ndarray) -> str:
     """How the intervals were made."""
     return (
         f"Intervals are 95 % percentiles of a bootstrap over {count(len(test.index), 'test graph')} "
@@ -178,7 +178,7 @@ def intervals_note(test: Predictions, samples: np.ndarray) -> str:
     )
 
 
-def _by_target(metrics: dict[str, Any], test: Predictions, samples: np.ndarray) -> Table:
+def _by_target(metrics: dict[str, Any], test: PartPredictions, samples: np.ndarray) -> Table:
     name, targets, rows = metrics["metric"], metrics["targets"], []
     metric_names = TASKS[metrics["task"]].metrics
     for column, target in enumerate(targets[:MOST_TARGETS]):

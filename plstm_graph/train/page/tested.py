@@ -12,7 +12,7 @@ from plstm_graph.errors import DataError, count
 from plstm_graph.tasks import METRICS, TASKS, Task
 from plstm_graph.train import analysis
 from plstm_graph.train.page.parts import Card, Figure, Section, figure, fixed, signed, svg
-from plstm_graph.train.record import Predictions
+from plstm_graph.train.record import PartPredictions
 
 MOST_CARDS, MOST_LINES = 12, 4
 PALETTE: dict[str, Any] = {
@@ -21,7 +21,7 @@ PALETTE: dict[str, Any] = {
 """Colours of letters that can be read on white; rdkit's yellow and cyan cannot."""
 
 
-def predictions(metrics: dict[str, Any], found: Mapping[str, Predictions]) -> Section:
+def predictions(metrics: dict[str, Any], found: Mapping[str, PartPredictions]) -> Section:
     """Parity, or confusion, ROC and precision-recall curves."""
     names, test = metrics.get("classes", []), found["test"]
     targets = names or metrics["targets"]
@@ -48,11 +48,11 @@ def predictions(metrics: dict[str, Any], found: Mapping[str, Predictions]) -> Se
     return section
 
 
-def _thing(test: Predictions) -> str:
+def _thing(test: PartPredictions) -> str:
     return "molecule" if all(test.smiles) else "graph"
 
 
-def calibration(metrics: dict[str, Any], test: Predictions) -> Section:
+def calibration(metrics: dict[str, Any], test: PartPredictions) -> Section:
     """Reliability diagram, or quantiles and errors."""
     section = Section("Calibration")
     task = TASKS[metrics["task"]]
@@ -90,7 +90,7 @@ def calibration(metrics: dict[str, Any], test: Predictions) -> Section:
     return section
 
 
-def worst_graphs(metrics: dict[str, Any], test: Predictions) -> Section:
+def worst_graphs(metrics: dict[str, Any], test: PartPredictions) -> Section:
     """The graphs that were predicted worst, drawn where they are molecules."""
     errors = analysis.errors(test, TASKS[metrics["task"]])
     places = analysis.worst(errors, MOST_CARDS)
@@ -109,7 +109,7 @@ def _worst(task: type[Task], what: str) -> str:
     )
 
 
-def _card(metrics: dict[str, Any], test: Predictions, errors: np.ndarray, place: int) -> Card:
+def _card(metrics: dict[str, Any], test: PartPredictions, errors: np.ndarray, place: int) -> Card:
     prediction, smiles = test.prediction[place], test.smiles[place]
     if TASKS[metrics["task"]].exclusive:
         true, chosen = int(test.target[place]), int(prediction.argmax())

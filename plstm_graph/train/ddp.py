@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 
-class Together(DDPStrategy):
+class FlatDDPStrategy(DDPStrategy):
     """Lightning's DDP, whose gradients are averaged in one piece once they are all there.
 
     The networks of this package are a few megabytes in some hundred weights. PyTorch's wrapper copies each gradient on
@@ -65,7 +65,7 @@ def _gradient(weight: Tensor) -> Tensor:
     return torch.zeros_like(weight) if weight.grad is None else weight.grad
 
 
-def together(make: Callable[..., pl.Trainer]) -> pl.Trainer:
+def over_devices(make: Callable[..., pl.Trainer]) -> pl.Trainer:
     """A trainer; where Lightning takes several devices for it, they wait for each other only to add up gradients.
 
     Args:
@@ -74,7 +74,7 @@ def together(make: Callable[..., pl.Trainer]) -> pl.Trainer:
     trainer = make()
     if not isinstance(trainer.strategy, DDPStrategy):
         return trainer
-    trainer = make(strategy=Together(start_method=trainer.strategy._start_method))
+    trainer = make(strategy=FlatDDPStrategy(start_method=trainer.strategy._start_method))
     request = StopRequest(trainer)
     trainer._signal_connector._sigterm_notifier_fn = request.note  # type: ignore[method-assign,assignment]
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = request  # type: ignore[method-assign]

@@ -23,10 +23,10 @@ from plstm_graph.nn.captured import NotRecorded
 from plstm_graph.tasks import Ranking
 from plstm_graph.train import train
 from plstm_graph.train.callbacks import Deadline
+from plstm_graph.train.captured_step import CapturedStep
 from plstm_graph.train.checkpoint import read
 from plstm_graph.train.data import EpochSampler
 from plstm_graph.train.module import Learner
-from plstm_graph.train.whole import Whole
 
 GPU = torch.cuda.is_available()
 COUNT, LR, CLOSING, CLIP, EPS = 10, 0.1, 1e-3, 0.5, 1.0
@@ -99,7 +99,7 @@ def test_steps_are_the_same(
     monkeypatch.setattr("torch.distributed.all_reduce", lambda sums: None)
     one, two = (learner(packed, tmp_path) for _ in range(2))
     optimizer, other = adamw(one), adamw(two)
-    whole = Whole(two, other, CLIP, devices)
+    whole = CapturedStep(two, other, CLIP, devices)
     lr = LR
     for number, part in enumerate(parts(packed, 6)):
         one.train(), two.train()
@@ -123,7 +123,7 @@ def test_fewer_examples_may_count(tmp_path: Path, packed: PackedGraphs) -> None:
     batch = packed.batch(part)
     batch.y[5] = torch.nan
     want = by_hand(one, optimizer := adamw(one), batch)
-    whole, picked = Whole(two, other := adamw(two), CLIP, 1), packed.pick(part, filled=True)
+    whole, picked = CapturedStep(two, other := adamw(two), CLIP, 1), packed.pick(part, filled=True)
     assert whole.record(picked, 6, LR, CLOSING) is None
     torch.testing.assert_close(whole(picked, 5, LR, CLOSING), want, rtol=1e-3, atol=1e-4)
     for first, second in zip(trace(one, optimizer), trace(two, other), strict=True):
@@ -139,7 +139,7 @@ def test_recording_leaves_no_trace(tmp_path: Path, packed: PackedGraphs) -> None
         if before:
             by_hand(of, optimizer, packed.batch(second))
         old, seeds = trace(of, optimizer), random_numbers()
-        whole, picked = Whole(of, optimizer, CLIP, 1), packed.pick(first, filled=True)
+        whole, picked = CapturedStep(of, optimizer, CLIP, 1), packed.pick(first, filled=True)
         assert whole.record(picked, COUNT, LR, CLOSING) is None
         assert torch.equal(random_numbers(), seeds)
         new = trace(of, optimizer)
@@ -161,7 +161,7 @@ def random_numbers() -> torch.Tensor:
 
 def test_another_size_is_refused(tmp_path: Path, packed: PackedGraphs) -> None:
     of = learner(packed, tmp_path)
-    whole = Whole(of, adamw(of), None, 1)
+    whole = CapturedStep(of, adamw(of), None, 1)
     assert whole.record(packed.pick(parts(packed, 1)[0], filled=True), 3, LR, 0.0) is None
     with pytest.raises(ShapeError, match="of another size than the first"):
         whole(packed.pick(range(COUNT + 5)), COUNT, LR, 0.0)
@@ -185,7 +185,7 @@ def test_a_graph_that_does_something_else_is_found_out(
 ) -> None:
     monkeypatch.setattr("plstm_graph.nn.captured.recorded", wrong)
     of = learner(packed, tmp_path)
-    whole, old = Whole(of, adamw(of), CLIP, 1), trace(of, adamw(of))
+    whole, old = CapturedStep(of, adamw(of), CLIP, 1), trace(of, adamw(of))
     said = whole.record(packed.pick(parts(packed, 1)[0], filled=True), 3, LR, 0.0)
     assert said is not None
     assert not whole.recorded
@@ -223,7 +223,7 @@ def test_what_is_recorded_asks_the_device_for_nothing(
     config = replace(MODEL, model="gine")  # kernels are tried on a GPU alone
     of = Learner(GraphModel(dataset.features, asked.num_outputs, config).to("meta"), asked, source_decay=0.1).to("meta")
     of.loss_sum, of.labels, of.labels_here = (x.to("meta") for x in (of.loss_sum, of.labels, of.labels_here))
-    whole = Whole(of, torch.optim.AdamW(of.parameters()), CLIP, devices)
+    whole = CapturedStep(of, torch.optim.AdamW(of.parameters()), CLIP, devices)
     whole._picked = packed.to("meta").pick(parts(packed, 1)[0], filled=True)
     whole._rows = torch.empty(whole._picked.rows.shape, dtype=torch.long, device="meta")
     monkeypatch.setattr(whole.optimizer, "step", lambda: None)  # PyTorch's own affair, which has `capturable`

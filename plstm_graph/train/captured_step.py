@@ -17,7 +17,7 @@ from plstm_graph.data.taking import Picked, send
 from plstm_graph.errors import ShapeError
 from plstm_graph.nn import captured
 from plstm_graph.nn.captured import NotRecorded, of_filled
-from plstm_graph.train.together import means, weighed
+from plstm_graph.train.ddp import means, weighed
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Learning(Protocol):
     def close_sources(self, by: Tensor) -> None: ...
 
 
-class Whole:
+class CapturedStep:
     """Training steps on filled batches, recorded at the first of them.
 
     They do what steps kernel by kernel do, within rounding. What was recorded stays: autocast, dropout, which weights
