@@ -1,7 +1,7 @@
 """Splits that a column of the table decides: by the names of parts, by groups, by time; and folds of whole groups."""
 
 from collections.abc import Hashable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -87,7 +87,9 @@ def _times(cells: Sequence[str]) -> list[float]:
 
 def _stamp(cell: str) -> float:
     found = datetime.fromisoformat(cell)
-    return (found.replace(tzinfo=None) - datetime(1970, 1, 1)).total_seconds()
+    if found.tzinfo is None:  # of Greenwich, unless the cell says another
+        found = found.replace(tzinfo=UTC)
+    return (found - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds()
 
 
 def _is_time(cell: str) -> bool:

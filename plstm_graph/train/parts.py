@@ -10,8 +10,8 @@ from torch_geometric.data import Data
 from plstm_graph.config.names import DATA_SETS
 from plstm_graph.data.dataset import AnyDataset, Dataset, GraphDataset
 from plstm_graph.data.examples import take
-from plstm_graph.data.splits import OFFICIAL
-from plstm_graph.errors import DataError, listed
+from plstm_graph.data.splits import BY_COLUMN, OFFICIAL
+from plstm_graph.errors import ConfigError, DataError, listed
 from plstm_graph.tasks import Task
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import labels, load_data, repeats, split_of
@@ -86,6 +86,26 @@ def _nothing_in(part: str, split: str, name: str, count: int) -> str:
         f"{name} has no training part: it is there to score what was trained on {other}, with evaluate "
         f"--checkpoint RUN --data {name} --split-part test; train on that, or give --split random"
     )
+
+
+def check_column(config: TrainConfig, dataset: AnyDataset) -> None:
+    """A column for splits is read by the split, and rows that it puts into no group are said.
+
+    Raises:
+        ConfigError: the split reads no column.
+    """
+    kind = config.split or dataset.default_split
+    if config.split_column and kind not in BY_COLUMN:
+        raise ConfigError(
+            f"the split {kind!r} does not read column {config.split_column!r}; with --split-column give --split column "
+            "(its texts name parts), group or group-folds (rows with one text stay together) or time, or leave it out"
+        )
+    empty = sum(not cell for cell in getattr(dataset, "column", ()))
+    if empty and kind.startswith("group") and first_process():
+        log.warning(
+            f"{empty} rows have an empty cell in column {config.split_column!r} and stay together as one group; "
+            "if they are not one, name a group for each"
+        )
 
 
 def tell_repeats(config: TrainConfig, dataset: AnyDataset, split: dict[str, list[int]]) -> None:

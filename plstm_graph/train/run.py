@@ -34,7 +34,7 @@ from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.module import Learner
 from plstm_graph.train.outputs import outputs
 from plstm_graph.train.owner import Owner, owned
-from plstm_graph.train.parts import check_labelled, parts_of, tell_repeats
+from plstm_graph.train.parts import check_column, check_labelled, parts_of, tell_repeats
 from plstm_graph.train.profiling import FEATURISING, READING, SCORING, TRYING
 from plstm_graph.train.progress import shown
 from plstm_graph.train.report import Run, Trained, report, report_made
@@ -143,6 +143,7 @@ def _train(
     with isolate_rng(), quiet(), memory_advice(config.batch_size), seen:
         with profiler.profile(READING), named(f"reading {config.data}"):
             dataset = load_data(config) if dataset is None else check_labelled(dataset)
+        check_column(config, dataset)
         fitted = architecture(config.model.model).fitted
         if config.ensemble > 1:
             check_members(config, dataset.task)

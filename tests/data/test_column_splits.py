@@ -59,6 +59,19 @@ def test_groups_stay_together(table):
         dataset.split("group", fold=1)
 
 
+def test_a_column_that_the_split_does_not_read_is_refused(table):
+    """It would be random, and rows of one series in all its parts."""
+    with pytest.raises(ConfigError, match="the split 'random' does not read column 'series'; with --split-column give"):
+        train(small_config(data=table, targets="y", split="random", split_column="series", epochs=1))
+
+
+def test_rows_without_a_group_are_said(tmp_path, caplog):
+    rows = [f"{text},{row},{'' if row < 12 else row}" for row, text in enumerate(TEXTS)]
+    (tmp_path / "a.csv").write_text("smiles,y,series\n" + "\n".join(rows) + "\n")
+    train(small_config(data=tmp_path / "a.csv", targets="y", split="group", split_column="series", epochs=1))
+    assert "12 rows have an empty cell in column 'series' and stay together as one group" in caplog.text
+
+
 def test_folds_of_groups_test_every_row_once_and_are_of_one_size():
     owners = [row % 17 for row in range(100)]
     folds = [folds_of_groups(owners, 10, seed=1, fold=fold)["test"] for fold in range(10)]
@@ -100,6 +113,9 @@ def test_time_goes_forward(table):
     days = [[dataset.column[row] for row in split[part]] for part in ("train", "valid", "test")]
     assert max(days[0]) < min(days[1]) <= max(days[1]) < min(days[2])
     assert time_split([str(year) for year in range(2000, 2010)])["test"] == [9]
+    zones = [f"2024-05-01T0{hour}:00+0{9 - hour}:00" for hour in range(10)]  # the first is the earliest by far
+    assert time_split(zones) == time_split([str(2 * hour) for hour in range(10)])
+    assert time_split([f"2024-05-01T09:00+0{zone}:00" for zone in range(10)])["test"] == [0]
     with pytest.raises(DataError, match="got '31"):
         time_split(["2024-05-01", "31.5.2024", "2024-06-01"])
 

@@ -90,3 +90,19 @@ def test_metrics_of_a_run_have_thresholds_an_interval_and_targets_without_labels
     found = train(small_config(data=path, targets="y,z", split_column="part", epochs=1))
     assert found["unlabelled"] == {"valid": ["z"], "test": ["z"]}
     assert "no test score for z: no label there" in caplog.text
+    assert "labels are all alike" not in caplog.text
+
+
+def test_a_mean_over_fewer_targets_is_said(tmp_path, caplog):
+    """Labels of one class rank nothing, and leave the mean without a word where it is over many targets."""
+    parts = ["test" if row < 4 else "valid" if row < 8 else "train" for row in range(16)]
+    rows = [
+        f"{text},{row % 2},{(row % 2) * (part != 'test')},{part}"
+        for row, (text, part) in enumerate(zip(molecules(16), parts, strict=True))
+    ]
+    (tmp_path / "a.csv").write_text("\n".join(["smiles,y,z,part", *rows]) + "\n")
+    found = train(small_config(data=tmp_path / "a.csv", targets="y,z", split_column="part", epochs=1))
+    assert math.isnan(found["by_target"]["z"]["test"]["rocauc"])
+    assert found["test"]["rocauc"] == found["by_target"]["y"]["test"]["rocauc"]
+    assert "no test ROC-AUC for z: labels are all alike there; the mean is over others" in caplog.text
+    assert "no valid ROC-AUC" not in caplog.text
