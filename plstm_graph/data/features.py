@@ -1,6 +1,8 @@
 """What node and edge features of a data set look like, and encodings that are worked out from a graph alone."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +40,12 @@ class FeatureSpec:
     descriptors: int = 0
     descriptor_names: tuple[str, ...] = ()
     pictures: bool = False
+
+    @classmethod
+    def restored(cls, stored: Mapping[str, Any]) -> "FeatureSpec":
+        """Of its fields as they are stored, lists for tuples."""
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in stored.items()}
+        return cls(**fields)
 
     @property
     def words(self) -> str:

@@ -14,6 +14,7 @@ from torch_geometric.data import Data
 
 from plstm_graph.canonical import weisfeiler_lehman_rank
 from plstm_graph.data import source
+from plstm_graph.data.column_splits import PARTS
 from plstm_graph.data.dataset import MOLECULE, DatasetInfo, GraphDataset
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.molecules import OGB, canonical_rank
@@ -26,7 +27,6 @@ log = logging.getLogger(__name__)
 
 URL = "http://snap.stanford.edu/ogb/data/graphproppred"
 RAW = ("num-node-list", "num-edge-list", "edge", "node-feat", "graph-label")
-PARTS = ("train", "valid", "test")
 PLACES, WORDS, DEPTH = 5, 5000, 20  # of ogbg-code2: words predicted, words known, deepest node told apart
 
 

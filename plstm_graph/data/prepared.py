@@ -135,13 +135,12 @@ def read_prepared(path: str | PathLike[str]) -> PreparedDataset:
     joined = {key: _joined(values) for key, values in stored.items()}
     if NODES not in joined or any(len(part.counts) != content["graphs"] for part in joined.values()):
         raise DataError(f"{where} must hold x and the same number of graphs for each attribute; prepare it again")
-    features: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in content["features"].items()}
     scaffolds, numbers = content["scaffolds"], content["molecules"]
     return PreparedDataset(
         content["name"],
         StackedGraphs(joined),
         restore(content["task"]),
-        FeatureSpec(**features),
+        FeatureSpec.restored(content["features"]),
         [Rejected(*row) for row in content["rejected"]],
         content["default_split"],
         {name: part.tolist() for name, part in content["parts"].items()} or None,

@@ -1,7 +1,8 @@
 """Pictures of molecules: their line graph, and what a prediction is made of. Names load on first use."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from plstm_graph.io.lazy import loaded_on_use
 
 if TYPE_CHECKING:
     from plstm_graph.draw.explanation import draw_explanation
@@ -9,8 +10,4 @@ if TYPE_CHECKING:
 
 __all__ = ["draw", "draw_explanation"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        return getattr(import_module(f"{__name__}.{'line_graph' if name == 'draw' else 'explanation'}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = loaded_on_use(__name__, {"draw": "line_graph", "draw_explanation": "explanation"}, globals())

@@ -264,7 +264,7 @@ def _key(flows: np.ndarray, strongest: float) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.2g}".replace("-", "−")
+    return true_minus(f"{value:+.2g}")
 
 
 def _limit(*values: np.ndarray) -> float:

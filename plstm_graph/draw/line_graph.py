@@ -8,10 +8,11 @@ import numpy as np
 from torch import Tensor
 
 from plstm_graph.draw import marks
-from plstm_graph.draw.marks import BOTH, FAINT, INK, MUTED, NOTE, TYPE, count
+from plstm_graph.draw.marks import BOTH, FAINT, INK, MUTED, NOTE, TYPE
 from plstm_graph.draw.molecule import CHARGES, ELEMENTS, atom_texts, draw_bonds
 from plstm_graph.draw.scene import ATOM, LONGEST_NAME, MARGIN, TAG_HEIGHT, Scene, arranged, scene_of, shape_of
 from plstm_graph.draw.style import new_figure
+from plstm_graph.errors import count
 from plstm_graph.orient import check_order
 
 DASHES = (0, (1.8, 1.3))
@@ -73,7 +74,7 @@ def draw(
     _dag(scene, page, order if isinstance(order, str) else "given by ranks")
     _line_graph(scene, page)
     _levels(page)
-    levels, pairs = count(page.colours, "level"), count(scene.dag.prev, "pair")
+    levels, pairs = count(len(page.colours), "level"), count(len(scene.dag.prev), "pair")
     words = f"{title} as a molecule, as a DAG and as its line graph of {levels} and {pairs}"
     marks.save(page.figure, path, title=words)
     return path
@@ -151,7 +152,8 @@ def _levels(page: Page) -> None:
 
 def _molecule(scene: Scene, page: Page) -> None:
     axes, scale = page.panels[0], page.scale
-    marks.title(axes, page.zoom, "Molecule", f"{count(scene.points, 'atom')}, {count(scene.molecule.bonds, 'bond')}")
+    words = f"{count(len(scene.points), 'atom')}, {count(len(scene.molecule.bonds), 'bond')}"
+    marks.title(axes, page.zoom, "Molecule", words)
     draw_bonds(axes, scene.molecule, scene.points, scale)
     for number, (x, y) in enumerate(scene.points):
         symbol, text, side = atom_texts(scene.molecule, scene.points, number)
@@ -171,7 +173,7 @@ def _dag(scene: Scene, page: Page, order: str) -> None:
         axes,
         page.zoom,
         "DAG",
-        f"{count(scene.points, 'node')}, {count(scene.dag.src, 'edge')}; order {order}",
+        f"{count(len(scene.points), 'node')}, {count(len(scene.dag.src), 'edge')}; order {order}",
     )
     circles = [marks.circle(axes, point, ATOM / scale, edgecolor=INK, lw=0.9) for point in scene.points]
     for number, (x, y) in enumerate(scene.points):
@@ -193,7 +195,7 @@ def _dag(scene: Scene, page: Page, order: str) -> None:
 def _line_graph(scene: Scene, page: Page) -> None:
     axes, scale, dag = page.panels[2], page.scale, scene.dag
     dropped = dag.num_pairs - len(scene.kept)
-    marks.title(axes, page.zoom, "Line graph", f"{count(dag.src, 'node')}, {count(dag.prev, 'pair')}")
+    marks.title(axes, page.zoom, "Line graph", f"{count(len(dag.src), 'node')}, {count(len(dag.prev), 'pair')}")
     tags = []
     ends = list(zip(dag.src.tolist(), dag.dst.tolist(), strict=True))
     rows = zip(ends, dag.level.tolist(), scene.centres, scene.tag_widths / scale, strict=True)

@@ -1,6 +1,5 @@
 """Marks that the pictures share: titles, labels, circles, tags, arrows; and how a picture is saved."""
 
-from collections.abc import Sized
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -55,11 +54,6 @@ def apart(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Distances of all pairs of points, [N, N] across and [N, N] up; never zero."""
     across, up = np.abs(points[:, None] - points[None]).transpose(2, 0, 1) + 1e-6
     return across, up
-
-
-def count(things: Sized, name: str) -> str:
-    """``1 atom``, ``2 atoms``."""
-    return f"{len(things)} {name}{'s' * (len(things) != 1)}"
 
 
 def title(axes: Any, zoom: float, text: str, note: str) -> None:

@@ -1,18 +1,15 @@
 """What scikit-learn hands over, as this package takes it: texts, names of targets, molecules held out."""
 
-import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import one_hot
 
 from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.data.molecules import Rejected
 from plstm_graph.errors import ConfigError, DataError
-from plstm_graph.tasks import score
 
 TOLD = 3
 """Rows that a warning names."""
@@ -57,9 +54,8 @@ def defined(dataset: GraphDataset) -> str:
     """The usual metric, or the next one that says something of so few molecules."""
     valid = dataset.parts["valid"] if dataset.parts else []
     target = torch.cat([dataset.graphs[index].y for index in valid])
-    perfect = one_hot(target).float() if dataset.task.exclusive else target.nan_to_num()
-    metrics = dataset.task.metrics
-    return next((name for name in metrics if not math.isnan(score(name, perfect, target))), metrics[0])
+    task = dataset.task
+    return next((name for name in task.metrics if task.is_defined(name, target)), task.metrics[0])
 
 
 def held_out(dataset: GraphDataset, fraction: float, seed: int) -> dict[str, list[int]]:

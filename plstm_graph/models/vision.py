@@ -14,9 +14,8 @@ from plstm_graph.models.convolution import CNN, WIDTH, efficientnet
 from plstm_graph.models.patches import Patches, small_init
 from plstm_graph.nn import MultiHeadRMSNorm, PLSTMImage
 from plstm_graph.nn.dropin import check_widths
+from plstm_graph.nn.norm import NORM_EPS
 from plstm_graph.tasks import Task
-
-NORM_EPS = 1e-5
 
 
 class Size(NamedTuple):

@@ -302,14 +302,18 @@ class Task:
         """
         return {}
 
+    def is_defined(self, metric: str, target: Tensor) -> bool:
+        """Whether a metric says something of these labels: answers without an error have a score."""
+        perfect = one_hot(target).float() if self.exclusive else target.nan_to_num()
+        return not math.isnan(score(metric, perfect, target))
+
     def check_defined(self, target: Tensor, part: str) -> None:
         """A metric that cannot be computed on a split would fail in every epoch: say so before the first.
 
         Raises:
             DataError: labels of one class only, or no spread, or none at all.
         """
-        perfect = one_hot(target).float() if self.exclusive else target.nan_to_num()
-        if math.isnan(score(self.metric, perfect, target)):
+        if not self.is_defined(self.metric, target):
             raise DataError(
                 f"{self.rule.label} needs at least two different labels in the {part} split (got {len(target)} rows); "
                 "use another --split, --seed or --metric, or more data if all labels are alike"

@@ -63,10 +63,11 @@ def factor(value: Tensor, spread: Tensor, label: Tensor) -> Tensor:
 
 def _spearman(first: Tensor, second: Tensor) -> float:
     """Pearson's correlation of ranks, ties with their mean rank; NaN where one of them is constant."""
-    ranks = torch.stack([_ranks(first), _ranks(second)])
+    ranks = torch.stack([mean_ranks(first), mean_ranks(second)])
     return float(torch.corrcoef(ranks)[0, 1]) if len(first) > 1 and bool((ranks.std(1) > 0).all()) else math.nan
 
 
-def _ranks(values: Tensor) -> Tensor:
+def mean_ranks(values: Tensor) -> Tensor:
+    """From 1, equal values at their mean: [n], float64."""
     _, place, count = values.unique(return_inverse=True, return_counts=True)
     return (count.cumsum(0) - (count - 1) / 2).double()[place]

@@ -3,10 +3,10 @@
 Its functions load on first use: importing this package is cheap and needs no extra.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from plstm_graph.errors import PLSTMGraphError, missing_extra
+from plstm_graph.io.lazy import loaded_on_use
 from plstm_graph.train.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -49,11 +49,12 @@ _HOME = {
 }
 
 
+_loaded, __dir__ = loaded_on_use(__name__, _HOME, globals())
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        return _loaded(name)
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] in {"pytorch_lightning", "rich"}:
             raise PLSTMGraphError(missing_extra(error.name, "train")) from error

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from plstm_graph.tasks import METRICS, Task, score
+from plstm_graph.tasks.calibration import BINS
 from plstm_graph.tasks.resampled import RANKING, ranking
 from plstm_graph.train.record import PartPredictions
 
@@ -15,7 +16,6 @@ LEVEL = 0.95
 RESAMPLES, FEWEST, WORK = 1000, 100, 200_000_000  # draws of the bootstrap, fewer where graphs and targets are many
 QUICK = 200
 """Draws for the interval of every run; the report takes more."""
-BINS = 10
 
 
 class Interval(NamedTuple):

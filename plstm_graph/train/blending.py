@@ -19,6 +19,7 @@ from torch import Tensor
 from plstm_graph.errors import ConfigError, DataError, listed
 from plstm_graph.io.files import expanded
 from plstm_graph.tasks import METRICS, score, task_of
+from plstm_graph.tasks.calibration import mean_ranks
 from plstm_graph.train import results
 from plstm_graph.train.analysis import interval_of
 from plstm_graph.train.folders import runs_of
@@ -150,12 +151,7 @@ def select(answers: Sequence[Tensor], target: Tensor, metric: str, rounds: int =
 
 def ranked(values: Tensor) -> Tensor:
     """Of each column the ranks of its values over their number, equal values at their mean: [n, outputs] in (0, 1]."""
-    return torch.stack([_ranks(column) for column in values.T], 1) if len(values) else values
-
-
-def _ranks(column: Tensor) -> Tensor:
-    _, place, counts = column.unique(return_inverse=True, return_counts=True)
-    return (counts.cumsum(0) - (counts - 1) / 2)[place].double() / len(column)
+    return torch.stack([mean_ranks(column) / len(column) for column in values.T], 1) if len(values) else values
 
 
 def _joined(members: Sequence[Member], weights: Sequence[float]) -> dict[str, Tensor]:

@@ -77,8 +77,7 @@ class Meta:
     @property
     def spec(self) -> FeatureSpec:
         """What the graphs of the training looked like."""
-        stored: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in self.features.items()}
-        return FeatureSpec(**stored)
+        return FeatureSpec.restored(self.features)
 
     def build(self) -> nn.Module:
         """The model before its training."""

@@ -113,6 +113,13 @@ def as_trained(graphs: Sequence[Data], meta: Meta, kinds: Sequence[str] = ()) ->
     return with_descriptors(graphs, kinds or meta.train_config.descriptors, meta.spec)
 
 
+def columns_of(learner: Answering) -> list[str]:
+    """Names of what is predicted; behind them, of an ensemble, those of its spreads."""
+    task = learner.task
+    spreads = [f"{name}_std" for name in task.outputs] if isinstance(learner.model, Ensemble) else []
+    return [*apart(task.columns, spreads), *spreads]
+
+
 def answers(
     learner: Answering,
     meta: Meta,
@@ -128,8 +135,7 @@ def answers(
     assert meta.featuriser is not None
     molecules, rejected = read_molecules(smiles, meta.featuriser)
     task = learner.task
-    spreads = [f"{name}_std" for name in task.outputs] if isinstance(learner.model, Ensemble) else []
-    columns = [*apart(task.columns, spreads), *spreads]
+    columns = columns_of(learner)
     values = torch.full((len(smiles), len(columns)), torch.nan)
     domain, unlike = meta.domain, [""] * len(smiles)
     if molecules:

@@ -12,13 +12,11 @@ from plstm_graph.data.image_folder import Pictures, look_at, pictures_in, shown
 from plstm_graph.data.molecules import Rejected
 from plstm_graph.data.tables import Table
 from plstm_graph.errors import CheckpointError, DataError
-from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.train.answering import Answering
-from plstm_graph.train.infer import Predictions
+from plstm_graph.train.infer import Predictions, columns_of
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.outputs import output_of
 from plstm_graph.train.restored import restore
-from plstm_graph.train.results import apart
 
 PATH = "path"
 """Column of the file that a row is about."""
@@ -59,8 +57,7 @@ def predict_pictures(
         learner.device
     )
     task = learner.task
-    spreads = [f"{name}_std" for name in task.outputs] if isinstance(learner.model, Ensemble) else []
-    columns = [*apart(task.columns, spreads), *spreads]
+    columns = columns_of(learner)
     values = torch.full((len(paths), len(columns)), torch.nan)
     good = [row for row in range(len(paths)) if row not in reasons]
     with memory_advice(batch_size):

@@ -1,7 +1,6 @@
 """What a run left in its folder, read back: finished or not, of this version or an earlier one."""
 
 import csv
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
@@ -131,7 +130,7 @@ def _metrics(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = results.read_json(path)
         if found["metric"] in METRICS and {"task", "targets", "test", "valid", "best_epoch"} <= found.keys():
             return dict(found)
     except (ValueError, KeyError, TypeError):

@@ -8,7 +8,7 @@ from typing import Any
 from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.errors import ConfigError
 from plstm_graph.io.files import write_text
-from plstm_graph.train.results import START
+from plstm_graph.train.results import START, read_json
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def changes(old: str, new: str, old_count: int | None, count: int) -> str:
 
 def _read(path: Path) -> Start:
     try:
-        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        stored: dict[str, Any] = read_json(path)
         return Start(**stored)
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(

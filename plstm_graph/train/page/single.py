@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from plstm_graph.data.column_splits import PARTS
 from plstm_graph.data.splits import IN_FOLDS
 from plstm_graph.draw import curves
 from plstm_graph.errors import count
@@ -30,7 +31,6 @@ from plstm_graph.train.progress import lasted
 from plstm_graph.train.record import PartPredictions, Record
 from plstm_graph.train.results import PATCHES
 
-PARTS = ("train", "valid", "test")
 MOST_REJECTED, MOST_TARGETS = 20, 50
 
 
