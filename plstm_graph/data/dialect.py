@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
-from plstm_graph.data import source
 from plstm_graph.errors import DataError
 
 DELIMITERS = ",;\t|"
@@ -36,13 +35,16 @@ _SEPARATOR = re.compile(r'"?sep=([^\w\s"]|\t)"?[;,\t|]*\r?(\n|$)', re.IGNORECASE
 _wide = threading.Lock()
 
 
-def read_text(path: Path) -> str:
-    """The text of a file, unpacked if it is gzip; UTF-8, or UTF-16 and UTF-32 with a mark.
+def read_text(path: Path, content: bytes) -> str:
+    """The text of a file; UTF-8, or UTF-16 and UTF-32 with a mark.
+
+    Args:
+        path: for errors.
+        content: of the file, unpacked. A pipe is read once.
 
     Raises:
-        DataError: it cannot be read, is empty, or no table of text; the message says what it looks like.
+        DataError: it is empty, or no table of text; the message says what it looks like.
     """
-    content = source.read_bytes(path)
     for start, what, instead in BINARY:
         if content.startswith(start):
             if b"data.pkl" in content[:1024]:
@@ -58,13 +60,15 @@ def read_text(path: Path) -> str:
     return text
 
 
-def read_cells(path: Path) -> tuple[list[list[str]], str]:
+def read_cells(path: Path, content: bytes) -> tuple[list[list[str]], str]:
     """All records of a CSV file, and the delimiter that fits; a first line ``sep=;`` decides.
+
+    Arguments are those of :func:`read_text`.
 
     Raises:
         DataError: see :func:`read_text`; a quotation mark that is left open.
     """
-    text = read_text(path)
+    text = read_text(path, content)
     given = _SEPARATOR.match(text.lstrip(" \r\n"))
     if given:
         text = text.lstrip(" \r\n")[given.end() :]

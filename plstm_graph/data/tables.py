@@ -60,10 +60,12 @@ class Table:
         comma = self.delimiter == ";" and not any("." in cell and number(cell) is not None for cell in cells)
         return [cell.replace(",", ".", 1) for cell in cells] if comma else list(cells)
 
-    def smiles(self, column: str | None = None) -> list[str]:
-        """The column of SMILES: the given one, or else the first of ``SMILES_COLUMNS`` that is there."""
+    def smiles(self, column: str | None = None, usual: str | None = None) -> list[str]:
+        """The column of SMILES: the given one, or else the first of ``usual`` and ``SMILES_COLUMNS`` that is there."""
         if column is not None:
             return self.column(column)
+        if usual is not None and self.has(usual):
+            return self.column(usual)
         present = {name.casefold() for name in self.columns}
         for name in SMILES_COLUMNS:
             if name in present:
@@ -135,11 +137,11 @@ class Table:
         Raises:
             DataError: a pattern that no column of numbers matches.
         """
-        wanted = [name for name in asked if self._is_name(name) or not name.startswith("!")]
+        wanted = [name for name in asked if self.has(name) or not name.startswith("!")]
         unwanted = [name[1:] for name in asked if name not in wanted]
         found: dict[str, None] = {}
         for name in wanted or (["*"] if unwanted else []):
-            if self._is_name(name) or not _PATTERN.search(name):
+            if self.has(name) or not _PATTERN.search(name):
                 if name in found and asked.count(name) > 1:
                     raise DataError(f"a target column is named twice: {', '.join(asked)}")
                 found[name] = None
@@ -163,7 +165,8 @@ class Table:
         left_out = {each for name in unwanted for each in self._matching(name)}
         return tuple(name for name in found if name not in left_out)
 
-    def _is_name(self, name: str) -> bool:
+    def has(self, name: str) -> bool:
+        """Whether :meth:`column` finds one."""
         return " ".join(name.split()).casefold() in (column.casefold() for column in self.columns)
 
     def _matching(self, pattern: str) -> list[str]:
@@ -268,7 +271,7 @@ def read_table(path: str | Path) -> Table:
         names, cells = reader(content, path.name)
         lines, delimiter = [names, *cells], ","
     else:
-        lines, delimiter = read_cells(path)
+        lines, delimiter = read_cells(path, content)
     while lines and not any(cell.strip() for cell in lines[0]):
         lines.pop(0)
     while lines and not lines[-1]:
@@ -295,15 +298,18 @@ def read_smiles(path: str | Path, smiles_column: str | None = None) -> list[str]
     return read_rows(path, smiles_column)[1]
 
 
-def read_rows(path: str | Path, smiles_column: str | None = None) -> tuple[Table, list[str]]:
-    """As :func:`read_smiles`, with the whole table; that of an ``.smi`` file has the columns ``smiles`` and ``id``."""
+def read_rows(path: str | Path, smiles_column: str | None = None, usual: str | None = None) -> tuple[Table, list[str]]:
+    """As :func:`read_smiles`, with the whole table; that of an ``.smi`` file has the columns ``smiles`` and ``id``.
+
+    ``usual`` is a column that is taken before those of ``SMILES_COLUMNS``, where there is one of that name.
+    """
     path = Path(path)
     if kind(path) not in SMI:
         table = read_table(path)
-        return table, table.smiles(smiles_column)
+        return table, table.smiles(smiles_column, usual)
     if smiles_column is not None:
         raise DataError(f"{path.name} is an .smi file, which has no named columns; leave out {smiles_column!r}")
-    lines = (line.split(maxsplit=1) for line in read_text(path).rstrip().split("\n"))
+    lines = (line.split(maxsplit=1) for line in read_text(path, source.read_bytes(path)).rstrip().split("\n"))
     rows = tuple((line[0] if line else "", line[1].rstrip() if line[1:] else "") for line in lines)
     return Table(path, ("smiles", "id"), rows), [text for text, _ in rows]
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from plstm_graph.data.dataset import AnyDataset, Dataset, GraphDataset
 from plstm_graph.data.datasets import is_table, reads_smiles
 from plstm_graph.data.features import FeatureSpec
+from plstm_graph.data.tables import read_table
 from plstm_graph.errors import ConfigError, DataError, count, listed, unknown
 from plstm_graph.io.files import expanded
 from plstm_graph.tasks import Task
@@ -20,7 +21,6 @@ from plstm_graph.train.checkpoint import Meta
 from plstm_graph.train.config import TrainConfig, override
 from plstm_graph.train.data import labels, load_data, split_of
 from plstm_graph.train.folders import locate
-from plstm_graph.train.infer import trained_column
 from plstm_graph.train.outputs import outputs
 from plstm_graph.train.restored import restore
 from plstm_graph.train.results import CHECKPOINTS, SCORES, read_json
@@ -123,7 +123,8 @@ def _pointed_at(data: str, meta: Meta) -> TrainConfig:
         return override(meta.train_config, {"data": data})
     own: dict[str, Any] = {"targets": meta.asked.targets if file else (), "task": meta.asked.name if file else None}
     own |= {"split_column": None, "test_data": None, "censored": file and meta.train_config.censored}
-    column = trained_column(meta.train_config, expanded(data)) if file else None  # what has a name brings its own
+    column = meta.train_config.smiles_column if file else None  # what has a name brings its own
+    column = column if column and read_table(expanded(data)).has(column) else None
     return override(meta.train_config, {"data": data, "smiles_column": column, **own})
 
 

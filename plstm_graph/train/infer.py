@@ -14,14 +14,13 @@ from plstm_graph.data.descriptors import with_descriptors
 from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.examples import batches
 from plstm_graph.data.molecules import Rejected, read_molecules
-from plstm_graph.data.tables import SMI, Table, read_rows, read_table
+from plstm_graph.data.tables import SMI, Table, read_rows
 from plstm_graph.errors import CheckpointError
 from plstm_graph.io.files import kind
 from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.train.answering import Answering
 from plstm_graph.train.checkpoint import Meta, read, read_meta
-from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.outputs import outputs
 from plstm_graph.train.restored import restore_for_molecules
@@ -88,24 +87,19 @@ class Predictions:
             yield [*cells, *mark, reasons.get(index, "")]
 
 
-def trained_column(trained: TrainConfig, path: str | PathLike[str]) -> str | None:
-    """The column of molecules that a training named, where a table has it as well: beside the structures as registered,
-    say, stand those it read. None where it named none, or the table lacks it: then its usual name finds one."""
-    name = trained.smiles_column
-    there = name is not None and " ".join(name.split()).casefold() in map(str.casefold, read_table(Path(path)).columns)
-    return name if there else None
-
-
 def read_as_trained(
     checkpoint: str | PathLike[str], path: str | PathLike[str], smiles_column: str | None = None
 ) -> tuple[Table, list[str]]:
-    """The table and the molecules of a file, from the column that is named, or that the training named.
+    """The table and the molecules of a file. Without ``smiles_column`` they are those of the column that the training
+    named, where the file has it as well: beside the structures as registered, say, stand those it read.
 
-    Arguments and errors are those of :func:`plstm_graph.data.tables.read_rows` and :func:`restore_for_molecules`.
+    Raises:
+        CheckpointError, DataError: as :func:`restore_for_molecules`, :func:`plstm_graph.data.tables.read_rows`.
     """
-    if smiles_column is None and kind(Path(path)) not in SMI:
-        smiles_column = trained_column(read_meta(read(checkpoint), checkpoint).train_config, path)
-    return read_rows(Path(path), smiles_column)
+    path, usual = Path(path), None
+    if smiles_column is None and kind(path) not in SMI:
+        usual = read_meta(read(checkpoint), checkpoint).train_config.smiles_column
+    return read_rows(path, smiles_column, usual)
 
 
 def as_trained(graphs: Sequence[Data], meta: Meta, kinds: Sequence[str] = ()) -> Sequence[Data]:

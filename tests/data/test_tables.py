@@ -4,6 +4,8 @@ import csv
 import errno
 import gzip
 import io
+import os
+import threading
 import zipfile
 from pathlib import Path
 
@@ -22,6 +24,19 @@ def write(tmp_path: Path):
         return path
 
     return inner
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with a name are of Unix")
+@pytest.mark.parametrize("name", ["pipe", "pipe.smi"])
+def test_a_pipe_is_read_once(tmp_path: Path, name: str) -> None:
+    """As ``/dev/stdin`` and ``<(zcat ...)`` are: what was read for its first bytes is gone."""
+    os.mkfifo(tmp_path / name)
+    text = b"CCO a\nCC b\n" if name.endswith("smi") else b"smiles,id\nCCO,a\nCC,b\n"
+    writer = threading.Thread(target=(tmp_path / name).write_bytes, args=[text])
+    writer.start()
+    table, smiles = read_rows(tmp_path / name)
+    writer.join()
+    assert (smiles, table.column("id")) == (["CCO", "CC"], ["a", "b"])
 
 
 def test_cells_and_columns(write) -> None:
