@@ -64,8 +64,8 @@ def train(
     check_data_set(chosen.data, chosen.root)
     if not RANKS & os.environ.keys():  # other processes find the folder filled by the first
         check_free(str(chosen.out))
-    if not (series or (searched and resume)) and not RANKS & os.environ.keys():
-        check_folder(chosen, resume=resume, overwrite=overwrite)
+        if not (series or (searched and resume)):
+            check_folder(chosen, resume=resume, overwrite=overwrite)
 
     if jobs > 1 and (series or searched):
         start_server()
@@ -81,7 +81,7 @@ def train(
         how["minutes"] = minutes
     try:
         if searched:
-            find = {"jobs": jobs, "minutes": minutes, "resume": resume, "overwrite": overwrite, "progress": not quiet}
+            find = how | {"jobs": jobs, "minutes": minutes}
             chosen = _search(chosen, search, search_space, {*values, *_named(config)}, series, find)
             how["resume"] = _is_trained(chosen, series)
             how["overwrite"] = not how["resume"]
@@ -169,7 +169,10 @@ def _members(config: Any, asked: dict[str, Any], overwrite: bool) -> dict[str, l
 
 
 def _advice(out: str) -> str:
-    if any((Path(out) / name).is_file() for name in ("config.toml", "series.toml", "search/search.toml")):
+    from plstm_graph.train.folders import SEARCH, SEARCH_CONFIG
+    from plstm_graph.train.results import CONFIG, SERIES
+
+    if any((Path(out) / name).is_file() for name in (CONFIG, SERIES, f"{SEARCH}/{SEARCH_CONFIG}")):
         return f"resume with: plstm-graph train --resume --out {shlex.quote(out)}"
     return "nothing was written"  # training had not started
 

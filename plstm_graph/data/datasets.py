@@ -28,7 +28,7 @@ from plstm_graph.data import (
 from plstm_graph.data.dataset import AnyDataset, DatasetInfo, GraphDataset
 from plstm_graph.data.descriptors import check_kinds
 from plstm_graph.data.features import FeatureSpec
-from plstm_graph.data.molecules import CIP, FEATURISERS
+from plstm_graph.data.molecules import FEATURISERS
 from plstm_graph.data.prepared import SUFFIX, read_prepared
 from plstm_graph.data.smiles_files import load_csv
 from plstm_graph.data.tables import SMI
@@ -89,35 +89,24 @@ def load(
         ConfigError: an option that does not apply, unknown task.
     """
     check_kinds(descriptors)
-    side = asked_side(name) or (trained.image[-1] if trained and trained.image else None)
-    found = _load(name, root, targets, smiles_column, task, featuriser, split_column, censored, side)
-    return found.with_descriptors(descriptors, trained)
-
-
-def _load(
-    name: str,
-    root: str | Path | None,
-    targets: Sequence[str] | None,
-    smiles_column: str | None,
-    task: str | None,
-    featuriser: str | None,
-    split_column: str | None,
-    censored: bool,
-    side: int | None,
-) -> AnyDataset:
     if featuriser is not None and featuriser not in FEATURISERS:
         raise ConfigError(unknown("featuriser", featuriser, FEATURISERS))
-    root = None if root is None else expanded(root)
+    side = asked_side(name) or (trained.image[-1] if trained and trained.image else None)
+    of_tables: dict[str, Any] = {"targets": targets, "smiles_column": smiles_column, "task": task}
+    of_tables |= {"featuriser": featuriser, "split_column": split_column, "censored": censored}
+    given = {option: value for option, value in of_tables.items() if value}
+    return _load(name, None if root is None else expanded(root), given, side).with_descriptors(descriptors, trained)
+
+
+def _load(name: str, root: Path | None, given: dict[str, Any], side: int | None) -> AnyDataset:
+    """``given``: the options of :func:`load_csv` that were chosen; ``side``: of images of pictures."""
     info = _named(name) or tu.find(name, root)
-    given: dict[str, Any] = {"targets": targets, "smiles_column": smiles_column, "task": task, "featuriser": featuriser}
-    given |= {"split_column": split_column, "censored": censored}
-    if info is not None and "featuriser" in info.options and featuriser:
+    if info is not None and "featuriser" in info.options and "featuriser" in given:
         info = replace(info, options=info.options | {"featuriser": given.pop("featuriser")})
     path, prefix = expanded(name), folder_prefix(name)
-    wrong = [option for option, value in given.items() if value]
-    if wrong and (info is not None or prefix or kind(path) == SUFFIX):
+    if given and (info is not None or prefix or kind(path) == SUFFIX):
         own = info.name if info else name if prefix else path.name
-        raise ConfigError(f"{', '.join(wrong)} can only be chosen for a CSV file; {own} brings its own")
+        raise ConfigError(f"{', '.join(given)} can only be chosen for a CSV file; {own} brings its own")
     if info is not None:
         return info.loader(info, root)
     if prefix:
@@ -133,7 +122,7 @@ def _load(
             f"{path} is a folder without NAME_A.txt, so no data set of the TU collection; give the file with the data, "
             f"or images:{name} for pictures in folders"
         )
-    return load_csv(path, targets or (), smiles_column, task, featuriser or CIP, split_column, censored)
+    return load_csv(path, **{"targets": ()} | given)
 
 
 def load_graphs(name: str, **options: Any) -> GraphDataset:

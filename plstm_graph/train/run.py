@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -112,10 +113,9 @@ def fit(
         raise ConfigError("a profile is of the training of one network; leave out --profile, or --ensemble")
     profiler = profiler or PassThroughProfiler()
     # Processes of other devices start once the first has filled the folder: they must not find fault with that.
-    if not config.out or not first_process():
-        return _train(config, dataset, graphs, resume, None, progress, command, callbacks, profiler)
-    with owned(config.out) as owner:
-        results.check_folder(config, resume=resume, overwrite=overwrite)
+    with owned(config.out) if config.out and first_process() else nullcontext() as owner:
+        if owner:
+            results.check_folder(config, resume=resume, overwrite=overwrite)
         return _train(config, dataset, graphs, resume, owner, progress, command, callbacks, profiler)
 
 
