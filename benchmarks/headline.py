@@ -60,6 +60,7 @@ LINES = (
         Line(f"molecules: {name}", ACCURACY, "tudatasets", f"{name}: pLSTM beside GINE")
         for name in ("MUTAG", "NCI1", "PROTEINS", "PTC_FM")
     ),
+    Line("molecules: ogbg-molhiv", ACCURACY, "leaderboard_molhiv", "pLSTM beside GINE"),
 )
 
 

@@ -81,6 +81,7 @@ PLOTS = {
     "devices": ("devices", records.ROOT / "docs" / "devices.png"),
 }
 OPEN, CLOSE = re.compile(r"^<!-- table: (\S+) -->$"), "<!-- end -->"
+COMMANDS = re.compile(r"(?:^- \d{4}-\d\d-\d\d, commit .*(?:\n|\Z)){3,}", re.MULTILINE)
 
 Tables = Mapping[str, Callable[[], str]]
 
@@ -135,7 +136,7 @@ def fill(text: str, found: Tables) -> str:
             inside = start[1]
             if inside not in found:
                 raise ConfigError(unknown("table", inside, found))
-            lines += [line, "", found[inside](), ""]
+            lines += [line, "", COMMANDS.sub(_fold, found[inside]()), ""]
         elif line == CLOSE and inside:
             inside = None
         if not inside:
@@ -143,6 +144,14 @@ def fill(text: str, found: Tables) -> str:
     if inside:
         raise ConfigError(f"table {inside!r} has no end; put a line {CLOSE} after it")
     return "\n".join(lines) + "\n"
+
+
+def _fold(commands: re.Match[str]) -> str:
+    """The commands of a table behind a click: with many of them nobody sees the next table."""
+    listed = commands[0].rstrip("\n")
+    summary = f"<summary>{listed.count(chr(10)) + 1} commands that made these rows, with machine and versions</summary>"
+    rest = commands[0][len(listed) :]
+    return f'<details markdown="1">\n{summary}\n\n{listed}\n\n</details>{rest}'
 
 
 @records.guarded
