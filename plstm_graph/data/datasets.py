@@ -34,6 +34,7 @@ from plstm_graph.data.smiles_files import load_csv
 from plstm_graph.data.tables import SMI
 from plstm_graph.errors import ConfigError, DataError, unknown
 from plstm_graph.io.files import expanded, kind
+from plstm_graph.tasks import Task
 
 FAMILIES = (
     *(nav17, ogbg, peptides, zinc, moleculenet, tu, dvae, nasbench, circuits, aiger),
@@ -55,7 +56,7 @@ def load(
     root: str | Path | None = None,
     targets: Sequence[str] | None = None,
     smiles_column: str | None = None,
-    task: str | None = None,
+    task: str | Task | None = None,
     featuriser: str | None = None,
     descriptors: Sequence[str] = (),
     trained: FeatureSpec | None = None,
@@ -73,7 +74,7 @@ def load(
             without it, what no package carries is downloaded into a cache. Only for names.
         targets, smiles_column: columns of a CSV file.
         task: ``"regression"``, ``"binary"`` or ``"multiclass"`` for a CSV file; by default binary if all labels are 0
-            or 1, else regression.
+            or 1, else regression. Or a task itself, whose classes the file need not all have.
         featuriser: of data that are read from SMILES; see :func:`plstm_graph.data.smiles_to_data`. By default
             ``"cip-molecule"``; graphs that were published as such keep OGB's features.
         descriptors: of whole molecules, for networks to read beside the graph: names in

@@ -34,7 +34,7 @@ def load_csv(
 ) -> GraphDataset:
     """Molecules and labels of a table; see :func:`load`. Rows that cannot be used are in ``rejected``.
 
-    ``task`` may also be a task itself, to have rows for it from another file.
+    ``task`` may also be a task itself, to have rows for it from another file, whose columns may be called otherwise.
     """
     given = task_of(task) if isinstance(task, str) else None
     if given is not None and not given.tabular:
@@ -49,7 +49,7 @@ def load_csv(
         targets, (given or (type(task) if isinstance(task, Task) else Task)).required, bounds=bounds
     )
     if isinstance(task, Task):
-        asked = task.of_rows(labels, table.path.name)
+        asked = replace(task, targets=tuple(targets)).of_rows(labels, table.path.name)
     else:
         asked = (given or _guess(targets, labels, table.path.name)).from_table(targets, labels, table.path.name)
     _tell_unused(table, [*targets, split_column])

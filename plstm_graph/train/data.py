@@ -28,8 +28,13 @@ from plstm_graph.train.placement import Graphs, fits, moved
 log = logging.getLogger(__name__)
 
 
-def load_data(config: TrainConfig, trained: FeatureSpec | None = None) -> AnyDataset:
-    """The data set a config names; ``trained``: features of a training whose descriptors it gets.
+def load_data(config: TrainConfig, trained: FeatureSpec | None = None, task: Task | None = None) -> AnyDataset:
+    """The data set a config names.
+
+    Args:
+        config: of a run.
+        trained: features of a training whose descriptors it gets.
+        task: of a training, in place of the one that ``config`` names.
 
     Raises:
         DataError, ConfigError: as :func:`plstm_graph.data.load`; or it has no labels.
@@ -39,7 +44,7 @@ def load_data(config: TrainConfig, trained: FeatureSpec | None = None) -> AnyDat
         root=config.root,
         targets=config.targets or None,
         smiles_column=config.smiles_column,
-        task=config.task,
+        task=config.task if task is None else task,
         featuriser=config.featuriser,
         descriptors=config.descriptors,
         trained=trained,

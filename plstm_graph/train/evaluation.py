@@ -70,7 +70,9 @@ def evaluate(
         config = _pointed_at(data, meta)
     own = {"featuriser": meta.featuriser if reads_smiles(config.data) else None}
     config = override(config, own | {key: value for key, value in options.items() if value is not None})
-    dataset = data if isinstance(data, AnyDataset) else load_data(config, meta.spec)
+    # A table has numbers of classes, and need not have them all.
+    task = meta.asked if meta.asked.exclusive and is_table(config.data) and config.task == meta.asked.name else None
+    dataset = data if isinstance(data, AnyDataset) else load_data(config, meta.spec, task)
     dataset = classes_as(_in_order(dataset, meta), meta.asked)
     check_same_kind(dataset, meta.asked, meta.spec, meta.featuriser)
     why = "as asked"

@@ -8,7 +8,7 @@ from plstm_graph.data import load
 from plstm_graph.data.column_splits import folds_of_groups, named_split, time_split
 from plstm_graph.data.smiles import scaffold
 from plstm_graph.errors import ConfigError, DataError
-from plstm_graph.train import evaluate, train
+from plstm_graph.train import evaluate, predict, train
 from plstm_graph.train.data import load_data, split_of
 
 TEXTS = molecules(40)
@@ -134,6 +134,22 @@ def test_a_file_to_test_on(table, tmp_path):
     assert found["graphs"] == {"train": 36, "valid": 4, "test": 2}
     assert evaluate(tmp_path / "run")["mae"] == pytest.approx(found["test"]["mae"])
     assert evaluate(tmp_path / "run", other)["graphs"] == 2
+
+
+def test_other_data_may_lack_a_class(tmp_path):
+    """As a small file of new molecules often does."""
+    (tmp_path / "a.csv").write_text("smiles,y\n" + "".join(f"{t},{k % 3}\n" for k, t in enumerate(TEXTS)))
+    train(small_config(data=tmp_path / "a.csv", targets="y", task="multiclass", epochs=1, out=tmp_path / "run"))
+    truth = [1, 1, 2, 1]
+    (tmp_path / "b.csv").write_text("smiles,Z\n" + "".join(f"{t},{k}\n" for t, k in zip(TEXTS, truth, strict=False)))
+    chosen = predict(tmp_path / "run", TEXTS[:4]).values[:, 0].tolist()
+    found = evaluate(tmp_path / "run", tmp_path / "b.csv", targets=["Z"])
+    assert found["accuracy"] == sum(a == b for a, b in zip(chosen, truth, strict=True)) / 4
+    assert found["notes"] == ["scores y against column 'Z'"]
+    assert evaluate(tmp_path / "run")["why"] == "the data and the split it was trained on"
+    (tmp_path / "b.csv").write_text("smiles,y\nCCCCN,2\nCCN,3\n")
+    with pytest.raises(DataError, match="row 2: classes are 0 to 2, got 3"):
+        evaluate(tmp_path / "run", tmp_path / "b.csv")
 
 
 def test_a_file_to_test_on_may_lack_a_class(tmp_path):
