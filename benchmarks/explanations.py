@@ -28,7 +28,7 @@ from plstm_graph.models.explain import explain
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import labels, split_of
-from plstm_graph.train.restored import restore
+from plstm_graph.train.inference.restored import restore
 from plstm_graph.train.run import train
 from plstm_graph.transforms import line_dag
 

@@ -27,8 +27,8 @@ from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.errors import ConfigError
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import Graphs, labels, load_data, pack, split_of, train_loader
+from plstm_graph.train.inference.restored import pick_device
 from plstm_graph.train.module import Learner
-from plstm_graph.train.restored import pick_device
 
 
 def learner_of(dataset: AnyDataset, model: AnyConfig, target: Tensor, device: str) -> Learner:

@@ -25,7 +25,7 @@ from plstm_graph.estimators.base import OF_FILES
 from plstm_graph.estimators.inputs import held_out
 from plstm_graph.tasks import Binary
 from plstm_graph.train import embed, predict, train
-from plstm_graph.train.restored import restore
+from plstm_graph.train.inference.restored import restore
 
 SMALL: dict[str, Any] = {
     "epochs": 1,

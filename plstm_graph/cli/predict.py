@@ -67,8 +67,8 @@ def predict(
         import torch
 
         from plstm_graph.train import predict as run
-        from plstm_graph.train.bulk import FEW, usual_jobs
-        from plstm_graph.train.infer import read_as_trained
+        from plstm_graph.train.inference.bulk import FEW, usual_jobs
+        from plstm_graph.train.inference.molecules import read_as_trained
         from plstm_graph.train.progress import shown
 
     table, smiles = read_as_trained(checkpoint, input, smiles_column)
@@ -120,7 +120,7 @@ def _answer_lines(checkpoint: str, input: Path, out: Path, device: str, descript
     with quick_start():
         import torch
 
-        from plstm_graph.train.resident import answer_lines
+        from plstm_graph.train.inference.resident import answer_lines
 
     torch.set_num_threads(1)  # a molecule is answered before further threads have met
     for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
@@ -145,7 +145,7 @@ def embed(
     _check_files(checkpoint, input, out)
 
     from plstm_graph.train import embed as run
-    from plstm_graph.train.infer import read_as_trained
+    from plstm_graph.train.inference.molecules import read_as_trained
     from plstm_graph.train.progress import shown
 
     table, smiles = read_as_trained(checkpoint, input, smiles_column)

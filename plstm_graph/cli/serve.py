@@ -41,7 +41,7 @@ def serve(
             import uvicorn
         except ModuleNotFoundError as error:
             raise PLSTMGraphError(missing_extra("uvicorn", "serve")) from error
-        from plstm_graph.train.serving import application
+        from plstm_graph.train.inference.serving import application
 
         limits = {"most_molecules": max_molecules, "most_bytes": max_bytes}
         app = application(run, device=device, batch_size=batch_size, **limits)

@@ -32,8 +32,8 @@ from plstm_graph.train.checkpoint_io import AtomicCheckpointIO
 from plstm_graph.train.config import TrainConfig, flat, override
 from plstm_graph.train.defaults import FOR_MOLECULES
 from plstm_graph.train.folders import locate
-from plstm_graph.train.infer import answers, embeddings
-from plstm_graph.train.restored import check_reads_molecules, restored
+from plstm_graph.train.inference.molecules import answers, embeddings
+from plstm_graph.train.inference.restored import check_reads_molecules, restored
 from plstm_graph.train.run import fit
 
 P = ParamSpec("P")

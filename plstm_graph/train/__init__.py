@@ -11,12 +11,12 @@ from plstm_graph.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from plstm_graph.train.blending import blend
-    from plstm_graph.train.bulk import predict
-    from plstm_graph.train.evaluation import evaluate
-    from plstm_graph.train.explained import explain
-    from plstm_graph.train.infer import embed
-    from plstm_graph.train.infer_pictures import predict_pictures
-    from plstm_graph.train.portable import export
+    from plstm_graph.train.inference.bulk import predict
+    from plstm_graph.train.inference.evaluation import evaluate
+    from plstm_graph.train.inference.explained import explain
+    from plstm_graph.train.inference.molecules import embed
+    from plstm_graph.train.inference.pictures import predict_pictures
+    from plstm_graph.train.inference.portable import export
     from plstm_graph.train.run import train
     from plstm_graph.train.searching import search
     from plstm_graph.train.series import train_series
@@ -39,13 +39,13 @@ _HOME = {
     "train": "run",
     "train_series": "series",
     "search": "searching",
-    "evaluate": "evaluation",
+    "evaluate": "inference.evaluation",
     "blend": "blending",
-    "predict": "bulk",
-    "predict_pictures": "infer_pictures",
-    "embed": "infer",
-    "explain": "explained",
-    "export": "portable",
+    "predict": "inference.bulk",
+    "predict_pictures": "inference.pictures",
+    "embed": "inference.molecules",
+    "explain": "inference.explained",
+    "export": "inference.portable",
 }
 
 

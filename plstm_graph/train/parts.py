@@ -13,9 +13,9 @@ from plstm_graph.data.examples import take
 from plstm_graph.data.splits import BY_COLUMN, OFFICIAL
 from plstm_graph.errors import ConfigError, DataError, listed
 from plstm_graph.tasks import Task
+from plstm_graph.train.compatible import check_same_kind, classes_as
 from plstm_graph.train.config import TrainConfig
 from plstm_graph.train.data import labels, load_data, repeats, split_of
-from plstm_graph.train.evaluation import check_same_kind, classes_as
 from plstm_graph.train.trainer import first_process
 
 log = logging.getLogger(__name__)

@@ -449,7 +449,7 @@ def test_an_interruption_before_training_leaves_nothing(
     found = invoke("train", "--out", tmp_path / "run")
     assert found.exit_code == 130
     assert found.stderr == "interrupted; nothing was written\n"
-    monkeypatch.setattr("plstm_graph.train.restored.restore", interrupted)
+    monkeypatch.setattr("plstm_graph.train.inference.restored.restore", interrupted)
     (tmp_path / "in.smi").write_text("C\n")
     words = ["--checkpoint", tmp_path / "in.smi", "--input", tmp_path / "in.smi", "--out", tmp_path / "p.csv"]
     found = invoke("predict", *words)
@@ -607,7 +607,7 @@ def test_export(run: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.M
 
     one_line(invoke("export", "--checkpoint", tmp_path, "--out", tmp_path / "m.pt2"), "best.ckpt")
     one_line(invoke("export", "--checkpoint", run, "--out", tmp_path / "m.onnx"), "not ONNX; name it .pt2")
-    monkeypatch.setattr("plstm_graph.train.portable.export", spy)
+    monkeypatch.setattr("plstm_graph.train.inference.portable.export", spy)
     found = invoke("export", "--checkpoint", run, "--out", tmp_path / "m.pt2")
     assert found.exit_code == 0, found.output
     assert found.stdout == f"x          int64 [graphs, nodes, features]\nwrote {tmp_path / 'm.pt2'}\n"

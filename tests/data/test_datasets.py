@@ -28,7 +28,7 @@ from plstm_graph.ops.dispatch import BACKENDS
 from plstm_graph.orient import CANONICAL, GIVEN, ORDERS, SEARCHES
 from plstm_graph.tasks import LOSSES, METRICS, TASKS
 from plstm_graph.train import train
-from plstm_graph.train.evaluation import PARTS
+from plstm_graph.train.inference.evaluation import PARTS
 
 SMALL = ("MUTAG", "ENZYMES+attr", "ogbg-molfreesolv")
 

@@ -15,7 +15,7 @@ from small_runs import molecules
 from plstm_graph.data import load, read_smiles
 from plstm_graph.data.molecules import Rejected
 from plstm_graph.data.tables import read_rows, read_table
-from plstm_graph.train.infer import Predictions
+from plstm_graph.train.inference.molecules import Predictions
 
 NUMBERS = st.sampled_from(
     ["1", "0", "2.5", "-3e4", "nan", "NaN", "inf", "-inf", "1e999", "", "NA", "x", "1,5", "٣", "0x1"]

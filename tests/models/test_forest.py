@@ -22,8 +22,8 @@ from plstm_graph.models.forest import Forest
 from plstm_graph.tasks import Regression
 from plstm_graph.train import evaluate, predict, train
 from plstm_graph.train.data import labels
-from plstm_graph.train.explained import explain
-from plstm_graph.train.portable import export
+from plstm_graph.train.inference.explained import explain
+from plstm_graph.train.inference.portable import export
 
 TREES = 7
 CONFIG = ForestConfig(trees=TREES, bits=256)

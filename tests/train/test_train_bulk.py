@@ -13,10 +13,11 @@ from small_runs import molecules, small_config, small_dataset, write_csv
 from plstm_graph.errors import CheckpointError, OutOfMemory
 from plstm_graph.io.lazy import LOOPS
 from plstm_graph.ops import compiled
-from plstm_graph.train import bulk, train
-from plstm_graph.train.infer import answers
+from plstm_graph.train import train
+from plstm_graph.train.inference import bulk
+from plstm_graph.train.inference.molecules import answers
+from plstm_graph.train.inference.restored import restore_for_molecules
 from plstm_graph.train.machine import cores
-from plstm_graph.train.restored import restore_for_molecules
 
 
 def test_many_molecules_are_worth_a_process_a_core():

@@ -12,7 +12,7 @@ from plstm_graph.data import load
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.train import evaluate, predict, train
 from plstm_graph.train.checkpoint import begin_from, read
-from plstm_graph.train.restored import restore
+from plstm_graph.train.inference.restored import restore
 
 
 @pytest.fixture(scope="module")

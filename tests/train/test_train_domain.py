@@ -14,7 +14,7 @@ from plstm_graph.errors import CheckpointError
 from plstm_graph.train import predict, train
 from plstm_graph.train.checkpoint import read
 from plstm_graph.train.domain import Domain
-from plstm_graph.train.restored import restore
+from plstm_graph.train.inference.restored import restore
 
 LIKE = molecules(8)[3]
 CASES = {  # molecules of the training have C, N and O, and no charge

@@ -18,13 +18,13 @@ from plstm_graph.models.vision import ImageModel, build
 from plstm_graph.nn.captured import Captured
 from plstm_graph.tasks import Multiclass
 from plstm_graph.train import evaluate, export, train
+from plstm_graph.train.compatible import check_same_kind
 from plstm_graph.train.config import TrainConfig, override
 from plstm_graph.train.defaults import default_config
-from plstm_graph.train.evaluation import check_same_kind
+from plstm_graph.train.inference.restored import restore
 from plstm_graph.train.module import Learner
 from plstm_graph.train.outputs import outputs
 from plstm_graph.train.page import write_page
-from plstm_graph.train.restored import restore
 
 SMALL = {
     "model.width": 16,

@@ -27,10 +27,10 @@ from plstm_graph.tasks import restore as restore_task
 from plstm_graph.train import evaluate, predict, train
 from plstm_graph.train.checkpoint import read, weights_of
 from plstm_graph.train.checkpoint_io import AtomicCheckpointIO, on_host
-from plstm_graph.train.infer import Predictions
+from plstm_graph.train.inference.molecules import Predictions
+from plstm_graph.train.inference.restored import restore
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.record import read_run
-from plstm_graph.train.restored import restore
 from plstm_graph.train.results import apart
 
 

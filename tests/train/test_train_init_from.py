@@ -9,7 +9,7 @@ from small_runs import small_config, write_csv
 
 from plstm_graph.errors import CheckpointError
 from plstm_graph.train import train
-from plstm_graph.train.restored import restore
+from plstm_graph.train.inference.restored import restore
 
 STILL = {"lr": 1e-12, "weight_decay": 0.0, "epochs": 1}
 

@@ -13,7 +13,7 @@ from plstm_graph.data import smiles_to_data
 from plstm_graph.errors import BackendUnavailable, CheckpointError
 from plstm_graph.models.padded import Padded
 from plstm_graph.train import export, predict, train
-from plstm_graph.train.portable import DESCRIPTION, operators
+from plstm_graph.train.inference.portable import DESCRIPTION, operators
 
 ALONE = """
 import json, sys
@@ -83,7 +83,7 @@ def test_a_torch_that_cannot_export_is_named(run: Path, tmp_path: Path, monkeypa
 
 def test_operators_of_other_packages_are_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.export.export", lambda *args, **kwargs: None)
-    monkeypatch.setattr("plstm_graph.train.portable.operators", lambda program: {"aten", "torch_scatter"})
+    monkeypatch.setattr("plstm_graph.train.inference.portable.operators", lambda program: {"aten", "torch_scatter"})
     with pytest.raises(CheckpointError, match="beyond torch's own: torch_scatter"):
         export(run, tmp_path / "model.pt2")
     assert not (tmp_path / "model.pt2").exists()

@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from plstm_graph.cli import app
 from plstm_graph.errors import ConfigError, ShapeError
-from plstm_graph.train import predict, resident, train
-from plstm_graph.train.resident import answer_lines
+from plstm_graph.train import predict, train
+from plstm_graph.train.inference import resident
+from plstm_graph.train.inference.resident import answer_lines
 
 
 @pytest.fixture(scope="module")

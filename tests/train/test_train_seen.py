@@ -14,7 +14,7 @@ from plstm_graph.data import load, write_prepared
 from plstm_graph.errors import ConfigError
 from plstm_graph.train import evaluate, train
 from plstm_graph.train.config import TrainConfig, config_hash, differences, read_toml
-from plstm_graph.train.seen import same_source
+from plstm_graph.train.inference.seen import same_source
 
 
 @pytest.fixture(scope="module")

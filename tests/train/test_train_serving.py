@@ -10,8 +10,9 @@ from fastapi.testclient import TestClient
 from small_runs import molecules, small_config, write_csv
 
 from plstm_graph.errors import PLSTMGraphError
-from plstm_graph.train import predict, serving, train
-from plstm_graph.train.infer import Predictions
+from plstm_graph.train import predict, train
+from plstm_graph.train.inference import serving
+from plstm_graph.train.inference.molecules import Predictions
 
 BAD = ["C1CC", "", "CC O"]
 

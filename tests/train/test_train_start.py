@@ -337,7 +337,7 @@ def test_what_there_is_no_memory_for_ends_in_one_line(tmp_path: Path, monkeypatc
     def full(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("plstm_graph.train.infer.read_rows", full)
+    monkeypatch.setattr("plstm_graph.train.inference.molecules.read_rows", full)
     monkeypatch.setattr("plstm_graph.train.folders.check_checkpoint", lambda path: None)
     (tmp_path / "some.smi").write_text("C\n")
     words = ["predict", "--checkpoint", "r", "--input", str(tmp_path / "some.smi"), "--out", str(tmp_path / "out.csv")]

@@ -16,7 +16,7 @@ from plstm_graph.io.lazy import LOOPS, is_put_off, quick_start
 from plstm_graph.io.waiting import tracked, watched
 
 if TYPE_CHECKING:
-    from plstm_graph.train.infer import Predictions
+    from plstm_graph.train.inference.molecules import Predictions
 
 PART = 4096
 """Molecules that are graphs at a time, in a process."""
@@ -56,8 +56,8 @@ def predict(
         CheckpointError: the file cannot be used, or its model was not trained on molecules.
         OutOfMemory: a batch does not fit, or one of several processes has died.
     """
-    from plstm_graph.train.infer import answers
-    from plstm_graph.train.restored import restore_for_molecules, without_loops
+    from plstm_graph.train.inference.molecules import answers
+    from plstm_graph.train.inference.restored import restore_for_molecules, without_loops
 
     how: dict[str, Any] = {"batch_size": batch_size, "descriptors": tuple(descriptors)}
     parts = [smiles[start : start + PART] for start in range(0, len(smiles), PART)] or [smiles]
@@ -100,8 +100,8 @@ class _Own(SpawnContext):
 
 def usual_jobs(count: int, device: str) -> int:
     """How many processes are worth their start for so many molecules: one a core of a CPU, one alone beside a GPU."""
+    from plstm_graph.train.inference.restored import pick_device
     from plstm_graph.train.machine import cores
-    from plstm_graph.train.restored import pick_device
 
     return cores() if count >= MANY and pick_device(device).type == "cpu" else 1
 
@@ -113,8 +113,8 @@ def _begin(checkpoint: str | PathLike[str], device: str, how: dict[str, Any]) ->
     with quick_start():
         import torch
 
-        from plstm_graph.train.infer import answers
-        from plstm_graph.train.restored import restore_for_molecules
+        from plstm_graph.train.inference.molecules import answers
+        from plstm_graph.train.inference.restored import restore_for_molecules
     torch.set_num_threads(1)
     try:
         learner, meta = restore_for_molecules(checkpoint, device)
@@ -141,7 +141,7 @@ def _quietly(answer: Callable[..., "Predictions"], *given: Any, **how: Any) -> "
 def _joined(found: Iterable["Predictions"], smiles: Sequence[str]) -> "Predictions":
     import torch
 
-    from plstm_graph.train.infer import Predictions
+    from plstm_graph.train.inference.molecules import Predictions
 
     columns, values, rejected, unlike, done = [], [], [], [], 0
     for part in found:

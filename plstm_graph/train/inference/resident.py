@@ -7,8 +7,8 @@ from typing import TextIO
 
 from plstm_graph.data.descriptors import check_kinds
 from plstm_graph.errors import PLSTMGraphError, said
-from plstm_graph.train.infer import answers
-from plstm_graph.train.restored import restore_for_molecules
+from plstm_graph.train.inference.molecules import answers
+from plstm_graph.train.inference.restored import restore_for_molecules
 
 
 def answer_lines(

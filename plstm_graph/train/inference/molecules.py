@@ -21,9 +21,9 @@ from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.train.answering import Answering
 from plstm_graph.train.checkpoint import Meta, read, read_meta
+from plstm_graph.train.inference.restored import restore_for_molecules
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.outputs import outputs
-from plstm_graph.train.restored import restore_for_molecules
 from plstm_graph.train.results import apart, write_rows
 
 UNLIKE = "unlike_training"

@@ -13,10 +13,10 @@ from plstm_graph.data.molecules import Rejected
 from plstm_graph.data.tables import Table
 from plstm_graph.errors import CheckpointError, DataError
 from plstm_graph.train.answering import Answering
-from plstm_graph.train.infer import Predictions, columns_of
+from plstm_graph.train.inference.molecules import Predictions, columns_of
+from plstm_graph.train.inference.restored import restore
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.outputs import output_of
-from plstm_graph.train.restored import restore
 
 PATH = "path"
 """Column of the file that a row is about."""

@@ -15,7 +15,7 @@ from plstm_graph.io.files import atomic_write
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.models.padded import Padded, PaddedModel
 from plstm_graph.train.answering import Answering
-from plstm_graph.train.restored import network, restore
+from plstm_graph.train.inference.restored import network, restore
 
 DESCRIPTION = "plstm_graph.json"
 """Name of the description inside the file: ``torch.export.load(path, extra_files={DESCRIPTION: ""})`` fills it in."""
