@@ -295,8 +295,11 @@ def load_weights(model: nn.Module, state: Mapping[str, Any], path: object) -> No
     model.load_state_dict(check_weights(model, state, path))
 
 
-def begin_from(model: nn.Module, task: Task, path: str | os.PathLike[str], features: FeatureSpec | None = None) -> int:
-    """Take over the weights of another training that have the same name and shape; returns how many numbers they are.
+def begin_from(
+    model: nn.Module, task: Task, path: str | os.PathLike[str], features: FeatureSpec | None = None
+) -> tuple[int, int]:
+    """Take over the weights of another training that have the same name and shape; returns how many numbers they are,
+    and of how many.
 
     Those of the last layers come along if that training answered the same (of classes with names: the same classes),
     those of descriptors if it read columns of the same names in the same order.
@@ -312,6 +315,8 @@ def begin_from(model: nn.Module, task: Task, path: str | os.PathLike[str], featu
     content = read(path)
     meta, own = read_meta(content, locate(path)), model.state_dict()
     asked = meta.asked
+    if meta.train_config.ensemble > 1:
+        raise CheckpointError(f"{path} holds several networks; give one of them, in the folder members")
     described = features is None or meta.spec.descriptor_names in ((), features.descriptor_names)
     same = len({(each.name, each.targets, each.class_names) for each in (asked, task)}) == 1
     stored = {str(key).removeprefix("model."): value for key, value in content["state_dict"].items()}
@@ -329,4 +334,4 @@ def begin_from(model: nn.Module, task: Task, path: str | os.PathLike[str], featu
             "(--width, --layers, ...) of that training"
         )
     model.load_state_dict(own | found)
-    return count
+    return count, whole

@@ -207,8 +207,9 @@ def _begin(run: Run, trainer: pl.Trainer, again: bool = False) -> None:
     """The learner on its device, with the weights it begins with, and tried on one example."""
     config = run.config
     if config.init_from and not again:
-        count = begin_from(run.learner.model, run.learner.task, config.init_from, run.dataset.features)
-        log.info("%d numbers of the model come from %s", count, config.init_from)
+        taken, whole = begin_from(run.learner.model, run.learner.task, config.init_from, run.dataset.features)
+        if taken < whole and first_process():
+            log.warning(f"{taken:,} of {whole:,} numbers of {config.init_from} are taken over; all others begin anew")
     learner, device = run.learner.to(trainer.strategy.root_device), trainer.strategy.root_device
     example, around = take(run.parts["valid"], [0]), trainer.precision_plugin.forward_context()
     with named("first pass"):

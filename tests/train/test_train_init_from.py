@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,8 +37,13 @@ def test_the_same_question_takes_all_weights(first: Path, tmp_path: Path) -> Non
         torch.testing.assert_close(found[name], value, rtol=0, atol=1e-6)
 
 
-def test_another_question_takes_all_but_the_last_layers(first: Path, tmp_path: Path) -> None:
-    found = run_from(first, tmp_path / "run", targets="y", seed=5)
+def test_another_question_takes_all_but_the_last_layers(first: Path, tmp_path: Path, caplog: Any) -> None:
+    found = run_from(first, tmp_path / "run", targets="y,z", seed=5)
+    assert "taken over" not in caplog.text
+    found = run_from(first, tmp_path / "other", targets="y", seed=5)
+    whole = sum(value.numel() for value in restore(first)[0].model.state_dict().values())
+    head = sum(value.numel() for name, value in weights(first).items() if name.startswith("head."))
+    assert f"{whole - head:,} of {whole:,} numbers of {first} are taken over; all others begin anew" in caplog.text
     for name, value in weights(first).items():
         if name.startswith("head."):
             assert found[name].shape != value.shape
@@ -56,6 +62,14 @@ def test_nothing_in_common_is_told(first: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"only .* have the name and shape"):
         run_from(first, tmp_path / "run", targets="y", model_width=12)
     assert not (tmp_path / "run").exists()
+
+
+def test_of_an_ensemble_a_member_is_taken(first: Path, tmp_path: Path) -> None:
+    several = tmp_path / "several"
+    train(small_config(out=several, data=first.parent / "small.csv", targets="y,z", ensemble=2, epochs=1))
+    with pytest.raises(CheckpointError, match="holds several networks; give one of them, in the folder members"):
+        train(small_config(data=first.parent / "small.csv", targets="y,z", init_from=several))
+    train(small_config(data=first.parent / "small.csv", targets="y,z", init_from=several / "members" / "1"))
 
 
 def test_scores_of_each_target(first: Path) -> None:
