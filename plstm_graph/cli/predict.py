@@ -162,6 +162,7 @@ def evaluate(
     root: Root = None,
     targets: Targets = None,
     smiles_column: SmilesColumn = None,
+    censored: Annotated[bool, option("--censored", "Labels may be bounds, as >10, which are not scored.")] = False,
     descriptors: Descriptors = None,
     split: Annotated[str | None, option("--split", "Another split than that of the training.")] = None,
     split_seed: Annotated[int | None, option("--split-seed", "Its seed.")] = None,
@@ -186,7 +187,8 @@ def evaluate(
     from plstm_graph.train.progress import shown
 
     where: dict[str, Any] = {"root": root, "targets": targets or None, "smiles_column": smiles_column}
-    where |= {"descriptors": descriptors or None, "split": split, "split_seed": split_seed, "fold": fold}
+    where |= {"censored": censored or None, "descriptors": descriptors or None}
+    where |= {"split": split, "split_seed": split_seed, "fold": fold}
     with shown():
         found = run(checkpoint, data, part=split_part, batch_size=batch_size, device=device, **where)
     if out is not None:

@@ -127,6 +127,27 @@ def test_a_run_scores_exact_labels_and_says_how_many_are_bounds(tmp_path: Path) 
     assert swapped["by_target"]["y"] == pytest.approx(scored["by_target"]["y"])
 
 
+def test_a_model_of_exact_labels_is_scored_where_some_are_bounds(tmp_path: Path) -> None:
+    """Which is what the error asks for."""
+    exact, path, out = write_csv(tmp_path / "exact.csv"), with_bounds(tmp_path / "a.csv", step=2), tmp_path / "run"
+    train(small_config(data=exact, targets=("y", "z"), epochs=1, out=out))
+    words = ["evaluate", "--checkpoint", str(out), "--data", str(path)]
+    assert "take --censored" in CliRunner().invoke(app, words).stderr
+    found = CliRunner().invoke(app, [*words, "--censored", "--out", str(tmp_path / "found.json")])
+    assert "note: 21 labels are bounds, and not scored" in found.stderr
+    lines = [line.split(",") for line in exact.read_text().splitlines()[1:]]
+    told = [line.split(",")[1] for line in path.read_text().splitlines()[1:]]
+    answers = predict(out, [line[0] for line in lines]).values[:, 0].tolist()
+    errors = [
+        abs(float(y) - answer)
+        for (_, y, _), cell, answer in zip(lines, told, answers, strict=True)
+        if not set(cell) & set("<>≤≥=")
+    ]
+    assert len(errors) == 20
+    scored = json.loads((tmp_path / "found.json").read_text())
+    assert scored["by_target"]["y"]["mae"] == pytest.approx(sum(errors) / 20, rel=1e-5)
+
+
 def test_prepared_files_train_to_the_same(tmp_path: Path) -> None:
     path, packed = with_bounds(tmp_path / "a.csv"), tmp_path / "a.pt"
     words = ["prepare", "--data", path, "--targets", "y", "--censored", "--out", packed]

@@ -50,7 +50,7 @@ def evaluate(
         batch_size: graphs at once.
         device: "auto", "cpu", "cuda", ...
         options: fields of TrainConfig that say what to load (``root``, ``targets``, ``smiles_column``, ``task``,
-            ``descriptors``) and how to split it (``split``, ``split_seed``, ``fold``).
+            ``descriptors``, ``censored``) and how to split it (``split``, ``split_seed``, ``fold``).
 
     Returns:
         Name of the ``data``, ``part`` and ``why`` this one, how many ``graphs`` were scored and rows ``rejected``,
@@ -83,7 +83,7 @@ def evaluate(
     if not len(graphs):
         raise DataError(f"the {part} part of {dataset.name} is empty; give another --split-part")
     (values, spread), given = outputs(learner, graphs, batch_size), labels(graphs)
-    known = learner.task.exact(given)
+    known = dataset.task.exact(given)  # that of the model may know no bounds
     found = learner.task.scores(values, known)
     found |= learner.task.calibration(values, known, spread)
     by_target = learner.task.by_target(values, known)
@@ -97,7 +97,7 @@ def evaluate(
         "by_target": by_target,
         "interval": interval_of(learner.task, values, known),
         "thresholds": _at_thresholds(checkpoint, learner.task, values, known),
-        "notes": [*_notes(dataset, meta), *_bounds(learner.task, given)],
+        "notes": [*_notes(dataset, meta), *_bounds(dataset.task, given)],
     }
 
 
