@@ -15,10 +15,10 @@ import torch
 
 from plstm_graph.errors import PLSTMGraphError
 from plstm_graph.io.files import atomic_write
+from plstm_graph.io.records import append_line as append
+from plstm_graph.io.records import read_lines as read
 from plstm_graph.train.machine import machine
-from plstm_graph.train.results import append_line as append
-from plstm_graph.train.results import now, versions
-from plstm_graph.train.results import read_lines as read
+from plstm_graph.train.provenance import now, versions
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -174,8 +174,8 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Score a checkpoint on a part of a data set, split as in its training unless told otherwise."""
+    from plstm_graph.io.records import write_json
     from plstm_graph.train.folders import check_checkpoint
-    from plstm_graph.train.results import write_json
 
     check_places(out, inputs=[checkpoint, data])
     check_options({"split": split, "part": split_part})

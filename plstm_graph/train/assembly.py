@@ -18,7 +18,7 @@ from plstm_graph.data.stacked import joined
 from plstm_graph.errors import ConfigError
 from plstm_graph.nn.encoders import DescriptorEncoder
 from plstm_graph.tasks import Task
-from plstm_graph.train import results
+from plstm_graph.train import provenance
 from plstm_graph.train.averaging import Averaging
 from plstm_graph.train.callbacks import Bar, Keeper, Reseed
 from plstm_graph.train.capture import chosen
@@ -120,7 +120,7 @@ def meta_of(config: TrainConfig, dataset: AnyDataset, task: Task, train: Any, co
         features=asdict(dataset.features),
         task=task.plain(),
         featuriser=dataset.reader,
-        versions=results.versions(),
+        versions=provenance.versions(),
         content=content,
         seen=Domain.of(train, task).plain() if molecules else None,
     )

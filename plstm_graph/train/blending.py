@@ -18,9 +18,10 @@ from torch import Tensor
 
 from plstm_graph.errors import ConfigError, DataError, listed
 from plstm_graph.io.files import expanded
+from plstm_graph.io.records import read_json, write_json, write_rows
 from plstm_graph.tasks import METRICS, score, task_of
 from plstm_graph.tasks.calibration import mean_ranks
-from plstm_graph.train import results
+from plstm_graph.train import provenance, results
 from plstm_graph.train.analysis import interval_of
 from plstm_graph.train.folders import runs_of
 from plstm_graph.train.record import PartPredictions, read_scored
@@ -114,9 +115,9 @@ def blend(
         "equal": equal,
         "best_epoch": None,
         "graphs": {part: len(target[part]) for part in PARTS},
-        "date": results.now(),
-        "commit": results.commit(),
-        "versions": results.versions(),
+        "date": provenance.now(),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
     }
     _write(out, first, found, content)
     return content
@@ -182,7 +183,7 @@ def _scored(folder: Path) -> Scored:
         )
     start = folder / results.START
     try:
-        content = results.read_json(start).get("content", "") if start.is_file() else ""
+        content = read_json(start).get("content", "") if start.is_file() else ""
     except (ValueError, AttributeError) as error:
         raise DataError(f"{start} is damaged: it should tell what data the run had; train again") from error
     return Scored(folder, metrics, {part: _in_order(parts[part]) for part in PARTS}, content)
@@ -262,8 +263,8 @@ def _write(out: Path, first: Scored, found: Mapping[str, Tensor], content: Mappi
         shutil.copyfile(first.folder / results.START, out / results.START)
     with (first.folder / results.PREDICTIONS).open(newline="", encoding="utf-8") as stream:
         header, *rows = csv.reader(stream)
-    results.write_rows(out / results.PREDICTIONS, header, _rows(rows, found))
-    results.write_json(out / results.SCORES, content)
+    write_rows(out / results.PREDICTIONS, header, _rows(rows, found))
+    write_json(out / results.SCORES, content)
 
 
 def _rows(rows: Sequence[list[str]], found: Mapping[str, Tensor]) -> Iterator[list[str]]:

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from plstm_graph.errors import Diverged, TimeUp, rounded
 from plstm_graph.io.files import make_durable
+from plstm_graph.io.records import write_rows
 from plstm_graph.tasks import METRICS
 from plstm_graph.train.averaging import Averaging
 from plstm_graph.train.data import mixed_seed
 from plstm_graph.train.owner import Owner
 from plstm_graph.train.pool import Say, Status
 from plstm_graph.train.progress import EVERY_S, progress_console
-from plstm_graph.train.results import BEST, HISTORY, LAST, write_rows
+from plstm_graph.train.results import BEST, HISTORY, LAST
 
 State = dict[str, Tensor]
 DURABLE_S = 1.0

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from plstm_graph.errors import rounded
-from plstm_graph.train import results
+from plstm_graph.io.records import nan_for_none
 from plstm_graph.train.pool import Failure, Row, Status
 from plstm_graph.train.progress import lasted, left, progress_console
 
@@ -51,7 +51,7 @@ def ending(row: Row | Failure) -> str:
     """How a run of a series ended."""
     if isinstance(row, Failure):
         return failed_because(row)
-    valid, test = (results.number(row[part][row["metric"]]) for part in ("valid", "test"))
+    valid, test = (nan_for_none(row[part][row["metric"]]) for part in ("valid", "test"))
     return f"{row['metric']} valid {rounded(valid)} test {rounded(test)} ({lasted(row['minutes'])})"
 
 

@@ -11,6 +11,7 @@ from torch_geometric.data import Data
 from plstm_graph.config.architectures import architecture
 from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.errors import ConfigError
+from plstm_graph.io.records import read_json
 from plstm_graph.tasks import Task, calibration
 from plstm_graph.train import results
 from plstm_graph.train.assembly import asked, meta_of
@@ -66,7 +67,7 @@ def fit_members(
         chosen = member(config, number)
         scores = Path(str(chosen.out)) / results.SCORES
         if resume and scores.is_file():
-            found = results.read_json(scores)
+            found = read_json(scores)
             state = check_weights(network, read(str(chosen.out))["state_dict"], chosen.out)
         else:
             again = resume and (Path(str(chosen.out)) / results.CONFIG).is_file()

@@ -11,6 +11,7 @@ import numpy as np
 
 from plstm_graph.errors import DataError
 from plstm_graph.io.files import expanded
+from plstm_graph.io.records import read_json
 from plstm_graph.tasks import METRICS, TASKS
 from plstm_graph.train import results
 from plstm_graph.train.config import read_toml
@@ -130,7 +131,7 @@ def _metrics(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        found = results.read_json(path)
+        found = read_json(path)
         if found["metric"] in METRICS and {"task", "targets", "test", "valid", "best_epoch"} <= found.keys():
             return dict(found)
     except (ValueError, KeyError, TypeError):

@@ -15,11 +15,12 @@ from plstm_graph.draw import answers, curves
 from plstm_graph.errors import listed, rounded
 from plstm_graph.grid import DIRECTIONS
 from plstm_graph.io.files import write_text
+from plstm_graph.io.records import apart, write_json, write_rows
 from plstm_graph.io.waiting import named
 from plstm_graph.models.patches_read import patches_read, reads_along_directions
 from plstm_graph.tasks import Task
 from plstm_graph.tasks.thresholds import at_thresholds
-from plstm_graph.train import results
+from plstm_graph.train import provenance, results
 from plstm_graph.train.analysis import interval_of
 from plstm_graph.train.callbacks import Keeper
 from plstm_graph.train.card import card
@@ -149,12 +150,12 @@ def _content(run: Run, found: Found, spreads: Spreads, last_epoch: dict[str, flo
         **({"classes": list(task.class_names)} if task.class_names else {}),
         "seed": config.seed,
         "config_hash": config_hash(config),
-        "date": results.now(),
+        "date": provenance.now(),
         "device": run.learner.device.type,
         "machine": machine(run.learner.device.type) | {"devices": run.devices},
         "command": run.start.command,
-        "commit": results.commit(),
-        "versions": results.versions(),
+        "commit": provenance.commit(),
+        "versions": provenance.versions(),
     }
 
 
@@ -237,9 +238,9 @@ def _write(run: Run, out: Path, found: Found, content: dict[str, Any]) -> None:
         getattr(answers, task.picture)(arrays, out / f"{task.picture}.png", targets=names, note=note)
     if reads_along_directions(run.learner.model) and len(run.parts["test"]):
         _draw_patches(run, found["test"], out / results.PATCHES)
-    results.write_rows(out / results.PREDICTIONS, _columns(run), _rows(run, own))
+    write_rows(out / results.PREDICTIONS, _columns(run), _rows(run, own))
     write_text(out / results.CARD, card(content, run.config.model.model))
-    results.write_json(out / results.SCORES, content)
+    write_json(out / results.SCORES, content)
 
 
 DRAWN = 4
@@ -271,7 +272,7 @@ def _columns(run: Run) -> list[str]:
     first = ["part", "index", *_known(run), "smiles" if task.level == "graph" else task.level]
     named = [*first, *(f"{name}_label" if name in first else name for name in task.targets)]
     own = (f"{name}_predicted" if name in task.targets else name for name in task.outputs)
-    return [*named, *results.apart(own, named)]
+    return [*named, *apart(own, named)]
 
 
 def _known(run: Run) -> dict[str, Sequence[Any]]:

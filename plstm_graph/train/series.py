@@ -10,8 +10,9 @@ from typing import Any
 from plstm_graph.data.splits import IN_FOLDS
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.io.files import write_text
+from plstm_graph.io.records import append_line, nan_for_none, read_json, read_lines, write_json
 from plstm_graph.io.waiting import watched
-from plstm_graph.train import results, shared
+from plstm_graph.train import provenance, results, shared
 from plstm_graph.train.analysis import score_runs
 from plstm_graph.train.callbacks import Reporter
 from plstm_graph.train.config import TrainConfig, anywhere, differences, read_toml, to_dict, toml
@@ -121,12 +122,12 @@ def _train_series(
     _open(out, config, {"seeds": seeds, "folds": folds, "data_hash": data_hash}, overwrite)
     if jobs > 1:  # the runs have processes of their own
         shared.forget()
-    kept = {row["run"]: row for row in results.read_lines(out / RUN_ROWS)}
+    kept = {row["run"]: row for row in read_lines(out / RUN_ROWS)}
     todo = [run for run in runs if not (run.resume and run.finished)]
     there = [run for run in members if run not in todo and (run.finished or run.name in kept)]
     rows = {run.name: kept.get(run.name) or _stored_row(run, out) for run in there}
     left = {run.name for run in members if run not in todo and run.name not in rows}
-    before = results.read_json(out / SUMMARY)["failed"] if (out / SUMMARY).is_file() else {}
+    before = read_json(out / SUMMARY)["failed"] if (out / SUMMARY).is_file() else {}
     failed: dict[str, str] = {name: reason for name, reason in before.items() if name in left}
     display = Display(len(runs), len(runs) - len(todo)) if progress else None
     with terminable(), display or nullcontext():
@@ -137,12 +138,12 @@ def _train_series(
                     failed[run.name] = row.reason
                 else:
                     rows[run.name] = row
-                    results.append_line(out / RUN_ROWS, row)
+                    append_line(out / RUN_ROWS, row)
                 if display:
                     display.end(run, ending(row))
     summary = summarise([rows[run.name] for run in members if run.name in rows], failed)
     summary |= {"seeds": seeds, "folds": folds, "command": command}
-    results.write_json(out / SUMMARY, summary)
+    write_json(out / SUMMARY, summary)
     return summary
 
 
@@ -207,7 +208,7 @@ def _row(job: Job, found: dict[str, Any]) -> Row:
         "epoch": found["best_epoch"],
         "params": found["parameters"],
         "minutes": found["minutes"],
-        "date": results.now(),
+        "date": provenance.now(),
         "device": found["device"],
         "commit": found["commit"],
         "versions": found["versions"],
@@ -217,8 +218,8 @@ def _row(job: Job, found: dict[str, Any]) -> Row:
 
 def _stored_row(job: Job, out: Path) -> Row:
     """The row of a run that ended just before its line was written."""
-    row = _row(job, results.read_json(Path(str(job.config.out)) / results.SCORES))
-    results.append_line(out / RUN_ROWS, row)
+    row = _row(job, read_json(Path(str(job.config.out)) / results.SCORES))
+    append_line(out / RUN_ROWS, row)
     return row
 
 
@@ -236,7 +237,7 @@ def summarise(rows: Sequence[Row], failed: dict[str, str]) -> dict[str, Any]:
         return found
     parts = {
         part: {
-            name: score_runs((row["seed"], results.number(row[part][name])) for row in rows)._asdict()
+            name: score_runs((row["seed"], nan_for_none(row[part][name])) for row in rows)._asdict()
             for name in rows[0][part]
         }
         for part in ("valid", "test")

@@ -8,7 +8,8 @@ from typing import Any
 from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.errors import ConfigError
 from plstm_graph.io.files import write_text
-from plstm_graph.train.results import START, read_json
+from plstm_graph.io.records import read_json
+from plstm_graph.train.results import START
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from plstm_graph.data import load
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.tables import read_rows
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, OutOfMemory
+from plstm_graph.io.records import apart
 from plstm_graph.tasks import Regression
 from plstm_graph.tasks import restore as restore_task
 from plstm_graph.train import evaluate, predict, train
@@ -31,7 +32,6 @@ from plstm_graph.train.inference.molecules import Predictions
 from plstm_graph.train.inference.restored import restore
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.record import read_run
-from plstm_graph.train.results import apart
 
 
 @pytest.fixture(scope="module")

@@ -23,8 +23,8 @@ from plstm_graph.train import train
 from plstm_graph.train.callbacks import Keeper, progress_console
 from plstm_graph.train.checkpoint import read
 from plstm_graph.train.module import warmup_cosine
+from plstm_graph.train.provenance import commit
 from plstm_graph.train.report import report
-from plstm_graph.train.results import commit
 from plstm_graph.train.run import fit
 from plstm_graph.train.trainer import first_process
 

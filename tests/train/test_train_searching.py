@@ -12,11 +12,11 @@ from test_train_page import checked
 
 from plstm_graph.config.models import ForestConfig
 from plstm_graph.errors import ConfigError, PLSTMGraphError
+from plstm_graph.io.records import read_lines
 from plstm_graph.train import search
 from plstm_graph.train.config import TrainConfig, override
 from plstm_graph.train.defaults import default_config
 from plstm_graph.train.page import write_page
-from plstm_graph.train.results import read_lines
 from plstm_graph.train.searching import Range, default_space, read_space
 from plstm_graph.train.searching.plan import begun
 from plstm_graph.train.searching.space import from_plain, plain

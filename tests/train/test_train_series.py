@@ -17,6 +17,7 @@ import torch
 from small_runs import contents, invoke, small_config, told, write_csv
 
 from plstm_graph.errors import CheckpointError, ConfigError
+from plstm_graph.io.records import append_line, read_lines
 from plstm_graph.train import series, shared, train, train_series
 from plstm_graph.train.analysis import score_runs
 from plstm_graph.train.checkpoint import read
@@ -24,7 +25,7 @@ from plstm_graph.train.config import TrainConfig, write_toml
 from plstm_graph.train.folders import check_checkpoint, numbers, runs_of, stored_series
 from plstm_graph.train.page.entries import entries
 from plstm_graph.train.pool import Status
-from plstm_graph.train.results import SCORES, append_line, read_lines
+from plstm_graph.train.results import SCORES
 
 SMALL = ["--epochs", 2, "--batch-size", 8, "--accelerator", "cpu"]
 SMALL += ["--width", 8, "--layers", 1, "--heads", 4, "--rwse", 0]

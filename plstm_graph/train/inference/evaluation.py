@@ -13,6 +13,7 @@ from plstm_graph.data.datasets import is_table, reads_smiles
 from plstm_graph.data.tables import read_table
 from plstm_graph.errors import ConfigError, DataError, count, unknown
 from plstm_graph.io.files import expanded
+from plstm_graph.io.records import read_json
 from plstm_graph.tasks import Task
 from plstm_graph.tasks.thresholds import at_thresholds
 from plstm_graph.train.analysis import interval_of
@@ -24,7 +25,7 @@ from plstm_graph.train.folders import locate
 from plstm_graph.train.inference.restored import restore
 from plstm_graph.train.inference.seen import part_to_score, same_source
 from plstm_graph.train.outputs import outputs
-from plstm_graph.train.results import CHECKPOINTS, SCORES, read_json
+from plstm_graph.train.results import CHECKPOINTS, SCORES
 
 PARTS = ("train", "valid", "test", "all")
 REASONS = 3

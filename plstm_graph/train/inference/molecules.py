@@ -17,6 +17,7 @@ from plstm_graph.data.molecules import Rejected, read_molecules
 from plstm_graph.data.tables import SMI, Table, read_rows
 from plstm_graph.errors import CheckpointError
 from plstm_graph.io.files import kind
+from plstm_graph.io.records import apart, write_rows
 from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.train.answering import Answering
@@ -24,7 +25,6 @@ from plstm_graph.train.checkpoint import Meta, read, read_meta
 from plstm_graph.train.inference.restored import restore_for_molecules
 from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.outputs import outputs
-from plstm_graph.train.results import apart, write_rows
 
 UNLIKE = "unlike_training"
 """Column of what the training never had in a molecule."""

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 from plstm_graph import __version__
 from plstm_graph.errors import PLSTMGraphError, missing_extra, said
+from plstm_graph.io.records import read_json
 from plstm_graph.train.checkpoint import Meta
 from plstm_graph.train.inference.molecules import UNLIKE, Predictions, answers
 from plstm_graph.train.inference.restored import restore_for_molecules
-from plstm_graph.train.results import SCORES, read_json
+from plstm_graph.train.results import SCORES
 
 try:
     from fastapi import FastAPI, HTTPException, Request

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from plstm_graph.errors import count
+from plstm_graph.io.records import read_json
 from plstm_graph.train import results
 from plstm_graph.train.analysis import Score, same_graphs, score_runs
 from plstm_graph.train.folders import members_of
@@ -117,7 +118,7 @@ def _series(folder: Path) -> Entry:
     runs = [run for run in there if asked is None or _fold_and_seed(run) in asked] or [read_run(folder)]
     records = sorted(runs, key=lambda run: _fold_and_seed(run)[::-1])
     path = folder / results.SUMMARY
-    summary = results.read_json(path) if path.is_file() else {}
+    summary = read_json(path) if path.is_file() else {}
     finished = {run.name for run in records if run.metrics}
     failed = (f"{name} failed ({why})" for name, why in summary.get("failed", {}).items() if name not in finished)
     return Entry(folder.resolve().name, records, folder, tuple(failed), str(summary.get("command") or ""))

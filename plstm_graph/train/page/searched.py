@@ -7,11 +7,11 @@ from typing import Any
 
 from plstm_graph.draw import curves
 from plstm_graph.errors import count
+from plstm_graph.io.records import read_lines
 from plstm_graph.tasks import METRICS
 from plstm_graph.train.folders import SEARCH, TRIALS
 from plstm_graph.train.page.parts import Folded, Section, Table, figure, fixed, number
 from plstm_graph.train.progress import lasted
-from plstm_graph.train.results import read_lines
 
 TOP = 10
 

@@ -6,7 +6,8 @@ from contextlib import closing, nullcontext
 from dataclasses import replace
 
 from plstm_graph.errors import ConfigError, rounded
-from plstm_graph.train import results, shared
+from plstm_graph.io.records import write_lines
+from plstm_graph.train import shared
 from plstm_graph.train.config import TrainConfig, anywhere, override
 from plstm_graph.train.display import Display, failed_because
 from plstm_graph.train.folders import TRIALS
@@ -93,7 +94,7 @@ def _search(plan: Plan, jobs: int, until: float, progress: bool) -> TrainConfig:
     with terminable(), display or nullcontext(), closing(ended):
         for job, row in ended:
             rows = rows_of(study)
-            results.write_lines(plan.folder / TRIALS, rows)
+            write_lines(plan.folder / TRIALS, rows)
             if display and row:
                 display.end(job, _ending(row, rows))
     if len(rows) < plan.trials and time.time() > until:

@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from plstm_graph.errors import ConfigError, PLSTMGraphError, TimeUp, said
 from plstm_graph.io.waiting import watched
 from plstm_graph.tasks import METRICS
-from plstm_graph.train import results, shared
+from plstm_graph.train import provenance, shared
 from plstm_graph.train.assembly import asked
 from plstm_graph.train.callbacks import Reporter
 from plstm_graph.train.config import TrainConfig, config_hash, override, to_dict
@@ -124,8 +124,8 @@ def _row(job: Job, watch: Judged, state: str, seconds: float, reason: str) -> Ro
         "config": to_dict(replace(config, out=None)),
         "config_hash": config_hash(config),
         "data_hash": job.plan.data_hash,
-        "date": results.now(),
-        "commit": results.commit(),
+        "date": provenance.now(),
+        "commit": provenance.commit(),
         **({"reason": reason} if reason else {}),
     }
 
