@@ -27,8 +27,14 @@ log = logging.getLogger(__name__)
 def check_kinds(kinds: Sequence[str]) -> None:
     """Raise ConfigError unless each is in ``plstm_graph.config.names.DESCRIPTORS`` or a file, and none comes twice."""
     for kind in kinds:
-        if kind not in DESCRIPTORS and not expanded(kind).is_file():
-            raise ConfigError(f"there is no file {kind}: {unknown('descriptors', Path(kind).name, DESCRIPTORS)}")
+        if kind in DESCRIPTORS or expanded(kind).is_file():
+            continue
+        if Path(kind).suffix:
+            raise ConfigError(
+                f"there is no file {kind}; give --descriptors the file where it is now, or another one with SMILES and "
+                "columns of the same names"
+            )
+        raise ConfigError(f"there is no file {kind}: {unknown('descriptors', Path(kind).name, DESCRIPTORS)}")
     if len(set(kinds)) < len(kinds):
         raise ConfigError(f"descriptors must be named once each (got {', '.join(kinds)})")
 
@@ -129,7 +135,7 @@ def _from_file(path: Path, smiles: Sequence[str], wanted: Sequence[str]) -> Desc
     none = np.full(len(columns), np.nan)
     found = [known.get(_key(text)) for text in smiles]
     if smiles and not any(row is not None for row in found):
-        raise DataError(f"none of {len(found)} molecules is in {path}; does it have the same molecules?")
+        raise DataError(f"none of {len(found)} molecules is in {path}; give --descriptors a file that has them")
     if absent := [text for text, row in zip(smiles, found, strict=True) if row is None]:
         log.warning(
             f"{path.name} lacks {len(absent)} of {len(found)} molecules ({listed(absent[:TOLD])}, ...): to the model, "

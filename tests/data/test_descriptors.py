@@ -49,11 +49,13 @@ def test_what_cannot_be_used_is_told(tmp_path):
     for typed in ("rdkit2", str(tmp_path / "rdkit2")):  # as a path, which the command line makes of it
         with pytest.raises(ConfigError, match=f"there is no file {typed}: .*; did you mean 'rdkit2d'"):
             describe(typed, [ETHANOL])
+    with pytest.raises(ConfigError, match=r"there is no file gone.csv; give --descriptors the file where it is now"):
+        describe("gone.csv", [ETHANOL])
     (tmp_path / "own.csv").write_text("smiles,name\nCCO,x\n")
     with pytest.raises(DataError, match="no column of numbers"):
         describe(str(tmp_path / "own.csv"), [ETHANOL])
     (tmp_path / "own.csv").write_text("smiles,a\nCCO,1\n")
-    with pytest.raises(DataError, match="none of 1 molecules"):
+    with pytest.raises(DataError, match=r"none of 1 molecules is in .*; give --descriptors a file that has them"):
         describe(str(tmp_path / "own.csv"), [BENZENE])
     (tmp_path / "own.csv").write_text(f"smiles,a,b\n{ETHANOL},1,\n{SAME},1,\n")
     assert describe(str(tmp_path / "own.csv"), [ETHANOL]).rows[0, 0] == 1
