@@ -15,8 +15,8 @@ import torch
 
 from plstm_graph.errors import PLSTMGraphError
 from plstm_graph.io.files import atomic_write
-from plstm_graph.io.records import append_line as append
-from plstm_graph.io.records import read_lines as read
+from plstm_graph.io.json_csv import append_line as append
+from plstm_graph.io.json_csv import read_lines as read
 from plstm_graph.train.machine import machine
 from plstm_graph.train.provenance import now, versions
 

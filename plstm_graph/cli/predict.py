@@ -174,7 +174,7 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Score a checkpoint on a part of a data set, split as in its training unless told otherwise."""
-    from plstm_graph.io.records import write_json
+    from plstm_graph.io.json_csv import write_json
     from plstm_graph.train.folders import check_checkpoint
 
     check_places(out, inputs=[checkpoint, data])

@@ -230,7 +230,7 @@ def _config(
 
 
 def _search_summary(out: str) -> None:
-    from plstm_graph.io.records import read_lines
+    from plstm_graph.io.json_csv import read_lines
     from plstm_graph.train.folders import SEARCH, TRIALS
     from plstm_graph.train.searching.study import best_row, words
 

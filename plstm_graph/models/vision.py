@@ -108,6 +108,9 @@ class VisionBlock(nn.Module):
     """``x + mixer(norm(x))``, then ``x + feed_forward(norm(x))``: [B, Y, X, width] -> [B, Y, X, width].
 
     Args:
+        width: channels.
+        mixer: reads along the grid, of the shape that it gives.
+        hidden: width within the feed-forward.
         layer_scale: initial value of a learned factor on each channel of both branches; None for no factor.
     """
 

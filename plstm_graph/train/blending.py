@@ -18,7 +18,7 @@ from torch import Tensor
 
 from plstm_graph.errors import ConfigError, DataError, listed
 from plstm_graph.io.files import expanded
-from plstm_graph.io.records import read_json, write_json, write_rows
+from plstm_graph.io.json_csv import read_json, write_json, write_rows
 from plstm_graph.tasks import METRICS, score, task_of
 from plstm_graph.tasks.calibration import mean_ranks
 from plstm_graph.train import provenance, results
@@ -123,14 +123,13 @@ def blend(
     return content
 
 
-def select(answers: Sequence[Tensor], target: Tensor, metric: str, rounds: int = ROUNDS) -> list[float]:
-    """Weights of members by greedy forward selection with replacement, which sum to 1.
+def select(answers: Sequence[Tensor], target: Tensor, metric: str) -> list[float]:
+    """Weights of members by greedy forward selection with replacement, :data:`ROUNDS` at most, which sum to 1.
 
     Args:
         answers: of each member on the validation part, [n, outputs].
         target: labels there, as for :func:`plstm_graph.tasks.score`.
         metric: what is to be best, a key of ``METRICS``.
-        rounds: how many are added at most.
 
     Raises:
         DataError: the metric is not defined there.
@@ -138,7 +137,7 @@ def select(answers: Sequence[Tensor], target: Tensor, metric: str, rounds: int =
     sign = 1 if METRICS[metric].higher_is_better else -1
     taken: list[int] = []
     total, best, kept = torch.zeros_like(answers[0]), -math.inf, 0
-    for count in range(1, rounds + 1):
+    for count in range(1, ROUNDS + 1):
         values = [sign * score(metric, (total + each) / count, target) for each in answers]
         place = max(range(len(values)), key=lambda one: -math.inf if math.isnan(values[one]) else values[one])
         taken.append(place)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from plstm_graph.errors import Diverged, TimeUp, rounded
 from plstm_graph.io.files import make_durable
-from plstm_graph.io.records import write_rows
+from plstm_graph.io.json_csv import write_rows
 from plstm_graph.tasks import METRICS
 from plstm_graph.train.averaging import Averaging
 from plstm_graph.train.data import mixed_seed

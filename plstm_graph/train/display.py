@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from plstm_graph.errors import rounded
-from plstm_graph.io.records import nan_for_none
+from plstm_graph.io.json_csv import nan_for_none
 from plstm_graph.train.pool import Failure, Row, Status
 from plstm_graph.train.progress import lasted, left, progress_console
 

@@ -11,7 +11,7 @@ from torch_geometric.data import Data
 from plstm_graph.config.architectures import architecture
 from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.errors import ConfigError
-from plstm_graph.io.records import read_json
+from plstm_graph.io.json_csv import read_json
 from plstm_graph.tasks import Task, calibration
 from plstm_graph.train import results
 from plstm_graph.train.assembly import asked, meta_of

@@ -11,7 +11,7 @@ import numpy as np
 
 from plstm_graph.errors import DataError
 from plstm_graph.io.files import expanded
-from plstm_graph.io.records import read_json
+from plstm_graph.io.json_csv import read_json
 from plstm_graph.tasks import METRICS, TASKS
 from plstm_graph.train import results
 from plstm_graph.train.config import read_toml

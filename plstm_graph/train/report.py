@@ -15,7 +15,7 @@ from plstm_graph.draw import answers, curves
 from plstm_graph.errors import listed, rounded
 from plstm_graph.grid import DIRECTIONS
 from plstm_graph.io.files import write_text
-from plstm_graph.io.records import apart, write_json, write_rows
+from plstm_graph.io.json_csv import apart, write_json, write_rows
 from plstm_graph.io.waiting import named
 from plstm_graph.models.patches_read import patches_read, reads_along_directions
 from plstm_graph.tasks import Task

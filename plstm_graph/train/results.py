@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from plstm_graph.errors import ConfigError
 from plstm_graph.io.files import remove_stale
-from plstm_graph.io.records import write_rows
+from plstm_graph.io.json_csv import write_rows
 from plstm_graph.train.config import TrainConfig, differences, from_dict, read_toml, write_toml
 from plstm_graph.train.owner import is_owner_file
 

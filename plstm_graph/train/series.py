@@ -10,7 +10,7 @@ from typing import Any
 from plstm_graph.data.splits import IN_FOLDS
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.io.files import write_text
-from plstm_graph.io.records import append_line, nan_for_none, read_json, read_lines, write_json
+from plstm_graph.io.json_csv import append_line, nan_for_none, read_json, read_lines, write_json
 from plstm_graph.io.waiting import watched
 from plstm_graph.train import provenance, results, shared
 from plstm_graph.train.analysis import score_runs

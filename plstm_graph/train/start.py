@@ -8,7 +8,7 @@ from typing import Any
 from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.errors import ConfigError
 from plstm_graph.io.files import write_text
-from plstm_graph.io.records import read_json
+from plstm_graph.io.json_csv import read_json
 from plstm_graph.train.results import START
 
 

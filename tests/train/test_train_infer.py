@@ -22,7 +22,7 @@ from plstm_graph.data import load
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.data.tables import read_rows
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, OutOfMemory
-from plstm_graph.io.records import apart
+from plstm_graph.io.json_csv import apart
 from plstm_graph.tasks import Regression
 from plstm_graph.tasks import restore as restore_task
 from plstm_graph.train import evaluate, predict, train

@@ -17,7 +17,7 @@ from awkward import made_run, made_series
 from small_runs import small_config, small_dataset, three_classes, write_csv
 
 from plstm_graph.errors import ConfigError, TargetError
-from plstm_graph.io.records import write_json
+from plstm_graph.io.json_csv import write_json
 from plstm_graph.train import train
 from plstm_graph.train.page import write_page
 from plstm_graph.train.page.parts import fixed, signed

@@ -12,7 +12,7 @@ from test_train_page import checked
 
 from plstm_graph.config.models import ForestConfig
 from plstm_graph.errors import ConfigError, PLSTMGraphError
-from plstm_graph.io.records import read_lines
+from plstm_graph.io.json_csv import read_lines
 from plstm_graph.train import search
 from plstm_graph.train.config import TrainConfig, override
 from plstm_graph.train.defaults import default_config

@@ -17,7 +17,7 @@ import torch
 from small_runs import contents, invoke, small_config, told, write_csv
 
 from plstm_graph.errors import CheckpointError, ConfigError
-from plstm_graph.io.records import append_line, read_lines
+from plstm_graph.io.json_csv import append_line, read_lines
 from plstm_graph.train import series, shared, train, train_series
 from plstm_graph.train.analysis import score_runs
 from plstm_graph.train.checkpoint import read

@@ -18,7 +18,7 @@ from plstm_graph.cli import app
 from plstm_graph.cli.options import command_of
 from plstm_graph.data import load, ogbg, read_prepared, read_smiles, write_prepared
 from plstm_graph.errors import CheckpointError, ConfigError, DataError, Diverged
-from plstm_graph.io.records import read_lines
+from plstm_graph.io.json_csv import read_lines
 from plstm_graph.train import TrainConfig, evaluate, predict, train, train_series
 from plstm_graph.train.checkpoint import read
 from plstm_graph.train.module import Learner

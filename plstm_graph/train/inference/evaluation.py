@@ -13,7 +13,7 @@ from plstm_graph.data.datasets import is_table, reads_smiles
 from plstm_graph.data.tables import read_table
 from plstm_graph.errors import ConfigError, DataError, count, unknown
 from plstm_graph.io.files import expanded
-from plstm_graph.io.records import read_json
+from plstm_graph.io.json_csv import read_json
 from plstm_graph.tasks import Task
 from plstm_graph.tasks.thresholds import at_thresholds
 from plstm_graph.train.analysis import interval_of

@@ -10,7 +10,7 @@ from plstm_graph.data.depiction import layout
 from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.molecules import smiles_to_data
 from plstm_graph.draw import draw_explanation
-from plstm_graph.io.records import write_rows
+from plstm_graph.io.json_csv import write_rows
 from plstm_graph.models import explain as core
 from plstm_graph.train.inference.molecules import as_trained
 from plstm_graph.train.inference.restored import network, restore_for_molecules

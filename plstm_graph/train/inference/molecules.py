@@ -17,7 +17,7 @@ from plstm_graph.data.molecules import Rejected, read_molecules
 from plstm_graph.data.tables import SMI, Table, read_rows
 from plstm_graph.errors import CheckpointError
 from plstm_graph.io.files import kind
-from plstm_graph.io.records import apart, write_rows
+from plstm_graph.io.json_csv import apart, write_rows
 from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.train.answering import Answering

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from plstm_graph import __version__
 from plstm_graph.errors import PLSTMGraphError, missing_extra, said
-from plstm_graph.io.records import read_json
+from plstm_graph.io.json_csv import read_json
 from plstm_graph.train.checkpoint import Meta
 from plstm_graph.train.inference.molecules import UNLIKE, Predictions, answers
 from plstm_graph.train.inference.restored import restore_for_molecules

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from plstm_graph.errors import count
-from plstm_graph.io.records import read_json
+from plstm_graph.io.json_csv import read_json
 from plstm_graph.train import results
 from plstm_graph.train.analysis import Score, same_graphs, score_runs
 from plstm_graph.train.folders import members_of

@@ -7,7 +7,7 @@ from typing import Any
 
 from plstm_graph.draw import curves
 from plstm_graph.errors import count
-from plstm_graph.io.records import read_lines
+from plstm_graph.io.json_csv import read_lines
 from plstm_graph.tasks import METRICS
 from plstm_graph.train.folders import SEARCH, TRIALS
 from plstm_graph.train.page.parts import Folded, Section, Table, figure, fixed, number

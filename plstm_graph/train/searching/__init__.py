@@ -6,7 +6,7 @@ from contextlib import closing, nullcontext
 from dataclasses import replace
 
 from plstm_graph.errors import ConfigError, rounded
-from plstm_graph.io.records import write_lines
+from plstm_graph.io.json_csv import write_lines
 from plstm_graph.train import shared
 from plstm_graph.train.config import TrainConfig, anywhere, override
 from plstm_graph.train.display import Display, failed_because

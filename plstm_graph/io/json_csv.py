@@ -1,4 +1,4 @@
-"""Records in files, one or many: JSON, JSON lines and CSV, written whole or not at all."""
+"""JSON, JSON lines and CSV, written whole or not at all."""
 
 import csv
 import json
