@@ -1,6 +1,5 @@
 """Checkpoints: read without running code, and enough on their own to predict. Nothing here needs a trainer."""
 
-import math
 import os
 import zipfile
 from collections.abc import Mapping
@@ -206,14 +205,10 @@ def _unknown_options(config: Any) -> list[str]:
 
 def _is(value: Any, hint: Any) -> bool:
     """Whether a plain value has the type of a field of :class:`Meta`."""
-    kind, arguments = get_origin(hint) or hint, get_args(hint)
+    kind = get_origin(hint) or hint
     if kind is UnionType:
-        return any(_is(value, argument) for argument in arguments)
-    if kind is float:
-        return isinstance(value, float) and math.isfinite(value)
-    if arguments and kind is list:
-        return isinstance(value, list) and all(_is(item, arguments[0]) for item in value)
-    return isinstance(value, kind) and not (kind is int and (isinstance(value, bool) or value < 1))
+        return any(_is(value, argument) for argument in get_args(hint))
+    return isinstance(value, kind)
 
 
 class _Undrawn(TorchFunctionMode):
