@@ -21,7 +21,7 @@ from torch_geometric.data import Data
 
 from plstm_graph import MoleculeClassifier, MoleculeRegressor
 from plstm_graph.errors import CheckpointError, ConfigError, DataError
-from plstm_graph.estimators.base import OF_FILES
+from plstm_graph.estimators.base import OF_FILES, OF_SPLITS
 from plstm_graph.estimators.inputs import held_out
 from plstm_graph.tasks import Binary
 from plstm_graph.train import embed, predict, train
@@ -218,13 +218,34 @@ def test_options_about_files_are_refused(name: str) -> None:
     assert f"'{name}':" not in str(met.value)  # nor are they the hint
 
 
+@pytest.mark.parametrize("name", OF_SPLITS)
+def test_no_part_of_X_is_taken_away_to_be_tested(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"option '{name}' is about parts"):
+        MoleculeRegressor(**SMALL | {"options": {name: 1}}).fit(SMILES, SIZES)
+    with pytest.raises(ConfigError) as met:
+        MoleculeRegressor(**{name: 1})
+    assert f"'{name}':" not in str(met.value)
+
+
+def test_one_folder_is_not_for_two_fits(tmp_path: Path) -> None:
+    found = MoleculeRegressor(**SMALL, out=tmp_path / "run").fit(SMILES, SIZES)
+    with pytest.raises(ConfigError, match="is not empty, as where clones of a search share it; name another, or none"):
+        clone(found).fit(SMILES, SIZES)
+
+
+def test_each_of_several_targets_is_yes_or_no() -> None:
+    for wrong in (-1.0, 0.5):
+        with pytest.raises(DataError, match=f"must be 0 or 1 in each of several targets, .* got {wrong:g}"):
+            MoleculeClassifier(**SMALL).fit(SMILES, [[1.0, wrong if size % 2 else np.nan] for size in SIZES])
+
+
 def test_molecules_are_read_as_asked(tmp_path: Path) -> None:
     train(
         small_config(
             out=tmp_path / "run", data=write_csv(tmp_path / "a.csv"), targets="y", split_seed=3, censored=True, epochs=1
         )
     )
-    assert not {"fold", "split_seed", *OF_FILES} & MoleculeRegressor.load(tmp_path / "run").options.keys()
+    assert not {*OF_SPLITS, *OF_FILES} & MoleculeRegressor.load(tmp_path / "run").options.keys()
     found = MoleculeRegressor(**SMALL | {"options": SMALL["options"] | {"featuriser": "ogb-molecule"}})
     found.fit(SMILES, SIZES).save(tmp_path / "a.ckpt")
     assert restore(tmp_path / "a.ckpt", "cpu")[1].featuriser == "ogb-molecule"

@@ -91,6 +91,9 @@ class MoleculeClassifier(ClassifierMixin, OfMolecules):
         if labels.ndim == 2 and labels.shape[1] > 1:
             labels = check_array(labels, dtype=np.float64, ensure_all_finite="allow-nan", input_name="y")
             self.__dict__.pop("classes_", None)
+            for value in np.unique(labels[~np.isnan(labels)]).tolist():
+                if reason := Binary.required(value):
+                    raise DataError(f"{reason} in each of several targets, or NaN where there is none, got {value:g}")
             return labels, Binary.from_table(targets, labels.tolist(), "y")
         labels = check_array(labels, ensure_2d=False, dtype=None, input_name="y").ravel()
         check_classification_targets(labels)

@@ -23,6 +23,7 @@ from plstm_graph.data.molecules import CIP, Rejected
 from plstm_graph.data.smiles_files import from_smiles
 from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.estimators.inputs import as_texts, defined, held_out, names_of, tell
+from plstm_graph.io.files import expanded
 from plstm_graph.models.ensemble import Ensemble
 from plstm_graph.models.graph import GraphModel
 from plstm_graph.tasks import Task
@@ -50,6 +51,8 @@ FIELDS = {
 """Where a parameter is not called like its field of :class:`plstm_graph.train.TrainConfig`."""
 OF_FILES = ("data", "root", "targets", "smiles_column", "task", "censored", "split_column", "test_data")
 """Fields that say how files are read; an estimator is given molecules and labels."""
+OF_SPLITS = ("split", "split_seed", "fold", "group_repeats")
+"""Fields that say how a part to test on is taken away; an estimator is given what it is to learn from."""
 
 
 def usual(model: str) -> TrainConfig:
@@ -76,7 +79,7 @@ def _closest(name: str, value: object, own: Sequence[str], model: str) -> str:
     """A hint: the parameter that is meant by a name, or the option, as it is given."""
     meant = {each: each for each in own} | {field: each for each, field in FIELDS.items()}
     for field, default in flat(usual(model)).items():
-        if field not in OF_FILES:
+        if field not in (*OF_FILES, *OF_SPLITS):
             # class_weight="balanced" means class_weights=True.
             fits = value if isinstance(value, bool) or not isinstance(default, bool) else True
             meant.setdefault(field.removeprefix("model."), f"options={{{field!r}: {fits!r}}}")
@@ -152,6 +155,8 @@ class OfMolecules(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             raise DataError(f"X and y must have as many rows, got {len(texts)} and {len(labels)}")
         seed = self._seed()
         config = self._config(seed)
+        if config.out and (folder := expanded(config.out)).is_dir() and any(folder.iterdir()):
+            raise ConfigError(f"out {folder} is not empty, as where clones of a search share it; name another, or none")
         dataset = from_smiles(texts, labels.tolist(), asked, NAME, where="X", featuriser=config.featuriser or CIP)
         self.rejected_ = dataset.rejected
         tell(dataset.rejected, len(texts), "left out")
@@ -180,6 +185,11 @@ class OfMolecules(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         for name in OF_FILES:
             if name in values:
                 raise ConfigError(f"option {name!r} is about files, and X and y are none; leave it out")
+        for name in OF_SPLITS:
+            if name in values:
+                raise ConfigError(
+                    f"option {name!r} is about parts, and all of X but validation_fraction is learnt; split X before"
+                )
         plain = usual(str(values.get("model.model", "plstm")))
         config = override(plain, {"data": NAME, **values})
         asked = [name.removeprefix("model.") for name in values if name.startswith("model.")]
@@ -248,7 +258,7 @@ class OfMolecules(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
             for field, name in names.items()
             if field in config and config[field] != expected.get(field)
         }
-        known = {*names, *OF_FILES, "split", "split_seed", "fold", "accelerator", "out", "budget"}
+        known = {*names, *OF_FILES, *OF_SPLITS, "accelerator", "out", "budget"}
         more = {name: value for name, value in config.items() if name not in known and value != expected.get(name)}
         found.set_params(**own, options=more or None)
         found.learner_ = learner
