@@ -67,9 +67,11 @@ LINES = (
 def headline(results: Path = records.RESULTS) -> str:
     """Markdown: means over runs, the best of a line in bold. Lines without another network are left out."""
     heads = ["task", "metric", "pLSTM", "its best variant", "best other network", "runs"]
+    done = {name: _done(name, results) for name in {line.config for line in LINES}}
+    rivals = records.read(results / "rivals.jsonl")
     lines = [heads, ["---"] * 2 + ["---:"] * 4]
     for line in LINES:
-        metric, found = scores(line, results)
+        metric, found = scores(line, done[line.config], rivals)
         plain = [each for each in found if each.name == line.plain.split(": ")[-1]]
         variants = [
             each for each in found if (each.name in line.variants if line.variants else each.name.startswith("pLSTM"))
@@ -84,26 +86,32 @@ def headline(results: Path = records.RESULTS) -> str:
     return table(lines)
 
 
-def scores(line: Line, results: Path) -> tuple[str, list[Found]]:
+def _done(config: str, results: Path) -> list[tuple[str, Row]]:
+    """Entry and row of every run of a config that is stored."""
+    plan = read_plan(records.CONFIGS / f"{config}.toml")
+    rows = stored(plan, results / f"{plan.name}.jsonl")
+    return [(job.entry, rows[job.key]) for job in plan.jobs if job.key in rows]
+
+
+def scores(line: Line, done: Sequence[tuple[str, Row]], rivals: Sequence[Row]) -> tuple[str, list[Found]]:
     """The metric of a line, and every entry that has run there, without the name of its set."""
-    plan = read_plan(records.CONFIGS / f"{line.config}.toml")
-    rows, place = stored(plan, results / f"{plan.name}.jsonl"), line.plain.rpartition(": ")[0]
+    place = line.plain.rpartition(": ")[0]
     runs: dict[str, list[Row]] = defaultdict(list)
-    for job in plan.jobs:
-        where, _, name = job.entry.rpartition(": ")
-        if where == place and job.key in rows:
-            runs[name].append(rows[job.key])
+    for entry, row in done:
+        where, _, name = entry.rpartition(": ")
+        if where == place:
+            runs[name].append(row)
     metric = next((own[0]["metric"] for own in runs.values()), "")
     found = []
     for name, own in runs.items():
         pairs = [pair(row, line.part, metric) for row in own]
         valid, test = (statistics.fmean(values) for values in zip(*pairs, strict=True))
         found.append(Found(name, valid, test, len(own)))
-    rivals: dict[str, list[float]] = defaultdict(list)
-    for row in records.read(results / "rivals.jsonl"):
+    others: dict[str, list[float]] = defaultdict(list)
+    for row in rivals:
         if row["rival"] in line.others and row["set"] == place:
-            rivals[row["rival"]].append(row["test"])
-    found += [Found(name, math.nan, statistics.fmean(values), len(values)) for name, values in rivals.items()]
+            others[row["rival"]].append(row["test"])
+    found += [Found(name, math.nan, statistics.fmean(values), len(values)) for name, values in others.items()]
     return metric, found
 
 

@@ -6,6 +6,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -155,6 +156,11 @@ def flat(config: TrainConfig) -> dict[str, Any]:
     return own | {f"model.{item.name}": getattr(config.model, item.name) for item in fields(config.model)}
 
 
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 def override(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
     """Copy of ``config`` with values set by flat name (``lr``, ``model.width``), typed by the field they go to.
 
@@ -166,7 +172,8 @@ def override(config: TrainConfig, values: Mapping[str, Any]) -> TrainConfig:
     own: dict[str, Any] = {}
     model: dict[str, Any] = {}
     names = flat(config)
-    hints = get_type_hints(TrainConfig), get_type_hints(type(config.model))
+    kind: Any = type(config.model)
+    hints = _hints(TrainConfig), _hints(kind)
     for key, value in values.items():
         nested = key.startswith("model.")
         if nested and key.removeprefix("model.") in RENAMED:
