@@ -16,11 +16,11 @@ def blend(
         list[Path], typer.Argument(metavar="RUN...", help="Folder of a run or blend; a series is its mean.")
     ],
     out: Annotated[Path, option("--out", "Folder for metrics.json and predictions.csv, new or empty.")],
-    ranks: Annotated[bool, typer.Option("--ranks", help="Join ranks, not values; for ROC-AUC, AP and τ.")] = False,
-    equal: Annotated[bool, typer.Option("--equal", help="The same weight for all; nothing is chosen.")] = False,
+    ranks: Annotated[bool, typer.Option("--ranks", help="Average ranks, not values; for ROC-AUC, AP and τ.")] = False,
+    equal: Annotated[bool, typer.Option("--equal", help="Give all runs the same weight.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Join finished runs of any models on the same data, weighted as suits the validation part."""
+    """Average finished runs of any models on the same data, with weights chosen on the validation part."""
     from plstm_graph.tasks import METRICS
     from plstm_graph.train import blend as run
 

@@ -11,7 +11,7 @@ from plstm_graph.cli.shared import Debug, Root, SmilesColumn, Targets, Task, che
 from plstm_graph.config.names import check_data_set, check_options
 from plstm_graph.io.files import stem
 
-_DESCRIPTORS = "To keep, for --descriptors in trainings: rdkit2d, morgan-counts, a fingerprint or a CSV file; repeat."
+_DESCRIPTORS = "Descriptors to store for later trainings: rdkit2d, morgan-counts, a fingerprint or a CSV file; repeat."
 
 
 @command()
@@ -23,11 +23,11 @@ def prepare(
     smiles_column: SmilesColumn = None,
     task: Task = None,
     censored: Annotated[bool, option("--censored", "Labels may be bounds, as >10 or <0.1.")] = False,
-    smiles: Annotated[bool, typer.Option(help="Keep the molecules as text.")] = True,
+    smiles: Annotated[bool, typer.Option(help="Store the molecules as text, too.")] = True,
     descriptors: Annotated[list[str] | None, option("--descriptors", _DESCRIPTORS)] = None,
     debug: Debug = False,
 ) -> None:
-    """Pack a data set into one small file, to train (--data FILE) where neither rdkit nor ogb is installed."""
+    """Pack a data set into one small file, to train on (--data FILE) where neither rdkit nor ogb is installed."""
     check_places(out, inputs=[data])
     check_options({"task": task})
     check_data_set(data, root)

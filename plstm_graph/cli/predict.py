@@ -28,10 +28,10 @@ Descriptors = Annotated[
     list[str] | None,
     option(
         "--descriptors",
-        "In place of those of the training: a CSV file with columns of the same names, for these molecules.",
+        "For a model trained on a CSV file of descriptors: the same columns for these molecules.",
     ),
 ]
-_JOBS = "Processes that read and answer side by side (default: from 10,000 molecules on one a core, on a CPU)."
+_JOBS = "Processes side by side (default: 1; on a CPU with 10,000 molecules or more, one per core)."
 _PARTS = "train, valid, test or all (default: test; all for data, targets or a split other than those of the training)."
 
 
@@ -47,11 +47,11 @@ def predict(
     jobs: Annotated[int | None, typer.Option("--jobs", min=1, show_default=False, help=_JOBS)] = None,
     debug: Debug = False,
 ) -> None:
-    """Predict for molecules; columns of the input are kept, rows that cannot be parsed get a reason instead.
+    """Predict for molecules; the columns of the input are kept, and rows that cannot be parsed get a reason instead.
 
-    For pictures there is a row a file, with its path, the class and the probabilities.
+    For pictures there is one row per file, with its path, class and probabilities.
 
-    With --input - and --out - the model stays: a SMILES a line on stdin is answered by a row on stdout at once.
+    With --input - and --out - the model stays loaded: every SMILES on stdin is answered at once by a row on stdout.
     """
     if RESIDENT in (str(input), str(out)):
         _answer_lines(checkpoint, input, out, device, descriptors or ())
@@ -141,7 +141,7 @@ def embed(
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
-    """Write learned fingerprints of molecules: what the last layers of a network read, a column a channel."""
+    """Write learned fingerprints of molecules: the input of the network's last layers, one column per channel."""
     _check_files(checkpoint, input, out)
 
     from plstm_graph.train import embed as run
@@ -164,9 +164,9 @@ def evaluate(
     smiles_column: SmilesColumn = None,
     censored: Annotated[bool, option("--censored", "Labels may be bounds, as >10, which are not scored.")] = False,
     descriptors: Descriptors = None,
-    split: Annotated[str | None, option("--split", "Another split than that of the training.")] = None,
-    split_seed: Annotated[int | None, option("--split-seed", "Its seed.")] = None,
-    fold: Annotated[int | None, option("--fold", "Its fold.")] = None,
+    split: Annotated[str | None, option("--split", "Split, if not that of the training.")] = None,
+    split_seed: Annotated[int | None, option("--split-seed", "Seed of the split, if not that of the training.")] = None,
+    fold: Annotated[int | None, option("--fold", "Fold of the split, if not that of the training.")] = None,
     split_part: Annotated[str | None, option("--split-part", _PARTS)] = None,
     batch_size: BatchSize = 256,
     device: Device = "auto",

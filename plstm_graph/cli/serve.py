@@ -19,17 +19,17 @@ MOST_WAITING = 100
 @command()
 def serve(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run, or a checkpoint.")],
-    host: Annotated[str, typer.Option(help="Address to listen at; others than this machine's own are open to all.")] = (
-        LOCAL[0]
-    ),
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; any but this machine's own is open to the network.")
+    ] = (LOCAL[0]),
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
-    max_molecules: Annotated[int, typer.Option(min=1, help="Molecules a request may have.")] = 1000,
-    max_bytes: Annotated[int, typer.Option(min=1, help="Bytes the body of a request may have.")] = 2**20,
+    max_molecules: Annotated[int, typer.Option(min=1, help="Most molecules in a request.")] = 1000,
+    max_bytes: Annotated[int, typer.Option(min=1, help="Most bytes in the body of a request.")] = 2**20,
     batch_size: BatchSize = 256,
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
-    """Answer over HTTP: POST /predict with {"smiles": ["CCO"]} gives a row a molecule, GET /health the model card.
+    """Answer over HTTP: POST /predict with {"smiles": ["CCO"]} returns a row per molecule, GET /health the model card.
 
     Asked by: curl -H "Content-Type: application/json" -d '{"smiles": ["CCO"]}' http://127.0.0.1:8000/predict
     """

@@ -20,7 +20,7 @@ def report(
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Write a run, or how several compare, as one HTML page that needs no network."""
+    """Write a run, or a comparison of several, as one HTML page that needs no network."""
     from plstm_graph.train.folders import check_run
 
     check_places(out)
@@ -37,13 +37,15 @@ def explain(
     checkpoint: Checkpoint,
     smiles: Annotated[str, option("--smiles", "Molecule.")],
     out: Annotated[Path | None, option("--out", "Picture to write (.svg or .png).")] = None,
-    target: Annotated[str | None, option("--target", "Target, or number of the class (default: the first).")] = None,
+    target: Annotated[
+        str | None, option("--target", "Target, or number of the class (default: the first one).")
+    ] = None,
     atoms: Annotated[Path | None, option("--atoms", "CSV file for the scores of atoms.")] = None,
     pairs: Annotated[Path | None, option("--pairs", "CSV file for the flows between atoms.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Points of the integrals; more make the gaps smaller.")] = 64,
     debug: Debug = False,
 ) -> None:
-    """Show what a prediction is made of: scores of atoms, and what pLSTM layers carried between them."""
+    """Show what a prediction is made of: scores of atoms, and what the pLSTM layers carried between them."""
     from plstm_graph.draw.marks import picture_path
     from plstm_graph.train.folders import check_checkpoint
 

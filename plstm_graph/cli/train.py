@@ -25,27 +25,32 @@ def train(
     *,
     config: Annotated[Path | None, option("--config", "TOML file with any of these options.")] = None,
     out: Annotated[str | None, option("--out", "Folder for results (default: runs/<name of the data>).")] = None,
-    resume: Annotated[bool, option("--resume", "Go on with the run in --out after an interruption.")] = False,
+    resume: Annotated[bool, option("--resume", "Continue the run in --out after an interruption.")] = False,
     overwrite: Annotated[bool, option("--overwrite", "Replace the run in --out.")] = False,
-    seeds: Annotated[str | None, option("--seeds", "A series of runs, one for each: 0-9 or 0,2,5.")] = None,
-    folds: Annotated[str | None, option("--folds", "A series of runs, one for each fold (and seed).")] = None,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs of a series, or trials, at a time.")] = 1,
+    seeds: Annotated[str | None, option("--seeds", "A series of runs, one per seed: 0-9 or 0,2,5.")] = None,
+    folds: Annotated[str | None, option("--folds", "A series of runs, one per fold (and seed).")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs of a series, or trials of a search, at a time.")] = 1,
     search: Annotated[
-        int | None, option("--search", "First so many trials of options, judged on validation; the best is trained.")
+        int | None, option("--search", "Try so many settings first, judged on validation, and train the best of them.")
     ] = None,
-    search_space: Annotated[Path | None, option("--search-space", "TOML file of what is searched instead.")] = None,
-    settings: Annotated[list[str] | None, option("--set", "Any other: --set model.head_layers=3; repeat.")] = None,
+    search_space: Annotated[Path | None, option("--search-space", "TOML file with another search space.")] = None,
+    settings: Annotated[
+        list[str] | None, option("--set", "Any other option, as --set model.head_layers=3; repeatable.")
+    ] = None,
     minutes: Annotated[
         float | None,
-        option("--minutes", "Stop after so many, to --resume later (exit code 130); a search: then train."),
+        option(
+            "--minutes",
+            "Stop after so many minutes, to --resume later (exit code 130); with --search: stop searching and train.",
+        ),
     ] = None,
-    logger: Annotated[str | None, option("--logger", "Epochs also to tensorboard, wandb or mlflow.")] = None,
-    profile: Annotated[bool, option("--profile", "Say at the end where the time went, also in profile.txt.")] = False,
+    logger: Annotated[str | None, option("--logger", "Also log to tensorboard, wandb or mlflow.")] = None,
+    profile: Annotated[bool, option("--profile", "Print where the time went, and write it to profile.txt.")] = False,
     quiet: Annotated[bool, option("--quiet", "No progress bar and no summary.")] = False,
     debug: Debug = False,
     **given: Any,
 ) -> None:
-    """Train a model; without options on nav17, 1,017 molecules that ship with RDKit."""
+    """Train a model; without options, on nav17: 1,017 molecules that ship with RDKit."""
     from plstm_graph.train.config import flat
     from plstm_graph.train.folders import stored_search
     from plstm_graph.train.forking import start_server
