@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from plstm_graph.errors import rounded
+from plstm_graph.errors import count, rounded
 from plstm_graph.tasks import METRICS
 
 
@@ -24,7 +24,7 @@ def card(found: Mapping[str, Any], model: str) -> str:
         "## Data",
         "",
         f"{found['data']} (hash {found['data_hash']}), split {found['split']}: {counts}.",
-        f"{found['rejected']} rows were rejected.",
+        f"{count(found['rejected'], 'row')} rejected.",
         "",
         "## Scores",
         "",

@@ -11,7 +11,7 @@ from torch_geometric.data import Data
 from plstm_graph.data.features import ATOM_SIZES
 from plstm_graph.data.molecules import element
 from plstm_graph.data.stacked import joined, sizes
-from plstm_graph.errors import ConfigError
+from plstm_graph.errors import ConfigError, count
 from plstm_graph.tasks import Task
 
 NUMBER, CHARGE, AROMATIC = 0, 3, 7
@@ -102,8 +102,8 @@ class Domain:
         found += [f"charge {each + FIRST_CHARGE:+d}" for each in charges if each not in self.charges]
         found += ["aromatic atoms"] if graph.x[:, AROMATIC].any() and 1 not in self.aromatic else []
         low, high = self.atoms
-        if not low <= (count := int(graph.num_nodes or 0)) <= high:
-            found.append(f"{count} atoms, not {low} to {high}")
+        if not low <= (size := int(graph.num_nodes or 0)) <= high:
+            found.append(f"{count(size, 'atom')}, not {low} to {high}")
         if len(self.labels) == len(targets) == len(values):
             for name, value, (least, most) in zip(targets, values.tolist(), self.labels, strict=True):
                 if not least <= value <= most:

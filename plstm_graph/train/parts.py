@@ -11,7 +11,7 @@ from plstm_graph.config.names import DATA_SETS
 from plstm_graph.data.dataset import AnyDataset, Dataset, GraphDataset
 from plstm_graph.data.examples import take
 from plstm_graph.data.splits import BY_COLUMN, OFFICIAL
-from plstm_graph.errors import ConfigError, DataError, listed
+from plstm_graph.errors import ConfigError, DataError, count, listed
 from plstm_graph.tasks import Task
 from plstm_graph.train.compatible import check_same_kind, classes_as
 from plstm_graph.train.config import TrainConfig
@@ -103,7 +103,7 @@ def check_column(config: TrainConfig, dataset: AnyDataset) -> None:
     empty = sum(not cell for cell in getattr(dataset, "column", ()))
     if empty and kind.startswith("group") and first_process():
         log.warning(
-            f"{empty} rows have an empty cell in column {config.split_column!r} and stay together as one group; "
+            f"{count(empty, 'row')} with an empty cell in column {config.split_column!r} stay together as one group; "
             "if they are not one, name a group for each"
         )
 

@@ -69,7 +69,7 @@ def test_rows_without_a_group_are_said(tmp_path, caplog):
     rows = [f"{text},{row},{'' if row < 12 else row}" for row, text in enumerate(TEXTS)]
     (tmp_path / "a.csv").write_text("smiles,y,series\n" + "\n".join(rows) + "\n")
     train(small_config(data=tmp_path / "a.csv", targets="y", split="group", split_column="series", epochs=1))
-    assert "12 rows have an empty cell in column 'series' and stay together as one group" in caplog.text
+    assert "12 rows with an empty cell in column 'series' stay together as one group" in caplog.text
 
 
 def test_folds_of_groups_test_every_row_once_and_are_of_one_size():
