@@ -1,10 +1,19 @@
-"""Sparse adjacencies as PyG has them, transposed, taken as columns of ``edge_index``."""
+"""Sparse adjacencies as PyG has them, transposed, taken as columns of ``edge_index``, and columns of int32."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch_geometric.utils import to_edge_index
+
+
+def wide(columns: Any) -> Any:
+    """``edge_index`` in int64 for convolutions of PyG, and anything that is no int32 tensor as it is.
+
+    On a CPU torch's ``gather`` reads expanded int32 indices wrongly, so that messages that PyG sums have wrong
+    gradients, without a word.
+    """
+    return columns.long() if isinstance(columns, Tensor) and columns.dtype == torch.int32 else columns
 
 
 def sparse_columns(adjacency: Any) -> tuple[Tensor, Tensor]:

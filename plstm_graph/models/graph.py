@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import aggr
 
+from plstm_graph.adjacency import wide
 from plstm_graph.config.architectures import architecture
 from plstm_graph.config.models import ModelConfig
 from plstm_graph.data.features import FeatureSpec
@@ -226,7 +227,7 @@ class GraphModel(nn.Module):
         for arguments in self._readings(data):
             if isinstance(self.stack, PLSTM):
                 self.stack.prepare_dag(arguments["dag"])
-            columns, attributes = data.edge_index, edge_attr
+            columns, attributes = wide(data.edge_index), edge_attr
             if self.both_ways is not None:
                 columns, attributes = self.both_ways(columns, attributes)
             read = self.stack(x, columns, edge_attr=attributes, batch=batch, batch_size=size, **arguments)

@@ -11,6 +11,7 @@ from torch_geometric.nn.inits import reset
 from torch_geometric.typing import Adj
 from torch_geometric.utils import is_sparse
 
+from plstm_graph.adjacency import wide
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.checked import CheckedDAG, built, check_edges, check_nodes, checked, from_sparse
@@ -189,7 +190,7 @@ class PLSTMBlock(nn.Module):
             mixed = self.project(heads if self.gate is None else heads * self.gate(read).sigmoid())
         if self.local is not None:
             extra = {"edge_attr": edge_attr} if self._local_edges and edge_attr is not None else {}
-            mixed = mixed + self.local(hidden, edge_index, **extra)
+            mixed = mixed + self.local(hidden, wide(edge_index), **extra)
         x = x + self.dropout(mixed)
         return x if self.feed_forward is None else x + self.feed_forward(x)
 

@@ -17,6 +17,7 @@ from plstm_graph.data.features import ATOM_SIZES, BOND_SIZES, FeatureSpec
 from plstm_graph.errors import ConfigError, ShapeError
 from plstm_graph.line_dag import derived
 from plstm_graph.models.graph import POOLINGS, GraphModel
+from plstm_graph.nn.onehop import LOCALS
 from plstm_graph.transforms import AddLineDAG, LineDAGData
 
 EDGE_INDEX = torch.tensor([[0, 1, 1, 2, 2, 3, 0, 2, 3, 4], [1, 0, 2, 1, 3, 2, 2, 0, 4, 3]])
@@ -50,6 +51,33 @@ def test_edge_weight_is_refused() -> None:
     with pytest.raises(ConfigError, match="edge_dim=1"):
         PLSTM(FEATURES, 16, 2)(x, EDGE_INDEX, weight)
     assert PLSTM(FEATURES, 16, 2, edge_dim=1)(x, EDGE_INDEX, edge_attr=weight).shape == (NODES, 16)
+
+
+@pytest.mark.parametrize("local", [*LOCALS])
+def test_narrow_integers_have_the_same_gradients(local: str) -> None:
+    """torch gathers by expanded int32 indices wrongly, by which PyG's sums of messages have gradients."""
+    x, weight = torch.randn(NODES, FEATURES), torch.linspace(-1, 1, 16)
+    model, found = PLSTM(FEATURES, 16, 2, local=local).eval(), []
+    for columns in (EDGE_INDEX, EDGE_INDEX.int()):
+        leaf = x.clone().requires_grad_()
+        found.append(torch.autograd.grad((model(leaf, columns) * weight).sum(), [leaf, *model.parameters()]))
+    for wanted, gradient in zip(*found, strict=True):
+        torch.testing.assert_close(gradient, wanted)
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+def test_every_network_has_the_gradients_of_narrow_integers(model: str) -> None:
+    config = ModelConfig(model=model, width=16, layers=2, heads=4, rwse=0, dropout=0.0)
+    network, found = GraphModel(FeatureSpec(node_dim=FEATURES), 2, config).eval(), []
+    x, *_ = inputs()
+    for columns in (EDGE_INDEX, EDGE_INDEX.int()):
+        (graph,) = add_encodings([Data(x=x, edge_index=columns)], config)
+        out = network(Batch.from_data_list([graph, graph]))
+        found.append(torch.autograd.grad(out[:, 0].sum(), [*network.parameters()], allow_unused=True))
+    for wanted, gradient in zip(*found, strict=True):
+        assert (wanted is None) == (gradient is None)
+        if wanted is not None:
+            torch.testing.assert_close(gradient, wanted)
 
 
 @pytest.mark.parametrize("local", [None, "gine", "dir-gine"])
