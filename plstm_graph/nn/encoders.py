@@ -198,6 +198,15 @@ class FeatureEncoder(nn.Module):
         rings: bool = False,
     ) -> None:
         super().__init__()
+        for what, sizes, dim in (
+            ("nodes", features.node_sizes, features.node_dim),
+            ("edges", features.edge_sizes, features.edge_dim),
+        ):
+            if sizes and dim:
+                raise ConfigError(
+                    f"features of {what} are categories ({what[:-1]}_sizes) or numbers ({what[:-1]}_dim), not both; "
+                    "give categories as one-hot numbers beside the others"
+                )
         self.features = features
         self.node = _encoder(features.node_sizes, features.node_dim, channels)
         self.edge = _encoder(features.edge_sizes, features.edge_dim, channels)

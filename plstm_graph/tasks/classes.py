@@ -168,6 +168,18 @@ class Multiclass(Classes):
         """int64 [1]"""
         return torch.tensor([int(row[0])])
 
+    def check_labels(self, target: Tensor) -> None:
+        """They must be numbers of classes."""
+        super().check_labels(target)
+        if target.dtype != torch.long:
+            raise DataError(f"numbers of classes must be torch.int64, got {target.dtype}; call y.long()")
+        odd = target[(target < 0) | (target >= self.classes)]
+        if len(odd):
+            raise DataError(
+                f"classes are 0 to {self.classes - 1}, got {int(odd[0])}; number them from 0, give the task all its "
+                "classes, and leave out what has none"
+            )
+
     def count(self, target: Tensor) -> Tensor:
         """All that :meth:`without` left."""
         return (target != MISSING).sum()

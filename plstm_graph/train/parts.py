@@ -11,6 +11,7 @@ from plstm_graph.config.names import DATA_SETS
 from plstm_graph.data.dataset import AnyDataset, Dataset, GraphDataset
 from plstm_graph.data.examples import take
 from plstm_graph.data.splits import BY_COLUMN, OFFICIAL
+from plstm_graph.data.suiting import check_graphs
 from plstm_graph.errors import ConfigError, DataError, count, listed
 from plstm_graph.tasks import Task
 from plstm_graph.train.compatible import check_same_kind, classes_as
@@ -56,7 +57,7 @@ def check_labelled(dataset: Any) -> AnyDataset:
     """A data set that a caller made.
 
     Raises:
-        DataError: it is none, or has labels that do not suit its task.
+        DataError: it is none, or has labels that do not suit its task, or graphs that are not as it says.
     """
     if not isinstance(dataset, Dataset | GraphDataset):
         raise DataError(f"a Dataset or GraphDataset of plstm_graph.data is needed, got {type(dataset).__name__}")
@@ -66,6 +67,8 @@ def check_labelled(dataset: Any) -> AnyDataset:
         except (TypeError, RuntimeError) as error:  # as torch.cat puts it
             raise DataError(f"{dataset.name}: all examples must have labels y of one shape ({error})") from error
         dataset.task.check_labels(found)
+    if isinstance(dataset, GraphDataset):
+        check_graphs(dataset)
     return dataset
 
 

@@ -25,6 +25,7 @@ from plstm_graph.train.folders import locate
 from plstm_graph.train.inference.restored import restore
 from plstm_graph.train.inference.seen import part_to_score, same_source
 from plstm_graph.train.outputs import outputs
+from plstm_graph.train.parts import check_labelled
 from plstm_graph.train.results import CHECKPOINTS, SCORES
 
 PARTS = ("train", "valid", "test", "all")
@@ -76,6 +77,8 @@ def evaluate(
     dataset = data if isinstance(data, AnyDataset) else load_data(config, meta.spec, task)
     dataset = classes_as(_in_order(dataset, meta), meta.asked)
     check_same_kind(dataset, meta.asked, meta.spec, meta.featuriser)
+    if isinstance(data, AnyDataset):
+        check_labelled(dataset)
     why = "as asked"
     if part is None:
         part, why = part_to_score(config, meta, dataset, in_hand=isinstance(data, AnyDataset))

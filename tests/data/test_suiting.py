@@ -1,0 +1,131 @@
+"""Graphs that a caller made: what does not suit the data set is told before training, and what is not read as well."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import small_config
+from torch_geometric.data import Data
+
+from plstm_graph.data.dataset import GraphDataset
+from plstm_graph.data.features import FeatureSpec
+from plstm_graph.errors import ConfigError, DataError
+from plstm_graph.tasks import Multiclass, Regression, Task
+from plstm_graph.train import evaluate, train
+
+FEATURES = FeatureSpec(node_sizes=(5,), edge_dim=1)
+MAE = Regression(("y",), "mae")
+
+
+def chain(nodes: int) -> Data:
+    columns = torch.arange(nodes - 1)
+    return Data(
+        x=torch.arange(nodes).remainder(5).unsqueeze(1),
+        edge_index=torch.stack([columns, columns + 1]),
+        edge_attr=torch.rand(nodes - 1, 1),
+        y=torch.tensor([[float(nodes)]]),
+    )
+
+
+def chains(task: Task = MAE, features: FeatureSpec = FEATURES) -> GraphDataset:
+    return GraphDataset("chains", [chain(2 + number % 7) for number in range(30)], task, features)
+
+
+def with_each(change: Callable[[Data], Any], task: Task = MAE, *, beyond: int = 0) -> GraphDataset:
+    """Chains of which those from number ``beyond`` on are changed."""
+    dataset = chains(task)
+    for graph in dataset.graphs[beyond:]:
+        change(graph)
+    return dataset
+
+
+@pytest.mark.parametrize(
+    ("change", "beyond", "text"),
+    [
+        ({"x": lambda g: g.x.float()}, 3, r"graph 3: x must be \[N, 1\], whole numbers.* x.long\(\)"),
+        ({"x": lambda g: g.x[:, 0]}, 0, r"graph 0: x must be \[N, 1\].* x.view\(-1, 1\)"),
+        ({"x": lambda g: g.x.expand(-1, 2)}, 0, r"x must be \[N, 1\].* say otherwise in FeatureSpec"),
+        ({"x": lambda g: None}, 0, "x must be .* there is none; give all graphs one"),
+        ({"edge_index": lambda g: None}, 0, r"edge_index must be \[2, M\].* is NoneType; without edges"),
+        ({"edge_attr": lambda g: None}, 7, r"graph 7: edge_attr must be \[1, 1\].* there is none; give all graphs one"),
+        ({"edge_attr": lambda g: g.edge_attr[:, 0]}, 0, r"edge_attr must be .* edge_attr.view\(-1, 1\)"),
+        ({"edge_attr": lambda g: g.edge_attr.long()}, 0, r"edge_attr must be .*, floating point.* edge_attr.float\(\)"),
+        ({"edge_attr": lambda g: g.edge_attr[:0]}, 1, r"graph 1: edge_attr must be \[2, 1\]"),
+        ({"y": lambda g: g.x.float()}, 0, "y must have 1 rows, one a graph.* level='node'"),
+    ],
+)
+def test_the_graph_and_what_is_wrong_with_it_are_named(change, beyond: int, text: str) -> None:
+    def changed(graph: Data) -> None:
+        for name, made in change.items():
+            graph[name] = made(graph)
+
+    with pytest.raises(DataError, match=text):
+        train(small_config(epochs=1), with_each(changed, beyond=beyond))
+
+
+def test_labels_of_graphs_are_none_of_nodes() -> None:
+    with pytest.raises(DataError, match=r"graph 0: y must have 2 rows, one a node.* level='graph'"):
+        train(small_config(epochs=1), chains(replace(MAE, level="node")))
+
+
+@pytest.mark.parametrize(
+    ("label", "text"),
+    [
+        (2, "classes are 0 to 1, got 2"),
+        (-1, "got -1; number them from 0"),
+        (-100, "got -100.* leave out what has none"),
+    ],
+)
+def test_a_label_that_is_no_class_is_named(label: int, text: str) -> None:
+    """-100 was left out of the loss, and counted as a wrong answer by the accuracy."""
+    task = Multiclass(("y",), classes=2)
+    dataset = with_each(lambda graph: graph.update({"y": torch.tensor([len(graph.x) % 2])}), task)
+    dataset.graphs[5].y = torch.tensor([label])
+    with pytest.raises(DataError, match=text):
+        train(small_config(epochs=1), dataset)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.bool])
+def test_classes_are_int64(dtype: torch.dtype) -> None:
+    task = Multiclass(("y",), classes=2)
+    dataset = with_each(lambda graph: graph.update({"y": torch.tensor([len(graph.x) % 2]).to(dtype)}), task)
+    with pytest.raises(DataError, match=r"must be torch.int64, got .*; call y.long\(\)"):
+        train(small_config(epochs=1), dataset)
+
+
+def test_features_are_categories_or_numbers() -> None:
+    for features in (FeatureSpec(node_sizes=(5,), node_dim=3), FeatureSpec((5,), edge_sizes=(2,), edge_dim=1)):
+        dataset = with_each(lambda graph: graph.update({"edge_attr": graph.edge_attr.long()}))
+        with pytest.raises(ConfigError, match="not both; give categories as one-hot numbers"):
+            train(small_config(epochs=1), replace(dataset, features=features))
+
+
+def test_what_is_not_read_is_said(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    train(small_config(epochs=1, out=tmp_path / "run"), chains())
+    assert "is not read" not in caplog.text
+    task = replace(MAE, level="node")
+    masked = with_each(lambda graph: graph.update({"y": graph.x.float(), "val_mask": graph.x[:, 0] > 1}), task)
+    train(small_config(epochs=1), replace(masked, features=FeatureSpec(node_sizes=(5,))))
+    assert "edge_attr of chains is not read, since its features say that edges have none" in caplog.text
+    assert "val_mask of chains is not read: parts are of whole graphs" in caplog.text
+
+
+def test_parts_of_the_nodes_of_one_graph(caplog: pytest.LogCaptureFixture) -> None:
+    """As the message about masks has it: a copy of the graph for each part."""
+    whole, graphs = chain(60), []
+    for number in range(3):
+        label = whole.x.float().where((torch.arange(60) % 3 == number).unsqueeze(1), torch.nan)
+        graphs.append(Data(x=whole.x, edge_index=whole.edge_index, edge_attr=whole.edge_attr, y=label))
+    parts = {"train": [0], "valid": [1], "test": [2]}
+    dataset = GraphDataset("one", graphs, replace(MAE, level="node"), FEATURES, default_split="official", parts=parts)
+    found = train(small_config(epochs=60, lr=0.03), dataset)
+    assert found["test"]["mae"] < found["test"]["rmse"] < 1
+
+
+def test_evaluation_checks_graphs_too(tmp_path: Path) -> None:
+    train(small_config(epochs=1, out=tmp_path / "run"), chains())
+    with pytest.raises(DataError, match="graph 2: edge_attr must be"):
+        evaluate(tmp_path / "run", with_each(lambda graph: graph.update({"edge_attr": None}), beyond=2))
