@@ -215,7 +215,9 @@ def digests_of(graphs: Sequence[Data]) -> Digests:
         for name in HASHED:
             value = stored.get(name)
             if value is not None:
-                part = f"{name}{tuple(value.shape)}{value.dtype}".encode() + value.contiguous().numpy().tobytes()
+                part = (
+                    f"{name}{tuple(value.shape)}{value.dtype}".encode() + value.detach().contiguous().numpy().tobytes()
+                )
                 whole.update(part)
                 content.update(part)
         whole.update(str(stored.get("smiles", "")).encode())

@@ -10,7 +10,7 @@ from torch_geometric.data import Data
 from plstm_graph.data.column_splits import Split, folds_of_groups, named_split, time_split
 from plstm_graph.data.smiles import scaffold
 from plstm_graph.data.stacked import values
-from plstm_graph.errors import ConfigError, DataError, missing_extra, unknown
+from plstm_graph.errors import ConfigError, DataError, listed, missing_extra, unknown
 from plstm_graph.tasks import Task
 
 OFFICIAL = "official"  # published with the graphs
@@ -19,6 +19,7 @@ SPLITS = (OFFICIAL, "random", "scaffold", "folds", "scaffold-folds", COLUMN, "gr
 BY_COLUMN = (COLUMN, "group", "group-folds", "time")
 IN_FOLDS = ("folds", "scaffold-folds", "group-folds")
 GROUPED = ("random", "folds")  # may keep repeats of a molecule together; scaffolds do so by themselves
+PARTS = ("train", "valid", "test")
 FOLDS = 10
 
 
@@ -66,6 +67,11 @@ def make_split(
     if kind == OFFICIAL:
         if official is None:
             raise ConfigError("these graphs have no official split; use random, scaffold or folds")
+        if official.keys() != {*PARTS}:
+            raise DataError(
+                f"the official split must have the parts {listed(PARTS)}, got {listed(official)}; one may be empty"
+            )
+        official = {part: [int(index) for index in chosen] for part, chosen in official.items()}
         if sorted(chain.from_iterable(official.values())) != list(range(len(graphs))):
             raise DataError(
                 f"the official split must hold each of {len(graphs)} graphs once; are the files of one release?"

@@ -47,13 +47,15 @@ def check_graphs(dataset: GraphDataset) -> None:
 
 def _reasons(graphs: Sequence[Data], features: FeatureSpec, task: Task) -> Iterator[str]:
     """What is wrong with which graph."""
-    names = ("x", "edge_index", "edge_attr", "y")
-    for number, (x, columns, edges, y) in enumerate(zip(*(values(graphs, name) for name in names), strict=True)):
+    names = ("x", "edge_index", "edge_attr", "y", "rank")
+    for number, (x, columns, edges, y, rank) in enumerate(zip(*(values(graphs, name) for name in names), strict=True)):
+        nodes = len(x) if isinstance(x, Tensor) else None  # not known where features say that there are none
         found = (
             _features("x", x, features.node_sizes, features.node_dim, None)
-            or _columns(columns)
+            or _columns(columns, nodes)
             or _features("edge_attr", edges, features.edge_sizes, features.edge_dim, columns.size(1))
-            or (_labels(y, len(x), task) if task.tabular and isinstance(x, Tensor) else "")
+            or _rank(rank, nodes)
+            or (_labels(y, nodes, task) if task.tabular and nodes is not None else "")
         )
         if found:
             yield f"graph {number}: {found}"
@@ -70,18 +72,30 @@ def _features(name: str, given: Any, sizes: tuple[int, ...], dim: int, rows: int
         return f"{wanted}, and there is {'none' if given is None else type(given).__name__}; give all graphs one"
     fits = given.dim() == 2 and given.size(1) == width and rows in (None, given.size(0))
     if fits and not given.is_complex() and given.is_floating_point() != bool(sizes) and given.dtype != torch.bool:
-        return ""
+        return "" if bool(given.isfinite().all()) else f"{name} must be finite numbers; fill what is not known"
     hints = [f"call {name}.{'long' if sizes else 'float'}()"] if fits else []
     hints += [f"call {name}.view(-1, 1)"] if given.dim() == width == 1 else []
     hints.append("say otherwise in FeatureSpec (node_sizes, node_dim, edge_sizes, edge_dim)")
     return f"{wanted}, and is {list(given.shape)}, {given.dtype}; {', or '.join(hints)}"
 
 
-def _columns(given: Any) -> str:
+def _columns(given: Any, nodes: int | None) -> str:
+    """A node that the graph does not have would be one of the next graph in a batch."""
     if isinstance(given, Tensor) and given.dim() == 2 and given.size(0) == 2 and not given.is_floating_point():
-        return ""
+        low, high = (int(end) for end in torch.aminmax(given)) if given.numel() else (0, -1)
+        if nodes is None or (low >= 0 and high < nodes):
+            return ""
+        return f"edge_index must hold numbers of its {nodes} nodes, the rows of x, from 0, and holds {low} to {high}"
     what = f"{list(given.shape)}, {given.dtype}" if isinstance(given, Tensor) else type(given).__name__
     return f"edge_index must be [2, M], whole numbers, and is {what}; without edges give torch.empty(2, 0).long()"
+
+
+def _rank(rank: Any, nodes: int | None) -> str:
+    """One that is too short in one graph and too long in another would fit their batch."""
+    if rank is None or nodes is None or (isinstance(rank, Tensor) and rank.shape == (nodes,)):
+        return ""
+    what = f"is {list(rank.shape)}" if isinstance(rank, Tensor) else f"is {type(rank).__name__}"
+    return f"rank must be a tensor [{nodes}], a number for each node, and {what}"
 
 
 def _labels(y: Any, nodes: int, task: Task) -> str:

@@ -145,7 +145,7 @@ def test_unknown_split_and_fold_without_folds(nav17: GraphDataset) -> None:
 def test_the_official_split_is_given() -> None:
     graphs = [object()] * 3
     parts = {"train": [2], "valid": [0], "test": [1]}
-    assert make_split("official", graphs, Regression(("y",)), official=parts) is parts
+    assert make_split("official", graphs, Regression(("y",)), official=parts) == parts
     with pytest.raises(ConfigError, match="no official split; use random"):
         make_split("official", graphs, Regression(("y",)))
     with pytest.raises(DataError, match="must hold each of 4 graphs once"):

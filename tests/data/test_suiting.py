@@ -54,6 +54,13 @@ def with_each(change: Callable[[Data], Any], task: Task = MAE, *, beyond: int = 
         ({"edge_attr": lambda g: g.edge_attr[:, 0]}, 0, r"edge_attr must be .* edge_attr.view\(-1, 1\)"),
         ({"edge_attr": lambda g: g.edge_attr.long()}, 0, r"edge_attr must be .*, floating point.* edge_attr.float\(\)"),
         ({"edge_attr": lambda g: g.edge_attr[:0]}, 1, r"graph 1: edge_attr must be \[2, 1\]"),
+        (
+            {"edge_index": lambda g: g.edge_index + 1},
+            2,
+            "graph 2: edge_index must hold numbers of its 4 nodes.* 1 to 4",
+        ),
+        ({"edge_attr": lambda g: g.edge_attr * torch.nan}, 2, "graph 2: edge_attr must be finite numbers"),
+        ({"rank": lambda g: g.x}, 0, r"rank must be a tensor \[2\], a number for each node, and is \[2, 1\]"),
         ({"y": lambda g: g.x.float()}, 0, "y must have 1 rows, one a graph.* level='node'"),
     ],
 )
@@ -123,6 +130,26 @@ def test_parts_of_the_nodes_of_one_graph(caplog: pytest.LogCaptureFixture) -> No
     dataset = GraphDataset("one", graphs, replace(MAE, level="node"), FEATURES, default_split="official", parts=parts)
     found = train(small_config(epochs=60, lr=0.03), dataset)
     assert found["test"]["mae"] < found["test"]["rmse"] < 1
+
+
+def test_parts_are_named_as_those_of_a_run() -> None:
+    dataset = replace(chains(), default_split="official")
+    for parts in ({"train": [0], "val": [1], "test": [2]}, {"train": [0], "valid": [1]}):
+        with pytest.raises(DataError, match="must have the parts train, valid, test, got train, val"):
+            train(small_config(epochs=1), replace(dataset, parts=parts))
+
+
+def test_parts_may_be_of_any_numbers_and_features_may_have_gradients(tmp_path: Path) -> None:
+    found = []
+    for kind in (list, lambda numbers: torch.tensor([*numbers]), lambda numbers: numbers):
+        numbers = {"train": range(20), "valid": range(20, 25), "test": range(25, 30)}
+        torch.manual_seed(0)
+        dataset = chains()
+        for graph in dataset.graphs:
+            graph.edge_attr.requires_grad_(kind is not list)
+        dataset = replace(dataset, parts={part: kind(each) for part, each in numbers.items()}, default_split="official")
+        found.append(train(small_config(epochs=1, out=tmp_path / str(len(found))), dataset)["test"])
+    assert found[0] == found[1] == found[2]
 
 
 def test_evaluation_checks_graphs_too(tmp_path: Path) -> None:
