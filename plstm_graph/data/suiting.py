@@ -10,12 +10,14 @@ from torch_geometric.data import Data
 
 from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.data.features import FeatureSpec
-from plstm_graph.data.stacked import first, values
+from plstm_graph.data.stacked import StackedGraphs, first, values
 from plstm_graph.errors import DataError, listed
 from plstm_graph.tasks import Task
 
 log = logging.getLogger(__name__)
 
+APART = {"smiles", "rank", "x", "edge_index", "edge_attr", "y"}
+"""Attributes that batches do without, that encodings add where they lack, or whose errors say more."""
 MASKS = ("train_mask", "val_mask", "test_mask")
 """By which PyG's data sets of one graph name nodes of parts."""
 
@@ -47,6 +49,11 @@ def check_graphs(dataset: GraphDataset) -> None:
 
 def _reasons(graphs: Sequence[Data], features: FeatureSpec, task: Task) -> Iterator[str]:
     """What is wrong with which graph."""
+    if not isinstance(graphs, StackedGraphs):
+        wanted = set(graphs[0].keys()) - APART
+        for number, graph in enumerate(graphs):
+            if lacking := sorted(wanted - set(graph.keys())):
+                yield f"graph {number}: there is no {listed(lacking)}, which graph 0 has; give all graphs one or none"
     names = ("x", "edge_index", "edge_attr", "y", "rank")
     for number, (x, columns, edges, y, rank) in enumerate(zip(*(values(graphs, name) for name in names), strict=True)):
         nodes = len(x) if isinstance(x, Tensor) else None  # not known where features say that there are none

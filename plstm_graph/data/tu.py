@@ -123,7 +123,13 @@ def read(folder: Any, name: str, *, attributes: bool = False) -> TUGraphs:
 def _targets(folder: Any, name: str) -> tuple[int, Tensor]:
     """How many classes there are, 0 for none, and ``y`` of all graphs."""
     if (folder / f"{name}_graph_labels.txt").is_file() or not (folder / f"{name}_graph_attributes.txt").is_file():
-        classes, y = np.unique(_table(folder, name, "graph_labels")[:, 0], return_inverse=True)
+        labels = _table(folder, name, "graph_labels")
+        if labels.shape[1] > 1:
+            raise DataError(
+                f"{name}_graph_labels.txt must have one class a line, got {labels.shape[1]} columns; keep one, "
+                f"or rename it {name}_graph_attributes.txt to predict them all as quantities"
+            )
+        classes, y = np.unique(labels[:, 0], return_inverse=True)
         return len(classes), torch.from_numpy(y)
     return 0, torch.from_numpy(_table(folder, name, "graph_attributes", np.float64)).float()
 
@@ -175,8 +181,9 @@ def _table(folder: Any, name: str, kind: str, dtype: type = np.int64) -> np.ndar
     except (ValueError, OverflowError) as error:
         if isinstance(error, DataError):
             raise
-        kind = "integers" if dtype is np.int64 else "numbers"
-        raise DataError(f"{path} must hold {kind} separated by commas: {first_line(error)}") from error
+        what = "integers" if dtype is np.int64 else "numbers"
+        more = f"; quantities belong in {name}_graph_attributes.txt instead" if kind == "graph_labels" else ""
+        raise DataError(f"{path} must hold {what} separated by commas: {first_line(error)}{more}") from error
 
 
 def _check(name: str, ends: np.ndarray, graph: np.ndarray, num_graphs: int) -> None:

@@ -132,6 +132,13 @@ def test_parts_of_the_nodes_of_one_graph(caplog: pytest.LogCaptureFixture) -> No
     assert found["test"]["mae"] < found["test"]["rmse"] < 1
 
 
+def test_an_attribute_that_some_graphs_lack_is_named() -> None:
+    dataset = with_each(lambda graph: graph.update({"extra": torch.ones(1)}))
+    del dataset.graphs[4].extra
+    with pytest.raises(DataError, match="graph 4: there is no extra, which graph 0 has"):
+        train(small_config(epochs=1), dataset)
+
+
 def test_parts_are_named_as_those_of_a_run() -> None:
     dataset = replace(chains(), default_split="official")
     for parts in ({"train": [0], "val": [1], "test": [2]}, {"train": [0], "valid": [1]}):

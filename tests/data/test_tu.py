@@ -108,6 +108,8 @@ def test_tu_by_hand(tmp_path: Path) -> None:
         ({"graph_labels": "1\n"}, "must rise from 1 to the 1 graphs"),
         ({"graph_indicator": "1\n1\n2\n1\n"}, "must rise"),
         ({"graph_labels": "1\n2\n3\n"}, "must rise"),
+        ({"graph_labels": "1, 0\n2, 5\n"}, "must have one class a line, got 2 columns; .* TINY_graph_attributes.txt"),
+        ({"graph_labels": "1.5\n2\n"}, "integers .*; quantities belong in TINY_graph_attributes.txt instead"),
     ],
 )
 def test_broken_tu_files(tmp_path: Path, changes: dict[str, str], message: str) -> None:
