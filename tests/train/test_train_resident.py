@@ -51,7 +51,7 @@ def test_what_a_model_cannot_read_is_said_in_its_row(run, monkeypatch):
     rows = list(csv.DictReader(io.StringIO(stream.getvalue())))
     assert [(row["smiles"], row["error"]) for row in rows] == [("CCO", ""), ("CN", "too many pairs"), ("CC", "")]
     assert [bool(row["y"]) for row in rows] == [True, False, True]
-    with pytest.raises(ConfigError, match="unknown descriptors"):
+    with pytest.raises(ConfigError, match=r"there is no file none\.csv; give --descriptors the file"):
         answer_lines(run, ["CCO"], stream, device="cpu", descriptors=["none.csv"])
 
 
