@@ -21,7 +21,7 @@ from plstm_graph.train.data import labels
 from plstm_graph.train.module import Learner
 from plstm_graph.train.outputs import outputs
 from plstm_graph.train.owner import Owner
-from plstm_graph.train.parts import parts_of
+from plstm_graph.train.parts import parts_of, tell_labels
 from plstm_graph.train.report import Trained, report_made
 from plstm_graph.train.start import Start
 
@@ -52,17 +52,18 @@ def fit_members(
         config: with ``ensemble`` above 1; everything else but seed and folder is that of each member.
         dataset, graphs: as for ``train``.
         start: what the run begins with.
-        fit: trains a member, given its config and whether it is resumed.
+        fit: trains a member, given its config, what it begins with and whether it is resumed.
         owner: of the folder, if there is one.
         resume: go on in that folder.
     """
     task, parts = asked(config, dataset), parts_of(config, dataset, start.split, graphs)
     valid = parts["valid"]
     meta = meta_of(config, dataset, task.fitted(labels(parts["train"])), parts["train"], start.content)
+    tell_labels(task, parts)
     model: Any = meta.build()  # before any training: its options may make no network
     if owner:
         results.open_folder(config, start.write, resume=resume, rejected=dataset.rejected)
-    seconds = 0.0
+    seconds, begun = 0.0, replace(start, command=None)
     for number, network in enumerate(model.members):
         chosen = member(config, number)
         scores = Path(str(chosen.out)) / results.SCORES
@@ -71,7 +72,7 @@ def fit_members(
             state = check_weights(network, read(str(chosen.out))["state_dict"], chosen.out)
         else:
             again = resume and (Path(str(chosen.out)) / results.CONFIG).is_file()
-            learner, found = fit(chosen, resume=again, overwrite=bool(chosen.out) and not again)
+            learner, found = fit(chosen, start=begun, resume=again, overwrite=bool(chosen.out) and not again)
             state = learner.model.state_dict()
         if owner:
             owner.check()

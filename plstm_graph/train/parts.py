@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch_geometric.data import Data
 
 from plstm_graph.config.names import DATA_SETS
@@ -41,8 +42,6 @@ def parts_of(
     for name in ("train", "valid"):
         if not len(parts[name]):
             raise DataError(_nothing_in(name, config.split or dataset.default_split, dataset.name, len(prepared)))
-    if (unseen := _unseen(dataset.task, parts["train"])) and first_process():
-        log.warning(f"no example of {listed(unseen)} in the train part, so it cannot be learnt")
     return parts | dict(_further(config, dataset))
 
 
@@ -51,6 +50,25 @@ def _unseen(task: Task, train: Any) -> list[str]:
     names = task.class_names
     there = {*labels(train).unique().tolist()} if names else set()
     return [name for number, name in enumerate(names) if number not in there]
+
+
+def tell_labels(task: Task, parts: dict[str, Any]) -> None:
+    """Warns of classes that training has nothing of, and of targets that validation or test says nothing about."""
+    if not first_process():
+        return
+    if unseen := _unseen(task, parts["train"]):
+        log.warning(f"no example of {listed(unseen)} in the train part, so it cannot be learnt")
+    for part in ("valid", "test"):
+        target = task.exact(labels(parts[part], task))
+        if not len(target) or target.dim() != 2 or not target.is_floating_point():
+            continue
+        if none := task.unlabelled(target):
+            log.warning(f"no {part} score for {listed(none)}: no label there; use another split, or leave it out")
+        same = target.nan_to_num(torch.inf).amin(0) == target.nan_to_num(-torch.inf).amax(0)
+        alike = [name for name, one in zip(task.targets, same.tolist(), strict=True) if one]
+        if alike and not task.is_defined(task.metric, target[:, same]):
+            rest = "; the mean is over others" if len(task.targets) > 1 else ""
+            log.warning(f"no {part} {task.rule.label} for {listed(alike)}: labels are all alike there{rest}")
 
 
 def check_labelled(dataset: Any) -> AnyDataset:

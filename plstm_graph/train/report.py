@@ -1,7 +1,5 @@
 """What a run found: metrics of the best and the last epoch, and the files that show them."""
 
-import logging
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ from torch import Tensor
 
 from plstm_graph.data.dataset import AnyDataset
 from plstm_graph.draw import answers, curves
-from plstm_graph.errors import listed, rounded
+from plstm_graph.errors import rounded
 from plstm_graph.grid import DIRECTIONS
 from plstm_graph.io.files import write_text
 from plstm_graph.io.json_csv import apart, write_json, write_rows
@@ -61,7 +59,6 @@ class Trained(NamedTuple):
     metrics: dict[str, Any]
 
 
-log = logging.getLogger(__name__)
 MOST_VALUES = 10_000_000
 """A training part with more predictions than this is left out of ``predictions.csv``."""
 
@@ -123,17 +120,16 @@ def _best_state(run: Run) -> dict[str, Tensor]:
 def _content(run: Run, found: Found, spreads: Spreads, last_epoch: dict[str, float]) -> dict[str, Any]:
     config, dataset, keeper, task = run.config, run.dataset, run.keeper, run.learner.task
     scores = {name: task.scores(prediction, target) for name, (prediction, target) in found.items()}
-    by_target = _by_target(run, found)
     return {
         "metric": task.metric,
         **{name: scores[name] for name in run.split},
         **_also(scores, run),
         "test_last_epoch": last_epoch,
-        **by_target,
+        **_by_target(run, found),
         **_calibration(run, found, spreads),
         **_thresholds(task, found),
         **_intervals(run, found),
-        **_unlabelled(task, found, by_target.get("by_target", {})),
+        **_unlabelled(task, found),
         **_censored(run, found),
         "best_epoch": keeper.best_epoch + 1,
         "epochs": len(keeper.history),
@@ -197,25 +193,11 @@ def _intervals(run: Run, found: Found) -> dict[str, Any]:
     return {"test_interval": ends} if ends else {}
 
 
-def _unlabelled(task: Task, found: Found, by_target: dict[str, Any]) -> dict[str, Any]:
-    """Targets that a part says nothing about, which are told as well, as are those whose labels rank nothing."""
+def _unlabelled(task: Task, found: Found) -> dict[str, Any]:
+    """Targets that a part says nothing about."""
     parts = {part: task.unlabelled(found[part][1]) for part in ("valid", "test") if len(found[part][1])}
-    for part, names in parts.items():
-        if names:
-            log.warning(f"no {part} score for {listed(names)}: no label there; use another split, or leave it out")
-        alike = [name for name in by_target if _alike(task, name, found[part][1])]
-        if alike := [name for name in alike if math.isnan(by_target[name][part][task.metric])]:
-            log.warning(
-                f"no {part} {task.rule.label} for {listed(alike)}: labels are all alike there; the mean is over others"
-            )
     named = {part: names for part, names in parts.items() if names}
     return {"unlabelled": named} if named else {}
-
-
-def _alike(task: Task, name: str, target: Tensor) -> bool:
-    """Whether a target has labels, all equal."""
-    column = target[:, task.targets.index(name)]
-    return len(column[~column.isnan()].unique()) == 1
 
 
 def _write(run: Run, out: Path, found: Found, content: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.module import Learner
 from plstm_graph.train.outputs import outputs
 from plstm_graph.train.owner import Owner, owned
-from plstm_graph.train.parts import check_column, check_labelled, parts_of, tell_repeats
+from plstm_graph.train.parts import check_column, check_labelled, parts_of, tell_labels, tell_repeats
 from plstm_graph.train.profiling import FEATURISING, READING, SCORING, TRYING
 from plstm_graph.train.progress import shown
 from plstm_graph.train.report import Run, Trained, report, report_made
@@ -101,8 +101,13 @@ def fit(
     minutes: float | None = None,
     callbacks: Sequence[Callback] = (),
     profiler: Profiler | None = None,
+    start: Start | None = None,
 ) -> Trained:
-    """As :func:`train`, with the trained model beside what it scored."""
+    """As :func:`train`, with the trained model beside what it scored.
+
+    ``start`` is what an ensemble began with that this is a member of: its ``dataset`` is checked, and what there is to
+    say of it has been said.
+    """
     if (resume or overwrite) and config.out is None:
         raise ConfigError("resume and overwrite need an output folder; set out")
     config = anywhere(config)
@@ -116,7 +121,7 @@ def fit(
     with owned(config.out) if config.out and first_process() else nullcontext() as owner:
         if owner:
             results.check_folder(config, resume=resume, overwrite=overwrite)
-        return _train(config, dataset, graphs, resume, owner, progress, command, callbacks, profiler)
+        return _train(config, dataset, graphs, resume, owner, progress, command, callbacks, profiler, start)
 
 
 def check_minutes(config: TrainConfig, minutes: float) -> None:
@@ -137,19 +142,22 @@ def _train(
     command: str | None,
     callbacks: Sequence[Callback],
     profiler: Profiler,
+    begun: Start | None,
 ) -> Trained:
     """A run whose folder, if there is one, belongs to this process or to the first of several."""
     seen = shown(progress and first_process())
     with isolate_rng(), quiet(), memory_advice(config.batch_size), seen:
         with profiler.profile(READING), named(f"reading {config.data}"):
-            dataset = load_data(config) if dataset is None else check_labelled(dataset)
-        check_column(config, dataset)
+            dataset = load_data(config) if dataset is None else dataset if begun else check_labelled(dataset)
         fitted = architecture(config.model.model).fitted
         if config.ensemble > 1:
             check_members(config, dataset.task)
         config = _sized(config, dataset)
-        start = _start(config, dataset, resume, command)
-        tell_repeats(config, dataset, start.split)
+        if begun is None:
+            check_column(config, dataset)
+        start = _start(config, begun or Start.of(dataset, split_of(config, dataset), command), resume)
+        if begun is None:
+            tell_repeats(config, dataset, start.split)
         if fitted:
             return _fit_once(config, dataset, start)
         if config.ensemble > 1:
@@ -158,6 +166,8 @@ def _train(
             return fit_members(config, dataset, encoded, start, fit_member, owner=owner, resume=resume)
         guards = [Guard(owner)] if owner else []
         run, trainer, loader = assemble(config, dataset, graphs, progress, start, [*callbacks, *guards], profiler)
+        if begun is None:
+            tell_labels(run.learner.task, run.parts)
         with profiler.profile(TRYING):
             _begin(run, trainer, again=bool(resume and results.last_checkpoint(str(config.out))))
         last = None
@@ -186,7 +196,7 @@ def validate(config: TrainConfig, dataset: AnyDataset, callbacks: Sequence[Callb
     config = replace(anywhere(config), out=None, ensemble=1, also=())
     with isolate_rng(), quiet(), memory_advice(config.batch_size):
         config = _sized(config, dataset)
-        start = _start(config, dataset, resume=False, command=None)
+        start = Start.of(dataset, split_of(config, dataset), None)
         start.split["test"] = []
         run, trainer, loader = assemble(config, dataset, None, False, start, callbacks, PassThroughProfiler())
         _begin(run, trainer)
@@ -219,13 +229,12 @@ def _begin(run: Run, trainer: pl.Trainer, again: bool = False) -> None:
         outputs(learner, example)  # a backend may refuse the model
 
 
-def _start(config: TrainConfig, dataset: AnyDataset, resume: bool, command: str | None) -> Start:
+def _start(config: TrainConfig, start: Start, resume: bool) -> Start:
     """What the run begins with; when it goes on, what it began with."""
-    start = Start.of(dataset, split_of(config, dataset), command)
     if not resume:
         return start
     stored = start.check(str(config.out))
-    return replace(stored, command=stored.command or command, content=start.content)
+    return replace(stored, command=stored.command or start.command, content=start.content)
 
 
 def _fit_once(config: TrainConfig, dataset: AnyDataset, start: Start) -> Trained:
@@ -238,6 +247,7 @@ def _fit_once(config: TrainConfig, dataset: AnyDataset, start: Start) -> Trained
             f"model {config.model.model!r} learns from no bounds; leave out --censored, or choose a network"
         )
     parts = parts_of(config, dataset, start.split, None)
+    tell_labels(task, parts)
     # The task is not fitted: it answers in the units of the labels.
     meta = meta_of(config, dataset, task, parts["train"], start.content)
     model: Any = meta.build()

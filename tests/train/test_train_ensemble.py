@@ -1,11 +1,12 @@
 """An ensemble: one command, one folder, one checkpoint, and members that are runs of their own."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from small_runs import molecules, small_config, write_csv
+from small_runs import molecules, small_config, small_dataset, write_csv
 
 from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.errors import CheckpointError, ConfigError
@@ -48,6 +49,21 @@ def test_every_member_runs_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(GraphDataset, "encoded", lambda *args: encodings.append(1) or encoded(*args))
     train(small_config(data=run.parent / "regression.csv", targets="y", ensemble=2, epochs=1, model_rwse=2))
     assert len(encodings) == 1  # for both
+
+
+def test_what_there_is_to_say_of_the_data_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = small_dataset(tmp_path, targets=("y", "z"))
+    data.features = replace(data.features, edge_sizes=())
+    for graph in data.graphs:
+        graph.y[0, 1] = torch.nan
+    data.graphs[8].y[0, 1] = 1.0
+    parts = {"train": [*range(8, 40)], "valid": [*range(4)], "test": [*range(4, 8)]}
+    train(small_config(ensemble=3, epochs=1, split="official"), replace(data, parts=parts))
+    assert [record.message[:12] for record in caplog.records if record.levelname == "WARNING"] == [
+        "edge_attr of",
+        "no valid sco",
+        "no test scor",
+    ]
 
 
 def test_chances_are_averaged_and_not_their_logits(tmp_path: Path) -> None:
