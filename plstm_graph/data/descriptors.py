@@ -3,7 +3,7 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,7 +63,15 @@ class Descriptors(NamedTuple):
         return cls(names, torch.cat([part.rows for part in parts], 1))
 
     def like(self, features: FeatureSpec, source: str) -> "Descriptors":
-        """The columns that a model was trained on, in their order; others are left out, which the log says.
+        """The columns that a model was trained on, in their order; see :meth:`places`."""
+        return self.at(self.places(features, source))
+
+    def at(self, places: Sequence[int]) -> "Descriptors":
+        """Some of the columns."""
+        return Descriptors(tuple(self.names[place] for place in places if self.names), self.rows[:, list(places)])
+
+    def places(self, features: FeatureSpec, source: str) -> Sequence[int]:
+        """Which columns a model was trained on, in its order; others are left out, which the log says.
 
         Args:
             features: of the training.
@@ -80,7 +88,7 @@ class Descriptors(NamedTuple):
                     "training; bring back that file, or install the version of rdkit that the checkpoint names"
                 )
             log.warning(f"descriptors {source}: no names of columns are stored, so they are taken in their order")
-            return self
+            return range(features.descriptors)
         places = {name: place for place, name in enumerate(self.names)}
         missing = [name for name in wanted if name not in places]
         if missing:
@@ -90,7 +98,7 @@ class Descriptors(NamedTuple):
             )
         if more := [name for name in self.names if name not in set(wanted)]:
             log.warning(f"descriptors {source}: not read, since the training had none of that name: {listed(more)}")
-        return Descriptors(wanted, self.rows[:, [places[name] for name in wanted]])
+        return [places[name] for name in wanted]
 
 
 def describe(kind: str, smiles: Sequence[str], wanted: Sequence[str] = ()) -> Descriptors:
@@ -105,15 +113,14 @@ def describe(kind: str, smiles: Sequence[str], wanted: Sequence[str] = ()) -> De
     Raises:
         ConfigError, DataError: no such kind; the file cannot be used.
     """
-    check_kinds([kind])
+    if kind not in DESCRIPTORS:
+        return Lookup([kind], wanted)(smiles)
     if kind == "rdkit2d":
         names = tuple(f"rdkit2d {name}" for name in descriptor_names())
         return Descriptors(names, torch.from_numpy(rdkit_descriptors(smiles).clip(-LARGEST, LARGEST)).float())
-    if kind in DESCRIPTORS:
-        plain = kind.removesuffix("-counts")
-        rows = torch.from_numpy(fingerprints(smiles, counts=kind != plain, kind=plain)).float()
-        return Descriptors(tuple(f"{kind} {bit}" for bit in range(rows.size(1))), rows)
-    return _from_file(expanded(kind), smiles, wanted)
+    plain = kind.removesuffix("-counts")
+    rows = torch.from_numpy(fingerprints(smiles, counts=kind != plain, kind=plain)).float()
+    return Descriptors(tuple(f"{kind} {bit}" for bit in range(rows.size(1))), rows)
 
 
 TOLD = 3
@@ -122,27 +129,97 @@ LARGEST = 1e30
 """Of a descriptor, either way: Ipc of a large molecule is beyond any float."""
 
 
-def _from_file(path: Path, smiles: Sequence[str], wanted: Sequence[str]) -> Descriptors:
-    table, texts = read_rows(path)
-    columns = _columns(table, wanted)
-    if not columns:
-        raise DataError(f"{path} has no column of numbers beside the SMILES")
-    cells = np.array(list(columns.values()), dtype=np.float64).T.clip(-LARGEST, LARGEST)
-    known: dict[str, np.ndarray] = {}
-    for text, row in zip(texts, cells, strict=True):
-        if not np.array_equal(known.setdefault(_key(text), row), row, equal_nan=True):
-            raise DataError(f"{path} must have one row a molecule, but {text} has two that differ; leave one out")
-    none = np.full(len(columns), np.nan)
-    found = [known.get(_key(text)) for text in smiles]
-    if smiles and not any(row is not None for row in found):
-        raise DataError(f"none of {len(found)} molecules is in {path}; give --descriptors a file that has them")
-    if absent := [text for text, row in zip(smiles, found, strict=True) if row is None]:
-        log.warning(
-            f"{path.name} lacks {len(absent)} of {len(found)} molecules ({listed(absent[:TOLD])}, ...): to the model, "
-            "their descriptors are the medians of the training"
-        )
-    rows = torch.from_numpy(np.array([none if row is None else row for row in found])).float().view(-1, len(none))
-    return Descriptors(tuple(columns), rows)
+class _File:
+    """A table of descriptors: ``names`` of the columns, ``known`` rows by molecule, and ``absent``, what was asked for
+    in vain."""
+
+    def __init__(self, path: Path, wanted: Sequence[str]) -> None:
+        table, texts = read_rows(path)
+        columns = _columns(table, wanted)
+        if not columns:
+            raise DataError(f"{path} has no column of numbers beside the SMILES")
+        cells = np.array(list(columns.values()), dtype=np.float64).T.clip(-LARGEST, LARGEST).astype(np.float32)
+        self.path, self.names, self.absent = path, tuple(columns), list[str]()
+        self.known: dict[str, np.ndarray] = {}
+        for text, row in zip(texts, cells, strict=True):
+            if not np.array_equal(self.known.setdefault(_key(text), row), row, equal_nan=True):
+                raise DataError(f"{path} must have one row a molecule, but {text} has two that differ; leave one out")
+
+    def of(self, smiles: Sequence[str]) -> Descriptors:
+        """[molecules, columns], NaN for those that are absent."""
+        found = [self.known.get(_key(text)) for text in smiles]
+        self.absent += [text for text, row in zip(smiles, found, strict=True) if row is None]
+        none = np.full(len(self.names), np.nan, np.float32)
+        rows = np.array([none if row is None else row for row in found], np.float32)
+        return Descriptors(self.names, torch.from_numpy(rows).view(-1, len(none)))
+
+
+class Lookup:
+    """Descriptors of molecules of some kinds, side by side, for any number of calls: files are read once.
+
+    Args:
+        kinds: as for :func:`describe`.
+        wanted: names of columns, as there.
+        features: of a training, whose columns are taken by name and in its order.
+        parted: calls are for parts of the molecules, so that whoever made this has to :meth:`check` them all before,
+            and to :meth:`tell` behind.
+
+    Raises:
+        ConfigError, DataError: as :func:`describe`; a column of the training is missing.
+    """
+
+    def __init__(
+        self,
+        kinds: Sequence[str],
+        wanted: Sequence[str] = (),
+        features: FeatureSpec | None = None,
+        parted: bool = False,
+    ) -> None:
+        check_kinds(kinds)
+        self.kinds, self.parted = tuple(kinds), parted
+        wanted = features.descriptor_names if features else wanted
+        self.files = {kind: _File(expanded(kind), wanted) for kind in kinds if kind not in DESCRIPTORS}
+        self.places = self._all([]).places(features, ", ".join(kinds)) if features else None
+
+    def __call__(self, smiles: Sequence[str]) -> Descriptors:
+        """Those of some molecules.
+
+        Raises:
+            DataError: as :meth:`check`, unless this is ``parted``.
+        """
+        if not self.parted:
+            self.check(smiles)
+        found = self._all(smiles)
+        if not self.parted:
+            self.tell(self.absent(), len(smiles))
+        return found if self.places is None else found.at(self.places)
+
+    def _all(self, smiles: Sequence[str]) -> Descriptors:
+        own = (self.files[kind].of(smiles) if kind in self.files else describe(kind, smiles) for kind in self.kinds)
+        return Descriptors.joined(own)
+
+    def check(self, smiles: Sequence[str]) -> None:
+        """Raise DataError where a file has none of these molecules; texts that are no molecules do not count."""
+        for file in self.files.values():
+            keys = (_key(text) for text in smiles)
+            if not any(key in file.known for key in keys) and (count := sum(map(_is_molecule, smiles))):
+                raise DataError(f"none of {count} molecules is in {file.path}; give --descriptors a file that has them")
+
+    def absent(self) -> dict[str, list[str]]:
+        """Molecules that were asked for and that a file lacks, by its kind; they are forgotten."""
+        found = {kind: file.absent for kind, file in self.files.items()}
+        for file in self.files.values():
+            file.absent = []
+        return found
+
+    def tell(self, absent: Mapping[str, Sequence[str]], asked: int) -> None:
+        """Warn of what files lack of so many molecules."""
+        for kind, texts in absent.items():
+            if texts:
+                log.warning(
+                    f"{self.files[kind].path.name} lacks {len(texts)} of {asked} molecules ({listed(texts[:TOLD])}, "
+                    "...): to the model, their descriptors are the medians of the training"
+                )
 
 
 def _columns(table: Table, wanted: Sequence[str]) -> dict[str, list[float]]:
@@ -192,12 +269,19 @@ def _key(text: str) -> str:
         return text.strip()
 
 
-def with_descriptors(graphs: Sequence[Data], kinds: Sequence[str], features: FeatureSpec) -> Sequence[Data]:
+def _is_molecule(text: str) -> bool:
+    try:
+        return bool(canonical(text))
+    except UnreadableSMILES:
+        return False
+
+
+def with_descriptors(graphs: Sequence[Data], kinds: Sequence[str] | Lookup, features: FeatureSpec) -> Sequence[Data]:
     """Molecules with the descriptors that a trained model reads, found by the names of their columns.
 
     Args:
         graphs: with ``smiles``.
-        kinds: those of its training, or others that hold the same columns.
+        kinds: those of its training, or others that hold the same columns; or what looks them up.
         features: of its training.
 
     Raises:
@@ -205,6 +289,5 @@ def with_descriptors(graphs: Sequence[Data], kinds: Sequence[str], features: Fea
     """
     if not kinds:
         return graphs
-    smiles = [graph.smiles for graph in graphs]
-    found = Descriptors.joined(describe(kind, smiles, features.descriptor_names) for kind in kinds)
-    return with_attributes(graphs, {"descriptors": found.like(features, ", ".join(kinds)).rows.split(1)})
+    look = kinds if isinstance(kinds, Lookup) else Lookup(kinds, features=features)
+    return with_attributes(graphs, {"descriptors": look([graph.smiles for graph in graphs]).rows.split(1)})

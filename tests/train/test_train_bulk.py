@@ -5,12 +5,14 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 from small_runs import molecules, small_config, small_dataset, write_csv
 
-from plstm_graph.errors import CheckpointError, OutOfMemory
+from plstm_graph.data import descriptors
+from plstm_graph.errors import CheckpointError, DataError, OutOfMemory
 from plstm_graph.io.lazy import LOOPS
 from plstm_graph.ops import compiled
 from plstm_graph.train import train
@@ -35,6 +37,27 @@ def test_parts_and_processes_give_what_one_call_gives(tmp_path, monkeypatch):
         assert found.rejected == expected.rejected
         assert (found.smiles, found.columns) == (texts, ["y"])
     assert bulk.predict(tmp_path / "run", [], device="cpu").values.shape == (0, 1)
+
+
+def test_a_file_of_descriptors_is_read_once_for_all_parts(tmp_path, monkeypatch, caplog):
+    """One part has no molecule in it, others have: only what no part has at all is refused."""
+    own = tmp_path / "own.csv"
+    own.write_text("\n".join(["smiles,length", *(f"{text},{len(text)}" for text in molecules())]) + "\n")
+    config = small_config(data=write_csv(tmp_path / "a.csv"), targets="y", descriptors=str(own), epochs=1)
+    train(replace(config, out=str(tmp_path / "run")))
+    texts = [*molecules(7), *(f"{text}F" for text in molecules(7)), "C1CC", *molecules(14)[7:]]
+    expected = answers(*restore_for_molecules(tmp_path / "run", "cpu"), texts)
+    monkeypatch.setattr(bulk, "PART", 7)
+    reads, read_rows = [], descriptors.read_rows
+    monkeypatch.setattr(descriptors, "read_rows", lambda *given: reads.append(given) or read_rows(*given))
+    for jobs in (1, 2):
+        caplog.clear()
+        found = bulk.predict(tmp_path / "run", texts, device="cpu", jobs=jobs)
+        assert torch.allclose(found.values, expected.values, atol=1e-5, equal_nan=True)
+        assert len(reads) == jobs
+        assert [record.message[:31] for record in caplog.records] == ["own.csv lacks 7 of 21 molecules"]
+    with pytest.raises(DataError, match=r"none of 16 molecules is in .*own.csv"):
+        bulk.predict(tmp_path / "run", ["CCF"] * 16, device="cpu")
 
 
 def test_a_process_that_dies_ends_all_of_them_with_an_error(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from plstm_graph.io.lazy import LOOPS, is_put_off, quick_start
 from plstm_graph.io.waiting import tracked, watched
 
 if TYPE_CHECKING:
+    from plstm_graph.data.descriptors import Lookup
     from plstm_graph.train.inference.molecules import Predictions
 
 PART = 4096
@@ -28,7 +29,10 @@ FEW = 256
 """Molecules up to which one thread and torch's own operations are done before compiled loops have been loaded. Where
 they are loaded already, as in a notebook, they are used: numbers are those of an estimator to the last bit."""
 
-_answer: "Callable[[Sequence[str]], Predictions]"  # of a worker
+Part = tuple["Predictions", dict[str, list[str]]]
+"""Answers, and the molecules that files of descriptors lack."""
+
+_answer: "Callable[[Sequence[str]], Part]"  # of a worker
 
 
 def predict(
@@ -59,21 +63,24 @@ def predict(
     from plstm_graph.train.inference.molecules import answers
     from plstm_graph.train.inference.restored import restore_for_molecules, without_loops
 
-    how: dict[str, Any] = {"batch_size": batch_size, "descriptors": tuple(descriptors)}
     parts = [smiles[start : start + PART] for start in range(0, len(smiles), PART)] or [smiles]
     what = f"predicting for {len(smiles):,} molecules"
-    if jobs < 2 or len(parts) < 2:
+    if len(parts) == 1:
         learner, meta = restore_for_molecules(checkpoint, device)
         if len(smiles) <= FEW and is_put_off(LOOPS):
             without_loops(learner)
-        if len(parts) == 1:
-            return answers(learner, meta, smiles, **how)
-        return _joined((_quietly(answers, learner, meta, part, **how) for part in tracked(parts, what)), smiles)
+        return answers(learner, meta, smiles, batch_size=batch_size, descriptors=descriptors)
+    look = _looked_up(checkpoint, smiles, descriptors)
+    how: dict[str, Any] = {"batch_size": batch_size, "descriptors": look or ()}
+    if jobs < 2:
+        learner, meta = restore_for_molecules(checkpoint, device)
+        each = (_part(partial(answers, learner, meta, **how), look, part) for part in tracked(parts, what))
+        return _joined(each, smiles, look)
     context = _Own()
     with ProcessPoolExecutor(min(jobs, len(parts)), context, _begin, (checkpoint, device, how)) as pool:
         try:
             found = pool.map(_work, parts)
-            return _joined((next(found) for _ in tracked(parts, what)), smiles)
+            return _joined((next(found) for _ in tracked(parts, what)), smiles, look)
         except BaseException as error:
             for child in context.children:
                 if child.is_alive():
@@ -106,6 +113,19 @@ def usual_jobs(count: int, device: str) -> int:
     return cores() if count >= MANY and pick_device(device).type == "cpu" else 1
 
 
+def _looked_up(checkpoint: str | PathLike[str], smiles: Sequence[str], descriptors: Sequence[str]) -> "Lookup | None":
+    """What gives the descriptors that a model reads of parts of these molecules, with its files read."""
+    from plstm_graph.data.descriptors import Lookup
+    from plstm_graph.train.checkpoint import read, read_meta
+
+    meta = read_meta(read(checkpoint), checkpoint)
+    kinds = descriptors or meta.train_config.descriptors
+    look = Lookup(kinds, features=meta.spec, parted=True) if kinds else None
+    if look:
+        look.check(smiles)
+    return look
+
+
 def _begin(checkpoint: str | PathLike[str], device: str, how: dict[str, Any]) -> None:
     """A worker's model; Ctrl-C is for the process that started it."""
     global _answer
@@ -121,34 +141,38 @@ def _begin(checkpoint: str | PathLike[str], device: str, how: dict[str, Any]) ->
     except PLSTMGraphError as error:  # told where it is asked: what fails here is not
         _answer = partial(_refuse, error)
     else:
-        _answer = partial(answers, learner, meta, **how)
+        _answer = partial(_part, partial(answers, learner, meta, **how), how["descriptors"])
 
 
-def _refuse(error: PLSTMGraphError, part: Sequence[str]) -> "Predictions":
+def _refuse(error: PLSTMGraphError, part: Sequence[str]) -> Part:
     raise error
 
 
-def _work(part: Sequence[str]) -> "Predictions":
+def _work(part: Sequence[str]) -> Part:
     return _answer(part)
 
 
-def _quietly(answer: Callable[..., "Predictions"], *given: Any, **how: Any) -> "Predictions":
+def _part(answer: Callable[[Sequence[str]], "Predictions"], look: "Lookup | None", part: Sequence[str]) -> Part:
     """One bar is for all parts, none for what happens in one."""
     with watched(lambda *_: None):
-        return answer(*given, **how)
+        return answer(part), look.absent() if look else {}
 
 
-def _joined(found: Iterable["Predictions"], smiles: Sequence[str]) -> "Predictions":
+def _joined(found: Iterable[Part], smiles: Sequence[str], look: "Lookup | None") -> "Predictions":
     import torch
 
     from plstm_graph.train.inference.molecules import Predictions
 
     columns, values, rejected, unlike, done = [], [], [], [], 0
-    for part in found:
+    absent: dict[str, list[str]] = {}
+    for part, lacking in found:
+        absent = {kind: absent.get(kind, []) + texts for kind, texts in lacking.items()}
         columns = part.columns
         values.append(part.values)
         rejected += [row._replace(row=row.row + done) for row in part.rejected]
         unlike += [part.unlike]
         done += len(part.smiles)
+    if look:
+        look.tell(absent, done - len(rejected))
     marks = [mark for marks in unlike for mark in marks or ()] if unlike[0] is not None else None
     return Predictions(list(smiles), columns, torch.cat(values), rejected, marks)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from plstm_graph.data.descriptors import with_descriptors
+from plstm_graph.data.descriptors import Lookup, with_descriptors
 from plstm_graph.data.encodings import add_encodings
 from plstm_graph.data.examples import batches
 from plstm_graph.data.molecules import Rejected, read_molecules
@@ -102,7 +102,7 @@ def read_as_trained(
     return read_rows(path, smiles_column, usual)
 
 
-def as_trained(graphs: Sequence[Data], meta: Meta, kinds: Sequence[str] = ()) -> Sequence[Data]:
+def as_trained(graphs: Sequence[Data], meta: Meta, kinds: Sequence[str] | Lookup = ()) -> Sequence[Data]:
     """Molecules with the descriptors of the training; ``kinds`` of them from other files, say, if given."""
     return with_descriptors(graphs, kinds or meta.train_config.descriptors, meta.spec)
 
@@ -120,11 +120,11 @@ def answers(
     smiles: Sequence[str],
     *,
     batch_size: int = 256,
-    descriptors: Sequence[str] = (),
+    descriptors: Sequence[str] | Lookup = (),
 ) -> Predictions:
     """Predictions by a model that :func:`restore_for_molecules` gave, all molecules as graphs at once.
 
-    Arguments are those of :func:`plstm_graph.train.predict`.
+    Arguments are those of :func:`plstm_graph.train.predict`; ``descriptors`` may be looked up by what has read them.
     """
     assert meta.featuriser is not None
     molecules, rejected = read_molecules(smiles, meta.featuriser)

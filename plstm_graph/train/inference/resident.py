@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import TextIO
 
-from plstm_graph.data.descriptors import check_kinds
+from plstm_graph.data.descriptors import Lookup
 from plstm_graph.errors import PLSTMGraphError, said
 from plstm_graph.train.inference.molecules import answers
 from plstm_graph.train.inference.restored import restore_for_molecules
@@ -32,11 +32,12 @@ def answer_lines(
         How many lines there were, and how many of them without a prediction.
 
     Raises:
-        ConfigError: there are no such descriptors.
+        ConfigError, DataError: there are no such descriptors.
         CheckpointError: the file cannot be used, or its model was not trained on molecules.
     """
-    check_kinds(descriptors)
     learner, meta = restore_for_molecules(checkpoint, device)
+    kinds = descriptors or meta.train_config.descriptors
+    look = Lookup(kinds, features=meta.spec) if kinds else ()
     writer = csv.writer(stream, lineterminator="\n")
     added = answers(learner, meta, []).added
     writer.writerow(["smiles", *added])
@@ -45,7 +46,7 @@ def answer_lines(
     for line in lines:
         text = line.strip()
         try:
-            cells = next(answers(learner, meta, [text], descriptors=descriptors).rows())
+            cells = next(answers(learner, meta, [text], descriptors=look).rows())
         except PLSTMGraphError as error:  # it is a molecule, but not one that the model can read
             cells = [*[""] * (len(added) - 1), said(error)]
         writer.writerow([text, *cells])

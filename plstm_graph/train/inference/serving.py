@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from plstm_graph import __version__
+from plstm_graph.data.descriptors import Lookup
 from plstm_graph.errors import PLSTMGraphError, missing_extra, said
 from plstm_graph.io.json_csv import read_json
 from plstm_graph.train.checkpoint import Meta
@@ -184,7 +185,9 @@ def application(
         PLSTMGraphError: the extra ``serve`` is not installed.
     """
     learner, meta = restore_for_molecules(checkpoint, device)
-    batcher = Batcher(partial(answers, learner, meta, batch_size=batch_size))
+    kinds = meta.train_config.descriptors
+    look = Lookup(kinds, features=meta.spec) if kinds else ()
+    batcher = Batcher(partial(answers, learner, meta, batch_size=batch_size, descriptors=look))
     about = facts(checkpoint, meta, ["smiles", *answers(learner, meta, []).added])
 
     @asynccontextmanager
