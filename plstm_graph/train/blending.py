@@ -262,6 +262,8 @@ def _write(out: Path, first: Scored, found: Mapping[str, Tensor], content: Mappi
         shutil.copyfile(first.folder / results.START, out / results.START)
     with (first.folder / results.PREDICTIONS).open(newline="", encoding="utf-8") as stream:
         header, *rows = csv.reader(stream)
+    spreads = found["test"].size(1) if first.metrics.get("ensemble") else 0
+    header, *rows = (row[: len(row) - spreads] for row in (header, *rows))  # a blend has none
     write_rows(out / results.PREDICTIONS, header, _rows(rows, found))
     write_json(out / results.SCORES, content)
 

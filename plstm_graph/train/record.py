@@ -172,7 +172,10 @@ def _predictions(path: Path, metrics: Mapping[str, Any]) -> dict[str, PartPredic
             target = numbers[:, 0].astype(int) if task.exclusive else numbers[:, :targets]
             index, smiles = np.array([int(row[1]) for row in chosen]), [row[first - 1] * told for row in chosen]
             names = [_place(row, before) for row in chosen]
-            found[part] = PartPredictions(index, smiles, target, numbers[:, targets:], names)
+            answers = numbers[:, targets:]
+            if metrics.get("ensemble"):  # behind the answers stand their spreads
+                answers = answers[:, : answers.shape[1] // 2]
+            found[part] = PartPredictions(index, smiles, target, answers, names)
     except (ValueError, IndexError) as error:
         raise DataError(f"{path} is damaged ({error}); train again, or delete it to report without it") from error
     return found

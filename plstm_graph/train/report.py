@@ -76,9 +76,10 @@ def report(run: Run, *, write: bool = True) -> Trained:
     given = {name: outputs(run.learner, graphs, size) for name, graphs in run.parts.items()}
     found = {name: (values, _exact(run, name)) for name, (values, _) in given.items()}
     with named("scores, predictions and pictures"):
-        content = _content(run, found, {name: spread for name, (_, spread) in given.items()}, last_epoch)
+        spreads = {name: spread for name, (_, spread) in given.items()}
+        content = _content(run, found, spreads, last_epoch)
         if run.out is not None and write:
-            _write(run, run.out, found, content)
+            _write(run, run.out, found, spreads, content)
     return Trained(run.learner, content)
 
 
@@ -144,6 +145,7 @@ def _content(run: Run, found: Found, spreads: Spreads, last_epoch: dict[str, flo
         "level": task.level,
         "targets": list(task.targets),
         **({"classes": list(task.class_names)} if task.class_names else {}),
+        **({"ensemble": config.ensemble} if config.ensemble > 1 else {}),
         "seed": config.seed,
         "config_hash": config_hash(config),
         "date": provenance.now(),
@@ -200,7 +202,7 @@ def _unlabelled(task: Task, found: Found) -> dict[str, Any]:
     return {"unlabelled": named} if named else {}
 
 
-def _write(run: Run, out: Path, found: Found, content: dict[str, Any]) -> None:
+def _write(run: Run, out: Path, found: Found, spreads: Spreads, content: dict[str, Any]) -> None:
     """Pictures first: a folder with ``metrics.json`` is complete."""
     task, label = run.learner.task, run.learner.task.rule.label
     if run.keeper.history:  # a forest has no epochs
@@ -220,7 +222,7 @@ def _write(run: Run, out: Path, found: Found, content: dict[str, Any]) -> None:
         getattr(answers, task.picture)(arrays, out / f"{task.picture}.png", targets=names, note=note)
     if reads_along_directions(run.learner.model) and len(run.parts["test"]):
         _draw_patches(run, found["test"], out / results.PATCHES)
-    write_rows(out / results.PREDICTIONS, _columns(run), _rows(run, own))
+    write_rows(out / results.PREDICTIONS, _columns(run), _rows(run, own, spreads))
     write_text(out / results.CARD, card(content, run.config.model.model))
     write_json(out / results.SCORES, content)
 
@@ -245,7 +247,8 @@ def _draw_patches(run: Run, found: tuple[Tensor, Tensor], path: Path) -> None:
 
 
 def _columns(run: Run) -> list[str]:
-    """Header of ``predictions.csv``: labels are empty where missing, predictions as ``predict`` writes them.
+    """Header of ``predictions.csv``: labels are empty where missing, predictions as ``predict`` writes them, behind
+    which those of an ensemble have their spreads.
 
     ``row`` and ``id`` are those of the file, ``row`` in the numbering of ``rejected.csv``. A target that is called
     like one of the first columns has its labels in ``NAME_label``.
@@ -254,7 +257,8 @@ def _columns(run: Run) -> list[str]:
     first = ["part", "index", *_known(run), "smiles" if task.level == "graph" else task.level]
     named = [*first, *(f"{name}_label" if name in first else name for name in task.targets)]
     own = (f"{name}_predicted" if name in task.targets else name for name in task.outputs)
-    return [*named, *apart(own, named)]
+    spreads = [f"{name}_std" for name in task.outputs] if run.config.ensemble > 1 else []
+    return [*named, *apart([*own, *spreads], named)]
 
 
 def _known(run: Run) -> dict[str, Sequence[Any]]:
@@ -264,13 +268,15 @@ def _known(run: Run) -> dict[str, Sequence[Any]]:
     return {name: values for name, values in found.items() if len(values) == count > 0}
 
 
-def _rows(run: Run, found: Found) -> Iterator[list[Any]]:
+def _rows(run: Run, found: Found, spreads: Spreads) -> Iterator[list[Any]]:
     for part, (prediction, target) in found.items():
+        spread = spreads[part]
+        whole = prediction if spread is None else torch.cat([prediction, spread], 1)
         if part == "train" and prediction.numel() > MOST_VALUES:
             continue
         known = target.unsqueeze(-1) if target.dim() == 1 else target
         answers, columns = _answers(run, part), _known(run).values()
-        for (place, what), label, values in zip(answers, known.tolist(), prediction.tolist(), strict=True):
+        for (place, what), label, values in zip(answers, known.tolist(), whole.tolist(), strict=True):
             numbers = ("" if value != value else f"{value:.7g}" for value in (*label, *values))
             yield [part, place, *(column[place] for column in columns), what, *numbers]
 

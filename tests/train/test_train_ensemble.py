@@ -1,5 +1,6 @@
 """An ensemble: one command, one folder, one checkpoint, and members that are runs of their own."""
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,8 @@ from small_runs import molecules, small_config, small_dataset, write_csv
 from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.errors import CheckpointError, ConfigError
 from plstm_graph.models.ensemble import Ensemble
-from plstm_graph.train import evaluate, explain, predict, train
+from plstm_graph.train import blend, evaluate, explain, predict, train
+from plstm_graph.train.record import read_run
 
 SOME = [*molecules(6), "no molecule"]
 
@@ -84,6 +86,18 @@ def test_its_scores_come_with_calibration(run: Path) -> None:
     members = [json.loads((run / "members" / name / "metrics.json").read_text()) for name in "01"]
     assert metrics["parameters"] == sum(each["parameters"] for each in members)
     assert len({each["seed"] for each in members}) == 2
+
+
+def test_its_predictions_have_the_spread_that_predict_gives(run: Path, tmp_path: Path) -> None:
+    with (run / "predictions.csv").open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["part"] == "test"]
+    assert list(rows[0])[-3:] == ["y", "y_predicted", "y_std"]
+    values = torch.tensor([[float(row["y_predicted"]), float(row["y_std"])] for row in rows])
+    torch.testing.assert_close(values, predict(run, [row["smiles"] for row in rows]).values, rtol=1e-4, atol=1e-5)
+    assert read_run(run).predictions["test"].prediction[:, 0].tolist() == pytest.approx(values[:, 0].tolist())
+    blend([run, run / "members" / "0"], tmp_path / "blend", equal=True)
+    header = (tmp_path / "blend" / "predictions.csv").read_text().splitlines()[0]
+    assert header.endswith(",y,y_predicted")
 
 
 def test_members_are_tested_on_what_no_member_has_seen(run: Path) -> None:

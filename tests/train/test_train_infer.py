@@ -173,7 +173,9 @@ def test_targets_called_like_a_column_of_a_run(awkward: Path) -> None:
     assert header[:10] == ["part", "index", "row", "smiles", *labels]
     own = ["error", "unlike_training", "index", "y", "y_std", "y_predicted"]
     names = {name: f"{name}_predicted" for name in own} | {"y": "y_predicted_2"}  # y_predicted is a label
-    assert header[10:] == list(names.values())
+    assert header[10:16] == list(names.values())
+    spreads = ["error_std", "unlike_training_std", "index_std", "y_std_predicted_2", "y_std_std", "y_predicted_std"]
+    assert header[16:] == spreads  # y_std is a label, and y_std_predicted what is said of it
     assert read_run(awkward).predictions["train"].target[0].tolist() == [float(row[4])] * 6
 
 
