@@ -9,6 +9,7 @@ from plan import Plan
 from scipy import stats
 from tables import Row, made_by, table
 
+from plstm_graph.tasks.classes import Binary
 from plstm_graph.train.analysis import score_runs
 
 
@@ -17,8 +18,7 @@ def board(plan: Plan, rows: dict[str, Row]) -> str:
     several targets, whose runs are scored on further data, those side by side."""
     if plan.sets and len({row["metric"] for row in rows.values()}) > 1:
         return sets_board(plan, rows)
-    targets = any("by_target" in row for row in rows.values())
-    sizes = not plan.sets and not targets and any(job.config.also for job in plan.jobs)
+    sizes = not plan.sets and not any(map(_by_target, rows.values())) and any(job.config.also for job in plan.jobs)
     return (sizes_table if sizes else leaderboard_table)(plan, rows)
 
 
@@ -43,11 +43,11 @@ def sets_board(plan: Plan, rows: dict[str, Row], more: Sequence[Row] = ()) -> st
 def leaderboard_table(plan: Plan, rows: dict[str, Row]) -> str:
     """Markdown: an entry a row, in the order of the config; runs that are missing are counted, not filled in, and
     entries without any are named below. What is scored on further data is so on one set more, of each set its own; of
-    several targets each has a column for each of the data."""
+    several targets each has a column for each of the data, where a mean over their units would say little."""
     metrics = sorted({row["metric"] for row in rows.values()})
-    several = [row["by_target"] for row in rows.values() if "by_target" in row]
-    scored = dict.fromkeys(part for each in several for scores in each.values() for part in scores if part != "valid")
-    targets = [(part, target) for part in scored for target in several[0]]  # a mean over different units says little
+    several = [scores for row in rows.values() for scores in _by_target(row).items()]
+    scored = dict.fromkeys(part for _, scores in several for part in scores if part != "valid")
+    targets = [(part, target) for part in scored for target in dict.fromkeys(target for target, _ in several)]
     columns = [f"{part}, {target}" for part, target in targets]
     columns += ["further test"] * any("also" in row and "by_target" not in row for row in rows.values())
     heads = ["model", "parameters", "valid", "test", *columns, "std", "s.e. over repeats", "runs", "min/run"]
@@ -66,10 +66,7 @@ def leaderboard_table(plan: Plan, rows: dict[str, Row]) -> str:
                 f"{entry} ({metric})" if len(metrics) > 1 else entry,
                 f"{params:,}" if params else "-",
                 *map(_spread, (valid, test)),
-                *(
-                    _spread(score_runs((row["seed"], row["by_target"][target][part][metric]) for row in found))
-                    for part, target in targets
-                ),
+                *(_of_target(found, target, part) for part, target in targets),
                 *[_further(found)] * ("further test" in columns),
                 f"{test.deviation:.4f}" if test.runs > 1 else "-",
                 f"{test.error_repeats:.4f}" if repeats else "-",
@@ -86,6 +83,17 @@ def leaderboard_table(plan: Plan, rows: dict[str, Row]) -> str:
     if metrics:
         parts.append(made_by([rows[job.key] for job in plan.jobs if job.key in rows]))
     return "\n\n".join(parts)
+
+
+def _by_target(row: Row) -> dict[str, dict[str, dict[str, float]]]:
+    """Scores of each of several targets, but those of classes, whose mean is what their benchmarks ask for."""
+    return {} if row["metric"] in Binary.metrics else row.get("by_target", {})
+
+
+def _of_target(found: list[Row], target: str, part: str) -> str:
+    """Scores of an entry's runs on one target; a dash where their data lack it."""
+    scored = [(row["seed"], _by_target(row)[target][part][row["metric"]]) for row in found if target in _by_target(row)]
+    return _spread(score_runs(scored)) if scored else "-"
 
 
 def _further(found: list[Row]) -> str:

@@ -271,6 +271,25 @@ def test_scores_of_each_of_several_targets_have_columns(config, tmp_path):
     assert "| 0.5000 ± 0.0000 | 0.2500 ± 0.0000 | 0.7500 ± 0.0000 | 0.0000 |" in first
 
 
+def test_targets_of_classes_have_none_and_those_of_several_sets_dashes():
+    """ROC-AUC is averaged over targets wherever it is reported; SIDER has others than Tox21."""
+    plan = read_plan(records.CONFIGS / "other_sets.toml")
+    jobs = [next(job for job in plan.jobs if job.entry.startswith(name)) for name in ("Tox21", "SIDER")]
+
+    def rows(metric):
+        scores = {"valid": {metric: 0.5}, "test": {metric: 0.75}}
+        about = {"seed": 0, "metric": metric, **scores, "params": 50, "minutes": 1, "date": "2026-01-02", "commit": "a"}
+        about |= {"machine": {"device": "A GPU", "cores": 1, "threads": 1}, "versions": {}, "dirty": False}
+        return {job.key: about | {"command": "x", "by_target": {job.entry: scores}} for job in jobs}
+
+    heads = "| model | parameters | valid | test | std | s.e. over repeats | runs | min/run |"
+    assert board(plan, rows("rocauc")).splitlines()[2] == heads
+    heads, _, first, second, *_ = board(plan, rows("r2")).splitlines()[2:]
+    assert [f"test, {job.entry}" for job in jobs] == [head.strip() for head in heads.split("|")[5:7]]
+    assert "| 0.7500 | 0.7500 | - |" in first
+    assert "| 0.7500 | - | 0.7500 |" in second
+
+
 def test_so_have_those_on_further_data():
     plan = read_plan(records.CONFIGS / "circuits_whole.toml")
     job, further = plan.jobs[0], plan.jobs[0].config.also[0]
