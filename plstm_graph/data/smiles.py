@@ -8,9 +8,12 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+
 from plstm_graph.errors import DataError, missing_extra
 from plstm_graph.io.waiting import tracked
 
+CARBON = 6
 _MAP = re.compile(r"(\[[^\[\]]*):\d+\]")
 
 
@@ -111,8 +114,54 @@ def scaffold(smiles: str) -> str:
 
     That of the canonical SMILES: what is left of a stereocentre without its substituents depends on the spelling.
     """
-    murcko = needed("rdkit.Chem.Scaffolds.MurckoScaffold")
-    return str(murcko.MurckoScaffoldSmiles(mol=parse(canonical(smiles)), includeChirality=True))
+    text = canonical(smiles)
+    mol = parse(text)
+    if any(bond in text for bond in ("->", "<-", "~")):  # rdkit counts no rings that these close
+        return str(needed("rdkit.Chem.Scaffolds.MurckoScaffold").MurckoScaffoldSmiles(mol=mol, includeChirality=True))
+    return _murcko(mol)
+
+
+def _murcko(mol: Any) -> str:
+    """What ``MurckoScaffoldSmiles`` writes. That looks for the shortest paths between all atoms to find those in a ring
+    or between two rings, in time that grows with the cube of their number; what is left of a molecule when its ends are
+    taken away, one after the other, is the same."""
+    chem = needed("rdkit.Chem")
+    orders = chem.GetAdjacencyMatrix(mol, useBO=True)
+    neighbours: list[list[int]] = [[] for _ in orders]
+    for u, v in np.argwhere(orders).tolist():
+        neighbours[u].append(v)
+    left = [len(others) for others in neighbours]
+    kept = [True] * len(left)
+    ends = [atom for atom, count in enumerate(left) if count < 2]
+    while ends:
+        end = ends.pop()
+        kept[end] = False
+        for atom in neighbours[end]:
+            left[atom] -= 1
+            if left[atom] == 1 and kept[atom]:
+                ends.append(atom)
+    if not any(kept):
+        return ""
+    mol, unspecified = chem.RWMol(mol), chem.ChiralType.CHI_UNSPECIFIED
+    mol.BeginBatchEdit()
+    for number in (number for number, inside in enumerate(kept) if not inside):
+        for other in (other for other in neighbours[number] if kept[other]):
+            if orders[number, other] == 2:  # it stays
+                break
+            atom = mol.GetAtomWithIdx(other)
+            if atom.GetIsAromatic() and (atom.GetAtomicNum() != CARBON or atom.GetFormalCharge() == 1):
+                atom.SetNumExplicitHs(1)
+            elif atom.GetNoImplicit() or atom.GetChiralTag() != unspecified:
+                atom.SetNoImplicit(False)
+                atom.SetNumExplicitHs(0)
+                atom.SetChiralTag(unspecified)
+        else:
+            mol.RemoveAtom(number)
+    mol.CommitBatchEdit()
+    mol.ClearComputedProps()
+    mol.UpdatePropertyCache()
+    chem.GetSymmSSSR(mol)
+    return str(chem.MolToSmiles(mol))
 
 
 def contrib_folder() -> str:

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -231,6 +232,45 @@ def test_importing_ogb_reaches_no_network_and_asks_nothing() -> None:
 def test_scaffold() -> None:
     assert scaffold("CCCC") == ""
     assert scaffold(ASPIRIN) == "c1ccccc1"
+
+
+SCAFFOLDS = """
+C.CC.c1ccccc1.C1CC1C.[Na+].[Cl-]
+*C1CCCCC1
+Cn1cccc1CC
+C[n+]1ccccc1C
+C[c+]1cc1
+c1ccc[b-](C)c1
+CC(=C1CCCCC1)C(C)C
+C/C=C1/CCCC1C
+C=C=C1CCCCC1
+CS(=O)(C)=C1CCCC1
+CP1(=O)OCCO1
+C1CC12CC2C
+C[C@]12CCCC[C@H]1CCCC2
+C1CC1[C@@H](F)[C@H](Cl)C1CC1
+F/C(C1CC1)=C(/Br)C1CC1
+N[C@@H](Cc1ccccc1)C(=O)N[C@@H](Cc1c[nH]c2ccccc12)C(=O)O
+C[N+]1(C)CCCC1
+[2H]c1cc[13cH]cc1
+N1->[Pt](Cl)(Cl)<-NCC1
+c1ccn2->[Fe](Cl)(Cl)<-n3ccccc3-c2c1
+C1C~C~C1C1CC1
+""".split()
+
+
+@pytest.mark.parametrize("text", SCAFFOLDS)
+def test_scaffold_is_that_of_rdkit(text: str) -> None:
+    from rdkit.Chem.Scaffolds import MurckoScaffold
+
+    assert scaffold(text) == MurckoScaffold.MurckoScaffoldSmiles(mol=parse(canonical(text)), includeChirality=True)
+
+
+def test_scaffold_of_a_large_molecule_is_found_at_once() -> None:
+    text = f"C1CC1{'C' * 2000}C1CC1"
+    start = time.perf_counter()
+    assert scaffold(text) == canonical(text)
+    assert time.perf_counter() - start < 8  # half a second; 20 s, where all shortest paths are looked for
 
 
 def test_depict() -> None:
