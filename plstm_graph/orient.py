@@ -98,7 +98,7 @@ def pieces(edge_index: Tensor, num_nodes: int) -> Tensor:
 
     They are found by a cumulative sum over the ends of the edges.
     """
-    low, high = torch.aminmax(edge_index, dim=0) if edge_index.numel() else edge_index
+    low, high = torch.minimum(*edge_index), torch.maximum(*edge_index)
     opened = edge_index.new_zeros(num_nodes)
     opened.index_add_(0, low, torch.ones_like(low)).index_add_(0, high, torch.ones_like(high), alpha=-1)
     closed = opened.cumsum(0) == 0
@@ -111,7 +111,7 @@ def _index(edge_index: Tensor, graph: Tensor, seed: int) -> Tensor:
 
 def _degree(edge_index: Tensor, graph: Tensor, seed: int) -> Tensor:
     """High degree first. Neighbours are counted once however often their edge is stored."""
-    low, high = edge_index.min(0).values, edge_index.max(0).values
+    low, high = torch.minimum(*edge_index), torch.maximum(*edge_index)
     pairs, column = torch.sort(low * graph.numel() + high)
     counts = (low != high)[column].long()
     counts[1:] *= pairs[1:] != pairs[:-1]
@@ -131,7 +131,7 @@ def _random(edge_index: Tensor, graph: Tensor, seed: int) -> Tensor:
     first = torch.searchsorted(graph, graph)
     size = torch.searchsorted(graph, graph, right=True) - first
     local = torch.arange(graph.numel(), device=graph.device) - first
-    low, high = local[edge_index].min(0).values, local[edge_index].max(0).values
+    low, high = torch.minimum(*local[edge_index]), torch.maximum(*local[edge_index])
     hashes = _mix(_mix(low) + high).masked_fill(low == high, 0)
     fingerprint = _mix(size + 1).index_add(0, first[edge_index[0]], hashes)
     return _mix(_mix(_mix(fingerprint)[first] + _mix(torch.tensor(seed, device="cpu"))) + local)

@@ -12,7 +12,7 @@ from torch import Tensor
 from plstm_graph.errors import BackendUnavailable
 from plstm_graph.line_dag import by_kernels
 from plstm_graph.line_dag.derived import Known
-from plstm_graph.line_dag.pairs import Groups, Meetings, check_pairs, grouped
+from plstm_graph.line_dag.pairs import Groups, Meetings, check_pairs, grouped, owners
 from plstm_graph.line_dag.plan import Host, Sized, class_table, make_plan
 from plstm_graph.line_dag.topology import Topology, first_columns, meetings
 from plstm_graph.orient import (
@@ -53,7 +53,7 @@ class _Edges(NamedTuple):
 
 class _Sizes(NamedTuple):
     """What the host has to know: lowest and highest node number, columns that are repeated and self-loops; nodes, edges
-    and pairs in all and of the graphs that have most, graphs; sizes by class, row after row of ``Plan.host``."""
+    and pairs in all and of the graphs that have most, graphs; for tables sizes by class, row after row of ``Plan.host``."""
 
     low: int
     high: int
@@ -136,7 +136,7 @@ def by_operations(
     node_ptr = torch.searchsorted(graph, torch.arange(places + 1, device=graph.device))
     edge_ptr = edges.before[0].index_select(0, node_ptr)
     ptr = torch.stack([node_ptr, edge_ptr, edges.pairs_before.index_select(0, edge_ptr)])
-    sizes = _ask(span, edges, ptr, graph)
+    sizes = _ask(span, edges, ptr, graph, tables)
     check_range(sizes.low, sizes.high, num_nodes)
     return _cut(edges, ptr, sizes, num_nodes, node_at, tables)
 
@@ -150,7 +150,7 @@ def _cut(
     check_pairs(sizes.pairs, src, dst, node_at)
     arriving = Groups(edges.before[1], torch.sort(dst, stable=True).indices)
     entering = Groups(edges.pairs_before[: count + 1], torch.arange(sizes.pairs, device=src.device))
-    next = torch.repeat_interleave(edges.pairs[:count], output_size=sizes.pairs)
+    next = owners(edges.pairs_before[: count + 1], sizes.pairs)
     shift = arriving.ptr.index_select(0, src) - entering.ptr[:-1]
     prev = arriving.members.index_select(0, entering.members + shift.index_select(0, next))
     if node_at is not None:
@@ -166,8 +166,9 @@ def _cut(
         max_edges=sizes.max_edges,
         merged=sizes.repeated > max(sizes.loops - 1, 0),
     )
-    known: Known = {"classes": sizes.classes}
+    known: Known = {}
     if tables:
+        known["classes"] = sizes.classes
         if node_at is None:
             leaving = Groups(edges.before[0], torch.arange(count, device=src.device))
             met = Meetings(leaving, arriving, entering, grouped(prev, count))
@@ -180,7 +181,7 @@ def _cut(
 def _in_order(ends: Tensor, num_nodes: int) -> _Edges:
     """Edges from the columns of ``edge_index``, by the places of their nodes [2, M]."""
     size, none = ends.size(1), (num_nodes + 1) ** 2 - 1
-    low, high = torch.aminmax(ends, dim=0) if size else ends
+    low, high = torch.minimum(*ends), torch.maximum(*ends)  # not torch.aminmax: see pairs.owners
     along, loop = ends[0] < ends[1], low == high
     place = torch.add(high, low, alpha=num_nodes + 1).masked_fill_(loop, none)
     # Columns along an edge, then those against it; the last run are self-loops.
@@ -207,16 +208,18 @@ def _in_order(ends: Tensor, num_nodes: int) -> _Edges:
     )
 
 
-def _ask(span: Tensor, edges: _Edges, ptr: Tensor, graph: Tensor) -> _Sizes:
-    """All sizes at once. ``ptr``: first node, edge and pair of each graph, and at the end how many there are."""
+def _ask(span: Tensor, edges: _Edges, ptr: Tensor, graph: Tensor, tables: bool) -> _Sizes:
+    """All sizes at once, by class for ``tables`` alone. ``ptr``: first node, edge and pair of each graph, and at the
+    end how many there are."""
     within = ptr.diff(dim=1)
     most = within.amax(1) if within.size(1) else ptr[:, 0]
-    table = class_table(Sized.of(within[0], within[1]))
-    known = span, edges.repeated, edges.loop.sum(0, keepdim=True), ptr[:, -1], most, graph[-1:] + 1, table.view(-1)
-    found = torch.cat(known).tolist()
+    known = [span, edges.repeated, edges.loop.sum(0, keepdim=True), ptr[:, -1], most, graph[-1:] + 1]
+    table = class_table(Sized.of(within[0], within[1])).view(-1) if tables else span[:0]
+    found = torch.cat([*known, table]).tolist()
     split = len(found) - table.numel()
     few, classes = found[:split], found[split:]
     if not graph.numel():
         few.append(0)
-    classes[Host.GRAPHS] -= within.size(1) - few[-1]  # places of no graph count as graphs of the first class
+    if tables:
+        classes[Host.GRAPHS] -= within.size(1) - few[-1]  # places of no graph count as graphs of the first class
     return _Sizes._make([*few, tuple(classes)])

@@ -79,9 +79,9 @@ def line_pairs(src: Tensor, dst: Tensor, num_nodes: int) -> tuple[Tensor, Tensor
     check_pairs(count, src, dst)
     by_head = torch.sort(dst, stable=True).indices
     first = arriving.cumsum(0) - arriving
-    next = torch.repeat_interleave(torch.arange(src.numel(), device=src.device), choices, output_size=count)
-    ends = choices.cumsum(0)
-    turn = torch.arange(count, device=src.device) - (ends - choices)[next]
+    start = torch.cat([choices.new_zeros(1), choices.cumsum(0)])
+    next = owners(start, count)
+    turn = torch.arange(count, device=src.device) - start[next]
     return by_head[first[src[next]] + turn], next
 
 
@@ -97,8 +97,10 @@ def level_plan(level: Tensor, prev: Tensor, next: Tensor, num_levels: int) -> Le
 
 
 def owners(ptr: Tensor, size: int) -> Tensor:
-    """Group of each of ``size`` members, from the groups' pointers."""
-    return torch.repeat_interleave(torch.arange(ptr.numel() - 1, device=ptr.device), ptr.diff(), output_size=size)
+    """Group of each of ``size`` members, from the groups' pointers; asks a GPU for nothing."""
+    # Not torch.repeat_interleave, which wakes up all threads of the host for a few numbers.
+    starts = ptr[1:-1]
+    return ptr.new_zeros(size + 1).index_add_(0, starts, torch.ones_like(starts)).cumsum(0)[:size]
 
 
 class Groups(NamedTuple):

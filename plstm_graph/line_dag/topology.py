@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from plstm_graph.line_dag.pairs import Groups, Meetings, grouped, owners, within
-from plstm_graph.orient import topological_levels
 
 
 class Topology(NamedTuple):
@@ -92,8 +91,13 @@ class Levels(NamedTuple):
 
     @classmethod
     def find(cls, lines: Topology) -> "Levels":
-        """The lowest levels there are. They are found on the host."""
-        return cls.of(topological_levels(lines.src, lines.dst, lines.num_nodes)[lines.src.cpu()])._on(lines.src.device)
+        """The lowest levels there are. They are found on the host, edge by edge, as these stand in order."""
+        tails, at = lines.src.tolist(), [0] * lines.num_nodes
+        for tail, head in zip(tails, lines.dst.tolist(), strict=True):
+            if at[head] <= at[tail]:
+                at[head] = at[tail] + 1
+        level = torch.tensor([at[tail] for tail in tails], dtype=torch.long, device="cpu")
+        return cls.of(level)._on(lines.src.device)
 
     def _on(self, device: torch.device) -> "Levels":
         return self._replace(level=self.level.to(device))
