@@ -53,7 +53,8 @@ class _Edges(NamedTuple):
 
 class _Sizes(NamedTuple):
     """What the host has to know: lowest and highest node number, columns that are repeated and self-loops; nodes, edges
-    and pairs in all and of the graphs that have most, graphs; for tables sizes by class, row after row of ``Plan.host``."""
+    and pairs in all and of the graphs that have most, graphs; for tables sizes by class, row by row of ``Plan.host``.
+    """
 
     low: int
     high: int

@@ -40,6 +40,8 @@ def norm_layer(name: str, channels: int, rows: str = "nodes") -> nn.Module:
 def feed_forward(channels: int, expansion: float, norm: str, dropout: float) -> nn.Sequential | None:
     """What stands behind the mixing of a block, a norm first; None where nothing does."""
     hidden = int(expansion * channels)
+    if hidden < 0:
+        raise ConfigError(f"expansion must be 0 (no feed-forward layer) or more, got {expansion}")
     if not hidden:
         return None
     return nn.Sequential(

@@ -25,9 +25,9 @@ from plstm_graph.nn.dropin import (
     LAYER,
     LAYER_CALL,
     NoMessages,
+    check_inputs,
     check_widths,
     refuse_arguments,
-    refuse_bipartite,
     refuse_options,
 )
 from plstm_graph.nn.linear import EdgeLinear, NodeLinear
@@ -81,8 +81,8 @@ class PLSTMConv(NoMessages):
         - **output:** [N, H · out_channels], or [N, out_channels] without ``concat``
 
     Raises:
-        ConfigError: an option of GATv2Conv that has no meaning here, or an unknown mode, transition, order,
-            backend or norm.
+        ConfigError: an option of GATv2Conv that has no meaning here, an unknown mode, transition, order, backend or
+            norm, or a width that is none.
         ShapeError: bipartite ``x``, or features that do not fit the graph.
 
     Reference: Pöppel et al. 2025, "pLSTM: parallelizable Linear Source Transition Mark networks", eqs 5, 6 and 9.
@@ -113,7 +113,7 @@ class PLSTMConv(NoMessages):
         source_bias: float | None = None,
         **unsupported: Any,
     ) -> None:
-        refuse_bipartite(in_channels)
+        check_inputs("PLSTMConv", in_channels, edge_dim)
         refuse_options("PLSTMConv", unsupported, LAYER)
         keys = out_channels if key_channels is None else key_channels
         check_widths(heads=heads, out_channels=out_channels, key_channels=keys)

@@ -64,17 +64,22 @@ def refuse_arguments(name: str, given: Mapping[str, Any], reasons: Mapping[str, 
             raise ConfigError(f"{name} takes no {argument}: {reasons.get(argument, 'unknown keyword argument')}")
 
 
-def refuse_bipartite(in_channels: Any) -> None:
-    """Raise ConfigError unless the nodes are of one kind."""
-    if not isinstance(in_channels, Integral):
+def check_inputs(name: str, in_channels: Any, edge_dim: Any) -> None:
+    """Raise ConfigError unless the nodes are of one kind, and both are widths, or -1 to read one off the first input."""
+    if isinstance(in_channels, tuple | list):
         raise ConfigError(
-            f"PLSTMConv reads one graph: in_channels must be an int, got {in_channels} (bipartite); {ONE_TYPE}"
+            f"{name} reads one graph: in_channels must be an int, got {in_channels} (bipartite); {ONE_TYPE}"
         )
+    for what, width in {"in_channels": in_channels, "edge_dim": edge_dim or 0}.items():
+        if not isinstance(width, Integral) or width < -1:
+            raise ConfigError(f"{what} must be a whole number, or -1 to read it off the first input, got {width!r}")
 
 
-def check_widths(**widths: int) -> None:
-    """Raise ConfigError unless each of these is at least 1."""
+def check_widths(**widths: Any) -> None:
+    """Raise ConfigError unless each of these is a whole number, and at least 1."""
     for name, width in widths.items():
+        if not isinstance(width, Integral):
+            raise ConfigError(f"{name} must be a whole number, got {width!r}")
         if width < 1:
             raise ConfigError(f"{name} must be at least 1, got {width}")
 

@@ -14,7 +14,7 @@ from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.block import PLSTMBlock, edge_content
 from plstm_graph.nn.checked import built, check_nodes, checked, from_sparse
 from plstm_graph.nn.conv import PLSTMConv
-from plstm_graph.nn.dropin import STACK, STACK_CALL, refuse_arguments, refuse_options
+from plstm_graph.nn.dropin import STACK, STACK_CALL, check_inputs, check_widths, refuse_arguments, refuse_options
 from plstm_graph.nn.jumping import last_norm
 from plstm_graph.nn.onehop import LOCALS
 from plstm_graph.nn.virtual import VirtualNode
@@ -89,6 +89,9 @@ class PLSTM(nn.Module):
     ) -> None:
         refuse_options("PLSTM", unsupported, STACK)
         super().__init__()
+        check_inputs("PLSTM", in_channels, edge_dim)
+        final = 1 if out_channels is None else out_channels
+        check_widths(hidden_channels=hidden_channels, num_layers=num_layers, out_channels=final, heads=heads)
         check_backend(backend)
         check_transition(transition)
         self.in_channels, self.hidden_channels, self.num_layers = in_channels, hidden_channels, num_layers

@@ -234,29 +234,29 @@ def test_scaffold() -> None:
     assert scaffold(ASPIRIN) == "c1ccccc1"
 
 
-SCAFFOLDS = """
-C.CC.c1ccccc1.C1CC1C.[Na+].[Cl-]
-*C1CCCCC1
-Cn1cccc1CC
-C[n+]1ccccc1C
-C[c+]1cc1
-c1ccc[b-](C)c1
-CC(=C1CCCCC1)C(C)C
-C/C=C1/CCCC1C
-C=C=C1CCCCC1
-CS(=O)(C)=C1CCCC1
-CP1(=O)OCCO1
-C1CC12CC2C
-C[C@]12CCCC[C@H]1CCCC2
-C1CC1[C@@H](F)[C@H](Cl)C1CC1
-F/C(C1CC1)=C(/Br)C1CC1
-N[C@@H](Cc1ccccc1)C(=O)N[C@@H](Cc1c[nH]c2ccccc12)C(=O)O
-C[N+]1(C)CCCC1
-[2H]c1cc[13cH]cc1
-N1->[Pt](Cl)(Cl)<-NCC1
-c1ccn2->[Fe](Cl)(Cl)<-n3ccccc3-c2c1
-C1C~C~C1C1CC1
-""".split()
+SCAFFOLDS = [
+    "C.CC.c1ccccc1.C1CC1C.[Na+].[Cl-]",
+    "*C1CCCCC1",
+    "Cn1cccc1CC",
+    "C[n+]1ccccc1C",
+    "C[c+]1cc1",
+    "c1ccc[b-](C)c1",
+    "CC(=C1CCCCC1)C(C)C",
+    "C/C=C1/CCCC1C",
+    "C=C=C1CCCCC1",
+    "CS(=O)(C)=C1CCCC1",
+    "CP1(=O)OCCO1",
+    "C1CC12CC2C",
+    "C[C@]12CCCC[C@H]1CCCC2",
+    "C1CC1[C@@H](F)[C@H](Cl)C1CC1",
+    "F/C(C1CC1)=C(/Br)C1CC1",
+    "N[C@@H](Cc1ccccc1)C(=O)N[C@@H](Cc1c[nH]c2ccccc12)C(=O)O",
+    "C[N+]1(C)CCCC1",
+    "[2H]c1cc[13cH]cc1",
+    "N1->[Pt](Cl)(Cl)<-NCC1",
+    "c1ccn2->[Fe](Cl)(Cl)<-n3ccccc3-c2c1",
+    "C1C~C~C1C1CC1",
+]
 
 
 @pytest.mark.parametrize("text", SCAFFOLDS)

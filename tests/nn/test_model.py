@@ -116,6 +116,13 @@ def test_modes_repeat(modes: str, layers: int, want: str) -> None:
         ({"modes": "-"}, "needs a local branch"),
         ({"local": "gin"}, "unknown local branch 'gin'.*did you mean 'gine'"),
         ({"heads": 5}, "multiple of heads"),
+        ({"num_layers": 0}, "num_layers must be at least 1, got 0"),
+        ({"num_layers": "3"}, "num_layers must be a whole number, got '3'"),
+        ({"hidden_channels": -4}, "hidden_channels must be at least 1, got -4"),
+        ({"out_channels": 0}, "out_channels must be at least 1, got 0"),
+        ({"in_channels": (3, 4)}, "PLSTM reads one graph: .*bipartite"),
+        ({"edge_dim": -3}, "edge_dim must be a whole number, or -1 to read it off the first input, got -3"),
+        ({"expansion": -1}, "expansion must be 0 .* or more, got -1"),
         ({"order": "breadth"}, "unknown order"),
         ({"directions": "alternate"}, "unknown directions.*did you mean 'alternating'"),
         ({"backend": "numbaa"}, "unknown backend 'numbaa'.*did you mean 'numba'"),
@@ -123,7 +130,7 @@ def test_modes_repeat(modes: str, layers: int, want: str) -> None:
 )
 def test_refusals(arguments: dict, match: str) -> None:
     with pytest.raises(ConfigError, match=match):
-        PLSTM(FEATURES, 16, 2, **arguments)
+        PLSTM(**{"in_channels": FEATURES, "hidden_channels": 16, "num_layers": 2, **arguments})
 
 
 def test_directions_alternate_from_block_to_block() -> None:
