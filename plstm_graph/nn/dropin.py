@@ -65,7 +65,7 @@ def refuse_arguments(name: str, given: Mapping[str, Any], reasons: Mapping[str, 
 
 
 def check_inputs(name: str, in_channels: Any, edge_dim: Any) -> None:
-    """Raise ConfigError unless the nodes are of one kind, and both are widths, or -1 to read one off the first input."""
+    """Raise ConfigError unless nodes are of one kind, and both are widths, or -1 to read one off the first input."""
     if isinstance(in_channels, tuple | list):
         raise ConfigError(
             f"{name} reads one graph: in_channels must be an int, got {in_channels} (bipartite); {ONE_TYPE}"
