@@ -210,7 +210,8 @@ class AddLineDAG(GraphTransform):
     """Store the line graph in the data, as :class:`LineDAGData`, so that loaders batch it like any other tensor.
 
     Apply it last: other transforms change the graph and leave the line graph as it is, which ``line_dag`` then refuses,
-    and so does a layer that is given it with the ``edge_index`` of now.
+    and so does a layer that is given it with the ``edge_index`` of now. Of a batch all graphs need it, or the first has
+    none: else PyG has a ``KeyError: 'line_graph'``.
 
     Of many small graphs it takes a loader longer to batch stored line graphs than to build that of a batch anew: there
     it pays where the loader has workers.

@@ -12,11 +12,12 @@ from torch_geometric.typing import Adj
 from torch_geometric.utils import is_sparse
 
 from plstm_graph.adjacency import wide
-from plstm_graph.errors import ConfigError, unknown
+from plstm_graph.errors import ConfigError, ShapeError, unknown
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.nn.checked import CheckedDAG, built, check_edges, check_nodes, checked, from_sparse
 from plstm_graph.nn.conv import PLSTMConv
 from plstm_graph.nn.counted import told
+from plstm_graph.nn.onehop import NEED_EDGES
 from plstm_graph.ops.dispatch import check_backend
 
 DIRECTIONS: dict[str, tuple[bool, ...]] = {"both": (False, True), "along": (False,), "against": (True,)}
@@ -191,6 +192,9 @@ class PLSTMBlock(nn.Module):
             heads = torch.cat([conv(read, edge_index, edge_attr, dag=dag) for conv in self.convs], -1)
             mixed = self.project(heads if self.gate is None else heads * self.gate(read).sigmoid())
         if self.local is not None:
+            if edge_attr is None and self.edge_dim and isinstance(self.local, NEED_EDGES):
+                missing = f"edge_attr [M, {self.edge_dim}] is missing, which the local branch reads"
+                raise ShapeError(f"{missing}; pass it, or leave edge_dim out")
             extra = {"edge_attr": edge_attr} if self._local_edges and edge_attr is not None else {}
             mixed = mixed + self.local(hidden, wide(edge_index), **extra)
         x = x + self.dropout(mixed)

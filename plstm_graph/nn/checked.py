@@ -20,10 +20,9 @@ CAST = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 def check_nodes(x: Any, channels: int, linear: nn.Module) -> None:
     """Raise ShapeError unless ``x`` is [N, channels] (-1 for any width) and of a dtype that ``linear`` takes."""
     if not isinstance(x, Tensor):
-        raise ShapeError(
-            f"x must be a tensor [N, in_channels], got {type(x).__name__}; "
-            f"pLSTM reads one graph, neither a bipartite pair nor several types of nodes; {ONE_TYPE}"
-        )
+        one = "; pLSTM reads one graph, neither a bipartite pair nor several types of nodes; " + ONE_TYPE
+        several = isinstance(x, tuple | list | dict)
+        raise ShapeError(f"x must be a tensor [N, in_channels], got {type(x).__name__}{one if several else ''}")
     if x.dim() != 2 or x.size(1) != channels != -1:
         raise ShapeError(f"x must be [N, {channels}], got {list(x.shape)}")
     if not x.is_floating_point():

@@ -282,7 +282,8 @@ class PLSTMConv(NoMessages):
             raise ConfigError(
                 "explain is on, but no edge mask was set: pLSTM carries states along paths, so it has no messages that "
                 "GraphMaskExplainer could replace; use an algorithm that masks edges or features (GNNExplainer, "
-                "CaptumExplainer, PGExplainer for whole graphs), or plstm_graph.models.explain"
+                "CaptumExplainer, PGExplainer for whole graphs), or plstm_graph.models.explain; clear_masks(model) of "
+                "torch_geometric.explain.algorithm.utils turns explain off"
             )
         return self._edge_mask.sigmoid() if self._apply_sigmoid else self._edge_mask
 

@@ -59,6 +59,11 @@ def refuse_options(name: str, given: Mapping[str, Any], reasons: Mapping[str, st
 
 def refuse_arguments(name: str, given: Mapping[str, Any], reasons: Mapping[str, str]) -> None:
     """Raise ConfigError for keyword arguments of a call that takes no such ones, but for known ones that are None."""
+    if not isinstance(given, dict):  # but what torch.fx has in place of one
+        raise ConfigError(
+            f"to_hetero, and what else uses torch.fx, cannot trace {name} itself: put it into a module of yours, for "
+            f"edges within one type of nodes; {ONE_TYPE}"
+        )
     for argument, value in given.items():
         if value is not None or argument not in reasons:
             raise ConfigError(f"{name} takes no {argument}: {reasons.get(argument, 'unknown keyword argument')}")

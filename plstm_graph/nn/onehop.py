@@ -75,3 +75,6 @@ LOCALS: dict[str, Callable[[int, int | None], nn.Module] | None] = {
     "dmpnn": DirectedMessages,
 }
 """Local branches by name: (channels, edge_dim) -> conv."""
+
+NEED_EDGES = (GINEConv, ResGatedGraphConv, DirectedGINE, DirectedMessages)
+"""Of these what was built with ``edge_dim`` cannot be called without edge features."""

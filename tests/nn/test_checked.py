@@ -14,6 +14,7 @@ from plstm_graph import PLSTM, LineDAG, PLSTMBlock, PLSTMChain, PLSTMConv, PLSTM
 from plstm_graph.errors import BackendUnavailable, ConfigError, ShapeError
 from plstm_graph.nn.checked import CAST, check_dtype
 from plstm_graph.nn.dagnn import DAGNN
+from plstm_graph.nn.onehop import LOCALS
 
 EDGE_INDEX = torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
 X, EDGES = torch.randn(3, 4), torch.randn(4, 3)
@@ -101,6 +102,26 @@ def test_what_is_no_tensor_is_named() -> None:
         chain(x.numpy())
     with pytest.raises(ShapeError, match=r"state must be \[1, 1, 4, 4\] for these values and gates, got tuple"):
         chain.step(x, chain.step(x))
+
+
+def test_only_a_pair_or_types_of_nodes_are_told_of_one_graph() -> None:
+    with pytest.raises(ShapeError, match=r"got dict; pLSTM reads one graph"):
+        PLSTM(4, 4, 1, heads=2)({"a": X}, EDGE_INDEX)
+    for wrong in (None, X.numpy()):
+        with pytest.raises(ShapeError, match=rf"x must be a tensor \[N, in_channels\], got {type(wrong).__name__}$"):
+            PLSTM(4, 4, 1, heads=2)(wrong, EDGE_INDEX)
+
+
+@pytest.mark.parametrize("local", sorted(set(LOCALS) - {"none"}))
+def test_edge_features_that_a_local_branch_lacks_are_named(local: str) -> None:
+    stack = PLSTM(4, 4, 1, heads=2, edge_dim=3, local=local)
+    if local in ("gcn", "gat"):
+        assert stack(X, EDGE_INDEX).isfinite().all()
+    else:
+        with pytest.raises(
+            ShapeError, match=r"edge_attr \[M, 3\] is missing, which the local branch reads; pass it, or"
+        ):
+            stack(X, EDGE_INDEX)
 
 
 def test_a_weight_that_is_replaced_is_not_looked_at() -> None:

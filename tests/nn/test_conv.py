@@ -3,6 +3,7 @@
 import re
 from copy import deepcopy
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch_geometric.explain import Explainer, GNNExplainer, PGExplainer
 from torch_geometric.explain.algorithm import GraphMaskExplainer
 from torch_geometric.explain.algorithm.utils import clear_masks, set_masks
-from torch_geometric.nn import ASAPooling, GPSConv, Linear, MessagePassing, Sequential, summary
+from torch_geometric.nn import ASAPooling, GCNConv, GPSConv, Linear, MessagePassing, Sequential, summary, to_hetero
 from torch_geometric.nn.models.basic_gnn import BasicGNN
 from torch_geometric.testing import assert_module
 
@@ -641,6 +642,42 @@ def test_an_explainer_without_edge_masks_is_told_which_algorithms_work() -> None
         ConfigError, match=r"no messages that GraphMaskExplainer .*GNNExplainer, CaptumExplainer, PGExplainer for"
     ):
         explainer(torch.randn(NODES, FEATURES), EDGE_INDEX)
+
+
+def test_two_explainers_need_a_copy_each() -> None:
+    """PyG's GNNExplainer leaves a mask registered in every layer, its own ones too, which cuts Captum's off."""
+    pytest.importorskip("captum")
+    from torch_geometric.explain import CaptumExplainer
+
+    def explain(model: nn.Module, algorithm: Any) -> Tensor:
+        options = {"mode": "regression", "task_level": "node", "return_type": "raw"}
+        explainer = Explainer(model, algorithm, explanation_type="model", edge_mask_type="object", model_config=options)
+        return explainer(x, EDGE_INDEX).edge_mask
+
+    x = torch.randn(NODES, FEATURES)
+    for model in (PLSTMConv(FEATURES, 1), GCNConv(FEATURES, 1)):
+        copied = deepcopy(model)
+        explain(model, GNNExplainer(epochs=2))
+        with pytest.raises(RuntimeError, match="not have been used in the graph"):
+            explain(model, CaptumExplainer("Saliency"))
+        assert explain(copied, CaptumExplainer("Saliency")).any()
+
+
+def test_to_hetero_takes_a_module_that_holds_the_layer() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = PLSTMConv(FEATURES, 4)
+
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            return self.conv(x, edge_index)
+
+    kind = ("a", "to", "a")
+    for model in (PLSTMConv(FEATURES, 4), PLSTM(FEATURES, 4, 1)):
+        with pytest.raises(ConfigError, match=r"to_hetero.* cannot trace PLSTM.*to_homogeneous"):
+            to_hetero(model, (["a"], [kind]))
+    found = to_hetero(Net(), (["a"], [kind]))({"a": torch.randn(NODES, FEATURES)}, {kind: EDGE_INDEX})
+    assert found["a"].shape == (NODES, 4)
 
 
 def test_pg_explainer() -> None:
