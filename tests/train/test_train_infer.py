@@ -497,6 +497,20 @@ def test_targets_are_joined_by_name(run: Path, tmp_path: Path, header: str, aske
     assert evaluate(run, data)["by_target"] == found["by_target"]
 
 
+@pytest.mark.parametrize("asked", [None, ["z"]])
+def test_data_may_have_some_of_the_targets(run: Path, tmp_path: Path, asked: list[str] | None) -> None:
+    rows = list(csv.DictReader((run.parent / "small.csv").open()))
+    (tmp_path / "z.csv").write_text("\n".join(["smiles,z", *(f"{row['smiles']},{row['z']}" for row in rows)]))
+    found = evaluate(run, tmp_path / "z.csv", targets=asked)
+    expected = evaluate(run, run.parent / "small.csv", part="all")["by_target"]["z"]
+    assert found["by_target"] == {"z": expected}
+    assert (found["part"], found["why"]) == ("all", "not the data it was trained on")
+    assert (found["r2"], found["interval"]["metric"]) == (expected["r2"], "r2")
+    assert found["notes"] == ["no labels of y in the data, so no score"]
+    of_own = evaluate(run, targets=["z"])
+    assert (of_own["by_target"], of_own["why"]) == ({"z": expected}, "not the targets it was trained on")
+
+
 def test_a_model_is_restored_without_a_draw(run: Path) -> None:
     """Its weights are read, not drawn first: no seed of the caller's moves on."""
     before = torch.get_rng_state()

@@ -6,12 +6,13 @@ from dataclasses import replace
 from os import PathLike, fspath
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from plstm_graph.data.dataset import AnyDataset, GraphDataset
 from plstm_graph.data.datasets import is_table, reads_smiles
 from plstm_graph.data.tables import read_table
-from plstm_graph.errors import ConfigError, DataError, count, unknown
+from plstm_graph.errors import ConfigError, DataError, count, listed, unknown
 from plstm_graph.io.files import expanded
 from plstm_graph.io.json_csv import read_json
 from plstm_graph.tasks import Task
@@ -52,7 +53,8 @@ def evaluate(
         batch_size: graphs at once.
         device: "auto", "cpu", "cuda", ...
         options: fields of TrainConfig that say what to load (``root``, ``targets``, ``smiles_column``, ``task``,
-            ``descriptors``, ``censored``) and how to split it (``split``, ``split_seed``, ``fold``).
+            ``descriptors``, ``censored``) and how to split it (``split``, ``split_seed``, ``fold``). Of several targets
+            data may have some, which are scored.
 
     Returns:
         Name of the ``data``, ``part`` and ``why`` this one, how many ``graphs`` were scored and rows ``rejected``,
@@ -76,7 +78,10 @@ def evaluate(
     task = meta.asked if meta.asked.exclusive and is_table(config.data) and config.task == meta.asked.name else None
     dataset = data if isinstance(data, AnyDataset) else load_data(config, meta.spec, task)
     dataset = classes_as(_in_order(dataset, meta), meta.asked)
-    check_same_kind(dataset, meta.asked, meta.spec, meta.featuriser)
+    trained = meta.asked.targets
+    some = set(dataset.task.targets) < set(trained)  # the others have no label
+    alike = replace(dataset, task=replace(dataset.task, targets=trained)) if some else dataset
+    check_same_kind(alike, meta.asked, meta.spec, meta.featuriser)
     if isinstance(data, AnyDataset):
         check_labelled(dataset)
     why = "as asked"
@@ -88,9 +93,14 @@ def evaluate(
         raise DataError(f"the {part} part of {dataset.name} is empty; give another --split-part")
     (values, spread), given = outputs(learner, graphs, batch_size), labels(graphs)
     known = dataset.task.exact(given)  # that of the model may know no bounds
+    if some:
+        places = [trained.index(name) for name in dataset.task.targets]
+        known = known.new_full((len(known), len(trained)), torch.nan).index_copy(1, torch.tensor(places), known)
     found = learner.task.scores(values, known)
     found |= learner.task.calibration(values, known, spread)
     by_target = learner.task.by_target(values, known)
+    by_target = {name: found for name, found in by_target.items() if not some or name in dataset.task.targets}
+    thresholds = _at_thresholds(checkpoint, learner.task, values, known)
     counts = {"graphs": len(graphs), "rejected": len(dataset.rejected)}
     return {
         "data": dataset.name,
@@ -100,7 +110,7 @@ def evaluate(
         **found,
         "by_target": by_target,
         "interval": interval_of(learner.task, values, known),
-        "thresholds": _at_thresholds(checkpoint, learner.task, values, known),
+        "thresholds": {name: found for name, found in thresholds.items() if not some or name in dataset.task.targets},
         "notes": [*_notes(dataset, meta), *_bounds(dataset.task, given)],
     }
 
@@ -127,7 +137,10 @@ def _pointed_at(data: str, meta: Meta) -> TrainConfig:
     file = is_table(data)
     if file and same_source(data, meta.train_config.data):
         return override(meta.train_config, {"data": data})
-    own: dict[str, Any] = {"targets": meta.asked.targets if file else (), "task": meta.asked.name if file else None}
+    own: dict[str, Any] = {"targets": (), "task": meta.asked.name if file else None}
+    if file:  # those of the targets that it has, or all, for the error
+        there = [name for name in meta.asked.targets if read_table(expanded(data)).has(name)]
+        own["targets"] = there or meta.asked.targets
     own |= {"split_column": None, "test_data": None, "censored": file and meta.train_config.censored}
     column = meta.train_config.smiles_column if file else None  # what has a name brings its own
     column = column if column and read_table(expanded(data)).has(column) else None
@@ -156,7 +169,10 @@ def _notes(dataset: AnyDataset, meta: Meta) -> list[str]:
         notes.append(
             "the images of the training were not made of pictures as these are: colours may mean another thing"
         )
-    if targets != meta.asked.targets:
+    if set(targets) < set(meta.asked.targets):
+        absent = [name for name in meta.asked.targets if name not in targets]
+        notes.append(f"no labels of {listed(absent)} in the data, so no score")
+    elif targets != meta.asked.targets:
         columns = ", ".join(map(repr, targets))
         kind = "column" if len(targets) == 1 else "columns"
         notes.append(f"scores {', '.join(meta.asked.targets)} against {kind} {columns}")
