@@ -54,6 +54,8 @@ def predict(
     With --input - and --out - the model stays loaded: every SMILES on stdin is answered at once by a row on stdout.
     """
     if RESIDENT in (str(input), str(out)):
+        if smiles_column or jobs:
+            raise ConfigError("--smiles-column and --jobs are for files, and lines are read from stdin; leave them out")
         _answer_lines(checkpoint, input, out, device, descriptors or ())
         return
     _check_files(checkpoint, input, out)

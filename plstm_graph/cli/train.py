@@ -63,6 +63,8 @@ def train(
         raise ConfigError("--budget sets the width, and --width is given as well: give one of them")
     chosen, series = _config(config, values, out, resume, seeds, folds)
     searched = search is not None or (resume and stored_search(str(chosen.out)) is not None)
+    if jobs > 1 and not (series or searched):
+        raise ConfigError("--jobs is for runs of a series (--seeds, --folds) or trials of a --search; leave it out")
     if search_space is not None and (search is None or resume):
         raise ConfigError("--search-space is for a new search, with its --search; one that goes on keeps its space")
     check_options(flat(chosen))

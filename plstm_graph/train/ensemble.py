@@ -27,9 +27,11 @@ from plstm_graph.train.start import Start
 
 
 def check_members(config: TrainConfig, task: Task) -> None:
-    """Raise ConfigError unless there are networks to train, and answers that have a mean."""
+    """Raise ConfigError unless there are networks to train, on a device each, and answers that have a mean."""
     if architecture(config.model.model).fitted:
         raise ConfigError(f"an ensemble is of networks, and model {config.model.model!r} is none; leave --ensemble out")
+    if config.devices not in ("auto", "1") or config.num_nodes > 1:
+        raise ConfigError("the networks of an ensemble have one device each; leave --devices and --num-nodes out")
     task.raw(torch.zeros(0, task.num_outputs))
 
 

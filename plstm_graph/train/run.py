@@ -41,6 +41,7 @@ from plstm_graph.train.progress import shown
 from plstm_graph.train.report import Run, Trained, report, report_made
 from plstm_graph.train.start import Start
 from plstm_graph.train.trainer import first_process, quiet
+from plstm_graph.train.unused import check_unused
 
 log = logging.getLogger(__name__)
 
@@ -111,6 +112,7 @@ def fit(
     if (resume or overwrite) and config.out is None:
         raise ConfigError("resume and overwrite need an output folder; set out")
     config = anywhere(config)
+    check_unused(config)
     if minutes is not None:
         check_minutes(config, minutes)
         callbacks = [*callbacks, Deadline(minutes)]

@@ -24,6 +24,7 @@ from plstm_graph.train.progress import shown
 from plstm_graph.train.results import RUN_ROWS, SERIES, SUMMARY
 from plstm_graph.train.run import train
 from plstm_graph.train.start import changes
+from plstm_graph.train.unused import check_unused
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def train_series(
         raise ConfigError("a series needs an output folder; set out")
     if jobs < 1:
         raise ConfigError(f"jobs must be at least 1 (got {jobs})")
+    check_unused(config)
     if config.devices not in ("auto", "1") or config.num_nodes > 1:
         raise ConfigError("the runs of a series have one device each; leave --devices and --num-nodes out")
     config = anywhere(config)

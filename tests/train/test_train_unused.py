@@ -1,0 +1,51 @@
+"""Options that have no effect because of others are refused before a run; defaults of data sets are not."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_runs import invoke, small_config, write_csv
+
+from plstm_graph.errors import ConfigError
+from plstm_graph.train import train
+from plstm_graph.train.config import override
+from plstm_graph.train.defaults import default_config
+from plstm_graph.train.unused import check_unused
+
+FOREST = {"model_model": "fingerprint"}
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (
+            FOREST | {"descriptors": "rdkit2d"},
+            "descriptors has no effect .*'fingerprint', which is no network",
+        ),
+        (FOREST | {"init_from": "runs/other"}, "init_from has no effect"),
+        (FOREST | {"ema": 0.9}, "ema has no effect"),
+        (FOREST | {"model_fingerprint": "maccs", "model_radius": 3}, "model.radius .* only those of Morgan have one"),
+        (FOREST | {"model_fingerprint": "maccs", "model_bits": 100}, "model.bits .* whose keys are 167"),
+        ({"model_model": "gine", "source_decay": 1.0}, "source_decay has no effect with model 'gine', .* no sources"),
+        ({"model_test_orientations": 8}, "model.test_orientations has no effect with order 'canonical'"),
+        ({"ensemble": 2, "devices": "2"}, "networks of an ensemble have one device each; leave --devices"),
+    ],
+)
+def test_what_has_no_effect_is_refused(tmp_path: Path, given: dict[str, Any], text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        train(small_config(data=write_csv(tmp_path / "a.csv"), targets="y", epochs=1, **given))
+
+
+def test_what_has_one_is_not() -> None:
+    for given in (FOREST | {"model_radius": 3}, {"model_order": "random", "model_test_orientations": 8}):
+        check_unused(small_config(**given))
+    usual = default_config("transfer-line")
+    assert usual.source_decay > 0
+    check_unused(override(usual, {"model.model": "gine"}))  # nobody asked for it
+
+
+def test_jobs_are_for_several_runs(tmp_path: Path) -> None:
+    data = write_csv(tmp_path / "a.csv")
+    found = invoke("--data", data, "--targets", "y", "--out", tmp_path / "run", "--jobs", 2)
+    assert found.exit_code == 2
+    assert "--jobs is for runs of a series" in found.stderr
