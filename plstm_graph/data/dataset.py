@@ -96,7 +96,8 @@ class Dataset:
                 "unknown to it; rename the folders, move them away, or train on these data"
             )
         examples: Any = self.examples
-        y = torch.tensor([names.index(name) for name in own])[examples.y.cpu()]
+        y = examples.y.cpu()
+        y = torch.tensor([names.index(name) for name in own])[y.clamp(min=0)].where(self.task.known(y), y)
         task = replace(self.task, classes=len(names), names=tuple(names))  # type: ignore[call-arg]
         return replace(self, examples=replace(examples, y=y), task=task)
 

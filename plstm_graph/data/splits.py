@@ -10,7 +10,7 @@ from torch_geometric.data import Data
 from plstm_graph.data.column_splits import Split, folds_of_groups, named_split, time_split
 from plstm_graph.data.smiles import scaffold
 from plstm_graph.data.stacked import values
-from plstm_graph.errors import ConfigError, DataError, listed, missing_extra, unknown
+from plstm_graph.errors import ConfigError, DataError, count, listed, missing_extra, unknown
 from plstm_graph.tasks import Task
 
 OFFICIAL = "official"  # published with the graphs
@@ -21,6 +21,11 @@ IN_FOLDS = ("folds", "scaffold-folds", "group-folds")
 GROUPED = ("random", "folds")  # may keep repeats of a molecule together; scaffolds do so by themselves
 PARTS = ("train", "valid", "test")
 FOLDS = 10
+PARTS_OF_NODES = (
+    "for parts of the nodes of one graph, give a copy of the graph for each part, with {} as labels of all other "
+    "nodes, and parts={{'train': [0], 'valid': [1], 'test': [2]}}, default_split='official'"
+)
+"""What to do with one graph, for the label that means none."""
 
 
 def make_split(
@@ -85,12 +90,22 @@ def make_split(
         classes = task.strata(values(graphs, "y"))
         return _expanded(fold_split([classes[first] for first, *_ in together], seed=seed, fold=fold), together)
     if kind == "random":
+        if len(together) < len(PARTS):
+            raise DataError(_too_few(len(graphs), len(together), task))
         return _expanded(random_split(len(together), seed=seed), together)
     if None in (texts := values(graphs, "smiles")):
         raise DataError("a scaffold split needs molecules, but these graphs have no SMILES; use 'random' or 'folds'")
     if kind == "scaffold-folds":
         return folds_of_groups([scaffold(text) for text in texts], FOLDS, seed=seed, fold=fold)
     return scaffold_split(texts, seed=seed)
+
+
+def _too_few(graphs: int, groups: int, task: Task) -> str:
+    """What to do where graphs, or their molecules, are fewer than parts."""
+    found = f"a split needs at least {len(PARTS)} graphs, one a part, got {graphs}"
+    if groups < graphs:
+        return f"{found} of {count(groups, 'molecule')}, whose repeats stay in one part; add others"
+    return f"{found}; {PARTS_OF_NODES.format(task.missing)}" if task.level == "node" else f"{found}; add others"
 
 
 def one_after_another(counts: Mapping[str, int]) -> Split:
@@ -101,8 +116,8 @@ def one_after_another(counts: Mapping[str, int]) -> Split:
 
 def random_split(size: int, *, seed: int = 0) -> Split:
     """80/10/10 at random, at least one graph in each part."""
-    if size < 3:
-        raise DataError(f"a split needs at least 3 graphs, one a part, got {size} (repeats of a molecule count once)")
+    if size < len(PARTS):
+        raise DataError(f"a split needs at least {len(PARTS)} graphs, one a part, got {size}")
     part = max(1, round(0.1 * size))
     order = np.random.default_rng(seed).permutation(size).tolist()
     return _sorted(train=order[2 * part :], valid=order[:part], test=order[part : 2 * part])

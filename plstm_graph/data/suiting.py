@@ -10,6 +10,7 @@ from torch_geometric.data import Data
 
 from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.data.features import FeatureSpec
+from plstm_graph.data.splits import PARTS_OF_NODES
 from plstm_graph.data.stacked import StackedGraphs, first, values
 from plstm_graph.errors import DataError, listed
 from plstm_graph.tasks import Task
@@ -41,9 +42,8 @@ def check_graphs(dataset: GraphDataset) -> None:
         )
     if masks := [name for name in MASKS if example.get(name) is not None]:
         log.warning(
-            f"{listed(masks)} of {dataset.name} is not read: parts are of whole graphs; for parts of the nodes of one "
-            "graph, give a copy of the graph for each part, with NaN as labels of all other nodes, and "
-            "parts={'train': [0], 'valid': [1], 'test': [2]}, default_split='official'"
+            f"{listed(masks)} of {dataset.name} is not read: parts are of whole graphs; "
+            + PARTS_OF_NODES.format(dataset.task.missing)
         )
 
 

@@ -76,7 +76,7 @@ class Forest(nn.Module):
         trees: list[list[Any]] = []
         classes = []
         for number, column in enumerate([target] if target.dim() == 1 else target.T):
-            known = ~column.isnan().numpy()
+            known = self.task.known(column).numpy()
             if not known.any():
                 raise DataError(f"target number {number} has no label in the training split; use another split or seed")
             model = make(self.config.trees, **self._growth(), random_state=seed, n_jobs=torch.get_num_threads())

@@ -12,7 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.tasks.base import LEVELS, Task, Unlabelled
 from plstm_graph.tasks.classes import Binary, Multiclass, yes_or_no
-from plstm_graph.tasks.metrics import METRICS, Metric, score
+from plstm_graph.tasks.metrics import METRICS, MISSING, Metric, score
 from plstm_graph.tasks.quantities import LARGEST, LOSSES, Ranking, Regression
 from plstm_graph.tasks.tokens import Tokens
 
@@ -66,6 +66,7 @@ __all__ = [
     "LEVELS",
     "LOSSES",
     "METRICS",
+    "MISSING",
     "TASKS",
     "Binary",
     "Metric",

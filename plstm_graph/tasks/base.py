@@ -35,6 +35,7 @@ class Task:
         tabular: whether labels can be columns of a table of examples.
         chances: whether answers are probabilities, of one yes or no a target unless ``exclusive``.
         exclusive: whether an answer is one of several classes; labels are then int64 class numbers, [n].
+        missing: the label of what has none.
         picture: the plot of its predictions, ``"parity"`` or ``"roc"``, if there is one.
 
     Raises:
@@ -51,6 +52,7 @@ class Task:
     chances: ClassVar[bool] = False
     exclusive: ClassVar[bool] = False
     picture: ClassVar[str | None] = None
+    missing: ClassVar[str] = "NaN"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", tuple(self.targets))
@@ -110,13 +112,17 @@ class Task:
         Raises:
             DataError: these labels are no classes.
         """
-        if not self.chances or self.level != "graph" or any(y.numel() != 1 or y.isnan().any() for y in labels):
+        if not self.chances or self.level != "graph" or any(y.numel() != 1 or not self.known(y).all() for y in labels):
             raise DataError("stratified folds need one class label a graph; use the random or scaffold split")
         return [int(y) for y in labels]
 
     def count(self, target: Tensor) -> Tensor:
         """How many labels a loss is the mean of."""
-        return (~target.isnan()).sum()
+        return self.known(target).sum()
+
+    def known(self, target: Tensor) -> Tensor:
+        """Which labels are there: bool, of the shape of the labels."""
+        return ~target.isnan()
 
     @property
     def recorded(self) -> bool:
@@ -304,7 +310,7 @@ class Task:
 
     def is_defined(self, metric: str, target: Tensor) -> bool:
         """Whether a metric says something of these labels: answers without an error have a score."""
-        perfect = one_hot(target).float() if self.exclusive else target.nan_to_num()
+        perfect = one_hot(target.clamp(min=0)).float() if self.exclusive else target.nan_to_num()
         return not math.isnan(score(metric, perfect, target))
 
     def check_defined(self, target: Tensor, part: str) -> None:
@@ -313,6 +319,8 @@ class Task:
         Raises:
             DataError: labels of one class only, or no spread, or none at all.
         """
+        if not bool(self.known(target).any()):
+            raise DataError(f"no example of the {part} split has a label; use another --split or --seed")
         if not self.is_defined(self.metric, target):
             raise DataError(
                 f"{self.rule.label} needs at least two different labels in the {part} split (got {len(target)} rows); "

@@ -12,10 +12,11 @@ from torch.nn import functional as F
 from plstm_graph.errors import ConfigError, DataError, listed
 from plstm_graph.tasks import calibration
 from plstm_graph.tasks.base import LATER, Task, share_known
+from plstm_graph.tasks.metrics import MISSING
 from plstm_graph.tasks.thresholds import best_threshold
 
-MISSING = -100
-"""Class of an answer that the loss leaves out."""
+SMALL = 1e-30
+"""Of a sum of weights."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Binary(Classes):
 
 @dataclass(frozen=True)
 class Multiclass(Classes):
-    """One of several classes. Labels: int64 [n], numbers of classes from 0.
+    """One of several classes. Labels: int64 [n], numbers of classes from 0, -100 where there is none.
 
     Args:
         classes: how many there are; those that have names may be one, to be scored as one of more.
@@ -173,16 +174,24 @@ class Multiclass(Classes):
         super().check_labels(target)
         if target.dtype != torch.long:
             raise DataError(f"numbers of classes must be torch.int64, got {target.dtype}; call y.long()")
-        odd = target[(target < 0) | (target >= self.classes)]
+        odd = target[self.known(target) & ((target < 0) | (target >= self.classes))]
         if len(odd):
             raise DataError(
                 f"classes are 0 to {self.classes - 1}, got {int(odd[0])}; number them from 0, give the task all its "
-                "classes, and leave out what has none"
+                f"classes, and {MISSING} to what has none"
             )
 
-    def count(self, target: Tensor) -> Tensor:
-        """All that :meth:`without` left."""
-        return (target != MISSING).sum()
+    missing = str(MISSING)
+
+    def known(self, target: Tensor) -> Tensor:
+        """[n]"""
+        return target != MISSING
+
+    def fitted(self, target: Tensor) -> Self:
+        """Also raises DataError where no label is there."""
+        if not bool(self.known(target).any()):
+            raise DataError("no example of the training split has a label; use another split or seed")
+        return super().fitted(target)
 
     def without(self, target: Tensor, there: Tensor) -> Tensor:
         """With :data:`MISSING` for a class."""
@@ -190,13 +199,15 @@ class Multiclass(Classes):
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy."""
-        return F.cross_entropy(
-            output, target, output.new_tensor(self.weights) if self.weights else None, ignore_index=MISSING
-        )
+        known = self.known(target)
+        weights = output.new_tensor(self.weights) if self.weights else None
+        total = known.float() if weights is None else weights[target.clamp(min=0)] * known
+        summed = F.cross_entropy(output, target, weights, ignore_index=MISSING, reduction="sum")
+        return summed / total.sum().clamp(min=SMALL)  # a batch may have no label at all
 
     def _balance(self, target: Tensor) -> Tensor:
-        counts = target.bincount(minlength=self.classes).double()
-        return len(target) / (self.classes * counts.clamp(min=1))
+        counts = target[self.known(target)].bincount(minlength=self.classes).double()
+        return counts.sum() / (self.classes * counts.clamp(min=1))
 
     def readable(self, output: Tensor) -> Tensor:
         """Probabilities of the classes."""
@@ -242,7 +253,8 @@ class Multiclass(Classes):
 
     def calibration(self, prediction: Tensor, target: Tensor, spread: Tensor | None = None) -> dict[str, float]:
         """Of the chance of the likeliest class; see :func:`plstm_graph.tasks.calibration.of_chances`."""
-        return calibration.of_chances(prediction.amax(-1), (prediction.argmax(-1) == target).float())
+        right = (prediction.argmax(-1) == target).float().where(self.known(target), torch.nan)
+        return calibration.of_chances(prediction.amax(-1), right)
 
     def _explained(self, column: int) -> tuple[Callable[[Tensor], Tensor], str]:
         others = [number for number in range(self.classes) if number != column]

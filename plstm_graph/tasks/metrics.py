@@ -9,6 +9,8 @@ from torch import Tensor
 
 from plstm_graph.errors import ConfigError, missing_extra
 
+MISSING = -100
+"""Number of a class where there is no label, as torch's cross-entropy has it."""
 Score = Callable[[np.ndarray, np.ndarray], float]  # target first, as in scikit-learn
 
 
@@ -110,13 +112,16 @@ def score(name: str, prediction: Tensor, target: Tensor) -> float:
         name: key of :data:`METRICS`.
         prediction: [n, targets] values in original units, or probabilities; [n, classes] for classes; [n, places]
             numbers of words, -1 for none.
-        target: [n, targets] floats with NaN where there is no label; [n] class numbers; [n, longest] numbers of words.
+        target: [n, targets] floats with NaN where there is no label; [n] class numbers, :data:`MISSING` where there is
+            none; [n, longest] numbers of words.
 
     Returns:
         Mean over the targets for which it is defined; NaN if there is none, or if a prediction is not finite.
     """
     function = METRICS[name].function
     predicted, wanted = prediction.detach().cpu().numpy(), target.detach().cpu().numpy()
+    if wanted.ndim == 1:
+        predicted, wanted = predicted[wanted != MISSING], wanted[wanted != MISSING]
     if not len(wanted) or not np.isfinite(predicted).all():
         return math.nan
     if not target.is_floating_point():

@@ -262,8 +262,11 @@ def _write(out: Path, first: Scored, found: Mapping[str, Tensor], content: Mappi
         shutil.copyfile(first.folder / results.START, out / results.START)
     with (first.folder / results.PREDICTIONS).open(newline="", encoding="utf-8") as stream:
         header, *rows = csv.reader(stream)
-    spreads = found["test"].size(1) if first.metrics.get("ensemble") else 0
+    outputs = found["test"].size(1)
+    spreads = outputs if first.metrics.get("ensemble") else 0
     header, *rows = (row[: len(row) - spreads] for row in (header, *rows))  # a blend has none
+    if task_of(first.metrics["task"]).exclusive:
+        rows = [row for row in rows if row[-outputs - 1]]  # those with a class, which are what is read
     write_rows(out / results.PREDICTIONS, header, _rows(rows, found))
     write_json(out / results.SCORES, content)
 

@@ -109,8 +109,9 @@ def repeats(dataset: AnyDataset, split: Mapping[str, Sequence[int]]) -> Repeats:
         members.setdefault(molecule, []).append(index)
     several = [group for group in members.values() if len(group) > 1]
     graphs = dataset.graphs if isinstance(dataset, GraphDataset) and several else []
-    labels = [dataset.task.exact(y) for y in values(graphs, "y")]
-    labelled = (torch.stack([labels[index].double().view(-1) for index in group]) for group in several)
+    task = dataset.task
+    labels = [(y := task.exact(each)).double().where(task.known(y), torch.nan) for each in values(graphs, "y")]
+    labelled = (torch.stack([labels[index].view(-1) for index in group]) for group in several)
     # Where all known labels of a target are equal, the highest is the lowest.
     spread = (y.nan_to_num(-torch.inf).amax(0) > y.nan_to_num(torch.inf).amin(0) for y in labelled)
     known = {owner[index] for index in split["train"]}

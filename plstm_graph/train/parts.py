@@ -53,20 +53,24 @@ def _unseen(task: Task, train: Any) -> list[str]:
 
 
 def tell_labels(task: Task, parts: dict[str, Any]) -> None:
-    """Warns of classes that training has nothing of, and of targets that validation or test says nothing about."""
+    """Warns of what a part says nothing about: classes, and targets without labels, or with labels all alike."""
     if not first_process():
         return
     if unseen := _unseen(task, parts["train"]):
         log.warning(f"no example of {listed(unseen)} in the train part, so it cannot be learnt")
-    for part in ("valid", "test"):
-        target = task.exact(labels(parts[part], task))
+    for part in ("train", "valid", "test"):
+        given = labels(parts[part], task)
+        target = task.values(given) if part == "train" else task.exact(given)
         if not len(target) or target.dim() != 2 or not target.is_floating_point():
             continue
         if none := task.unlabelled(target):
-            log.warning(f"no {part} score for {listed(none)}: no label there; use another split, or leave it out")
+            lost = "nothing to learn" if part == "train" else f"no {part} score"
+            log.warning(f"{lost} for {listed(none)}: no label there; use another split, or leave it out")
         same = target.nan_to_num(torch.inf).amin(0) == target.nan_to_num(-torch.inf).amax(0)
         alike = [name for name, one in zip(task.targets, same.tolist(), strict=True) if one]
-        if alike and not task.is_defined(task.metric, target[:, same]):
+        if alike and part == "train":
+            log.warning(f"nothing to learn for {listed(alike)}: labels are all alike in the train part")
+        elif alike and not task.is_defined(task.metric, target[:, same]):
             rest = "; the mean is over others" if len(task.targets) > 1 else ""
             log.warning(f"no {part} {task.rule.label} for {listed(alike)}: labels are all alike there{rest}")
 

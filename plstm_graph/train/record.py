@@ -165,7 +165,7 @@ def _predictions(path: Path, metrics: Mapping[str, Any]) -> dict[str, PartPredic
     found = {}
     try:
         for part in ("train", "valid", "test"):
-            chosen = [row for row in rows if row[0] == part]
+            chosen = [row for row in rows if row[0] == part and not (task.exclusive and row[first] == "")]  # no class
             if not chosen:
                 continue
             numbers = np.array([[float(cell or "nan") for cell in row[first:]] for row in chosen])

@@ -16,7 +16,7 @@ from plstm_graph.io.files import write_text
 from plstm_graph.io.json_csv import apart, write_json, write_rows
 from plstm_graph.io.waiting import named
 from plstm_graph.models.patches_read import patches_read, reads_along_directions
-from plstm_graph.tasks import Task
+from plstm_graph.tasks import MISSING, Task
 from plstm_graph.tasks.thresholds import at_thresholds
 from plstm_graph.train import provenance, results
 from plstm_graph.train.analysis import interval_of
@@ -214,7 +214,8 @@ def _write(run: Run, out: Path, found: Found, spreads: Spreads, content: dict[st
             best_epoch=run.keeper.best_epoch,
         )
     own = {name: found[name] for name in run.split}
-    arrays = {name: (prediction.numpy(), target.numpy()) for name, (prediction, target) in own.items() if len(target)}
+    arrays = {name: _scored(task, *pair) for name, pair in own.items()}
+    arrays = {name: pair for name, pair in arrays.items() if len(pair[0])}
     part = "test" if "test" in arrays else "valid"
     note = f"{run.dataset.name}: {part} {label} {rounded(content[part][task.metric], 3)}"
     if task.picture:
@@ -225,6 +226,12 @@ def _write(run: Run, out: Path, found: Found, spreads: Spreads, content: dict[st
     write_rows(out / results.PREDICTIONS, _columns(run), _rows(run, own, spreads))
     write_text(out / results.CARD, card(content, run.config.model.model))
     write_json(out / results.SCORES, content)
+
+
+def _scored(task: Task, prediction: Tensor, target: Tensor) -> tuple[Any, Any]:
+    """For pictures: of several classes what has one; all else may lack some labels."""
+    rows = task.known(target) if task.exclusive else slice(None)
+    return prediction[rows].numpy(), target[rows].numpy()
 
 
 DRAWN = 4
@@ -240,9 +247,8 @@ def _draw_patches(run: Run, found: tuple[Tensor, Tensor], path: Path) -> None:
         read = patches_read(learner.model, batch).cpu().numpy()
     chosen = found[0][:count].argmax(1).tolist()
     names = learner.task.choices
-    titles = [
-        f"is {names[true]}, says {names[said]}" for true, said in zip(found[1][:count].tolist(), chosen, strict=True)
-    ]
+    true = ["not known" if label == MISSING else names[label] for label in found[1][:count].tolist()]
+    titles = [f"is {what}, says {names[said]}" for what, said in zip(true, chosen, strict=True)]
     answers.patches(batch.x.float().mean(1).cpu().numpy(), read, path, titles=titles, directions=list(DIRECTIONS))
 
 
@@ -274,7 +280,8 @@ def _rows(run: Run, found: Found, spreads: Spreads) -> Iterator[list[Any]]:
         whole = prediction if spread is None else torch.cat([prediction, spread], 1)
         if part == "train" and prediction.numel() > MOST_VALUES:
             continue
-        known = target.unsqueeze(-1) if target.dim() == 1 else target
+        known = target.double().where(run.learner.task.known(target), torch.nan)
+        known = known.unsqueeze(-1) if target.dim() == 1 else known
         answers, columns = _answers(run, part), _known(run).values()
         for (place, what), label, values in zip(answers, known.tolist(), whole.tolist(), strict=True):
             numbers = ("" if value != value else f"{value:.7g}" for value in (*label, *values))

@@ -1,5 +1,6 @@
 """Graphs that a caller made: what does not suit the data set is told before training, and what is not read as well."""
 
+import csv
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,10 @@ from torch_geometric.data import Data
 from plstm_graph.data.dataset import GraphDataset
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import ConfigError, DataError
-from plstm_graph.tasks import Multiclass, Regression, Task
-from plstm_graph.train import evaluate, train
+from plstm_graph.tasks import MISSING, Multiclass, Regression, Task
+from plstm_graph.train import blend, evaluate, train
+from plstm_graph.train.page import write_page
+from plstm_graph.train.record import read_run
 
 FEATURES = FeatureSpec(node_sizes=(5,), edge_dim=1)
 MAE = Regression(("y",), "mae")
@@ -82,12 +85,10 @@ def test_labels_of_graphs_are_none_of_nodes() -> None:
     ("label", "text"),
     [
         (2, "classes are 0 to 1, got 2"),
-        (-1, "got -1; number them from 0"),
-        (-100, "got -100.* leave out what has none"),
+        (-1, "got -1; number them from 0.*, and -100 to what has none"),
     ],
 )
 def test_a_label_that_is_no_class_is_named(label: int, text: str) -> None:
-    """-100 was left out of the loss, and counted as a wrong answer by the accuracy."""
     task = Multiclass(("y",), classes=2)
     dataset = with_each(lambda graph: graph.update({"y": torch.tensor([len(graph.x) % 2])}), task)
     dataset.graphs[5].y = torch.tensor([label])
@@ -130,6 +131,61 @@ def test_parts_of_the_nodes_of_one_graph(caplog: pytest.LogCaptureFixture) -> No
     dataset = GraphDataset("one", graphs, replace(MAE, level="node"), FEATURES, default_split="official", parts=parts)
     found = train(small_config(epochs=60, lr=0.03), dataset)
     assert found["test"]["mae"] < found["test"]["rmse"] < 1
+
+
+@pytest.fixture
+def masked() -> GraphDataset:
+    """One graph with classes and masks as PyG's Planetoid has them, given part by part as the message about masks has
+    it; of some nodes of each part nobody knows the class."""
+    whole = chain(60)
+    graphs = []
+    for number in range(3):
+        mask = (torch.arange(60) % 3 == number) & (torch.arange(60) % 7 > 0)
+        y = (whole.x[:, 0] // 2).where(mask, MISSING)
+        graphs.append(Data(x=whole.x, edge_index=whole.edge_index, edge_attr=whole.edge_attr, y=y))
+    parts = {"train": [0], "valid": [1], "test": [2]}
+    task = Multiclass(("y",), classes=3, level="node")
+    return GraphDataset("one", graphs, task, FEATURES, default_split="official", parts=parts)
+
+
+@pytest.mark.parametrize("how", [{}, {"class_weights": True}, {"ensemble": 2}])
+def test_nodes_without_a_class(masked: GraphDataset, tmp_path: Path, how: dict[str, Any]) -> None:
+    """They are left out wherever labels count."""
+    labelled = int((masked.graphs[2].y != MISSING).sum())
+    found = train(small_config(epochs=30, lr=0.03, out=tmp_path / "run", **how), masked)
+    assert found["test"]["accuracy"] == 1
+    assert found["calibration"]["test"]["brier"] < 0.2
+    assert found["test_interval"]["high"] == 1
+    with (tmp_path / "run" / "predictions.csv").open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["part"] == "test"]
+    assert (len(rows), sum(row["y"] != "" for row in rows)) == (60, labelled)
+    stored = read_run(tmp_path / "run").predictions["test"]
+    assert stored.target.tolist() == [y for y in masked.graphs[2].y.tolist() if y != MISSING]
+    assert evaluate(tmp_path / "run", masked)["accuracy"] == 1
+    assert write_page([tmp_path / "run"]).is_file()
+    if not how:
+        train(small_config(epochs=2, lr=0.03, seed=1, out=tmp_path / "other"), masked)
+        joined = blend([tmp_path / "run", tmp_path / "other"], tmp_path / "blend", equal=True)
+        assert joined["graphs"]["test"] == labelled
+
+
+def test_a_batch_or_a_part_without_a_class(masked: GraphDataset) -> None:
+    """A batch teaches nothing, and numbers stay numbers; of a part without any, that is said."""
+    graphs = [chain(2 + number % 7) for number in range(40)]
+    for number, graph in enumerate(graphs):
+        graph.y = (graph.x[:, 0] // 2).where(torch.tensor(number % 3 == 0), MISSING)
+    dataset = replace(masked, graphs=graphs, parts=None, default_split="random")
+    assert train(small_config(epochs=8, batch_size=2, lr=0.03), dataset)["test"]["accuracy"] > 0.5
+    for part, graph in zip(("training", "valid"), (0, 1), strict=True):
+        without = replace(masked, graphs=[*masked.graphs])
+        without.graphs[graph] = masked.graphs[graph].clone().update({"y": torch.full((60,), MISSING)})
+        with pytest.raises(DataError, match=f"no example of the {part} split has a label"):
+            train(small_config(epochs=1), without)
+
+
+def test_one_graph_has_no_parts(masked: GraphDataset) -> None:
+    with pytest.raises(DataError, match=r"one a part, got 1; for parts of the nodes .* with -100 as labels"):
+        train(small_config(epochs=1), replace(masked, graphs=masked.graphs[:1], parts=None, default_split="random"))
 
 
 def test_an_attribute_that_some_graphs_lack_is_named() -> None:

@@ -63,6 +63,7 @@ def test_what_there_is_to_say_of_the_data_is_said_once(tmp_path: Path, caplog: p
     train(small_config(ensemble=3, epochs=1, split="official"), replace(data, parts=parts))
     assert [record.message[:12] for record in caplog.records if record.levelname == "WARNING"] == [
         "edge_attr of",
+        "nothing to l",
         "no valid sco",
         "no test scor",
     ]

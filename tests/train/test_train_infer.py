@@ -250,8 +250,9 @@ def test_evaluate_refuses_what_does_not_suit(run: Path, tmp_path: Path) -> None:
         match=r"has labels of 2 targets \(binary of y, z\), and the model takes .*\(regression of y, z\)",
     ):
         evaluate(run, small_dataset(tmp_path, "binary", ("y", "z")))
+    other = small_dataset(tmp_path)
     with pytest.raises(DataError, match=r"has labels of 1 target .*takes labels of 2 targets"):
-        evaluate(run, small_dataset(tmp_path))
+        evaluate(run, replace(other, task=replace(other.task, targets=("other",))))
     graphs = replace(
         small_dataset(tmp_path, targets=("y", "z")), features=FeatureSpec((7,), (4, 3), 2), featuriser=None
     )
