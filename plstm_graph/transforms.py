@@ -14,6 +14,7 @@ from plstm_graph.dag import line_graph, to_multitree, topological_levels
 from plstm_graph.errors import DataError, ShapeError
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.line_dag.derived import Known
+from plstm_graph.line_dag.pairs import owners
 from plstm_graph.line_dag.topology import Levels, Topology
 from plstm_graph.orient import (
     CANONICAL,
@@ -80,7 +81,7 @@ class LineDAGData(Data):
             raise _stale(self, "it has other nodes")
         # Columns keep their own graph's edge numbers in a batch (-1 marks self-loops), so they are shifted here.
         column = found["dag_column"]
-        shift = torch.repeat_interleave(edges[:-1], columns.diff())
+        shift = edges.index_select(0, owners(columns, column.numel()))
         column = torch.where(column < 0, column, column + shift)
         topology = Topology.of(
             **{name: found[f"dag_{name}"] for name in _STORED} | {"column": column}, graph_ptr=nodes, edge_ptr=edges
@@ -152,13 +153,18 @@ class GraphTransform(BaseTransform):
     """A transform of one graph; a batch is taken apart and put together again, so that its slices stay true."""
 
     def forward(self, data: Data) -> Any:
-        """Apply it to a graph, or to each graph of a batch. Raises DataError for nodes of several types."""
+        """Apply it to a graph, or to each graph of a batch. Raises DataError for nodes of several types, and where there
+        is no ``edge_index``."""
         if isinstance(data, HeteroData):
             raise DataError(
                 f"{type(self).__name__} takes graphs of one type of nodes; call data.to_homogeneous() first"
             )
         if isinstance(data, Batch):
             return Batch.from_data_list([self(graph) for graph in data.to_data_list()])
+        if data.edge_index is None:
+            raise DataError(
+                f"{type(self).__name__} needs edge_index, which this graph lacks; apply ToSparseTensor after it"
+            )
         return self.change(data)
 
     def change(self, data: Data) -> Data:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data, HeteroData, InMemoryDataset
 from torch_geometric.loader import DataLoader
-from torch_geometric.transforms import BaseTransform, Compose, RemoveIsolatedNodes, ToUndirected
+from torch_geometric.transforms import BaseTransform, Compose, RemoveIsolatedNodes, ToSparseTensor, ToUndirected
 
 from plstm_graph import LineDAG
 from plstm_graph.errors import ConfigError, DataError, ShapeError
@@ -155,6 +155,15 @@ def test_several_types_of_nodes_are_refused() -> None:
     data = HeteroData(atom={"x": torch.zeros(2, 3)}, bond={"x": torch.zeros(1, 3)})
     for transform in (OrientDAG(), AddLineDAG()):
         with pytest.raises(DataError, match=f"{type(transform).__name__} takes graphs of one type of nodes"):
+            transform(data)
+
+
+@pytest.mark.parametrize(
+    "data", [Data(), Data(torch.randn(3, 2)), ToSparseTensor(layout=torch.sparse_csr)(graph(3, (0, 1)))]
+)
+def test_a_graph_without_edge_index_is_named(data: Data) -> None:
+    for transform in (OrientDAG(), AddLineDAG(), DirectedLineGraph(), ToMultitree()):
+        with pytest.raises(DataError, match=f"{type(transform).__name__} needs edge_index, which this graph lacks"):
             transform(data)
 
 
