@@ -153,8 +153,7 @@ class GraphTransform(BaseTransform):
     """A transform of one graph; a batch is taken apart and put together again, so that its slices stay true."""
 
     def forward(self, data: Data) -> Any:
-        """Apply it to a graph, or to each graph of a batch. Raises DataError for nodes of several types, and where there
-        is no ``edge_index``."""
+        """Apply it to a graph, or to each of a batch. Raises DataError for nodes of several types and no edge_index."""
         if isinstance(data, HeteroData):
             raise DataError(
                 f"{type(self).__name__} takes graphs of one type of nodes; call data.to_homogeneous() first"
