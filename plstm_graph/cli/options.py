@@ -137,6 +137,9 @@ CHOICES = (
     ),
     Choice("--jk", str, _MODEL, "Read out the last block, or all of them: last or cat.", "model.jk"),
     Choice("--edge-readout/--no-edge-readout", bool, _MODEL, "Read out edges as well as nodes.", "model.edge_readout"),
+    Choice(
+        "--head-norm", str, _MODEL, "Norm of the head's hidden layers: none, batch, layer or rms.", "model.head_norm"
+    ),
     Choice("--output-gate/--no-output-gate", bool, _MODEL, "A sigmoid gate on each head.", "model.output_gate"),
     Choice("--rings/--no-rings", bool, _MODEL, "Sizes of rings as further features.", "model.rings"),
     Choice("--rwse", int, _MODEL, "Steps of the random-walk encoding (RWSE); 0 for none.", "model.rwse"),

@@ -69,7 +69,7 @@ def _local(config: Any) -> str | None:
 _ALL = frozenset(field.name for field in fields(ModelConfig)) - {"model", "both_ways"}
 _GRAPHS = frozenset(
     ("width", "layers", "norm", "dropout", "pooling", "edge_readout", "rwse", "lap_pe", "degrees", "rings")
-) | {"edge_features", "head_layers"}
+) | {"edge_features", "head_layers", "head_norm"}
 _ONE_HOP = _GRAPHS | {"both_ways"}
 _BLOCKS = _ONE_HOP | {"expansion", "virtual_node", "jk"}
 _LEVELS = _GRAPHS | {"directions", "order", "test_orientations", "jk"}

@@ -136,6 +136,8 @@ class ModelConfig(AnyConfig):
         edge_values: let edge features reach pLSTM's values, not only its gates.
         virtual_node: as for :class:`plstm_graph.PLSTM`; some baselines refuse it.
         head_layers: layers of the perceptron behind the pooling.
+        head_norm: norm of its hidden layers, as ``norm``. Means of large graphs hardly differ, and a head that does not
+            spread them (``"batch"``) learns slowly.
         backend: of the operator.
         test_orientations: with order ``"random"``, orientations over which a prediction is averaged.
 
@@ -171,6 +173,7 @@ class ModelConfig(AnyConfig):
     edge_values: bool = True
     virtual_node: bool = False
     head_layers: int = 2
+    head_norm: str = "none"
     backend: str = "auto"
     test_orientations: int = 4
 
@@ -181,5 +184,7 @@ class ModelConfig(AnyConfig):
             raise ConfigError(f"model.dropout must be at least 0 and below 1, which drops all (got {self.dropout})")
         if len(set(poolings := self.pooling.split("+"))) < len(poolings):
             raise ConfigError(f"model.pooling names one read-out twice (got {self.pooling!r})")
+        if self.head_norm != "none" and self.head_layers < 2:
+            raise ConfigError("model.head_norm is of hidden layers of the head, which head_layers=1 has not")
         if self.degrees and self.width % 2:
             raise ConfigError(f"model.degrees needs an even width (got {self.width})")

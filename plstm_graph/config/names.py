@@ -110,6 +110,7 @@ OPTIONS = {
     "model.output_norm": ("output norm", ("rms", "soft", "log", "none")),
     "model.local": ("local branch", ("none", "gine", "dir-gine", "gcn", "gat", "gatedgcn", "dmpnn")),
     "model.norm": ("norm", ("batch", "rms", "layer", "none")),
+    "model.head_norm": ("norm", ("none", "batch", "rms", "layer")),
     "model.pooling": ("pooling", ("mean", "sum", "max", "attention", "sources", "sinks")),
     "model.jk": ("jk", ("last", "cat")),
     "model.order": (

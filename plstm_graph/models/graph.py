@@ -14,6 +14,7 @@ from plstm_graph.config.models import ModelConfig
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import ConfigError, DataError, ShapeError, unknown
 from plstm_graph.line_dag import LineDAG
+from plstm_graph.nn.block import norm_layer
 from plstm_graph.nn.encoders import DescriptorEncoder, FeatureEncoder
 from plstm_graph.nn.stack import PLSTM
 from plstm_graph.orient import RANDOM
@@ -197,7 +198,10 @@ class GraphModel(nn.Module):
         """What the head reads, and :meth:`embed` gives."""
         layers: list[nn.Module] = []
         for _ in range(config.head_layers - 1):
-            layers += [nn.Linear(width, config.width), nn.GELU(), nn.Dropout(config.dropout)]
+            layers.append(nn.Linear(width, config.width))
+            if config.head_norm != "none":
+                layers.append(norm_layer(config.head_norm, config.width, rows="graphs" if whole else "nodes"))
+            layers += [nn.GELU(), nn.Dropout(config.dropout)]
             width = config.width
         self.head = nn.Sequential(*layers, nn.Linear(width, num_outputs))
         self.orientation = 0

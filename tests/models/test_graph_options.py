@@ -23,6 +23,7 @@ OPTIONS = {
     "pooling": "mean+sum+max+sources+sinks",
     "jk": "cat",
     "edge_readout": True,
+    "head_norm": "batch",
     "rings": True,
     "local": "dmpnn",
     "order": "canonical-dfs",
@@ -47,6 +48,36 @@ def test_an_option_counts_and_a_spelling_does_not(name):
     assert sum(p.numel() for p in model.parameters()) != sum(p.numel() for p in plain.parameters()) or name == "order"
     out.sum().backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+def hidden(model: GraphModel, batch: Batch) -> torch.Tensor:
+    """What the activation of the head is given, in training."""
+    found = []
+    next(part for part in model.head if isinstance(part, torch.nn.GELU)).register_forward_pre_hook(
+        lambda module, given: found.append(given[0])
+    )
+    model.train()(batch)
+    return found[0]
+
+
+def test_a_norm_in_the_head_spreads_what_large_graphs_have_in_common():
+    graphs = [smiles_to_data("C" * length + end) for length in (60, 70, 80) for end in "NOF"]
+    batch = Batch.from_data_list(add_encodings(graphs, SMALL))
+    plain, spread = (hidden(model_of(replace(SMALL, head_norm=name)), batch) for name in ("none", "batch"))
+    assert plain.std(0).median() < 0.2
+    assert torch.allclose(spread.mean(0), torch.zeros_like(spread[0]), atol=1e-9)
+    assert 0.9 < spread.std(0, correction=0).median() <= 1
+
+
+def test_a_norm_in_the_head_of_nodes_and_one_without_a_place():
+    model = GraphModel(
+        FeatureSpec(node_dim=4), 1, replace(SMALL, order="index", head_norm="batch"), level="node"
+    ).train()
+    data = Data(x=torch.randn(5, 4), edge_index=torch.tensor([[0, 1, 2, 3], [1, 2, 3, 4]]))
+    assert model(data).shape == (5, 1)
+    assert len(hidden(model, data)) == 5
+    with pytest.raises(ConfigError, match="head_norm is of hidden layers"):
+        replace(SMALL, head_norm="batch", head_layers=1)
 
 
 def test_an_open_gate_is_no_gate():

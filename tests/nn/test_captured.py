@@ -25,7 +25,7 @@ CONFIGS = {
     "both modes": CONFIG,
     "alone": replace(CONFIG, local="none", norm="rms", pooling="sum", head_layers=1),
     "gatedgcn": replace(CONFIG, modes="D", directions="along", local="gatedgcn", pooling="attention", degrees=True),
-    "gine": replace(CONFIG, model="gine", pooling="max"),
+    "gine": replace(CONFIG, model="gine", pooling="max", head_norm="batch"),
     "gin": replace(CONFIG, model="gin", virtual_node=False),
 }  # fmt: skip
 
