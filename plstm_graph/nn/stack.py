@@ -32,7 +32,7 @@ class PLSTM(nn.Module):
     Args:
         in_channels: width of the node features, or -1 to read it off the first input.
         hidden_channels: width of all blocks.
-        num_layers: number of blocks.
+        num_layers: number of blocks; of none, a baseline, every node is read alone.
         out_channels: width of a final linear map, or None for ``hidden_channels`` without one.
         dropout: in every block.
         heads: heads of a block, all directions together.
@@ -91,7 +91,8 @@ class PLSTM(nn.Module):
         super().__init__()
         check_inputs("PLSTM", in_channels, edge_dim)
         final = 1 if out_channels is None else out_channels
-        check_widths(hidden_channels=hidden_channels, num_layers=num_layers, out_channels=final, heads=heads)
+        blocks = num_layers or 1  # none is a baseline: every node is read alone
+        check_widths(hidden_channels=hidden_channels, num_layers=blocks, out_channels=final, heads=heads)
         check_backend(backend)
         check_transition(transition)
         self.in_channels, self.hidden_channels, self.num_layers = in_channels, hidden_channels, num_layers

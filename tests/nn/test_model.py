@@ -116,7 +116,7 @@ def test_modes_repeat(modes: str, layers: int, want: str) -> None:
         ({"modes": "-"}, "needs a local branch"),
         ({"local": "gin"}, "unknown local branch 'gin'.*did you mean 'gine'"),
         ({"heads": 5}, "multiple of heads"),
-        ({"num_layers": 0}, "num_layers must be at least 1, got 0"),
+        ({"num_layers": -1}, "num_layers must be at least 1, got -1"),
         ({"num_layers": "3"}, "num_layers must be a whole number, got '3'"),
         ({"hidden_channels": -4}, "hidden_channels must be at least 1, got -4"),
         ({"out_channels": 0}, "out_channels must be at least 1, got 0"),
