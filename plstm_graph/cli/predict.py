@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -201,7 +202,7 @@ def evaluate(
     by_target, ends, thresholds = (found.pop(name) for name in ("by_target", "interval", "thresholds"))
     for name, value in found.items():
         say(f"{name:10} {rounded(value)}" if isinstance(value, float) else f"{name:10} {value}", out)
-    if ends:
+    if ends and isfinite(ends["low"]):
         low, high = rounded(ends["low"]), rounded(ends["high"])
         say(f"{ends['metric']} lies between {low} and {high} (bootstrap, {ends['level']:.0%})", out)
     for target, scores in thresholds.items():

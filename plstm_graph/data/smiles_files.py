@@ -139,7 +139,23 @@ def _guess(targets: Sequence[str], labels: list[list[float]], where: str) -> typ
                 f"{where}: labels of column {name!r} run over {decades} decades, so that the largest decide all; take "
                 "logarithms, for example pIC50 = 9 - log10(IC50 in nM)"
             )
+        if filler := _filler(column):
+            log.warning(
+                f"{where}: {column.count(filler)} labels of column {name!r} are {filler:g}, far from all others; where "
+                "that stands for none, leave the cell empty"
+            )
     return Regression
+
+
+def _filler(column: Sequence[float]) -> float:
+    """A number as -999, farther from all others than they are from one another; 0 where there is none."""
+    known = [value for value in column if not math.isnan(value)]
+    for value in {min(known), max(known)} if known else ():
+        others = [other for other in known if other != value]
+        nines = value.is_integer() and abs(value) > 9 and set(f"{abs(value):.0f}") == {"9"}
+        if nines and others and min(abs(value - min(others)), abs(value - max(others))) > max(others) - min(others):
+            return value
+    return 0.0
 
 
 def _decades(column: Sequence[float]) -> int:

@@ -163,7 +163,13 @@ class Table:
                 )
             found |= dict.fromkeys(numbers)
         left_out = {each for name in unwanted for each in self._matching(name)}
-        return tuple(name for name in found if name not in left_out)
+        chosen = tuple(name for name in found if name not in left_out)
+        if odd := [name for name in chosen if name not in asked and _ID.search(name.casefold())]:
+            log.warning(
+                f"{self.path.name}: {listed(map(repr, odd))} is a target as {', '.join(wanted or ['*'])} has it; if it "
+                f"numbers rows, add --targets '!{odd[0]}'"
+            )
+        return chosen
 
     def has(self, name: str) -> bool:
         """Whether :meth:`column` finds one."""

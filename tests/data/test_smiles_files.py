@@ -244,3 +244,23 @@ def test_labels_over_many_decades_get_the_hint_to_take_logarithms(
     (tmp_path / "ic50.csv").write_text("smiles,IC50\n" + "".join(f"{text},{value}\n" for text, value in rows))
     load(str(tmp_path / "ic50.csv"), targets=("IC50",))
     assert ("take logarithms" in caplog.text) == hint
+
+
+def test_a_number_that_stands_for_none_is_announced(csv_file, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [f"{'C' * (k + 1)},{-999 if k in (2, 5) else k + 0.5}" for k in range(12)]
+    load(csv_file("\n".join(["smiles,y", *rows])), targets=["y"])
+    assert "2 labels of column 'y' are -999, far from all others; where that stands for none" in caplog.text
+    caplog.clear()
+    load(csv_file("\n".join(["smiles,y", *rows, "CO,-1500.5"])), targets=["y"])
+    load(csv_file("\n".join(["smiles,y", *(f"{'C' * (k + 1)},{99 - k / 2}" for k in range(12))])), targets=["y"])
+    assert "far from all others" not in caplog.text
+
+
+def test_a_number_of_rows_that_a_pattern_matches_is_announced(csv_file, caplog: pytest.LogCaptureFixture) -> None:
+    path = csv_file("smiles,mol_id,y\nCC,1,2.5\nCO,2,3.5\nCN,3,4.5\n")
+    assert load(path, targets=["*"]).task.targets == ("mol_id", "y")
+    assert "'mol_id' is a target as * has it; if it numbers rows, add --targets '!mol_id'" in caplog.text
+    caplog.clear()
+    assert load(path, targets=["*", "!mol_id"]).task.targets == ("y",)
+    assert load(path, targets=["mol_id"]).task.targets == ("mol_id",)
+    assert "is a target as" not in caplog.text

@@ -512,6 +512,15 @@ def test_data_may_have_some_of_the_targets(run: Path, tmp_path: Path, asked: lis
     assert (of_own["by_target"], of_own["why"]) == ({"z": expected}, "not the targets it was trained on")
 
 
+def test_a_score_that_is_not_defined_is_explained(run: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "same.csv").write_text("\n".join(["smiles,y", *(f"{text},1.5" for text in molecules(5))]))
+    with pytest.raises(SystemExit):
+        app(["evaluate", "--checkpoint", str(run), "--data", str(tmp_path / "same.csv")])
+    told = capsys.readouterr()
+    assert "note: no R²: labels are all alike" in told.err
+    assert "lies between" not in told.out
+
+
 def test_a_model_is_restored_without_a_draw(run: Path) -> None:
     """Its weights are read, not drawn first: no seed of the caller's moves on."""
     before = torch.get_rng_state()

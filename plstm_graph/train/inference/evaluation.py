@@ -111,7 +111,7 @@ def evaluate(
         "by_target": by_target,
         "interval": interval_of(learner.task, values, known),
         "thresholds": {name: found for name, found in thresholds.items() if not some or name in dataset.task.targets},
-        "notes": [*_notes(dataset, meta), *_bounds(dataset.task, given)],
+        "notes": [*_notes(dataset, meta), *_bounds(dataset.task, given), *_undefined(learner.task, known)],
     }
 
 
@@ -130,6 +130,13 @@ def _bounds(task: Task, given: Tensor) -> list[str]:
     """What to say of labels that are bounds."""
     bounds = int(task.count(given)) - int(task.count(task.exact(given)))
     return [f"{bounds} labels are bounds, and not scored"] if bounds else []
+
+
+def _undefined(task: Task, known: Tensor) -> list[str]:
+    """That the metric says nothing of these labels."""
+    if task.is_defined(task.metric, known):
+        return []
+    return [f"no {task.rule.label}: {'labels are all alike' if bool(task.known(known).any()) else 'there is no label'}"]
 
 
 def _pointed_at(data: str, meta: Meta) -> TrainConfig:
