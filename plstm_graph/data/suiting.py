@@ -77,6 +77,8 @@ def _features(name: str, given: Any, sizes: tuple[int, ...], dim: int, rows: int
     wanted = f"{name} must be [{letter}, {width}], {kind}, as the features of the data set say"
     if not isinstance(given, Tensor):
         return f"{wanted}, and there is {'none' if given is None else type(given).__name__}; give all graphs one"
+    if given.dtype == torch.bfloat16:
+        return f"{name} must not be bfloat16, which numpy lacks; call {name}.float()"
     fits = given.dim() == 2 and given.size(1) == width and rows in (None, given.size(0))
     if fits and not given.is_complex() and given.is_floating_point() != bool(sizes) and given.dtype != torch.bool:
         return "" if bool(given.isfinite().all()) else f"{name} must be finite numbers; fill what is not known"

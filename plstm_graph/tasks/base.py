@@ -156,6 +156,8 @@ class Task:
                 f"y must be {[1, *none.shape[1:]]} for each answer, {kind} (task {self.name}, "
                 f"{len(self.targets)} targets), but all together they are {list(target.shape)}, {target.dtype}"
             )
+        if target.dtype == torch.bfloat16:
+            raise DataError("y must not be bfloat16, which numpy lacks; call y.float()")
         if bool(target.isinf().any()):
             raise DataError("a label must be a finite number, or NaN where there is none; some are infinite")
         if self.chances and not self.exclusive:

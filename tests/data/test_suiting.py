@@ -56,6 +56,12 @@ def with_each(change: Callable[[Data], Any], task: Task = MAE, *, beyond: int = 
         ({"edge_attr": lambda g: None}, 7, r"graph 7: edge_attr must be \[1, 1\].* there is none; give all graphs one"),
         ({"edge_attr": lambda g: g.edge_attr[:, 0]}, 0, r"edge_attr must be .* edge_attr.view\(-1, 1\)"),
         ({"edge_attr": lambda g: g.edge_attr.long()}, 0, r"edge_attr must be .*, floating point.* edge_attr.float\(\)"),
+        (
+            {"edge_attr": lambda g: g.edge_attr.bfloat16()},
+            2,
+            r"graph 2: edge_attr must not be bfloat16.* edge_attr.float\(\)",
+        ),
+        ({"y": lambda g: g.y.bfloat16()}, 0, r"y must not be bfloat16, which numpy lacks; call y.float\(\)"),
         ({"edge_attr": lambda g: g.edge_attr[:0]}, 1, r"graph 1: edge_attr must be \[2, 1\]"),
         (
             {"edge_index": lambda g: g.edge_index + 1},
