@@ -130,6 +130,7 @@ class Multiclass(Classes):
 
     name = "multiclass"
     metrics = ("accuracy",)
+    missing = str(MISSING)
     exclusive = True
 
     @property
@@ -180,8 +181,6 @@ class Multiclass(Classes):
                 f"classes are 0 to {self.classes - 1}, got {int(odd[0])}; number them from 0, give the task all its "
                 f"classes, and {MISSING} to what has none"
             )
-
-    missing = str(MISSING)
 
     def known(self, target: Tensor) -> Tensor:
         """[n]"""
