@@ -65,8 +65,20 @@ def _with_numbers(like: Tensor) -> AbstractContextManager[Any]:
     return nullcontext() if isinstance(like, FakeTensor) else _disable_current_modes()
 
 
+@contextmanager
+def _unrecorded() -> Iterator[None]:
+    """Lift torch.jit.trace: it records what is read of a line graph, not how that was made."""
+    trace = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch._C._set_tracing_state(trace)  # type: ignore[attr-defined]
+
+
 @untraced
 @to_keep()
+@_unrecorded()
 def _made(like: Tensor, compute: Callable[..., Value], *of: Any) -> Value:
     with _with_numbers(like):
         return compute(*of)

@@ -68,6 +68,7 @@ def test_the_values_of_options_are_those_that_the_package_knows() -> None:
         "model.output_norm": OUTPUT_NORMS,
         "model.local": LOCALS,
         "model.norm": NORMS,
+        "model.head_norm": NORMS,
         "model.pooling": POOLINGS,
         "model.jk": JUMPS,
         "model.order": (*ORDERS, GIVEN, CANONICAL, *SEARCHES),

@@ -112,8 +112,10 @@ def test_a_trace_says_what_it_cannot_record() -> None:
     with pytest.raises(BackendUnavailable, match="cannot record how a line graph is built; trace with dag="):
         torch.jit.trace(layer, (x, COLUMNS))
 
+    dag = LineDAG.from_edge_index(COLUMNS, NODES, batch=torch.zeros(NODES, dtype=torch.long))
+
     def with_dag(x: Tensor) -> Tensor:
-        return layer(x, COLUMNS, dag=DAG)
+        return layer(x, COLUMNS, dag=dag)  # what is read of a line graph is made at the first call
 
     traced = torch.jit.trace(with_dag, x)
     torch.testing.assert_close(traced(2 * x), with_dag(2 * x))
