@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -266,11 +265,13 @@ def test_scaffold_is_that_of_rdkit(text: str) -> None:
     assert scaffold(text) == MurckoScaffold.MurckoScaffoldSmiles(mol=parse(canonical(text)), includeChirality=True)
 
 
-def test_scaffold_of_a_large_molecule_is_found_at_once() -> None:
+def test_scaffold_of_a_large_molecule_needs_no_shortest_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which there are four million between the atoms of this one."""
+    from rdkit.Chem.Scaffolds import MurckoScaffold
+
+    monkeypatch.setattr(MurckoScaffold, "MurckoScaffoldSmiles", None)
     text = f"C1CC1{'C' * 2000}C1CC1"
-    start = time.perf_counter()
     assert scaffold(text) == canonical(text)
-    assert time.perf_counter() - start < 8  # half a second; 20 s, where all shortest paths are looked for
 
 
 def test_depict() -> None:
