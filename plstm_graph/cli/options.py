@@ -44,8 +44,8 @@ class Choice(NamedTuple):
 
 
 _MODELS = (
-    "plstm, gine, gcn, gin, gin-virtual, gat, gatedgcn, gps, dmpnn, lstm-gnn, adgn, dagnn, dvae, dag-transformer, "
-    "flowerformer or fingerprint; for images plstm-vision, vit, cnn or efficientnet."
+    "plstm, gine, gcn, gin, gin-virtual, gat, gatedgcn, gatedgcn-edges, gps, dmpnn, lstm-gnn, adgn, dagnn, dvae, "
+    "dag-transformer, flowerformer or fingerprint; for images plstm-vision, vit, cnn or efficientnet."
 )
 _DATA, _MODEL, _IMAGES, _FIT = "Data", "Model", "Models of images", "Training"
 CHOICES = (
@@ -116,7 +116,7 @@ CHOICES = (
         "--local",
         str,
         _MODEL,
-        "Local branch beside pLSTM: gine, dir-gine, gcn, gat, gatedgcn, dmpnn or none.",
+        "Local branch beside pLSTM: gine, dir-gine, gcn, gat, gatedgcn, gatedgcn-edges, dmpnn or none.",
         "model.local",
     ),
     Choice("--norm", str, _MODEL, "Norm of a block: batch, rms, layer or none.", "model.norm"),

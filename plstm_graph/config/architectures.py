@@ -62,8 +62,11 @@ def _free(config: Any) -> None:
     return None
 
 
+_RECORDED = ("none", "gine", "dir-gine", "gatedgcn", "gatedgcn-edges")
+
+
 def _local(config: Any) -> str | None:
-    return None if config.local in ("none", "gine", "dir-gine", "gatedgcn") else f"local {config.local!r}"
+    return None if config.local in _RECORDED else f"local {config.local!r}"
 
 
 _ALL = frozenset(field.name for field in fields(ModelConfig)) - {"model", "both_ways"}
@@ -100,6 +103,7 @@ MODELS: dict[str, Architecture] = {
     "gin-virtual": Architecture(f"{_BASELINES}:gin_virtual", reads=_BLOCKS),
     "gat": Architecture(f"{_BASELINES}:gat_stack", reads=_BLOCKS | {"heads"}, heads=True),
     "gatedgcn": Architecture(f"{_BASELINES}:gatedgcn_stack", reads=_BLOCKS, uncaptured=_free),
+    "gatedgcn-edges": Architecture(f"{_BASELINES}:gatedgcn_edges_stack", reads=_BLOCKS, uncaptured=_free),
     "gps": Architecture(f"{_BASELINES}:gps", reads=_BLOCKS - {"expansion"} | {"heads"}, heads=True, padded=False),
     "dmpnn": Architecture(f"{_BASELINES}:DMPNN", reads=_ONE_HOP),
     "lstm-gnn": Architecture(f"{_BASELINES}:LSTMGNN", reads=_ONE_HOP),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +11,11 @@ from torch_geometric.utils import scatter
 
 from plstm_graph.config.models import ModelConfig
 from plstm_graph.errors import ConfigError, unknown
-from plstm_graph.nn.block import PLSTMBlock, norm_layer
+from plstm_graph.nn.block import PLSTMBlock
 from plstm_graph.nn.directed import DirectedMessages
 from plstm_graph.nn.jumping import last_norm
-from plstm_graph.nn.onehop import LOCALS, check_heads, gat, gine
+from plstm_graph.nn.norm import norm_layer
+from plstm_graph.nn.onehop import EVOLVING, check_heads, first_states, gat, gine, local_branch
 from plstm_graph.nn.virtual import VirtualNode
 
 # ---------------------------------------------------------------------- stacks
@@ -35,7 +37,10 @@ class ConvStack(nn.Module):
     def __init__(self, config: ModelConfig, edge_dim: int | None, conv: str) -> None:
         super().__init__()
         self.embed = nn.Linear(config.width, config.width)
-        self.blocks = nn.ModuleList(_block(config, edge_dim, conv) for _ in range(config.layers))
+        self.edge_states = first_states(conv, edge_dim, config.width)
+        self.blocks = nn.ModuleList(
+            _block(config, edge_dim, conv, last=number == config.layers - 1) for number in range(config.layers)
+        )
         self.norm, self._jumps = last_norm(config.jk, config.norm, config.width, config.layers)
         self.content = nn.Linear(edge_dim, config.width, bias=False) if edge_dim and conv == "gcn" else None
         self.virtual = (
@@ -54,30 +59,35 @@ class ConvStack(nn.Module):
         x = self.embed(x)
         if self.content is not None and edge_attr is not None:
             x = x + self.content(scatter(edge_attr, edge_index[1], dim_size=x.size(0), reduce="mean"))
+        if self.edge_states is not None:
+            edge_attr = self.edge_states(edge_attr, edge_index)
         state = self.virtual.start(batch, batch_size) if self.virtual else None
         states = [x]
         for number, block in enumerate(self.blocks):
             if self.virtual and state is not None:
                 x = self.virtual.add(x, state, batch)
             arguments = {} if edge_attr is None else {"edge_attr": edge_attr}
-            x = block(x, edge_index, **arguments, **({"batch": batch} if isinstance(block, GPSConv) else {}))
+            found = block(x, edge_index, **arguments, **({"batch": batch} if isinstance(block, GPSConv) else {}))
+            x, edge_attr = found if getattr(block, "evolves", False) else (found, edge_attr)
             if self.virtual and state is not None:
                 state = self.virtual.update(number, x, state, batch)
             states.append(x)
         return self.norm(states if self._jumps else x)
 
 
-def _block(config: ModelConfig, edge_dim: int | None, conv: str) -> nn.Module:
+def _block(config: ModelConfig, edge_dim: int | None, conv: str, *, last: bool) -> nn.Module:
     width = config.width
     if conv == "gps":
         check_heads(width, config.heads)
         norm, norm_kwargs = _pyg_norm(config)
         local = gine(width, edge_dim)
         return GPSConv(width, local, config.heads, config.dropout, act="gelu", norm=norm, norm_kwargs=norm_kwargs)
-    layer = gat(width, edge_dim, config.heads) if conv == "gat" else LOCALS[conv](width, edge_dim)  # type: ignore[misc]
-    return PLSTMBlock(
-        width, mode=None, local=layer, norm=config.norm, expansion=config.expansion, dropout=config.dropout
-    )
+    options: Any = {"norm": config.norm, "dropout": config.dropout}
+    if conv == "gat":
+        layer: nn.Module | None = gat(width, edge_dim, config.heads)
+    else:
+        layer = local_branch(conv, width, edge_dim, **options, last=last)
+    return PLSTMBlock(width, mode=None, local=layer, expansion=config.expansion, **options)
 
 
 def _check_layers(config: ModelConfig) -> None:
@@ -220,6 +230,7 @@ def _stack(conv: str, **fixed: bool) -> Callable[[ModelConfig, int | None], nn.M
 
 
 gine_stack, gcn_stack, gat_stack, gatedgcn_stack, gps = map(_stack, ("gine", "gcn", "gat", "gatedgcn", "gps"))
+gatedgcn_edges_stack = _stack(EVOLVING)
 gin_virtual = _stack("gine", virtual_node=True)
 
 

@@ -14,8 +14,8 @@ from plstm_graph.config.models import ModelConfig
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import ConfigError, DataError, ShapeError, unknown
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.nn.block import norm_layer
 from plstm_graph.nn.encoders import DescriptorEncoder, FeatureEncoder
+from plstm_graph.nn.norm import norm_layer
 from plstm_graph.nn.stack import PLSTM
 from plstm_graph.orient import RANDOM
 from plstm_graph.tasks import Task

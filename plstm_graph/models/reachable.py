@@ -14,9 +14,10 @@ from plstm_graph.config.models import ModelConfig
 from plstm_graph.errors import ConfigError
 from plstm_graph.line_dag import LineDAG
 from plstm_graph.models.levels import OnDAG
-from plstm_graph.nn.block import feed_forward, norm_layer
+from plstm_graph.nn.block import feed_forward
 from plstm_graph.nn.dagnn import LevelGRU, NodeLevels
 from plstm_graph.nn.jumping import last_norm
+from plstm_graph.nn.norm import norm_layer
 from plstm_graph.nn.onehop import check_heads
 
 

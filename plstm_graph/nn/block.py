@@ -1,41 +1,25 @@
 """One layer of the stack: norm, pLSTM in both reading directions and a local branch, residual, feed-forward."""
 
 import inspect
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import BatchNorm
 from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.nn.inits import reset
 from torch_geometric.typing import Adj
 from torch_geometric.utils import is_sparse
 
 from plstm_graph.adjacency import wide
-from plstm_graph.errors import ConfigError, ShapeError, unknown
+from plstm_graph.errors import ConfigError, unknown
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.nn.checked import CheckedDAG, built, check_edges, check_nodes, checked, from_sparse
+from plstm_graph.nn.checked import CheckedDAG, built, check_edges, check_nodes, checked, from_sparse, missing_edges
 from plstm_graph.nn.conv import PLSTMConv
-from plstm_graph.nn.counted import told
+from plstm_graph.nn.norm import norm_layer
 from plstm_graph.nn.onehop import NEED_EDGES
 from plstm_graph.ops.dispatch import check_backend
 
 DIRECTIONS: dict[str, tuple[bool, ...]] = {"both": (False, True), "along": (False,), "against": (True,)}
 """Reading directions of a block, as the ``reverse`` of each of its layers."""
-
-NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "batch": lambda channels: BatchNorm(channels, allow_single_element=True),
-    "rms": nn.RMSNorm,
-    "layer": nn.LayerNorm,
-    "none": lambda channels: nn.Identity(),
-}
-
-
-def norm_layer(name: str, channels: int, rows: str = "nodes") -> nn.Module:
-    """A normalisation by name, of the features of nodes or of other ``rows``, see :data:`counted.ROWS`."""
-    if name not in NORMS:
-        raise ConfigError(unknown("norm", name, NORMS))
-    return told(NORMS[name](channels), rows)
 
 
 def feed_forward(channels: int, expansion: float, norm: str, dropout: float) -> nn.Sequential | None:
@@ -80,7 +64,8 @@ class PLSTMBlock(nn.Module):
         directions: ``"both"``, ``"along"`` or ``"against"`` the edges.
         edge_dim: width of the edge features, or None.
         edge_values: let edge features reach the values, not only the gates.
-        local: any PyG conv ``channels -> channels``, or None; called with ``edge_attr`` if it takes that.
+        local: any PyG conv ``channels -> channels``, or None; called with ``edge_attr`` if it takes that. One that
+            evolves edge states, as :class:`GatedEdges` may, returns a pair of nodes and edges.
         norm: ``"batch"``, ``"rms"``, ``"layer"`` or ``"none"``.
         expansion: width of the feed-forward layer over ``channels``; 0 for none.
         dropout: on both branches.
@@ -88,7 +73,8 @@ class PLSTMBlock(nn.Module):
             al. 2025, "Gated attention for large language models").
         order, backend, transition, output_norm, open_gates, source_bias: as for :class:`PLSTMConv`.
 
-    Shapes: x [N, channels], edge_index [2, M], edge_attr [M, edge_dim] or [M] -> [N, channels].
+    Shapes: x [N, channels], edge_index [2, M], edge_attr [M, edge_dim] or [M] -> [N, channels]; with a local branch
+    that evolves edge states a pair of that and [M, channels].
 
     Reference: block of Pöppel et al. 2025, appendix C; the local branch follows GPS (Rampášek et al. 2022).
     """
@@ -149,6 +135,8 @@ class PLSTMBlock(nn.Module):
         self.project = nn.Linear(channels, channels) if readings else None
         self.gate = nn.Linear(channels, channels) if readings and output_gate else None
         self.local = local
+        self.evolves: bool = getattr(local, "evolves", False)
+        """Whether it returns edge states for the next block, too."""
         self._local_edges = local is not None and "edge_attr" in inspect.signature(local.forward).parameters
         self.feed_forward = feed_forward(channels, expansion, norm, dropout)
         self.dropout = nn.Dropout(dropout)
@@ -166,9 +154,10 @@ class PLSTMBlock(nn.Module):
         *,
         dag: LineDAG | None = None,
         content: Tensor | None = None,
-    ) -> Tensor:
-        """[N, channels] -> [N, channels]; ``dag`` as for :meth:`PLSTMConv.forward`. ``content``: what
-        :func:`edge_content` makes of ``edge_attr`` and ``dag``, [N, edge_dim], where a stack has it already."""
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """[N, channels] -> [N, channels], and edge states [M, channels] where they evolve; ``dag`` as for
+        :meth:`PLSTMConv.forward`. ``content``: what :func:`edge_content` makes of ``edge_attr`` and ``dag``,
+        [N, edge_dim], where a stack has it already."""
         if self.project is not None and not isinstance(dag, CheckedDAG):  # no stack has checked it
             check_nodes(x, self.channels, self.project)
         given = edge_index
@@ -193,12 +182,14 @@ class PLSTMBlock(nn.Module):
             mixed = self.project(heads if self.gate is None else heads * self.gate(read).sigmoid())
         if self.local is not None:
             if edge_attr is None and self.edge_dim and isinstance(self.local, NEED_EDGES):
-                missing = f"edge_attr [M, {self.edge_dim}] is missing, which the local branch reads"
-                raise ShapeError(f"{missing}; pass it, or leave edge_dim out")
+                raise missing_edges(self.edge_dim)
             extra = {"edge_attr": edge_attr} if self._local_edges and edge_attr is not None else {}
-            mixed = mixed + self.local(hidden, wide(edge_index), **extra)
+            found = self.local(hidden, wide(edge_index), **extra)
+            nodes, edge_attr = found if self.evolves else (found, edge_attr)
+            mixed = mixed + nodes
         x = x + self.dropout(mixed)
-        return x if self.feed_forward is None else x + self.feed_forward(x)
+        x = x if self.feed_forward is None else x + self.feed_forward(x)
+        return (x, edge_attr) if self.evolves and edge_attr is not None else x
 
     def _masked(self, edge_attr: Tensor) -> Tensor:
         """An Explainer's mask hides the content of an edge, too."""

@@ -30,7 +30,7 @@ class Captured:
 
     Args:
         model: maps a batch of G graphs to [G, outputs] and asks the GPU for nothing; in training, on one GPU.
-            ``GraphModel`` does so on backend ``triton`` with a local branch GINEConv or ResGatedGraphConv, or none.
+            ``GraphModel`` does so on backend ``triton`` with a local GINEConv, ResGatedGraphConv, GatedEdges or none.
 
     Raises:
         ShapeError: filled batches of other sizes than the first one's.

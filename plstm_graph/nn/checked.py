@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch_geometric.utils import is_sparse
 
 from plstm_graph.adjacency import sparse_columns
-from plstm_graph.errors import ShapeError
+from plstm_graph.errors import ConfigError, ShapeError
 from plstm_graph.line_dag.dag import LineDAG, check_line_dag
 from plstm_graph.line_dag.sharing import shared
 from plstm_graph.nn.dropin import ONE_TYPE
@@ -38,6 +38,31 @@ def check_edges(edge_attr: Tensor, channels: int | None, linear: nn.Module) -> N
             f"{list(edge_attr.shape)}; embed whole numbers first, or call edge_attr.float()"
         )
     check_dtype("edge_attr", edge_attr, linear)
+
+
+def edges_read(edge_attr: Tensor, linear: nn.Module | None, edge_dim: int | None) -> Tensor:
+    """Edge features, one number each as one column, checked for the linear map that a layer has for them.
+
+    Raises:
+        ConfigError: it has none.
+        ShapeError: features of another width or dtype.
+    """
+    if linear is None:
+        width = edge_attr.size(1) if edge_attr.dim() == 2 else 1
+        raise ConfigError(
+            f"edge_attr was given, but the layer was built without edge_dim; give it edge_dim={width}, or leave "
+            "edge_attr out"
+        )
+    edge_attr = edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr
+    check_edges(edge_attr, width_read(linear, edge_dim), linear)
+    return edge_attr
+
+
+def missing_edges(edge_dim: int) -> ShapeError:
+    """What is wrong with a call of a local branch without the edge features that it was built for."""
+    return ShapeError(
+        f"edge_attr [M, {edge_dim}] is missing, which the local branch reads; pass it, or leave edge_dim out"
+    )
 
 
 def check_dtype(name: str, x: Tensor, linear: nn.Module) -> None:

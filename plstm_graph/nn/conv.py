@@ -20,7 +20,7 @@ from plstm_graph.gates import (
     view,
 )
 from plstm_graph.line_dag import LineDAG
-from plstm_graph.nn.checked import built, check_edges, check_nodes, checked, from_sparse, width_read
+from plstm_graph.nn.checked import built, check_nodes, checked, edges_read, from_sparse, width_read
 from plstm_graph.nn.dropin import (
     LAYER,
     LAYER_CALL,
@@ -261,14 +261,8 @@ class PLSTMConv(NoMessages):
 
     def _edge_map(self, edge_attr: Tensor) -> tuple[Tensor, EdgeLinear]:
         """Edge features [M, edge_dim] and their linear map; refused by a layer that has none."""
-        if self.lin_edge is None:
-            width = edge_attr.size(1) if edge_attr.dim() == 2 else 1
-            raise ConfigError(
-                f"edge_attr was given, but the layer was built without edge_dim; give it edge_dim={width}, or leave "
-                "edge_attr out"
-            )
-        edge_attr = edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr
-        check_edges(edge_attr, width_read(self.lin_edge, self.edge_dim), self.lin_edge)
+        edge_attr = edges_read(edge_attr, self.lin_edge, self.edge_dim)
+        assert self.lin_edge is not None
         return edge_attr, self.lin_edge
 
     def _mask(self, gates: Gates, dag: LineDAG) -> Gates:

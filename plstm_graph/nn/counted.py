@@ -51,6 +51,8 @@ def _norms(model: nn.Module) -> list[nn.BatchNorm1d]:
 def _forward(norm: nn.BatchNorm1d, rows: str, counts: Tensor, x: Tensor) -> Tensor:
     if not norm.training:
         return nn.BatchNorm1d.forward(norm, x)
+    if rows == "columns" and len(x) == 2 * len(counts):  # read as they are stored and then the other way, see BothWays
+        counts = counts.repeat(2)
     if len(x) != len(counts):
         raise ShapeError(
             f"a batch norm of {len(counts)} {rows} was given {len(x)} rows; what its rows are is said by "
@@ -68,14 +70,17 @@ def batch_norm(norm: nn.BatchNorm1d, x: Tensor, counts: Tensor) -> Tensor:
         counts: which rows do, bool [rows]. A tensor, so that a CUDA graph may have another number in every replay.
     """
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    rows, there = counts.sum().to(wide.dtype), counts.unsqueeze(-1)
+    count, there = counts.sum().to(wide.dtype), counts.unsqueeze(-1)
+    rows = count.clamp(min=1)
     mean = wide.where(there, 0.0).sum(0) / rows
     centred = (wide - mean).where(there, 0.0)
     variance = centred.square().sum(0) / rows
     if norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None:
         with torch.no_grad():
-            norm.num_batches_tracked += 1
-            step = norm.momentum if norm.momentum is not None else 1 / norm.num_batches_tracked
+            some = count.clamp(max=1)  # of no row, as of no edge in a batch of single atoms, nothing is learnt
+            norm.num_batches_tracked += some.to(norm.num_batches_tracked.dtype)
+            step = some * (norm.momentum if norm.momentum is not None else 1 / norm.num_batches_tracked.clamp(min=1))
+            step = step.to(norm.running_mean.dtype)
             norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), step)
             unbiased = variance * (rows / (rows - 1).clamp(min=1))
             norm.running_var.lerp_(unbiased.to(norm.running_var.dtype), step)

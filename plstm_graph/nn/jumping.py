@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch_geometric.nn.inits import reset
 
 from plstm_graph.errors import ConfigError, unknown
-from plstm_graph.nn.block import norm_layer
+from plstm_graph.nn.norm import norm_layer
 
 JUMPS = ("last", "cat")
 """Names as PyG's: the last block alone, or all states side by side."""

@@ -1,12 +1,31 @@
-"""Normalisation of a layer's output, each head on its own."""
+"""Norms: of the features of nodes, columns or graphs, and of a layer's output, each head on its own."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch_geometric.nn import BatchNorm
+
+from plstm_graph.errors import ConfigError, unknown
+from plstm_graph.nn.counted import told
 
 NORM_EPS = 1e-5
 """Pöppel et al. 2025, table 5."""
+
+
+NORMS: dict[str, Callable[[int], nn.Module]] = {
+    "batch": lambda channels: BatchNorm(channels, allow_single_element=True),
+    "rms": nn.RMSNorm,
+    "layer": nn.LayerNorm,
+    "none": lambda channels: nn.Identity(),
+}
+
+
+def norm_layer(name: str, channels: int, rows: str = "nodes") -> nn.Module:
+    """A normalisation by name, of the features of nodes or of other ``rows``, see :data:`counted.ROWS`."""
+    if name not in NORMS:
+        raise ConfigError(unknown("norm", name, NORMS))
+    return told(NORMS[name](channels), rows)
 
 
 class MultiHeadRMSNorm(nn.Module):

@@ -9,6 +9,7 @@ from torch_geometric.nn.inits import reset
 
 from plstm_graph.errors import ConfigError
 from plstm_graph.nn.directed import DirectedMessages
+from plstm_graph.nn.gated import EdgeStates, GatedEdges
 
 
 def gine(channels: int, edge_dim: int | None) -> nn.Module:
@@ -65,6 +66,9 @@ def check_heads(channels: int, heads: int) -> None:
         raise ConfigError(f"width must be a multiple of heads, got width={channels}, heads={heads}")
 
 
+EVOLVING = "gatedgcn-edges"
+"""The local branch whose edge states evolve from block to block."""
+
 LOCALS: dict[str, Callable[[int, int | None], nn.Module] | None] = {
     "none": None,
     "gine": gine,
@@ -72,9 +76,32 @@ LOCALS: dict[str, Callable[[int, int | None], nn.Module] | None] = {
     "gcn": gcn,
     "gat": gat,
     "gatedgcn": gatedgcn,
+    EVOLVING: GatedEdges,
     "dmpnn": DirectedMessages,
 }
 """Local branches by name: (channels, edge_dim) -> conv."""
 
 NEED_EDGES = (GINEConv, ResGatedGraphConv, DirectedGINE, DirectedMessages)
 """Of these what was built with ``edge_dim`` cannot be called without edge features."""
+
+
+def local_branch(
+    name: str, channels: int, edge_dim: int | None, *, norm: str, dropout: float, last: bool
+) -> nn.Module | None:
+    """The local branch of a block in a stack.
+
+    Args:
+        name: in :data:`LOCALS`.
+        channels, edge_dim: of what it reads; edge states are ``channels`` wide.
+        norm, dropout: as for :class:`PLSTMBlock`; of :data:`EVOLVING` alone.
+        last: no block follows, which would read edge states.
+    """
+    if name == EVOLVING:
+        return GatedEdges(channels, channels, norm=norm, dropout=dropout, evolves=not last)
+    make = LOCALS[name]
+    return make(channels, edge_dim) if make else None
+
+
+def first_states(name: object, edge_dim: int | None, channels: int) -> EdgeStates | None:
+    """Where the edge states of a stack begin; None for a local branch that has none."""
+    return EdgeStates(edge_dim, channels) if name == EVOLVING else None

@@ -16,7 +16,7 @@ from plstm_graph.nn.checked import built, check_nodes, checked, from_sparse
 from plstm_graph.nn.conv import PLSTMConv
 from plstm_graph.nn.dropin import STACK, STACK_CALL, check_inputs, check_widths, refuse_arguments, refuse_options
 from plstm_graph.nn.jumping import last_norm
-from plstm_graph.nn.onehop import LOCALS
+from plstm_graph.nn.onehop import LOCALS, first_states, local_branch
 from plstm_graph.nn.virtual import VirtualNode
 from plstm_graph.ops.dispatch import check_backend
 
@@ -42,7 +42,8 @@ class PLSTM(nn.Module):
         edge_dim, edge_values, norm, expansion, order, backend, transition, output_norm, open_gates, source_bias: as
             for :class:`PLSTMBlock`.
         local: local branch of every block: a name in :data:`LOCALS` or a function (channels, edge_dim) -> conv.
-            With ``modes="-"`` the local branch stands alone.
+            With ``modes="-"`` the local branch stands alone. Beside ``"gatedgcn-edges"`` gates and values of a block
+            read the edge states that the block before it left.
         virtual_node: join all nodes of a graph through one more node between the blocks; see :class:`VirtualNode`.
             Without ``batch`` all nodes are one graph to it.
         output_gate: as for :class:`PLSTMBlock`.
@@ -95,10 +96,13 @@ class PLSTM(nn.Module):
         check_widths(hidden_channels=hidden_channels, num_layers=blocks, out_channels=final, heads=heads)
         check_backend(backend)
         check_transition(transition)
+        if isinstance(local, str) and local not in LOCALS:
+            raise ConfigError(unknown("local branch", local, LOCALS))
         self.in_channels, self.hidden_channels, self.num_layers = in_channels, hidden_channels, num_layers
         self.out_channels = hidden_channels if out_channels is None else out_channels
         self.order, self.edge_dim = order, edge_dim or None
-        make_local = _local(local)
+        self.edge_states = first_states(local, edge_dim, hidden_channels)
+        edge_width = edge_dim if self.edge_states is None else hidden_channels
         self.embed = nn.LazyLinear(hidden_channels) if in_channels == -1 else nn.Linear(in_channels, hidden_channels)
         patterns = _modes(modes, num_layers)
         self._reads_dag = any(mode is not None for mode in patterns)
@@ -106,9 +110,11 @@ class PLSTM(nn.Module):
             PLSTMBlock(
                 *(hidden_channels, heads, mode),
                 directions=direction,
-                edge_dim=edge_dim,
+                edge_dim=edge_width,
                 edge_values=edge_values,
-                local=make_local(hidden_channels, edge_dim) if make_local else None,
+                local=_local(
+                    local, hidden_channels, edge_width, norm=norm, dropout=dropout, last=number == num_layers - 1
+                ),
                 norm=norm,
                 expansion=expansion,
                 dropout=dropout,
@@ -120,7 +126,7 @@ class PLSTM(nn.Module):
                 open_gates=open_gates,
                 source_bias=source_bias,
             )
-            for mode, direction in zip(patterns, _directions(directions, num_layers), strict=True)
+            for number, (mode, direction) in enumerate(zip(patterns, _directions(directions, num_layers), strict=True))
         )
         self._reads_content = any(block.content is not None for block in self.blocks)
         self.virtual = VirtualNode(hidden_channels, num_layers, norm, dropout) if virtual_node else None
@@ -158,14 +164,17 @@ class PLSTM(nn.Module):
             dag = built(x, edge_index, self.order, batch, owner=given)
         x = self.embed(x)
         content = None
-        if self._reads_content and dag is not None and edge_attr is not None and edge_attr.dim() == 2:
+        if self.edge_states is not None:
+            edge_attr = self.edge_states(edge_attr, edge_index)
+        elif self._reads_content and dag is not None and edge_attr is not None and edge_attr.dim() == 2:
             content = edge_content(edge_attr, dag)
         state = self.virtual.start(batch, batch_size) if self.virtual else None
         states = [x]
         for number, block in enumerate(self.blocks):
             if self.virtual and state is not None:
                 x = self.virtual.add(x, state, batch)
-            x = block(x, edge_index, edge_attr, dag=dag, content=content)
+            found = block(x, edge_index, edge_attr, dag=dag, content=content)
+            x, edge_attr = found if block.evolves else (found, edge_attr)
             if self.virtual and state is not None:
                 state = self.virtual.update(number, x, state, batch)
             states.append(x)
@@ -199,9 +208,7 @@ def _directions(directions: str, num_layers: int) -> list[str]:
     return [readings[i % len(readings)] for i in range(num_layers)]
 
 
-def _local(local: Any) -> Any:
-    if local is None or callable(local):
-        return local
-    if local not in LOCALS:
-        raise ConfigError(unknown("local branch", local, LOCALS))
-    return LOCALS[local]
+def _local(local: Any, channels: int, edge_dim: int | None, **options: Any) -> nn.Module | None:
+    if callable(local):
+        return local(channels, edge_dim)
+    return local_branch(local or "none", channels, edge_dim, **options)

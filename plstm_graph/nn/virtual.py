@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torch_geometric.nn.inits import reset
 from torch_geometric.utils import scatter
 
-from plstm_graph.nn.block import norm_layer
 from plstm_graph.nn.encoders import count_graphs
+from plstm_graph.nn.norm import norm_layer
 
 
 class VirtualNode(nn.Module):

@@ -596,7 +596,7 @@ def test_words_are_completed(tmp_path: Path) -> None:
     assert completed("plstm-graph pre") == ["prepare", "predict"]
     assert completed("plstm-graph train --split-s") == ["--split-seed"]
     assert completed("plstm-graph train --split s") == ["scaffold", "scaffold-folds"]
-    assert completed("plstm-graph train --model gat") == ["gat", "gatedgcn"]
+    assert completed("plstm-graph train --model gat") == ["gat", "gatedgcn", "gatedgcn-edges"]
     assert completed("plstm-graph train --data ogbg-mole") == ["ogbg-molesol"]
 
 

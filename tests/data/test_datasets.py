@@ -17,11 +17,10 @@ from plstm_graph.errors import ConfigError, DataError
 from plstm_graph.gates import TRANSITIONS
 from plstm_graph.models.graph import POOLINGS
 from plstm_graph.models.vision import POSITIONS, READ_OUTS, SIZES
-from plstm_graph.nn.block import NORMS
 from plstm_graph.nn.grid import P_CODE
 from plstm_graph.nn.gridded import GATE_INPUTS
 from plstm_graph.nn.jumping import JUMPS
-from plstm_graph.nn.norm import OUTPUT_NORMS
+from plstm_graph.nn.norm import NORMS, OUTPUT_NORMS
 from plstm_graph.nn.onehop import LOCALS
 from plstm_graph.nn.stack import DIRECTIONS
 from plstm_graph.ops.dispatch import BACKENDS

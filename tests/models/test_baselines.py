@@ -25,7 +25,7 @@ from plstm_graph.nn.onehop import LOCALS, DirectedGINE
 FEATURES, BONDS = FeatureSpec(node_dim=4, edge_dim=3), FeatureSpec(node_dim=4)
 WIDTH = 16
 NO_BONDS = ("gin",)  # read none by design
-HAS_VIRTUAL = ("plstm", "gine", "gcn", "gin-virtual", "gat", "gatedgcn", "gps")
+HAS_VIRTUAL = ("plstm", "gine", "gcn", "gin-virtual", "gat", "gatedgcn", "gatedgcn-edges", "gps")
 
 
 def config(model: str, **changes: object) -> ModelConfig:

@@ -11,8 +11,9 @@ from torch_geometric.testing import assert_module
 
 from plstm_graph import LineDAG, PLSTMBlock
 from plstm_graph.errors import ConfigError, ShapeError
-from plstm_graph.nn.block import DIRECTIONS, NORMS, edge_content
+from plstm_graph.nn.block import DIRECTIONS, edge_content
 from plstm_graph.nn.linear import GATE_STD
+from plstm_graph.nn.norm import NORMS
 
 EDGE_INDEX = torch.tensor([[0, 1, 1, 2, 2, 3, 0, 2, 3, 4], [1, 0, 2, 1, 3, 2, 2, 0, 4, 3]])
 NODES, CHANNELS, EDGE_FEATURES = 5, 8, 3

@@ -25,6 +25,10 @@ CONFIGS = {
     "both modes": CONFIG,
     "alone": replace(CONFIG, local="none", norm="rms", pooling="sum", head_layers=1),
     "gatedgcn": replace(CONFIG, modes="D", directions="along", local="gatedgcn", pooling="attention", degrees=True),
+    "edge states": replace(CONFIG, model="gatedgcn-edges"),
+    "edge states, no features": replace(CONFIG, model="gatedgcn-edges", edge_features=False, head_norm="batch"),
+    "edge states, both ways": replace(CONFIG, model="gatedgcn-edges", both_ways=True),
+    "edge states beside pLSTM": replace(CONFIG, local="gatedgcn-edges"),
     "gine": replace(CONFIG, model="gine", pooling="max", head_norm="batch"),
     "gin": replace(CONFIG, model="gin", virtual_node=False),
 }  # fmt: skip

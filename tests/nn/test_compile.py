@@ -21,6 +21,7 @@ MOST = 2 if tuple(map(int, torch.__version__.split(".")[:2])) > (2, 6) else 3
 MODELS = {
     "layer": lambda: PLSTMConv(8, 4, heads=2, edge_dim=3),
     "layer, D, reverse": lambda: PLSTMConv(8, 4, heads=2, edge_dim=3, mode="D", reverse=True),
+    "stack, edge states": lambda: PLSTM(8, 16, 2, heads=4, edge_dim=3, local="gatedgcn-edges", norm="layer"),
     "stack": lambda: PLSTM(8, 16, 2, heads=4, edge_dim=3, local="gine", norm="layer"),
 }
 

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch_geometric.nn import BatchNorm
 
 from plstm_graph.errors import ConfigError, ShapeError
-from plstm_graph.nn.block import norm_layer
 from plstm_graph.nn.counted import batch_norm, counted, told
+from plstm_graph.nn.norm import norm_layer
 from plstm_graph.nn.virtual import VirtualNode
 
 ROWS, REAL, CHANNELS = 30, 21, 5
@@ -63,6 +63,24 @@ def test_one_row_that_counts_is_no_error() -> None:
     x, counts = torch.randn(3, CHANNELS), torch.tensor([False, True, False])
     assert batch_norm(norm, x, counts).isfinite().all()
     assert torch.stack(list(norm.buffers())[:2]).isfinite().all()
+
+
+def test_of_no_row_nothing_is_learnt() -> None:
+    """As of the edges of a batch of single atoms."""
+    for momentum in (0.1, None):
+        norm = nn.BatchNorm1d(CHANNELS, momentum=momentum)
+        before = {name: value.clone() for name, value in norm.state_dict().items()}
+        assert batch_norm(norm, torch.randn(3, CHANNELS), torch.zeros(3, dtype=torch.bool)).isfinite().all()
+        assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
+
+
+def test_columns_that_are_read_both_ways_count_twice() -> None:
+    x, columns = torch.randn(2 * ROWS, CHANNELS), torch.arange(ROWS) < REAL
+    model = nn.Sequential(norm_layer("batch", CHANNELS, rows="columns"))
+    twice = columns.repeat(2)
+    with counted(model, columns=columns):
+        got = model(x)[twice]
+    torch.testing.assert_close(got, model(x[twice]))
 
 
 def test_a_model_has_its_norms_back_afterwards() -> None:
