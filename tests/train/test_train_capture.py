@@ -36,6 +36,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "regression": {"source_decay": 0.1, "clip": 0.1},
     "binary": {"model_virtual_node": True, "weight_decay": 0.1},
     "multiclass": {},
+    "edge states": {"model_local": "gatedgcn-edges"},
     "weighted": {"class_weights": True},  # only its passes can be recorded
 }
 
@@ -45,7 +46,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def test_a_captured_run_is_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str) -> None:
     """32 graphs in four batches, of which one is not full and seldom one too large to be filled up."""
     whole, passes = watch(monkeypatch, CapturedStep), watch(monkeypatch, Captured)
-    dataset = small_dataset(tmp_path, {"multiclass": "regression", "weighted": "binary"}.get(task, task))
+    dataset = small_dataset(
+        tmp_path, {"multiclass": "regression", "edge states": "regression", "weighted": "binary"}.get(task, task)
+    )
     dataset = three_classes(dataset) if task == "multiclass" else dataset
     found, states = {}, {}
     for capture in (False, True):
@@ -84,6 +87,8 @@ def watch(monkeypatch: pytest.MonkeyPatch, kind: Any) -> list[Any]:
         ({}, True),
         ({"epochs": 80}, True),
         ({"model_model": "gine", "model_virtual_node": True}, True),
+        ({"model_model": "gatedgcn-edges"}, True),
+        ({"model_local": "gatedgcn-edges"}, True),
         ({"capture": False}, False),
         ({"epochs": 29}, False),  # 290 steps
         ({"batch_size": 64}, False),
