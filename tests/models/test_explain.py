@@ -94,7 +94,10 @@ def test_a_graph_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("smiles", [ASPIRIN, "[Na+].CC(=O)[O-].O", "[Na+]", "CC"])
-@pytest.mark.parametrize("options", [{}, {"local": "gine"}, {"modes": "P", "directions": "against"}, {"norm": "rms"}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"local": "gine"}, {"local": "gatedgcn-edges"}, {"modes": "P", "directions": "against"}, {"norm": "rms"}],
+)
 def test_sums_come_out(options: dict[str, Any], smiles: str) -> None:
     model = graph_model(**options)
     found = explained(model, smiles, steps=256)

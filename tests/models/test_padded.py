@@ -48,6 +48,8 @@ def trained(**changes: object) -> GraphModel:
     [
         *({"model": model} for model in NETWORKS if architecture(model).padded),
         {"modes": "P", "local": "none", "directions": "against", "pooling": "max", "norm": "layer"},
+        {"local": "gatedgcn-edges"},
+        {"model": "gatedgcn-edges", "edge_features": False},
         {"modes": "D", "degrees": True, "rwse": 0, "pooling": "sum", "order": "bfs"},
         {"order": "index", "pooling": "mean+sources+sinks", "jk": "cat"},
         {"model": "gine", "pooling": "sinks", "both_ways": True},
