@@ -11,7 +11,7 @@ import typer
 
 from plstm_graph.cli.program import command
 from plstm_graph.cli.shared import Checkpoint, Debug, Root, SmilesColumn, Targets, check_places, option, say
-from plstm_graph.config.names import PICTURES, check_data_set, check_options
+from plstm_graph.config.names import PICTURES, check_data_set, check_options, folder_of, of_pictures
 from plstm_graph.errors import ConfigError, DataError, count, rounded
 from plstm_graph.io.lazy import quick_start
 
@@ -59,8 +59,8 @@ def predict(
             raise ConfigError("--smiles-column and --jobs are for files, and lines are read from stdin; leave them out")
         _answer_lines(checkpoint, input, out, device, descriptors or ())
         return
-    _check_files(checkpoint, input, out)
-    if input.is_dir() or input.suffix.lower() in PICTURES:
+    _check_files(checkpoint, folder_of(input), out)
+    if of_pictures(str(input)) or input.is_dir() or input.suffix.lower() in PICTURES:
         if smiles_column or descriptors or jobs:
             raise ConfigError("--smiles-column, --descriptors and --jobs are for molecules, and these are pictures")
         _answer_pictures(checkpoint, input, out, batch_size, device)
@@ -146,6 +146,8 @@ def embed(
 ) -> None:
     """Write learned fingerprints of molecules: the input of the network's last layers, one column per channel."""
     _check_files(checkpoint, input, out)
+    if input.is_dir():
+        raise DataError(f"{input} is a folder; learned fingerprints are of the molecules in a file")
 
     from plstm_graph.train import embed as run
     from plstm_graph.train.inference.molecules import read_as_trained

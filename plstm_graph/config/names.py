@@ -172,6 +172,8 @@ def check_data_set(name: str, root: str | Path | None = None) -> None:
         root: folder with public data.
     """
     plain = name.removesuffix(ATTRIBUTES)
+    if name and name == folder_prefix(name):  # an empty variable of a shell would stand for the folder one is in
+        raise DataError(f"{name} names no folder; write {name}FOLDER, or {name}. for the folder you are in")
     known = {each.casefold() for each in (*DATA_SETS, *TU_COLLECTION)}
     if {name.casefold(), plain.casefold()} & known or name.startswith((AIG_PREFIX, TU_PREFIX)):
         return
@@ -183,6 +185,10 @@ def check_data_set(name: str, root: str | Path | None = None) -> None:
         return
     if expanded(plain).suffix:
         raise DataError(f"there is no file {name}")
+    if name.startswith("images-") and ":" in name:
+        raise DataError(
+            f"unknown data set {name!r}; pictures are images:FOLDER, or images-64:FOLDER for images of 64 pixels a side"
+        )
     text = unknown("data set", name, DATA_SETS)
     end = "" if text.endswith("?") else "."
     more = f"or give a .csv file, images:FOLDER for pictures, or {TU_PREFIX}NAME for any set of the TU collection"
@@ -206,6 +212,11 @@ def folder_prefix(name: str) -> str:
 def of_pictures(name: str) -> bool:
     """Tell whether a value of ``--data`` is a folder of pictures."""
     return folder_prefix(name) not in ("", AIG_PREFIX)
+
+
+def folder_of(place: str | os.PathLike[str]) -> Path:
+    """The folder that a value of ``--data`` names after its prefix; other places as they are."""
+    return Path(str(place).removeprefix(folder_prefix(str(place))) if not os.path.exists(place) else place)
 
 
 def asked_side(name: str) -> int | None:

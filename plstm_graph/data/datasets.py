@@ -111,6 +111,7 @@ def _load(name: str, root: Path | None, given: dict[str, Any], side: int | None)
     if info is not None:
         return info.loader(info, root)
     if prefix:
+        check_data_set(name, root)
         folder = name.removeprefix(prefix)
         return image_folder.load_folder(folder, side) if of_pictures(name) else aiger.load_folder(folder)
     if kind(path) == SUFFIX:

@@ -143,6 +143,8 @@ def read_bytes(path: Path) -> bytes:
         return _unpack(content, path) if content[:2] == b"\x1f\x8b" else content
     except FileNotFoundError as error:
         raise DataError(f"there is no file {path}") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path} is a folder, not a file; pictures in folders are images:{path}") from error
     except (OSError, EOFError, zlib.error) as error:  # the last two, and BadGzipFile, an OSError, from damaged archives
         raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from plstm_graph.cli import app
 from plstm_graph.data import load
 from plstm_graph.data.image_folder import Pictures
+from plstm_graph.data.source import read_bytes
 from plstm_graph.errors import CheckpointError, ConfigError, DataError
 from plstm_graph.tasks import Multiclass, restore
 from plstm_graph.train import evaluate, predict_pictures, train
@@ -288,6 +289,28 @@ def test_one_picture(run: Path, tmp_path: Path) -> None:
     assert [row["class"] for row in rows(tmp_path / "p.csv")] == ["blue"]
 
 
+def test_a_folder_may_ask_for_a_size_as_elsewhere(run: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    top, sides, made = paint_folder(tmp_path / "new", count=2), [], Pictures._made
+    monkeypatch.setattr(Pictures, "_made", lambda self, *rest: sides.append(self.side) or made(self, *rest))
+    for name in ("images", "images-16", "images-24"):
+        out = tmp_path / f"{name}.csv"
+        found = invoke("predict", "--checkpoint", run, "--input", f"{name}:{top}", "--out", out)
+        assert found.exit_code == 0, found.output
+        assert found.stdout.startswith("6 pictures, 0 without a prediction")
+    assert sides == [16, 16, 24]
+    assert (tmp_path / "images.csv").read_text() == (tmp_path / "images-16.csv").read_text()
+    assert (tmp_path / "images.csv").read_text() != (tmp_path / "images-24.csv").read_text()
+    found = invoke("predict", "--checkpoint", run, "--input", "images:nowhere", "--out", tmp_path / "p.csv")
+    assert found.stderr == "error: there is no file nowhere\n"
+
+
+def test_a_folder_where_a_file_is_read_says_so(run: Path, pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is a folder, not a file; pictures in folders are images:"):
+        read_bytes(pictures)
+    found = invoke("embed", "--checkpoint", run, "--input", pictures, "--out", tmp_path / "e.csv")
+    assert found.stderr.startswith(f"error: {pictures} is a folder; learned fingerprints are of the molecules")
+
+
 def test_what_is_evaluated_is_what_is_predicted(run: Path, pictures: Path) -> None:
     answers, _ = predict_pictures(run, pictures, batch_size=7)
     stored = {row["id"]: row for row in rows(run / "predictions.csv")}
@@ -348,7 +371,8 @@ def test_a_run_is_called_as_its_folder(pictures: Path, tmp_path: Path, monkeypat
     ("data", "text"),
     [
         ("images:nowhere", "there is no folder nowhere; images: stands before one with a folder a class"),
-        ("images-0:x", "unknown data set 'images-0:x'"),
+        ("images-0:x", "unknown data set 'images-0:x'; pictures are images:FOLDER, or images-64:FOLDER"),
+        ("images:", "images: names no folder; write images:FOLDER, or images:. for the folder you are in"),
         ("image:x", "unknown data set 'image:x'"),
     ],
 )
@@ -357,6 +381,12 @@ def test_a_name_that_leads_nowhere_is_one_line(data: str, text: str) -> None:
     assert found.exit_code == 2
     assert found.stderr.startswith(f"error: {text}")
     assert found.stderr.count("\n") == 1
+
+
+def test_no_folder_is_not_the_one_that_one_is_in(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(pictures)
+    with pytest.raises(DataError, match="images-16: names no folder"):
+        load("images-16:")
 
 
 def test_names_of_classes_are_checked() -> None:

@@ -3,11 +3,11 @@
 from collections import deque
 from collections.abc import Sequence
 from os import PathLike
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from plstm_graph.config.names import asked_side, folder_of
 from plstm_graph.data.image_folder import Pictures, look_at, pictures_in, shown
 from plstm_graph.data.molecules import Rejected
 from plstm_graph.data.tables import Table
@@ -33,7 +33,7 @@ def predict_pictures(
 
     Args:
         checkpoint: file, or folder of a run.
-        place: of the picture or the folder.
+        place: of the picture or the folder; ``images-64:FOLDER`` for images of so many pixels, not of the training's.
         batch_size: pictures at once.
         device: "auto", "cpu", "cuda", ...
 
@@ -51,11 +51,11 @@ def predict_pictures(
             f"{checkpoint} was trained on {meta.train_config.data!r}, not on pictures in files; give what it reads as "
             "--input, or use evaluate"
         )
-    paths = pictures_in(Path(place))
+    side = asked_side(str(place)) or meta.spec.image[-1]
+    place = folder_of(place)
+    paths = pictures_in(place)
     reasons = {row: each.reason for row, each in enumerate(look_at(paths)) if each.reason}
-    examples = Pictures("", paths, torch.zeros(len(paths), dtype=torch.long), meta.spec.image[-1], "").to(
-        learner.device
-    )
+    examples = Pictures("", paths, torch.zeros(len(paths), dtype=torch.long), side, "").to(learner.device)
     task = learner.task
     columns = columns_of(learner)
     values = torch.full((len(paths), len(columns)), torch.nan)
@@ -64,7 +64,7 @@ def predict_pictures(
         reasons |= _fill(values, learner, examples, good, batch_size)
     texts = [shown(path) for path in paths]
     rejected = [Rejected(row + 1, texts[row], reasons[row]) for row in sorted(reasons)]
-    table = Table(Path(place), (PATH,), tuple((text,) for text in texts))
+    table = Table(place, (PATH,), tuple((text,) for text in texts))
     return Predictions(texts, columns, values, rejected, classes=task.class_names), table
 
 
