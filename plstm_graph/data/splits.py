@@ -17,6 +17,7 @@ OFFICIAL = "official"  # published with the graphs
 COLUMN = "column"  # the parts that a column names
 SPLITS = (OFFICIAL, "random", "scaffold", "folds", "scaffold-folds", COLUMN, "group", "group-folds", "time")
 BY_COLUMN = (COLUMN, "group", "group-folds", "time")
+UNSEEDED = (OFFICIAL, "time")
 IN_FOLDS = ("folds", "scaffold-folds", "group-folds")
 GROUPED = ("random", "folds")  # may keep repeats of a molecule together; scaffolds do so by themselves
 PARTS = ("train", "valid", "test")

@@ -11,7 +11,7 @@ from torch_geometric.data import Data
 from plstm_graph.config.names import DATA_SETS
 from plstm_graph.data.dataset import AnyDataset, Dataset, GraphDataset
 from plstm_graph.data.examples import take
-from plstm_graph.data.splits import BY_COLUMN, OFFICIAL
+from plstm_graph.data.splits import BY_COLUMN, OFFICIAL, UNSEEDED
 from plstm_graph.data.suiting import check_graphs
 from plstm_graph.errors import ConfigError, DataError, count, listed
 from plstm_graph.tasks import Task
@@ -113,13 +113,18 @@ def _nothing_in(part: str, split: str, name: str, count: int) -> str:
     )
 
 
-def check_column(config: TrainConfig, dataset: AnyDataset) -> None:
-    """A column for splits is read by the split, and rows that it puts into no group are said.
+def check_split(config: TrainConfig, dataset: AnyDataset) -> None:
+    """The split reads the column and the seed that are given for it, and rows that it puts into no group are said.
 
     Raises:
-        ConfigError: the split reads no column.
+        ConfigError: it does not.
     """
     kind = config.split or dataset.default_split
+    if config.split_seed is not None and kind in UNSEEDED:
+        raise ConfigError(
+            f"the split {kind!r} is the same for every seed: leave out --split-seed, or choose another split, as "
+            "--split random"
+        )
     if config.split_column and kind not in BY_COLUMN:
         raise ConfigError(
             f"the split {kind!r} does not read column {config.split_column!r}; with --split-column give --split column "

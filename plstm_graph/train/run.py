@@ -35,7 +35,7 @@ from plstm_graph.train.memory import memory_advice
 from plstm_graph.train.module import Learner
 from plstm_graph.train.outputs import outputs
 from plstm_graph.train.owner import Owner, owned
-from plstm_graph.train.parts import check_column, check_labelled, parts_of, tell_labels, tell_repeats
+from plstm_graph.train.parts import check_labelled, check_split, parts_of, tell_labels, tell_repeats
 from plstm_graph.train.profiling import FEATURISING, READING, SCORING, TRYING
 from plstm_graph.train.progress import shown
 from plstm_graph.train.report import Run, Trained, report, report_made
@@ -156,7 +156,7 @@ def _train(
             check_members(config, dataset.task)
         config = _sized(config, dataset)
         if begun is None:
-            check_column(config, dataset)
+            check_split(config, dataset)
         start = _start(config, begun or Start.of(dataset, split_of(config, dataset), command), resume)
         if begun is None:
             tell_repeats(config, dataset, start.split)
@@ -166,6 +166,8 @@ def _train(
             encoded: Any = dataset.encoded(config.model) if graphs is None else graphs  # once for all members
             fit_member = partial(fit, dataset=dataset, graphs=encoded, progress=progress, callbacks=callbacks)
             return fit_members(config, dataset, encoded, start, fit_member, owner=owner, resume=resume)
+        if begun is None:
+            tell_warmup(config)
         guards = [Guard(owner)] if owner else []
         run, trainer, loader = assemble(config, dataset, graphs, progress, start, [*callbacks, *guards], profiler)
         if begun is None:
@@ -229,6 +231,15 @@ def _begin(run: Run, trainer: pl.Trainer, again: bool = False) -> None:
             learner.model, device, around, lambda: learner.as_it_is(next(iter(batches(example, 1))).to(device))
         )
         outputs(learner, example)  # a backend may refuse the model
+
+
+def tell_warmup(config: TrainConfig) -> None:
+    """Warns of a training that ends before its learning rate is reached."""
+    if config.warmup_epochs > config.epochs and first_process():
+        log.warning(
+            f"the learning rate grows to {config.lr:g} over {config.warmup_epochs} epochs, and the training ends after "
+            f"{config.epochs}; give --warmup-epochs 0 or 1 for one so short"
+        )
 
 
 def _start(config: TrainConfig, start: Start, resume: bool) -> Start:

@@ -28,6 +28,8 @@ FOREST = {"model_model": "fingerprint"}
         (FOREST | {"model_fingerprint": "maccs", "model_bits": 100}, "model.bits .* whose keys are 167"),
         ({"model_model": "gine", "source_decay": 1.0}, "source_decay has no effect with model 'gine', .* no sources"),
         ({"model_test_orientations": 8}, "model.test_orientations has no effect with order 'canonical'"),
+        ({"split": "time", "split_column": "y", "split_seed": 1}, "split 'time' is the same for every seed"),
+        ({"split": "column", "split_column": "y", "split_seed": 1, "fold": 1}, "has no folds"),
         ({"ensemble": 2, "devices": "2"}, "networks of an ensemble have one device each; leave --devices"),
     ],
 )
@@ -42,6 +44,14 @@ def test_what_has_one_is_not() -> None:
     usual = default_config("transfer-line")
     assert usual.source_decay > 0
     check_unused(override(usual, {"model.model": "gine"}))  # nobody asked for it
+
+
+def test_a_warm_up_that_outlasts_the_training_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = write_csv(tmp_path / "a.csv")
+    train(small_config(data=data, targets="y", epochs=2, warmup_epochs=2))
+    assert "learning rate" not in caplog.text
+    train(small_config(data=data, targets="y", epochs=2, warmup_epochs=5, lr=0.002))
+    assert "grows to 0.002 over 5 epochs, and the training ends after 2" in caplog.text
 
 
 def test_jobs_are_for_several_runs(tmp_path: Path) -> None:
