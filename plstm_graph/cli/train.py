@@ -204,6 +204,7 @@ def _config(
     And the seeds and folds of a series, none for a single run.
     """
     from plstm_graph.config.architectures import check_read
+    from plstm_graph.config.models import VisionConfig
     from plstm_graph.train.config import TrainConfig, from_dict, override, read_toml
     from plstm_graph.train.defaults import default_config
     from plstm_graph.train.folders import numbers, stored_search, stored_series
@@ -230,8 +231,11 @@ def _config(
         series = known | series
     elif resume and not series:
         base = stored_config(out)
-    chosen = override(from_dict(from_file, base), given | {"out": out})
     asked = {*from_file.get("model", {}), *(name[6:] for name in given if name.startswith("model."))}
+    if "size" in asked and not (found or stored or resume):  # those of the size, not those that are usual for the data
+        own = {name: 0 for name in ("model.width", "model.heads") if name[6:] not in asked}
+        base = override(base, own if isinstance(base.model, VisionConfig) else {})
+    chosen = override(from_dict(from_file, base), given | {"out": out})
     check_read(chosen.model, asked, override(base, {"model.model": chosen.model.model}).model)
     return chosen, series
 

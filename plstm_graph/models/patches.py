@@ -1,10 +1,12 @@
 """Patches: an image as a grid of vectors, with a position each."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plstm_graph.errors import ShapeError
+from plstm_graph.errors import ConfigError, ShapeError
 from plstm_graph.nn.checked import check_dtype
 from plstm_graph.nn.dropin import check_widths
 
@@ -19,6 +21,8 @@ class Patches(nn.Module):
         super().__init__()
         check_widths(patch_size=patch, channels=channels)
         sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+        if not isinstance(sides, Sequence) or len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+            raise ConfigError(f"image_size must be a whole number, or height and width, got {image_size}")
         self.patch = patch
         self.project = nn.Conv2d(channels, width, patch, patch)
         small_init(self.project)

@@ -10,6 +10,7 @@ from plstm_graph.config.models import VisionConfig
 from plstm_graph.data.examples import Arrays
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import ConfigError, DataError, listed, unknown
+from plstm_graph.grid.gates import P
 from plstm_graph.models.convolution import CNN, WIDTH, efficientnet
 from plstm_graph.models.patches import Patches, small_init
 from plstm_graph.nn import MultiHeadRMSNorm, PLSTMImage
@@ -177,6 +178,8 @@ class PLSTMVision(VisionModel):
             raise ConfigError(unknown("chirality", chirality, TURNS))
         if not modes:
             raise ConfigError("modes must name at least one mode, for example 'PD'")
+        if isinstance(modes, str) and {*modes} - {P, "D"}:
+            raise ConfigError(f"modes must be letters P and D, one a block, for example 'PD', got {modes!r}")
         if own := sorted({"in_channels", "out_channels", "heads", "concat", "mode"} & set(layer or ())):
             raise ConfigError(f"the network itself sets {listed(own)} of its layers; leave it out of layer")
         turns = TURNS[chirality]
@@ -312,6 +315,8 @@ def sized(size: str, width: int | None, heads: int | None, layers: int) -> tuple
     check_widths(width=width, heads=heads)
     if width % heads:
         raise ConfigError(f"width must be a multiple of heads, got width={width}, heads={heads}")
+    if not isinstance(layers, int):
+        raise ConfigError(f"layers must be a whole number, got {layers}")
     if layers < 0:
         raise ConfigError(f"layers must be at least 0, got {layers}")
     return width, heads

@@ -156,7 +156,10 @@ class GateSlices(nn.Module):
         super().__init__()
         gates = directions * heads
         if in_channels % gates or in_channels < 1:
-            raise ConfigError(f"with slices in_channels must be a multiple of {gates}, the gates, got {in_channels}")
+            raise ConfigError(
+                f"with gate_inputs='slices' in_channels (the width) must be a multiple of {gates}, {directions} "
+                f"directions x {heads} heads, got {in_channels}; or let gates read all channels: gate_inputs='all'"
+            )
         terms = sum(count for kind, count in parts.items() if kind != "angle")
         self.weight = nn.Parameter(torch.empty(gates, terms, in_channels // gates))
         self.angle: nn.Parameter | None = None

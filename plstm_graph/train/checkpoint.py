@@ -17,6 +17,7 @@ from plstm_graph.config.models import RENAMED, AnyConfig
 from plstm_graph.data.features import FeatureSpec
 from plstm_graph.errors import CheckpointError, ConfigError, PLSTMGraphError, first_line
 from plstm_graph.models.ensemble import Ensemble
+from plstm_graph.models.patches import resized
 from plstm_graph.tasks import Task, restore
 from plstm_graph.train.config import TrainConfig, from_dict
 from plstm_graph.train.domain import Domain
@@ -296,6 +297,7 @@ def begin_from(
     """Take over the weights of another training that have the same name and shape; returns how many numbers they are,
     and of how many.
 
+    Positions of patches are resized where images have another number of them, as for images of another size.
     Those of the last layers come along if that training answered the same (of classes with names: the same classes),
     those of descriptors if it read columns of the same names in the same order.
 
@@ -317,6 +319,7 @@ def begin_from(
     stored = {str(key).removeprefix("model."): value for key, value in content["state_dict"].items()}
     if not described:
         stored = {name: value for name, value in stored.items() if not name.startswith("descriptors.")}
+    stored = {name: _on_grid(name, value, own) for name, value in stored.items()}
     found = {
         name: value
         for name, value in stored.items()
@@ -330,3 +333,10 @@ def begin_from(
         )
     model.load_state_dict(own | found)
     return count, whole
+
+
+def _on_grid(name: str, value: Any, own: Mapping[str, Tensor]) -> Any:
+    """Positions of patches, [1, width, Y, X], for the grid of a model; whatever else as it is."""
+    if not name.endswith("patches.position") or name not in own or value.shape[:2] != own[name].shape[:2]:
+        return value
+    return value if value.shape == own[name].shape else resized(value, (own[name].size(2), own[name].size(3)))

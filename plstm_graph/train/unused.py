@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from plstm_graph.config.architectures import architecture
-from plstm_graph.config.models import ForestConfig
+from plstm_graph.config.models import ForestConfig, VisionConfig
 from plstm_graph.errors import ConfigError
 from plstm_graph.orient import RANDOM
 from plstm_graph.train.config import TrainConfig
@@ -34,8 +34,21 @@ def _unused(config: TrainConfig) -> Iterator[tuple[str, str]]:
     orientations = given.get("test_orientations")
     if orientations != vars(usual).get("test_orientations") and given["order"] != RANDOM:
         yield "model.test_orientations", f"with order {given['order']!r}: only order 'random' has several"
+    if isinstance(model, VisionConfig):
+        yield from _of_images(model)
     if isinstance(model, ForestConfig):
         if not model.fingerprint.startswith("morgan") and model.radius != ForestConfig.radius:
             yield "model.radius", f"with fingerprint {model.fingerprint!r}: only those of Morgan have one"
         if model.fingerprint == "maccs" and model.bits != ForestConfig.bits:
             yield "model.bits", "with fingerprint 'maccs', whose keys are 167"
+
+
+def _of_images(model: VisionConfig) -> Iterator[tuple[str, str]]:
+    usual = VisionConfig()
+    if model.size != usual.size and model.width and model.heads:
+        yield "model.size", f"beside model.width={model.width} and model.heads={model.heads}, which it stands for"
+    used = {model.modes[block % len(model.modes)] for block in range(model.layers)} if model.modes else set()
+    if model.p_mode != usual.p_mode and "P" not in used:
+        yield "model.p_mode", f"with modes {model.modes!r} in {model.layers} layers: none is of P mode"
+    if model.chirality != usual.chirality and "D" not in used:
+        yield "model.chirality", f"with modes {model.modes!r} in {model.layers} layers: none is of D mode"

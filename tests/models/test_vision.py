@@ -111,6 +111,11 @@ def test_numbers_that_make_no_network_are_named(network: type[VisionModel]) -> N
         network(0)
     with pytest.raises(ConfigError, match="layers must be at least 0, got -1"):
         network(2, layers=-1)
+    with pytest.raises(ConfigError, match=r"layers must be a whole number, got 1\.5"):
+        network(2, layers=1.5)
+    for size in (32.0, (3, 32, 32), (32, 32.0)):
+        with pytest.raises(ConfigError, match="image_size must be a whole number, or height and width, got"):
+            small(network, image_size=size)
     with pytest.raises(ConfigError, match="width must be a multiple of heads, got width=18, heads=4"):
         network(2, width=18, heads=4)
     with pytest.raises(ShapeError, match="got -32 x -32"):
@@ -126,6 +131,10 @@ def test_arguments_of_a_layer_that_the_network_sets_are_named() -> None:
 def test_modes_and_turns_that_are_none_are_named() -> None:
     with pytest.raises(ConfigError, match="at least one mode"):
         small(PLSTMVision, modes="")
+    with pytest.raises(ConfigError, match=r"modes must be letters P and D, one a block, .*, got 'PX'"):
+        small(PLSTMVision, modes="PX")
+    with pytest.raises(ConfigError, match=r"a multiple of 16, 4 directions x 4 heads, got 20; .*gate_inputs='all'"):
+        PLSTMVision(2, width=20, heads=4)
     with pytest.raises(ConfigError, match="unknown chirality 'up'; choose one of alternating, left, right"):
         small(PLSTMVision, modes="P", chirality="up")
 

@@ -17,6 +17,8 @@ from plstm_graph.data import load
 from plstm_graph.data.image_folder import Pictures
 from plstm_graph.data.source import read_bytes
 from plstm_graph.errors import CheckpointError, ConfigError, DataError
+from plstm_graph.models.patches import resized
+from plstm_graph.models.vision import ImageModel, PLSTMVision
 from plstm_graph.tasks import Multiclass, restore
 from plstm_graph.train import evaluate, predict_pictures, train
 from plstm_graph.train import predict as predict_molecules
@@ -257,6 +259,17 @@ def test_classes_of_other_pictures_keep_no_head(run: Path, pictures: Path, tmp_p
     head = sum(weight.numel() for weight in model.network.head.parameters())
     assert begin_from(model, load(f"images-16:{pictures}").task, run) == (whole, whole)
     assert begin_from(model, load(f"images-16:{top}").task, run) == (whole - head, whole)
+
+
+def test_positions_are_resized_for_images_of_another_size(run: Path, pictures: Path) -> None:
+    from plstm_graph.train.checkpoint import begin_from
+
+    there = read(run)["state_dict"]["model.network.patches.position"]
+    network = PLSTMVision(3, width=16, heads=2, layers=2, image_size=(32, 20), patch_size=2)
+    taken, whole = begin_from(ImageModel(network), load(f"images-16:{pictures}").task, run)
+    assert taken == whole
+    assert there.shape[2:] == (8, 8)
+    torch.testing.assert_close(network.patches.position.detach(), resized(there, (16, 10)))
 
 
 # ---------------------------------------------------------------------- predict

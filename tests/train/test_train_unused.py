@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from small_runs import invoke, small_config, write_csv
 
+from plstm_graph.cli.train import _config
 from plstm_graph.errors import ConfigError
 from plstm_graph.train import train
 from plstm_graph.train.config import override
@@ -36,6 +37,38 @@ FOREST = {"model_model": "fingerprint"}
 def test_what_has_no_effect_is_refused(tmp_path: Path, given: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         train(small_config(data=write_csv(tmp_path / "a.csv"), targets="y", epochs=1, **given))
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"model.size": "base"}, "model.size has no effect beside model.width=64 and model.heads=4"),
+        ({"model.modes": "D", "model.p_mode": "P-code"}, "model.p_mode has no effect with modes 'D' .* of P mode"),
+        (
+            {"model.layers": 1, "model.chirality": "left"},
+            "model.chirality .* modes 'PD' in 1 layers: none is of D mode",
+        ),
+    ],
+)
+def test_what_has_no_effect_on_images_is_refused(given: dict[str, Any], text: str) -> None:
+    usual = default_config("digits")
+    check_unused(
+        override(usual, {"model.modes": "D", "model.chirality": "left", "model.size": "base", "model.heads": 0})
+    )
+    with pytest.raises(ConfigError, match=text):
+        check_unused(override(usual, given))
+
+
+def test_a_size_that_is_asked_for_is_not_that_of_the_data() -> None:
+    """Sets of images have a width and heads of their own, beside which a size is nothing."""
+    for data, asked, found in (
+        ("digits", {"model.size": "base"}, ("base", 0, 0)),
+        ("arrow", {"model.size": "base"}, ("base", 0, 0)),
+        ("digits", {"model.size": "base", "model.heads": 2}, ("base", 0, 2)),
+        ("digits", {"model.layers": 2}, ("tiny", 64, 4)),
+    ):
+        chosen, _ = _config(None, {"data": data} | asked, None, False, None, None)
+        assert (chosen.model.size, chosen.model.width, chosen.model.heads) == found
 
 
 def test_what_has_one_is_not() -> None:
