@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
+from plstm_graph.errors import DataError
 from plstm_graph.io.waiting import tracked
 
 Indices = Sequence[int] | np.ndarray | Tensor
@@ -85,10 +86,20 @@ class Arrays:
     Args:
         x: [n, ...], for instance images [n, channels, height, width] or sequences [n, length, channels].
         y: labels, with n rows.
+
+    Raises:
+        DataError: they are no tensors, or of different length.
     """
 
     x: Tensor
     y: Tensor
+
+    def __post_init__(self) -> None:
+        for name, value in (("x", self.x), ("y", self.y)):
+            if not isinstance(value, Tensor):
+                raise DataError(f"{name} must be a tensor, got {type(value).__name__}; call torch.as_tensor({name})")
+        if len(self.x) != len(self.y):
+            raise DataError(f"x and y must have a row for each example, got {len(self.x)} and {len(self.y)}")
 
     def __len__(self) -> int:
         return len(self.x)

@@ -104,9 +104,10 @@ def assemble(
         compile=config.compile,
         capture=captured is not None,
     )
-    if config.precision == "64-true" and architecture(config.model.model).fixed:
-        raise ConfigError("images are read in float32: precision 32-true, bf16-mixed or 16-mixed, not 64-true")
-    if config.precision == "64-true":  # Lightning would do so after it has read weights, too late to keep all bits
+    precision = str(trainer.precision)  # its full name: 64 is 64-true
+    if precision in ("64-true", "bf16-true", "16-true") and architecture(config.model.model).fixed:
+        raise ConfigError(f"images are read in float32: precision 32-true, bf16-mixed or 16-mixed, not {precision}")
+    if precision == "64-true":  # Lightning would do so after it has read weights, too late to keep all bits
         learner.double()
     run = Run(config, dataset, start.split, parts | packed, learner, keeper, out, start, trainer.world_size)
     return run, trainer, loader

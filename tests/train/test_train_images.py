@@ -49,8 +49,18 @@ def digits() -> Dataset:
 
 @pytest.mark.parametrize("network", ["plstm-vision", "cnn"])
 def test_images_are_no_numbers_of_64_bits(network: str, digits: Dataset) -> None:
-    with pytest.raises(ConfigError, match="not 64-true"):
-        train(config(**{"model.model": network, "model.layers": 2}, precision="64-true"), digits)
+    for precision, name in {"64-true": "64-true", "64": "64-true", "bf16-true": "bf16-true"}.items():
+        with pytest.raises(ConfigError, match=f"bf16-mixed or 16-mixed, not {name}"):
+            train(config(**{"model.model": network, "model.layers": 2}, precision=precision), digits)
+
+
+def test_arrays_have_a_label_for_each_row(digits: Dataset) -> None:
+    """Images behind the last label were left out without a word."""
+    x, y = digits.examples.x, digits.examples.y
+    with pytest.raises(DataError, match="a row for each example, got 300 and 299"):
+        Arrays(x, y[:-1])
+    with pytest.raises(DataError, match=r"y must be a tensor, got ndarray; call torch\.as_tensor\(y\)"):
+        Arrays(x, y.numpy())
 
 
 @pytest.mark.parametrize(("network", "layers"), [("plstm-vision", 2), ("vit", 2), ("cnn", 4)])
