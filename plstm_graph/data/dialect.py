@@ -49,6 +49,8 @@ def read_text(path: Path, content: bytes) -> str:
         if content.startswith(start):
             if b"data.pkl" in content[:1024]:
                 what, instead = "a file of PyTorch", "give prepared data a name that ends in .pt"
+            if path.suffix == ".npz":
+                what, instead = "a file of numpy", "images in arrays are trained on in Python, see docs/vision.md"
             raise DataError(f"{path.name} is {what}, no text; {instead}")
     try:
         text = content.decode(next(encoding for mark, encoding in ENCODINGS if content.startswith(mark)))

@@ -57,9 +57,10 @@ class Patches(nn.Module):
 
     def _grid(self, height: int, width: int) -> tuple[int, int]:
         if height % self.patch or width % self.patch or height < 1 or width < 1:
+            near = " x ".join(str(max(1, round(side / self.patch)) * self.patch) for side in (height, width))
             raise ShapeError(
                 f"height and width must be multiples of the patch size {self.patch}, got {height} x {width}; "
-                "resize or pad the images, or choose another patch size"
+                f"resize or pad the images, to {near} for example, or choose another patch size"
             )
         return height // self.patch, width // self.patch
 

@@ -120,6 +120,8 @@ def test_numbers_that_make_no_network_are_named(network: type[VisionModel]) -> N
         network(2, width=18, heads=4)
     with pytest.raises(ShapeError, match="got -32 x -32"):
         small(network, image_size=-32)
+    with pytest.raises(ShapeError, match="got 35 x 3; resize or pad the images, to 32 x 8 for example"):
+        small(network, image_size=(35, 3))
 
 
 def test_arguments_of_a_layer_that_the_network_sets_are_named() -> None:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from picture_files import COLOURS, paint, paint_folder
@@ -394,6 +395,12 @@ def test_a_name_that_leads_nowhere_is_one_line(data: str, text: str) -> None:
     assert found.exit_code == 2
     assert found.stderr.startswith(f"error: {text}")
     assert found.stderr.count("\n") == 1
+
+
+def test_arrays_are_no_table(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.zeros((4, 8, 8)))
+    found = invoke("train", "--data", tmp_path / "x.npz", "--out", tmp_path / "run")
+    assert "x.npz is a file of numpy, no text; images in arrays are trained on in Python" in found.stderr
 
 
 def test_no_folder_is_not_the_one_that_one_is_in(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
