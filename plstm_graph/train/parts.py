@@ -10,7 +10,7 @@ from torch_geometric.data import Data
 
 from plstm_graph.config.names import DATA_SETS
 from plstm_graph.data.dataset import AnyDataset, Dataset, GraphDataset
-from plstm_graph.data.examples import take
+from plstm_graph.data.examples import Arrays, take
 from plstm_graph.data.splits import BY_COLUMN, OFFICIAL, UNSEEDED
 from plstm_graph.data.suiting import check_graphs
 from plstm_graph.errors import ConfigError, DataError, count, listed
@@ -91,6 +91,10 @@ def check_labelled(dataset: Any) -> AnyDataset:
         dataset.task.check_labels(found)
     if isinstance(dataset, GraphDataset):
         check_graphs(dataset)
+    elif isinstance(dataset.examples, Arrays):
+        x = dataset.examples.x
+        if x.is_floating_point() and not bool(x.isfinite().all()):
+            raise DataError(f"{dataset.name}: x must be finite numbers; fill what is not known")
     return dataset
 
 

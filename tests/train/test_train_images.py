@@ -63,6 +63,14 @@ def test_arrays_have_a_label_for_each_row(digits: Dataset) -> None:
         Arrays(x, y.numpy())
 
 
+def test_pixels_must_be_known(digits: Dataset) -> None:
+    """The training diverged, and the advice was a lower learning rate."""
+    x = digits.examples.x.float()
+    x[7, 0, 3, 3] = torch.nan
+    with pytest.raises(DataError, match="x must be finite numbers"):
+        train(config(epochs=1), replace(digits, examples=Arrays(x, digits.examples.y)))
+
+
 @pytest.mark.parametrize(("network", "layers"), [("plstm-vision", 2), ("vit", 2), ("cnn", 4)])
 def test_a_network_learns_digits(network: str, layers: int, digits: Dataset, tmp_path: Path) -> None:
     own = {"model.model": network, "model.layers": layers, "out": tmp_path / "run"}
