@@ -241,7 +241,7 @@ def test_spare_delimiters_at_the_end_of_rows_are_no_cells(write) -> None:
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no file"):
         read_table(tmp_path / "none.csv")
-    with pytest.raises(DataError, match="cannot read"):
+    with pytest.raises(DataError, match="is a folder, not a file"):
         read_smiles(tmp_path)
 
 

@@ -65,7 +65,7 @@ def test_arrays_have_a_label_for_each_row(digits: Dataset) -> None:
 
 def test_pixels_must_be_known(digits: Dataset) -> None:
     """The training diverged, and the advice was a lower learning rate."""
-    x = digits.examples.x.float()
+    x = digits.examples.x.clone()
     x[7, 0, 3, 3] = torch.nan
     with pytest.raises(DataError, match="x must be finite numbers"):
         train(config(epochs=1), replace(digits, examples=Arrays(x, digits.examples.y)))
